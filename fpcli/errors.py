@@ -1,0 +1,122 @@
+"""Every error that a user can cause, with its code and the exit status it leads to.
+
+::
+
+    FpError                 a message that names the thing, the place and the remedy
+    ├── UsageError          exit 2   wrong word on the command line
+    ├── RecipeError         exit 3   wrong key or value in a recipe or option
+    ├── DataError           exit 3   missing, corrupt or unsuitable data
+    ├── LayoutError         exit 3   a network that cannot be traced, or a support that does not fit it
+    ├── WireError           exit 4   bytes that are not a job or a reply of this run
+    ├── ClientError         exit 4   too few usable replies in a round
+    ├── NeedError           exit 5   something is missing on this machine
+    ├── ResumeError         exit 6   nothing valid to resume
+    ├── DivergedError       exit 7   the model or its loss is no longer finite
+    └── CheckError          exit 8   finished, but a requested check failed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FpError(Exception):
+    """An error that is reported in one line, followed by a hint, without a traceback.
+
+    Args:
+        message: what is wrong and where, in one line.
+        hint: what to do about it, in one line; empty when the message says it all.
+        code: the short name of the error (``F201``); the class has a default.
+        where: a file, option or tensor, for machine-readable output.
+    """
+
+    exit_status = 1
+    code = "F100"
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "", where: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or type(self).code
+        self.where = where
+
+
+class UsageError(FpError):
+    """A wrong word on the command line."""
+
+    exit_status = 2
+    code = "F201"
+
+
+class RecipeError(FpError):
+    """A wrong key or value in a recipe, an option or ``--set``."""
+
+    exit_status = 3
+    code = "F301"
+
+
+class DataError(FpError):
+    """Data that is missing, corrupt or does not fit the task."""
+
+    exit_status = 3
+    code = "F311"
+
+
+class LayoutError(FpError):
+    """A network that cannot be traced, or a support that does not fit the network."""
+
+    exit_status = 3
+    code = "F321"
+
+
+class WireError(FpError):
+    """Bytes that are not a job or a reply, or not one of this run."""
+
+    exit_status = 4
+    code = "F401"
+
+
+class ClientError(FpError):
+    """Too few clients gave a usable reply."""
+
+    exit_status = 4
+    code = "F410"
+
+
+class NeedError(FpError):
+    """Something the run needs is missing on this machine (extra, disk, device, server data)."""
+
+    exit_status = 5
+    code = "F501"
+
+
+class ResumeError(FpError):
+    """There is nothing valid to resume."""
+
+    exit_status = 6
+    code = "F601"
+
+
+class DivergedError(FpError):
+    """The model or its loss is no longer finite."""
+
+    exit_status = 7
+    code = "F701"
+
+
+class CheckError(FpError):
+    """The work finished, but a check that was asked for failed."""
+
+    exit_status = 8
+    code = "F801"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return a hint of the form ``did you mean `x`?``, or an empty text when nothing is near.
+
+    >>> nearest("fedmpp", ["fedavg", "fedmp"])
+    'did you mean `fedmp`?'
+    """
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"did you mean `{found[0]}`?" if found else ""
