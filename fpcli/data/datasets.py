@@ -1,0 +1,285 @@
+"""Data sets by name, file or function: training, validation and test images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fpcli import plugins
+from fpcli.data.npz import read_npz
+from fpcli.data.split import Split, make_splits
+from fpcli.errors import DataError, FpError, NeedError, RecipeError
+from fpcli.rng import stream
+
+__all__ = ["Dataset", "Split", "cifar10", "digits", "load", "mnist"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Everything a task needs to know about its data.
+
+    Attributes:
+        name: as given to :func:`load`.
+        train: what clients learn from.
+        validation: drawn from the training data; may decide things.
+        test: reported on, never decides anything.
+        num_classes: labels are 0..num_classes-1.
+        scale: stored values times this are in the unit of ``mean`` and ``std``.
+        mean: per channel.
+        std: per channel, above 0.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return ``(images * scale - mean) / std``: float32 ``[n, C, H, W]``, never a view."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        return (images * (self.scale / std)).sub_(mean / std)
+
+    def share(self) -> None:
+        """Move all tensors to shared memory, so that worker processes need no copy.
+
+        Raises:
+            NeedError: the shared memory of this machine is too small.
+        """
+        try:
+            for split in (self.train, self.validation, self.test):
+                split.images.share_memory_()
+                split.labels.share_memory_()
+        except RuntimeError as error:
+            raise NeedError(
+                f"data `{self.name}` does not fit in shared memory: {error}",
+                hint="enlarge /dev/shm (docker run --shm-size 2g) or use the inline executor",
+            ) from error
+
+
+def load(
+    name: str,
+    data_dir: Path | None,
+    *,
+    validation_fraction: float = 0.1,
+    seed: int,
+    allow_code: bool = False,
+) -> Dataset:
+    """Load a data set and cut a validation split from its training data.
+
+    Args:
+        name: a registered name; ``npz:PATH``; or ``pkg.mod:function``, a function without
+            arguments that returns arrays under the keys of such a file.
+        data_dir: the folder in which registered data sets find their files.
+        validation_fraction: of every class's training images, in (0, 1), at least one image;
+            unused where the data brings a validation split.
+        seed: of the validation draw.
+        allow_code: True lets ``pkg.mod:function`` run.
+
+    Raises:
+        UsageError: no data set has that name, or the function cannot be imported.
+        RecipeError: ``name`` is a function and ``allow_code`` is False.
+        DataError: the data is missing, corrupt or unsuitable.
+    """
+    arrays = _arrays(name, data_dir, allow_code)
+    splits = make_splits(name, arrays)
+    whole = splits["train"]
+    if "val" in splits:
+        train, validation = whole, splits["val"]
+    else:
+        kept, drawn = _stratified(whole.labels, validation_fraction, seed, "validation")
+        if not len(drawn):
+            raise DataError(
+                f"{name}: no class has the 2 training images that a validation split needs",
+                hint="add training images, or val_images and val_labels",
+                where=name,
+            )
+        train, validation = whole.take(kept), whole.take(drawn)
+    scale, mean, std = _constants(name, arrays, whole.images)
+    return Dataset(
+        name=name,
+        train=train,
+        validation=validation,
+        test=splits["test"],
+        num_classes=int(whole.labels.max()) + 1,
+        scale=scale,
+        mean=mean,
+        std=std,
+    )
+
+
+def digits(data_dir: Path | None) -> dict[str, Any]:
+    """Return the 1,797 handwritten 8x8 digits that come with scikit-learn, 80 % for training."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).to(torch.uint8)
+    labels = torch.from_numpy(bunch.target)
+    train, test = _stratified(labels, 0.2, 0, "digits")
+    return {
+        "train_images": images[train],
+        "train_labels": labels[train],
+        "test_images": images[test],
+        "test_labels": labels[test],
+        "scale": 1 / 16,
+    }
+
+
+def mnist(data_dir: Path | None) -> dict[str, Any]:
+    """Return MNIST's 60,000 training and 10,000 test images of 1x28x28.
+
+    Raises:
+        DataError: ``data_dir/MNIST/raw`` lacks the files, or they are damaged.
+    """
+    folder = _folder("mnist", data_dir)
+    where = folder / "MNIST" / "raw"
+    return _torchvision("MNIST", folder, where) | {"mean": (0.1307,), "std": (0.3081,)}
+
+
+def cifar10(data_dir: Path | None) -> dict[str, Any]:
+    """Return CIFAR-10's 50,000 training and 10,000 test images of 3x32x32.
+
+    Raises:
+        DataError: neither ``data_dir/cifar-10-batches-py`` nor ``data_dir/cifar10.npz`` is there,
+            or the files are damaged.
+    """
+    folder = _folder("cifar10", data_dir)
+    where = folder / "cifar-10-batches-py"
+    packed = folder / "cifar10.npz"
+    arrays: dict[str, Any] = (
+        dict(read_npz(packed))
+        if packed.is_file() and not where.is_dir()
+        else _torchvision("CIFAR10", folder, where)
+    )
+    return arrays | {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
+
+
+def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, Any]:
+    if name.startswith("npz:"):
+        return read_npz(Path(name.removeprefix("npz:")).expanduser())
+    if ":" not in name:
+        found: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
+        return found
+    if not allow_code:
+        raise RecipeError(
+            f"data `{name}` would run code",
+            hint=f"code must stand on the command line: --data {name}",
+            where="task.data",
+        )
+    try:
+        made = plugins.load(name)()
+    except FpError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"data function `{name}` raised {type(error).__name__}: {error}",
+            hint="it is called without arguments and returns a dict of arrays",
+            where=name,
+        ) from error
+    if not isinstance(made, Mapping):
+        raise DataError(
+            f"data function `{name}` returned {type(made).__name__}",
+            hint="return a dict with train_images, train_labels, test_images, test_labels",
+            where=name,
+        )
+    return made
+
+
+def _folder(name: str, data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise DataError(
+            f"data `{name}` needs a folder, none was given",
+            hint="give --data-dir FOLDER or set FP_DATA_DIR",
+            where=name,
+        )
+    return data_dir
+
+
+def _torchvision(kind: str, folder: Path, where: Path) -> dict[str, Any]:
+    """Return the arrays of a torchvision class from ``where``, which lies in ``folder``."""
+    from torchvision import datasets
+
+    if not where.is_dir():
+        raise DataError(
+            f"no {kind} in {where}",
+            hint="give the folder that holds it with --data-dir or FP_DATA_DIR",
+            where=str(where),
+        )
+    try:
+        train, test = (
+            getattr(datasets, kind)(folder, train=is_train, download=False)
+            for is_train in (True, False)
+        )
+    except Exception as error:  # a damaged file makes the parsers raise almost anything
+        raise DataError(
+            f"{kind} in {where} cannot be read: {error}".splitlines()[0],
+            hint="files are missing or damaged: fetch them again",
+            where=str(where),
+        ) from error
+    return {
+        "train_images": train.data,
+        "train_labels": train.targets,
+        "test_images": test.data,
+        "test_labels": test.targets,
+    }
+
+
+def _stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """Return sorted indices (kept, drawn): ``fraction`` of each class, 1 at least, never all."""
+    generator = stream(seed, purpose)
+    is_drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        order = torch.randperm(len(members), generator=generator)
+        is_drawn[members[order[:count]]] = True
+    return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
+
+
+def _constants(
+    name: str, arrays: Mapping[str, Any], images: Tensor
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """Return scale, mean and std: those that came with the data, or what ``images`` say.
+
+    ``images`` are all training images, validation included: a seed must not change what the
+    weights of another run are fed with.
+    """
+    scale = float(arrays.get("scale", 1 / 255 if images.dtype == torch.uint8 else 1.0))
+    if "mean" not in arrays or "std" not in arrays:
+        return scale, *_moments(images, scale)
+    mean, std = tuple(arrays["mean"]), tuple(arrays["std"])
+    if not len(mean) == len(std) == images.shape[1] or min(std) <= 0:
+        raise DataError(
+            f"{name}: mean {mean} and std {std} do not suit {images.shape[1]} channels",
+            hint="give one mean and one positive std per channel, or neither",
+            where=name,
+        )
+    return scale, mean, std
+
+
+def _moments(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel of the scaled images."""
+    values = images.numel() / images.shape[1]
+    chunks = images.split(4096)
+    mean = sum(chunk.sum((0, 2, 3), dtype=torch.float64) for chunk in chunks) / values * scale
+    centre = mean.view(1, -1, 1, 1)
+    squares = sum(((chunk.double() * scale - centre) ** 2).sum((0, 2, 3)) for chunk in chunks)
+    # A constant channel carries nothing, but its rounding error would be blown up by 1 / std.
+    is_constant = images.amin((0, 2, 3)) == images.amax((0, 2, 3))
+    std = torch.where(is_constant, 1.0, (squares / values).sqrt())
+    return tuple(mean.tolist()), tuple(std.tolist())

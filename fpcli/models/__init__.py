@@ -1,0 +1,22 @@
+"""Networks by name; each is a plain module that knows nothing of pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MODELS: Mapping[str, str] = {
+    "digits-cnn": "fpcli.models.cnn:digits_cnn",
+    "lenet5": "fpcli.models.cnn:lenet5",
+    "mnist-cnn": "fpcli.models.cnn:mnist_cnn",
+    "fedavg-cnn": "fpcli.models.cnn:fedavg_cnn",
+    "resnet20": "fpcli.models.resnet:resnet20",
+    "resnet56": "fpcli.models.resnet:resnet56",
+}
+"""Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W)."""
+
+DEFAULT_MODEL: Mapping[str, str] = {
+    "digits": "digits-cnn",
+    "mnist": "lenet5",
+    "cifar10": "resnet20",
+}
+"""Data set -> the model that it is trained with unless another one is named."""

@@ -1,0 +1,136 @@
+"""Build a network by name and make sure that it fits the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fpcli import plugins
+from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.rng import derive
+
+Shape = tuple[int, int, int]
+Factory = Callable[[Shape, int], nn.Module]
+
+PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
+    name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")
+}
+"""Arguments of torchvision's networks that would otherwise return several outputs in training."""
+
+
+def build(
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    *,
+    seed: int,
+    allow_code: bool = False,
+) -> nn.Module:
+    """Return a freshly initialised network; the caller's random state stays as it was.
+
+    Args:
+        name: see :func:`factory`.
+        input_shape: (channels, height, width) of one image.
+        num_classes: width of the output.
+        seed: of the initial values.
+        allow_code: see :func:`factory`.
+
+    Raises:
+        UsageError: no model has that name, or it cannot be imported.
+        RecipeError: the name would run code without ``allow_code``, or the network cannot be
+            built, fails on an image of zeros, or does not return finite ``[1, num_classes]``.
+    """
+    make = factory(name, allow_code=allow_code)
+    task = f"{'x'.join(map(str, input_shape))} images and {num_classes} classes"
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "init"))
+        try:
+            model = make(input_shape, num_classes)
+            output = _try_out(model, input_shape)
+        except FpError:
+            raise
+        except Exception as error:  # networks of others may raise anything
+            raise RecipeError(
+                f"model `{name}` does not fit {task}: {_first_line(error)}",
+                hint="channels and image size must suit the network; choose another model",
+                where="task.model",
+            ) from error
+    if not isinstance(output, Tensor) or tuple(output.shape) != (1, num_classes):
+        found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise RecipeError(
+            f"model `{name}` returns {found} for one image, wanted [1, {num_classes}]",
+            hint="its output width must be the number of classes",
+            where="task.model",
+        )
+    if not output.isfinite().all():
+        raise RecipeError(
+            f"model `{name}` returns non-finite values for an image of zeros",
+            hint="check its initial values",
+            where="task.model",
+        )
+    return model
+
+
+def factory(name: str, *, allow_code: bool = False) -> Factory:
+    """Return the function that makes a network for an input shape and a number of classes.
+
+    Args:
+        name: a registered name; ``torchvision:NAME``, a classification network without trained
+            weights; or ``pkg.mod:function``, a function of (input_shape, num_classes).
+        allow_code: True lets ``pkg.mod:function`` be imported.
+
+    Raises:
+        UsageError: no model has that name, or it cannot be imported.
+        RecipeError: ``name`` is a function and ``allow_code`` is False.
+    """
+    if name.startswith("torchvision:"):
+        return _torchvision(name.removeprefix("torchvision:"))
+    if ":" in name and not allow_code:
+        raise RecipeError(
+            f"model `{name}` would run code",
+            hint=f"code must stand on the command line: --model {name}",
+            where="task.model",
+        )
+    found: Factory = plugins.load(name) if ":" in name else plugins.lookup("models", name)
+    return found
+
+
+def _torchvision(name: str) -> Factory:
+    from torchvision import models
+
+    # Only the top module: networks for detection would fetch weights for their backbone.
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UsageError(
+            f"torchvision has no classification network `{name}`",
+            hint=nearest(name, known) or f"known: {', '.join(known)}",
+        )
+    return partial(_make_torchvision, name)
+
+
+def _make_torchvision(name: str, input_shape: Shape, num_classes: int) -> nn.Module:
+    from torchvision import models
+
+    if input_shape[0] != 3:
+        raise ValueError(f"torchvision's networks take 3 channels, not {input_shape[0]}")
+    extra = PLAIN_OUTPUT.get(name, {})
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
+    return model
+
+
+def _try_out(model: nn.Module, input_shape: Shape) -> object:
+    """Return what the network makes of one image of zeros in evaluation mode."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"it is a {type(model).__name__}, not a torch.nn.Module")
+    model.eval()
+    with torch.no_grad():
+        output: object = model(torch.zeros(1, *input_shape))
+    model.train()
+    return output
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

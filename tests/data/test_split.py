@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fpcli.data.split import Split, make_splits
+from fpcli.errors import DataError
+
+
+def arrays(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    good: dict[str, Any] = {
+        "train_images": rng.integers(0, 256, (12, 5, 4, 3), dtype=np.uint8),
+        "train_labels": np.arange(12) % 3,
+        "test_images": rng.integers(0, 256, (6, 5, 4, 3), dtype=np.uint8),
+        "test_labels": np.arange(6) % 3,
+    }
+    return {key: value for key, value in (good | changes).items() if value is not None}
+
+
+def test_channels_last_becomes_channels_first() -> None:
+    given = arrays()
+    train = make_splits("x", given)["train"]
+    assert train.images.shape == (12, 3, 5, 4)
+    assert train.images.dtype == torch.uint8
+    assert train.images.is_contiguous()
+    assert train.images[7, 2, 4, 1].item() == given["train_images"][7, 4, 1, 2]
+    assert train.labels.dtype == torch.int64
+    assert len(train) == 12
+
+
+def test_grey_images_get_one_channel_and_column_labels_are_flattened() -> None:
+    given = arrays(
+        train_images=np.zeros((12, 5, 4), np.float64),
+        test_images=np.ones((6, 5, 4), np.float32)[..., None],
+        train_labels=(np.arange(12) % 3).astype(np.uint8)[:, None],
+    )
+    splits = make_splits("x", given)
+    assert splits["train"].images.shape == (12, 1, 5, 4)
+    assert splits["test"].images.dtype == splits["train"].images.dtype == torch.float32
+    assert splits["train"].labels.tolist() == [0, 1, 2] * 4
+
+
+def test_tensors_are_accepted_and_copied() -> None:
+    images = torch.zeros(12, 5, 4, 3, dtype=torch.uint8)
+    splits = make_splits("x", arrays(train_images=images))
+    images += 1
+    assert int(splits["train"].images.sum()) == 0
+
+
+def test_validation_pair_makes_a_third_split() -> None:
+    given = arrays()
+    given |= {"val_images": given["test_images"], "val_labels": given["test_labels"]}
+    assert list(make_splits("x", given)) == ["train", "val", "test"]
+
+
+def test_take_copies_the_chosen_samples() -> None:
+    split = Split(torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1), torch.arange(4))
+    taken = split.take(torch.tensor([3, 1]))
+    assert taken.images.flatten().tolist() == taken.labels.tolist() == [3, 1]
+
+
+nan = np.zeros((12, 5, 4, 3), np.float32)
+nan[9, 0, 0, 0] = np.nan
+
+BAD = {
+    "missing key": (arrays(test_labels=None), "test_labels"),
+    "half a validation pair": (arrays(val_labels=np.zeros(2, int)), "val_images"),
+    "objects": (arrays(train_images=np.array([object()] * 12)), "train_images has type object"),
+    "whole numbers": (arrays(train_images=np.zeros((12, 5, 4, 3), int)), "type int64"),
+    "flat images": (arrays(train_images=np.zeros((12, 60), np.uint8)), r"shape \[12, 60\]"),
+    "channels first": (arrays(train_images=np.zeros((12, 3, 8, 8), np.uint8)), "channels come"),
+    "no images": (arrays(test_images=np.zeros((0, 5, 4, 3), np.uint8)), "test_images is empty"),
+    "no pixels": (arrays(train_images=np.zeros((12, 0, 4, 3), np.uint8)), "empty"),
+    "nan": (arrays(train_images=nan), "non-finite value in image 9"),
+    "overflow": (arrays(train_images=np.full((12, 5, 4, 3), 1e300)), "non-finite"),
+    "types differ": (arrays(test_images=np.zeros((6, 5, 4, 3), np.float32)), "train_images torch"),
+    "shapes differ": (arrays(test_images=np.zeros((6, 4, 4, 3), np.uint8)), r"\[3, 4, 4\]"),
+    "ragged": (arrays(train_images=[[1], [1, 2]]), "train_images is no array"),
+    "bfloat16": (arrays(train_images=torch.zeros(12, 5, 4, dtype=torch.bfloat16)), "no array"),
+    "count": (arrays(train_labels=np.arange(11) % 3), "11 labels for 12 images"),
+    "float labels": (arrays(train_labels=np.zeros(12)), "type float64"),
+    "truth values": (arrays(train_labels=np.arange(12) % 2 == 0), "type bool"),
+    "one hot": (arrays(train_labels=np.eye(12, dtype=int)), r"shape \[12, 12\]"),
+    "negative": (arrays(train_labels=np.arange(12) % 3 - 1), "from -1 to 1"),
+    "huge": (arrays(train_labels=np.full(12, 2**63, np.uint64)), "9223372036854775808"),
+    "from one": (arrays(train_labels=np.arange(12) % 3 + 1), "3 classes from 1 to 3"),
+    "large gap": (arrays(train_labels=np.arange(12) % 2 * (2**31 - 1)), "2 classes from 0"),
+    "one class": (arrays(train_labels=np.zeros(12, int)), "fewer than 2"),
+    "unknown in test": (arrays(test_labels=np.arange(6) % 4), "test_labels has label 3"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_unsuitable_data_is_refused(case: str) -> None:
+    given, message = BAD[case]
+    with pytest.raises(DataError, match=message) as caught:
+        make_splits("some.npz", given)
+    assert caught.value.message.startswith("some.npz: ")
+    assert caught.value.hint
+    assert "\n" not in caught.value.message

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fpcli import plugins
+from fpcli.data import DATASETS
+from fpcli.models import DEFAULT_MODEL, MODELS
+from fpcli.models.build import build
+
+DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [
+        ("digits-cnn", DIGITS, 38_282),
+        ("lenet5", MNIST, 61_706),
+        ("mnist-cnn", MNIST, 429_746),
+        ("fedavg-cnn", MNIST, 1_663_370),
+        ("resnet20", CIFAR, 272_474),
+        ("resnet56", CIFAR, 855_770),
+    ],
+)
+def test_parameter_counts(name: str, shape: tuple[int, int, int], parameters: int) -> None:
+    model = plugins.lookup("models", name)(shape, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_every_model_is_counted_above() -> None:
+    mark = test_parameter_counts.pytestmark[0]  # type: ignore[attr-defined]
+    assert {row[0] for row in mark.args[1]} == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "macs"), [("lenet5", MNIST, 416_520), ("digits-cnn", DIGITS, 337_536)]
+)
+def test_multiply_adds(name: str, shape: tuple[int, int, int], macs: int) -> None:
+    """Digits: 64 * 9 * 16 + 64 * 9 * 16 * 32 + 512 * 64 + 64 * 10 = 337,536."""
+    model = build(name, shape, 10, seed=0)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *shape))
+    assert counter.get_total_flops() == 2 * macs
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20), (2, 15, 17)])
+def test_other_shapes_and_class_counts(name: str, shape: tuple[int, int, int]) -> None:
+    model = build(name, shape, 7, seed=0)
+    assert model(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_parameters_get_a_gradient(name: str) -> None:
+    model = build(name, MNIST, 10, seed=0)
+    model(torch.randn(4, *MNIST, generator=torch.manual_seed(0))).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_layer_names_of_lenet5() -> None:
+    model = build("lenet5", MNIST, 10, seed=0)
+    weighted = [
+        name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    assert weighted == ["conv1", "conv2", "fc1", "fc2", "fc3"]
+
+
+def test_resnet_projects_exactly_where_the_shape_changes() -> None:
+    model = build("resnet20", CIFAR, 10, seed=0)
+    projected = [
+        name for name, part in model.named_modules() if name.endswith("shortcut.0") and part
+    ]
+    assert projected == ["stage2.0.shortcut.0", "stage3.0.shortcut.0"]
+
+
+def test_defaults_name_known_things() -> None:
+    assert set(DEFAULT_MODEL) == set(DATASETS)
+    assert set(DEFAULT_MODEL.values()) <= set(MODELS)
