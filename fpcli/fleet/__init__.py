@@ -1,0 +1,8 @@
+"""The clients' simulated hardware, and the seconds that their work takes on it."""
+
+FLEETS = {
+    "uniform": "fpcli.fleet.devices:uniform",
+    "two-speed": "fpcli.fleet.devices:two_speed",
+    "ten-speed": "fpcli.fleet.devices:ten_speed",
+}
+"""Profile -> function ``(seed, variation) -> Fleet``."""

@@ -1,0 +1,107 @@
+"""All tensors of one message as named parts, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fpcli import plugins
+from fpcli.errors import UsageError, WireError
+from fpcli.wire.codecs import Codec
+from fpcli.wire.frame import SAME_VERSION
+
+Shape = tuple[int, ...]
+
+
+@cache
+def _codec(name: str) -> Codec:
+    """Return the codec of one name."""
+    try:
+        codec: Codec = plugins.lookup("codecs", name)()
+    except UsageError as error:
+        raise WireError(error.message, hint=error.hint, where="codec") from error
+    return codec
+
+
+def encode(
+    codec: str, tensors: Mapping[str, Tensor], mask: Mapping[str, Tensor], is_known: bool
+) -> dict[str, Tensor]:
+    """Return the parts of all tensors.
+
+    Raises:
+        WireError: the codec is unknown or refuses a tensor, a name holds ``#``, or a mask that
+            must be sent has no tensor.
+    """
+    if not is_known and not mask.keys() <= tensors.keys():
+        extra = sorted(mask.keys() - tensors.keys())[0]
+        raise WireError(f"mask `{extra}` has no tensor", hint="send its values too", where=extra)
+    parts: dict[str, Tensor] = {}
+    for name, values in tensors.items():
+        if "#" in name:
+            raise WireError(f"tensor `{name}` has a # in its name", hint="rename it", where=name)
+        parts |= _codec(codec).encode(name, values, mask.get(name), is_known)
+    return parts
+
+
+def decode(
+    codec: str,
+    parts: Mapping[str, Tensor],
+    shapes: Mapping[str, Shape],
+    known: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return values and masks of all tensors, in the order of ``shapes``.
+
+    Raises:
+        WireError: the codec is unknown or refuses a tensor, or the names are not those of
+            ``shapes``.
+    """
+    grouped: dict[str, dict[str, Tensor]] = {}
+    for part, tensor in parts.items():
+        grouped.setdefault(part.partition("#")[0], {})[part] = tensor
+    if grouped.keys() != shapes.keys():
+        name = sorted(grouped.keys() ^ shapes.keys())[0]
+        word = "lacks" if name in shapes else "has an unknown"
+        raise WireError(f"a message {word} tensor `{name}`", hint=SAME_VERSION, where=name)
+    values: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        values[name], mask = _codec(codec).decode(name, grouped[name], shape, known.get(name))
+        if mask is not None:
+            masks[name] = mask
+    return values, masks
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under longer names."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def sections(
+    body: Mapping[str, Tensor], first: str, second: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors under each of two prefixes, without these.
+
+    Raises:
+        WireError: a name has another prefix, or nothing behind it.
+    """
+    found: dict[str, dict[str, Tensor]] = {first: {}, second: {}}
+    for name, tensor in body.items():
+        if name[:2] not in found or len(name) == 2:
+            raise WireError(f"a message has an unknown tensor `{name}`", hint=SAME_VERSION)
+        found[name[:2]][name[2:]] = tensor
+    return found[first], found[second]
+
+
+def kept(name: str, index: Tensor) -> Tensor:
+    """Return kept channels as int64.
+
+    Raises:
+        WireError: not a list of ascending int32 numbers from 0.
+    """
+    is_valid = index.dtype == torch.int32 and index.ndim == 1
+    if not is_valid or bool((index[:1] < 0).any()) or bool((index[1:] <= index[:-1]).any()):
+        raise WireError(f"keep `{name}` is not a list of ascending channels", hint=SAME_VERSION)
+    return index.long()

@@ -1,0 +1,221 @@
+"""How one tensor and its mask travel.
+
+Parts of tensor ``w``: ``w`` holds the values; ``w#bitmap`` (uint8, bit i of byte j is coordinate
+8 j + i in row-major order; empty where every coordinate is alive) or ``w#index`` (int32, ascending
+flat coordinates) holds the mask where the receiver does not know it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpcli.errors import WireError
+
+BITMAP = "#bitmap"
+INDEX = "#index"
+
+
+class Codec(Protocol):
+    """One way to send tensors; made without arguments and without state."""
+
+    def encode(
+        self, name: str, values: Tensor, mask: Tensor | None, known: bool
+    ) -> dict[str, Tensor]:
+        """Return the parts of a tensor.
+
+        Args:
+            name: of the tensor.
+            values: block values, float32, of any shape; those under dead coordinates are ignored.
+            mask: bool of the same shape, True = alive; None where there is no mask.
+            known: whether the receiver has the mask already.
+
+        Raises:
+            WireError: values or mask have another type, or their shapes differ.
+        """
+        ...
+
+    def decode(
+        self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the values, 0 under dead coordinates, and the mask.
+
+        Args:
+            name: of the tensor.
+            parts: what arrived, from an untrusted sender.
+            shape: of the block.
+            mask: the mask that the sender took as known; None where it had to send one.
+
+        Raises:
+            WireError: the parts are not what :meth:`encode` returns for this shape and mask.
+        """
+        ...
+
+
+class Dense:
+    """Send every value of the block, zeros included."""
+
+    def encode(
+        self, name: str, values: Tensor, mask: Tensor | None, known: bool
+    ) -> dict[str, Tensor]:
+        """Return all values, and a bitmap unless the mask is known."""
+        _check_sendable(name, values, mask)
+        if mask is None:
+            return {name: values}
+        parts = {name: torch.where(mask, values, 0.0)}
+        return parts if known else parts | {name + BITMAP: _to_bitmap(mask)}
+
+    def decode(
+        self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return values and mask; a value under a dead coordinate must be 0."""
+        values, bitmap, _ = _take(name, parts, (BITMAP,))
+        if bitmap is not None:
+            if mask is not None:
+                raise _wrong(name, "brings a mask that was not asked for")
+            mask = _from_bitmap(name, bitmap, math.prod(shape)).reshape(shape)
+        _check_shape(name, values, shape)
+        if mask is not None and bool(values.masked_fill(mask, 0.0).any()):
+            raise _wrong(name, "has a value under a dead coordinate")
+        return values, mask
+
+
+class Sparse:
+    """Send the alive values in row-major order, and the mask in the smaller of two forms.
+
+    Source: PruneFL (Jiang et al., TNNLS 2023), whose library stores a weight by indices below
+    density 1/32. Differs: one flat int32 index per value instead of row and column, no padding of
+    rows, and the form follows from the mask, never from values that happen to be 0. A mask that
+    is nearly full still travels as a bitmap, because dense values alone would lose it.
+    """
+
+    def encode(
+        self, name: str, values: Tensor, mask: Tensor | None, known: bool
+    ) -> dict[str, Tensor]:
+        """Return the alive values, and bitmap or index unless the mask is known."""
+        _check_sendable(name, values, mask)
+        if mask is None:
+            return {name: values}
+        flat = mask.cpu().numpy().reshape(-1)
+        # numpy selects by a mask three times faster than torch.
+        alive = torch.from_numpy(values.detach().cpu().numpy().reshape(-1)[flat])
+        if known:
+            return {name: alive}
+        if _is_index_smaller(flat.size, alive.numel()):
+            index = np.flatnonzero(flat).astype(np.int32)
+            return {name: alive, name + INDEX: torch.from_numpy(index)}
+        return {name: alive, name + BITMAP: _to_bitmap(mask)}
+
+    def decode(
+        self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return values scattered into zeros, and the mask."""
+        alive, bitmap, index = _take(name, parts, (BITMAP, INDEX))
+        size = math.prod(shape)
+        if mask is not None and (bitmap is not None or index is not None):
+            raise _wrong(name, "brings a mask that was not asked for")
+        if mask is not None:
+            flat = mask.reshape(-1)
+        elif bitmap is not None:
+            flat = _from_bitmap(name, bitmap, size)
+        elif index is not None:
+            flat = _from_index(name, index, size)
+        else:
+            _check_shape(name, alive, shape)
+            return alive, None
+        _check_shape(name, alive, (int(flat.sum()),))
+        values = torch.zeros(size).masked_scatter_(flat, alive)
+        return values.reshape(shape), flat.reshape(shape)
+
+
+def payload_bytes(num_values: int, num_alive: int) -> int:
+    """Return the bytes of one tensor with an unknown mask under :class:`Sparse`.
+
+    >>> [payload_bytes(6400, alive) for alive in (1000, 199, 200, 6400)]
+    [4800, 1592, 1600, 25600]
+    """
+    if num_alive == num_values:
+        return 4 * num_values
+    if _is_index_smaller(num_values, num_alive):
+        return 8 * num_alive
+    return 4 * num_alive + math.ceil(num_values / 8)
+
+
+def _is_index_smaller(num_values: int, num_alive: int) -> bool:
+    """Return whether 32 bits per alive value are fewer than 1 bit per value."""
+    return 32 * num_alive < num_values
+
+
+def _to_bitmap(mask: Tensor) -> Tensor:
+    """Return 8 coordinates per byte; nothing where all are alive."""
+    if bool(mask.all()):
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1), bitorder="little"))
+
+
+def _from_bitmap(name: str, bitmap: Tensor, size: int) -> Tensor:
+    """Return the flat mask."""
+    if bitmap.dtype != torch.uint8 or bitmap.ndim != 1:
+        raise _wrong(name, "has a bitmap of the wrong type")
+    if bitmap.numel() == 0:
+        return torch.ones(size, dtype=torch.bool)
+    if bitmap.numel() != math.ceil(size / 8):
+        raise _wrong(name, f"has a bitmap of {bitmap.numel()} bytes for {size} values")
+    if size % 8 and int(bitmap[-1]) >> (size % 8):
+        raise _wrong(name, "has a bitmap with bits beyond the last value")
+    bits = np.unpackbits(bitmap.numpy(), count=size, bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_))
+
+
+def _from_index(name: str, index: Tensor, size: int) -> Tensor:
+    """Return the flat mask."""
+    if index.dtype != torch.int32 or index.ndim != 1:
+        raise _wrong(name, "has an index of the wrong type")
+    if bool((index[1:] <= index[:-1]).any()):
+        raise _wrong(name, "has an index that is not strictly ascending")
+    if index.numel() and not 0 <= int(index[0]) <= int(index[-1]) < size:
+        raise _wrong(name, f"has an index outside its {size} values")
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[index.long()] = True
+    return mask
+
+
+def _take(
+    name: str, parts: Mapping[str, Tensor], companions: tuple[str, ...]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return values, bitmap and index; at most one of the two, and nothing else, may be there."""
+    found = set(parts) - {name}
+    if name not in parts or len(found) > 1 or not found <= {name + end for end in companions}:
+        raise _wrong(name, f"has the parts {sorted(parts)}")
+    values = parts[name]
+    if values.dtype != torch.float32:
+        raise _wrong(name, f"has type {values.dtype} instead of float32")
+    return values, parts.get(name + BITMAP), parts.get(name + INDEX)
+
+
+def _check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse values of another shape."""
+    if tuple(values.shape) != tuple(shape):
+        raise _wrong(name, f"has shape {tuple(values.shape)} instead of {tuple(shape)}")
+
+
+def _check_sendable(name: str, values: Tensor, mask: Tensor | None) -> None:
+    """Refuse what no receiver would accept."""
+    if values.dtype != torch.float32:
+        raise _wrong(name, f"has type {values.dtype} instead of float32")
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != values.shape):
+        raise _wrong(name, f"has a mask of type {mask.dtype} and shape {tuple(mask.shape)}")
+
+
+def _wrong(name: str, reason: str) -> WireError:
+    """Return the error for one tensor."""
+    return WireError(
+        f"tensor `{name}` {reason}",
+        hint="sender and receiver must agree on model, plan and codec",
+        where=name,
+    )

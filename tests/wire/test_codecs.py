@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fpcli import plugins
+from fpcli.errors import WireError
+from fpcli.wire import CODECS
+from fpcli.wire.codecs import Codec, Dense, Sparse, payload_bytes
+
+SHAPES = st.lists(st.integers(0, 9), max_size=4).map(tuple)
+
+
+def num_bytes(parts: dict[str, Tensor]) -> int:
+    return sum(part.numel() * part.element_size() for part in parts.values())
+
+
+def masked(shape: tuple[int, ...], seed: int, density: float) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    values = torch.randn(shape, generator=rng)
+    # Every third alive value is 0: masks must not be guessed from values.
+    values.reshape(-1)[::3] = 0.0
+    return values, torch.rand(shape, generator=rng) < density
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("known", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.3, 0.97, 1.0]))
+def test_round_trip(
+    name: str, known: bool, shape: tuple[int, ...], seed: int, density: float
+) -> None:
+    codec: Codec = plugins.lookup("codecs", name)()
+    values, mask = masked(shape, seed, density)
+    parts = codec.encode("w", values, mask, known)
+    decoded, found = codec.decode("w", parts, shape, mask if known else None)
+    assert torch.equal(decoded, torch.where(mask, values, 0.0))
+    assert found is not None
+    assert torch.equal(found, mask)
+    if name == "sparse":
+        alive = int(mask.sum())
+        assert num_bytes(parts) == (4 * alive if known else payload_bytes(mask.numel(), alive))
+
+
+@pytest.mark.parametrize("codec", [Dense(), Sparse()])
+def test_without_mask_everything_travels(codec: Codec) -> None:
+    values = torch.randn(3, 2)
+    parts = codec.encode("w", values, None, False)
+    decoded, mask = codec.decode("w", parts, (3, 2), None)
+    assert torch.equal(decoded, values)
+    assert mask is None
+
+
+@pytest.mark.parametrize("codec", [Dense(), Sparse()])
+def test_dead_values_never_travel(codec: Codec) -> None:
+    mask = torch.tensor([True, False, False, True])
+    values = torch.tensor([1.0, math.nan, math.inf, 2.0])
+    decoded, _ = codec.decode("w", codec.encode("w", values, mask, False), (4,), None)
+    assert decoded.tolist() == [1.0, 0.0, 0.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("alive", "expected", "form"),
+    [(1000, 4800, "#bitmap"), (199, 1592, "#index"), (200, 1600, "#bitmap"), (6400, 25600, "")],
+)
+def test_bytes_of_a_tensor_of_6400(alive: int, expected: int, form: str) -> None:
+    # 4 z + 6400 / 8, 8 z, the tie at z = N / 32 goes to the bitmap, and 4 N.
+    mask = torch.zeros(80, 80, dtype=torch.bool)
+    mask.reshape(-1)[torch.randperm(6400)[:alive]] = True
+    parts = Sparse().encode("w", torch.ones(80, 80), mask, False)
+    assert num_bytes(parts) == expected
+    assert form == "" or f"w{form}" in parts
+
+
+def test_dense_masked_bytes() -> None:
+    mask = torch.arange(6400) < 1000
+    assert num_bytes(Dense().encode("w", torch.ones(6400), mask, False)) == 25600 + 800
+    assert num_bytes(Dense().encode("w", torch.ones(6400), mask, True)) == 25600
+
+
+def floats(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float32)
+
+
+def ints(*numbers: int) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int32)
+
+
+def bits(*numbers: int) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.uint8)
+
+
+MASK = torch.tensor([True, False, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("codec", "parts", "mask", "reason"),
+    [
+        (Sparse(), {"w": floats(1, 2), "w#index": ints(3, 0)}, None, "ascending"),
+        (Sparse(), {"w": floats(1, 2), "w#index": ints(3, 3)}, None, "ascending"),
+        (Sparse(), {"w": floats(1, 2), "w#index": ints(3, 5)}, None, "outside"),
+        (Sparse(), {"w": floats(1, 2), "w#index": ints(-1, 3)}, None, "outside"),
+        (Sparse(), {"w": floats(1), "w#index": ints(0, 3)}, None, "shape"),
+        (Sparse(), {"w": floats(1), "w#index": bits(0)}, None, "wrong type"),
+        (Sparse(), {"w": floats(1), "w#index": ints(0).reshape(1, 1)}, None, "wrong type"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": bits(0b0100001)}, None, "beyond"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": bits(0b01001, 0)}, None, "2 bytes for 5"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": bits(0b00001)}, None, "shape"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": ints(0b01001)}, None, "wrong type"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": bits()}, None, "shape"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": bits(9), "w#index": ints(0)}, None, "parts"),
+        (Sparse(), {"w": floats(1, 2), "w#bitmap": bits(0b01001)}, MASK, "not asked"),
+        (Sparse(), {"w": floats(1, 2, 3)}, MASK, "shape"),
+        (Sparse(), {"w": floats(1, 2)}, None, "shape"),
+        (Sparse(), {"w": floats(1, 2, 3, 4, 5).double()}, None, "float32"),
+        (Sparse(), {}, None, "parts"),
+        (Sparse(), {"w": floats(1), "w#more": bits(1)}, None, "parts"),
+        (Dense(), {"w": floats(1, 2, 0, 1, 0)}, MASK, "dead"),
+        (Dense(), {"w": floats(1, 0, 0, 1, math.nan)}, MASK, "dead"),
+        (Dense(), {"w": floats(1, 2, 0, 1, 0), "w#bitmap": bits(0b01001)}, None, "dead"),
+        (Dense(), {"w": floats(1, 0, 0, 1, 0), "w#bitmap": bits(0b01001)}, MASK, "not asked"),
+        (Dense(), {"w": floats(1, 0, 0, 1), "w#bitmap": bits(0b01001)}, None, "shape"),
+        (Dense(), {"w": floats(1, 0), "w#index": ints(0, 3)}, None, "parts"),
+        (Dense(), {"w": ints(1, 0, 0, 1, 0)}, MASK, "float32"),
+    ],
+)
+def test_wrong_parts_are_refused(
+    codec: Codec, parts: dict[str, Tensor], mask: Tensor | None, reason: str
+) -> None:
+    with pytest.raises(WireError, match=reason) as caught:
+        codec.decode("w", parts, (5,), mask)
+    assert caught.value.where == "w"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("codec", [Dense(), Sparse()])
+@pytest.mark.parametrize(
+    ("values", "mask"),
+    [
+        (torch.zeros(5, dtype=torch.float64), MASK),
+        (torch.zeros(5), MASK.int()),
+        (torch.zeros(4), MASK),
+        (torch.zeros(5, dtype=torch.complex64), None),
+    ],
+)
+def test_wrong_tensors_are_not_sent(codec: Codec, values: Tensor, mask: Tensor | None) -> None:
+    with pytest.raises(WireError):
+        codec.encode("w", values, mask, False)
+
+
+TENSORS = st.one_of(
+    st.lists(st.integers(-2, 40), max_size=6).map(lambda n: torch.tensor(n, dtype=torch.int32)),
+    st.lists(st.integers(0, 255), max_size=4).map(lambda n: torch.tensor(n, dtype=torch.uint8)),
+    st.lists(st.floats(width=32), max_size=6).map(lambda n: torch.tensor(n, dtype=torch.float32)),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["w", "w#bitmap", "w#index", "v"]), TENSORS),
+    SHAPES,
+    st.sampled_from([Dense(), Sparse()]),
+    st.booleans(),
+)
+def test_any_parts_decode_or_are_refused(
+    parts: dict[str, Tensor], shape: tuple[int, ...], codec: Codec, known: bool
+) -> None:
+    mask = torch.ones(shape, dtype=torch.bool) if known else None
+    try:
+        values, found = codec.decode("w", parts, shape, mask)
+    except WireError:
+        return
+    assert values.shape == shape
+    assert values.dtype == torch.float32
+    assert found is None or (found.shape == shape and not bool(values[~found].any()))
