@@ -1,0 +1,156 @@
+"""Trace: find the channel groups of a network from one forward pass."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from fpcli.errors import LayoutError
+from fpcli.structure.channels import find_groups
+from fpcli.structure.cost import count_macs
+from fpcli.structure.layout import Layout, TensorSpec
+from fpcli.structure.verify import verify
+
+
+def trace(model: nn.Module, example: Tensor) -> Layout:
+    """Find the tensors and channel groups of a network, and prove them on the example.
+
+    The model itself, its gradients, its mode and the random state stay as they are.
+
+    Args:
+        model: takes one tensor and returns one.
+        example: one batch of inputs, ``[batch, ...]``, on the model's device.
+
+    Returns:
+        The layout. Protected are the network's output, and every group that meets an operation
+        which is not known to treat each channel by itself, a grouped convolution or attention.
+
+    Raises:
+        LayoutError: the network cannot be traced, shares a parameter between two names, or a
+            sub-model cut by the layout fails or computes something else.
+
+    >>> layout = trace(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(1, 4))
+    >>> [(group.name, group.width, group.protected) for group in layout.groups.values()]
+    [('0', 3, False), ('2', 2, True)]
+    """
+    with _undisturbed(example):
+        twin = _working_copy(model)
+        names = {id(x): name for name, x in _floats(twin).items()}
+        tensors, fixed_macs = _specs(twin, example)
+        groups = find_groups(_dependency_graph(twin, example), names)
+        layout = Layout(tensors, groups, fixed_macs)
+        for parameter in twin.parameters():
+            parameter.grad = None
+        verify(twin, layout, example)
+    return layout
+
+
+def untraced(model: nn.Module, example: Tensor) -> Layout:
+    """Return the tensors of a network without channel groups, for methods that cut nothing.
+
+    Args and errors as in :func:`trace`, whose dependency graph this one does not need.
+    """
+    with _undisturbed(example):
+        tensors, fixed_macs = _specs(_working_copy(model), example)
+    return Layout(tensors, {}, fixed_macs)
+
+
+@contextlib.contextmanager
+def _undisturbed(example: Tensor) -> Iterator[None]:
+    devices = [example.device] if example.is_cuda else []
+    with (
+        torch.random.fork_rng(devices),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _floats(model: nn.Module) -> dict[str, Tensor]:
+    state = model.state_dict(keep_vars=True)
+    return {name: x for name, x in state.items() if isinstance(x, Tensor) and x.is_floating_point()}
+
+
+def _working_copy(model: nn.Module) -> nn.Module:
+    first: dict[int, str] = {}
+    for name, x in _floats(model).items():
+        if id(x) in first:
+            raise LayoutError(
+                f"'{first[id(x)]}' and '{name}' are one shared tensor",
+                hint="give each layer its own parameters, and register each module once",
+                where=name,
+            )
+        first[id(x)] = name
+    try:
+        twin = copy.deepcopy(model).eval()
+    except Exception as error:
+        raise LayoutError(
+            f"{type(model).__name__} cannot be copied: {error}",
+            hint="keep only plain values and modules as attributes",
+        ) from error
+    for parameter in twin.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return twin
+
+
+def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], float]:
+    try:
+        per_module, total = count_macs(model, example)
+    except Exception as error:
+        raise LayoutError(
+            f"{type(model).__name__} fails on the example {list(example.shape)}: {error}",
+            hint="check the input shape of the data against the model",
+        ) from error
+    uses: dict[str, float] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd | nn.Linear) and per_module.get(name):
+            weight = f"{name}.weight".lstrip(".")
+            uses[weight] = per_module[name] / module.weight.numel()
+            total -= per_module[name]
+    parameters = {id(parameter) for parameter in model.parameters()}
+    specs = {
+        name: TensorSpec(tuple(x.shape), id(x) in parameters, uses.get(name, 0.0))
+        for name, x in _floats(model).items()
+    }
+    return specs, total
+
+
+def _dependency_graph(model: nn.Module, example: Tensor) -> Any:
+    # As a leaf of the graph the input can be recognised where it meets channels directly.
+    if example.is_floating_point():
+        example = example.detach().requires_grad_()
+    try:
+        return tp.DependencyGraph().build_dependency(model, (example,), verbose=False)
+    except Exception as error:
+        raise LayoutError(
+            f"{type(model).__name__} cannot be traced{_behind(error)}: {error}",
+            hint="use a model without channel shuffles, built from plain modules",
+        ) from error
+
+
+def _behind(error: Exception) -> str:
+    """Name the operation the tracer was looking at, and the module it follows."""
+    node: Any = None
+    step = error.__traceback__
+    while step is not None:
+        nodes = [x for x in step.tb_frame.f_locals.values() if type(x).__name__ == "Node"]
+        node = nodes[0] if nodes and node is None else node
+        step = step.tb_next
+    if node is None:
+        return ""
+    operation = str(getattr(node.grad_fn, "name", lambda: node.module)())
+    while node.inputs and node._name is None:
+        node = node.inputs[0]
+    return f" at {operation}" + (f" behind `{node._name}`" if node._name else "")

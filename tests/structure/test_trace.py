@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import nn
+
+from fpcli.errors import LayoutError
+from fpcli.structure.layout import Layout
+from fpcli.structure.shrink import shrink
+from fpcli.structure.support import Support
+from fpcli.structure.trace import trace
+
+FAST = ["lenet5", "plain", "resnet20", "resnet18", "squeezenet1_1", "mobilenet_v2"]
+SLOW = [
+    *["resnet56", "vgg16", "densenet121", "convnext_tiny", "googlenet", "efficientnet_b0"],
+    *["mnasnet0_5", "regnet_y_400mf", "mobilenet_v3_small", "swin_t", "vit_b_16"],
+]
+NUM_PRUNABLE = {
+    "lenet5": 4,
+    "plain": 3,
+    "resnet20": 12,
+    "resnet18": 12,
+    "squeezenet1_1": 25,
+    "mobilenet_v2": 25,
+    "resnet56": 30,
+    "vgg16": 15,
+    "densenet121": 120,
+    "convnext_tiny": 22,
+    "googlenet": 57,
+    "efficientnet_b0": 40,
+    "mnasnet0_5": 25,
+    "regnet_y_400mf": 21,
+    "mobilenet_v3_small": 27,
+    "swin_t": 12,
+    "vit_b_16": 12,
+}
+
+
+def values_of(model: nn.Module, layout: Layout) -> dict[str, torch.Tensor]:
+    state = model.state_dict()
+    return {name: state[name] for name in layout.tensors}
+
+
+def random_keep(layout: Layout, seed: int, least: float = 0.0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    keep = {}
+    for name, group in layout.prunable.items():
+        low = max(1, int(least * group.width))
+        count = int(torch.randint(low, group.width + 1, (), generator=generator))
+        keep[name] = torch.randperm(group.width, generator=generator)[:count].sort().values
+    return keep
+
+
+def prune_in_place(model: nn.Module, x: torch.Tensor, layout: Layout, keep: dict) -> nn.Module:
+    model = copy.deepcopy(model)
+    graph = tp.DependencyGraph().build_dependency(model, (x,), verbose=False)
+    for name, channels in keep.items():
+        group = layout.groups[name]
+        gone = sorted(set(range(group.width)) - set(channels.tolist()))
+        if gone:
+            layer = model.get_submodule(name)
+            pruner = graph.get_pruner_of_module(layer)
+            graph.get_pruning_group(layer, pruner.prune_out_channels, gone).prune()
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
+def test_slicing_equals_pruning_in_place(net, name):
+    model, x = net(name)
+    layout = trace(model, x)
+    assert len(layout.prunable) == NUM_PRUNABLE[name]
+    # The reference (1.6.1) shuffles the channels of a layer norm when it keeps few of them.
+    keep = random_keep(layout, seed=3, least=0.5 if name == "convnext_tiny" else 0.0)
+    small = shrink(model, Support(keep).gather(layout, values_of(model, layout)))
+    reference = prune_in_place(model, x, layout, keep)
+    shapes = {key: value.shape for key, value in reference.state_dict().items()}
+    assert {key: value.shape for key, value in small.state_dict().items()} == shapes
+    with torch.no_grad():
+        assert torch.equal(small(x), reference(x))
+    small.train()
+    small(x).sum().backward()
+    assert all(p.grad is not None for p in small.parameters())
+
+
+def test_the_model_and_the_random_state_stay_as_they_are(net):
+    model, x = net("resnet20")
+    model.train()
+    model(x).sum().backward()
+    model.conv1.weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    random_state = torch.get_rng_state()
+    with torch.no_grad():
+        trace(model, x)
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert model.training and not model.conv1.weight.requires_grad
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(torch.equal(dict(model.named_parameters())[n].grad, g) for n, g in grads.items())
+
+
+def test_tracing_twice_gives_the_same_digest(net):
+    model, x = net("resnet20")
+    assert trace(model, x).digest == trace(model, x[:1]).digest
+
+
+def test_a_flattened_channel_owns_its_columns(net):
+    layout = trace(*net("lenet5"))
+    columns = [m for m in layout.groups["conv2"].members if m.tensor == "fc1.weight"]
+    assert columns[0].dim == 1 and columns[0].index[3].tolist() == list(range(75, 100))
+
+
+def test_one_axis_behind_a_concatenation_has_several_groups(net):
+    layout = trace(*net("squeezenet1_1"))
+    axis = layout.axes["features.4.squeeze.weight"][1]
+    assert [name for name, _ in axis.parts] == ["features.3.expand1x1", "features.3.expand3x3"]
+
+
+def test_only_the_output_is_protected(net):
+    layout = trace(*net("resnet18"))
+    assert [g.name for g in layout.groups.values() if g.protected] == ["fc"]
+    assert layout.groups["conv1"].width == 64
+    assert "layer1.1.bn2.running_var" in {m.tensor for m in layout.groups["conv1"].members}
+
+
+def test_padding_of_channels_protects_the_stream(net):
+    model, x = net("resnet20_padding")
+    layout = trace(model, x)
+    assert len(layout.prunable) == 9
+    assert layout.groups["conv1"].protected
+    small = shrink(model, Support(random_keep(layout, 1)).gather(layout, values_of(model, layout)))
+    assert small(x).shape == (2, 10)
+
+
+def test_normalisation_groups_leave_as_blocks(net):
+    model, x = net("norms")
+    layout = trace(model, x)
+    assert {n: (g.width, g.block, g.protected) for n, g in layout.groups.items()} == {
+        "a": (12, 3, False),
+        "b": (8, 1, False),
+        "c": (6, 1, False),
+        "fc": (5, 1, True),
+    }
+    small = shrink(
+        model,
+        Support({"a": torch.arange(6), "b": torch.tensor([1, 4])}).gather(
+            layout, values_of(model, layout)
+        ),
+    )
+    assert (small.gn.num_groups, small.gn.num_channels, small.ln.num_groups) == (2, 6, 1)
+    assert (small.depth.groups, small.inorm.num_features) == (2, 2)
+    assert torch.equal(small.gn(small.a(x)), model.gn(model.a(x))[:, :6])
+
+
+class Numbered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 16, 3)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x)).view(-1, 64))
+
+
+class SpatialGate(Numbered):
+    def forward(self, x):
+        y = self.conv(x)
+        return self.fc(torch.flatten(y * y.mean(1, keepdim=True), 1))
+
+
+class Reversed(Numbered):
+    def forward(self, x):
+        return self.fc(self.conv(x).transpose(1, 3).flatten(1))
+
+
+class Glu(Numbered):
+    def forward(self, x):
+        a, b = self.conv(x).chunk(2, 1)
+        return self.fc(torch.cat([a * b, a], 1).flatten(1))
+
+
+class FromInput(Numbered):
+    def forward(self, x):
+        return self.fc(torch.flatten(self.conv(x) + x.expand(-1, 4, -1, -1) * 1.0, 1))
+
+
+class Auxiliary(Numbered):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x):
+        y = torch.flatten(F.relu(self.conv(x)), 1)
+        return self.fc(y) + self.head(y) if self.training else self.fc(y)
+
+
+class Functional(Numbered):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 4, 1, 1))
+
+    def forward(self, x):
+        return self.fc(torch.flatten(F.conv2d(self.conv(x), self.kernel), 1))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_fixed_number_in_a_reshape_is_named(batch):
+    with pytest.raises(LayoutError, match=r"sub-model of Numbered .*`conv`") as caught:
+        trace(Numbered(), torch.randn(batch, 1, 4, 4))
+    assert "torch.flatten" in caught.value.hint
+
+
+def test_a_module_that_only_training_uses_is_named():
+    with pytest.raises(LayoutError, match=r"`head`.* in training mode"):
+        trace(Auxiliary(), torch.randn(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("kind", [SpatialGate, Glu, FromInput, Functional])
+def test_operations_that_mix_channels_protect_them(kind):
+    layout = trace(kind(), torch.randn(2, 1, 4, 4))
+    assert layout.groups["conv"].protected and not layout.prunable
+
+
+def test_channels_out_of_place_are_an_error():
+    with pytest.raises(LayoutError, match="computes something else"):
+        trace(Reversed(), torch.zeros(1, 1, 4, 4))
+
+
+def test_a_shared_parameter_is_an_error():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    with pytest.raises(LayoutError, match=r"'0.weight' and '1.weight' are one shared tensor"):
+        trace(model, torch.randn(2, 3))
+
+
+def test_a_wrong_example_is_an_error(net):
+    model, _ = net("lenet5")
+    with pytest.raises(LayoutError, match="fails on the example"):
+        trace(model, torch.randn(1, 3, 28, 28))
+
+
+def test_a_channel_shuffle_is_an_error():
+    import torchvision
+
+    with pytest.raises(LayoutError, match=r"ShuffleNetV2 cannot be traced at .* behind") as caught:
+        trace(torchvision.models.shufflenet_v2_x0_5(weights=None), torch.randn(1, 3, 64, 64))
+    assert "shuffle" in caught.value.hint
+
+
+def test_grouped_convolutions_are_protected():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
+    )
+    layout = trace(model, torch.randn(1, 3, 4, 4))
+    assert list(layout.prunable) == ["2"]
+
+
+def test_attention_is_protected_and_its_mlp_is_not():
+    model = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    layout = trace(model, torch.randn(2, 5, 8))
+    assert list(layout.prunable) == ["linear1"]
