@@ -1,0 +1,304 @@
+"""All that a client ever does: take the bytes of a job, return the bytes of a reply."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.data.batches import batches
+from fpcli.data.datasets import Dataset
+from fpcli.engine import memory
+from fpcli.engine.evaluate import evaluate
+from fpcli.engine.fit import Batch, Fitted, Result
+from fpcli.engine.method import Method
+from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
+from fpcli.errors import DivergedError, FpError, NeedError, WireError
+from fpcli.fleet.devices import Device, Fleet
+from fpcli.models.build import build
+from fpcli.plugins import load
+from fpcli.rng import derive, stream
+from fpcli.structure.layout import Layout
+from fpcli.structure.shrink import hollow, shrink
+from fpcli.wire.message import Reply, pack_reply, unpack_job
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What a process that performs jobs holds for a whole run; it can be sent to another process.
+
+    Attributes:
+        run: digest of recipe and layout; jobs of other runs are refused.
+        method: ``module:Class`` of the method, which runs from this installation.
+        options: the method's options.
+        model: name of the model, built from this installation.
+        layout_json: the layout as JSON text, read only when a method needs coordinates.
+        dataset: the data, in shared memory when there are several processes.
+        indices, sizes: training samples of all clients one after another, and how many each has.
+        test_indices, test_sizes: likewise for the personal test sets; empty sizes mean none.
+        home: folder of the clients' memories.
+        limit_bytes: a longer message is refused unread.
+    """
+
+    run: str
+    method: str
+    options: Any
+    model: str
+    layout_json: str
+    dataset: Dataset
+    indices: Tensor
+    sizes: tuple[int, ...]
+    test_indices: Tensor
+    test_sizes: tuple[int, ...]
+    fleet: Fleet
+    codec: str
+    seed: int
+    home: Path
+    limit_bytes: int
+    device: str = "cpu"
+    is_channels_last: bool = True
+
+    @cached_property
+    def hooks(self) -> Method:
+        """The method's instance."""
+        return load(self.method)()
+
+    @cached_property
+    def template(self) -> nn.Module:
+        """A model of the full size that has structure but no values."""
+        shape, classes = self.dataset.input_shape, self.dataset.num_classes
+        return hollow(build(self.model, shape, classes, seed=self.seed, allow_code=True))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Channel groups and tensors of the model."""
+        return Layout.from_json(json.loads(self.layout_json))
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Training samples of each client."""
+        return torch.split(self.indices, list(self.sizes))
+
+    @cached_property
+    def test_parts(self) -> tuple[Tensor, ...]:
+        """Personal test samples of each client."""
+        return torch.split(self.test_indices, list(self.test_sizes))
+
+
+@dataclass(frozen=True, eq=False)
+class ClientContext:
+    """What a client-side hook may know and do.
+
+    Attributes:
+        received: the tensors that came with the job, block coordinates; never written to.
+        mask: boolean masks of the masked tensors, block coordinates.
+        note: what the server's plan or probe told this client.
+        device: the simulated device in this round.
+    """
+
+    site: Site
+    client: int
+    round: int
+    op: str
+    options: Any
+    local: LocalConfig
+    note: Mapping[str, Json]
+    device: Device
+    received: Tensors
+    mask: Mapping[str, Tensor]
+    keep: Mapping[str, Tensor] | None = field(repr=False, default=None)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where this process computes."""
+        return torch.device(self.site.device)
+
+    @property
+    def num_examples(self) -> int:
+        """Training samples of this client."""
+        return self.site.sizes[self.client]
+
+    @cached_property
+    def support(self) -> Support:
+        """Where the received tensors lie in the initial model (needs ``sends_indices``).
+
+        Raises:
+            NeedError: the method does not send indices and the sub-model is smaller than the model.
+        """
+        if self.keep is not None:
+            return Support(self.keep)
+        if Support().block_shapes(self.site.layout) != {
+            name: tuple(value.shape) for name, value in self.received.items()
+        }:
+            raise NeedError(
+                f"method `{self.site.method}` asks for coordinates that its jobs do not carry",
+                hint="set sends_indices = True in the method",
+            )
+        return Support()
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """Return the stream of one purpose for this client in this round."""
+        return stream(self.site.seed, f"client/{purpose}", self.round, self.client)
+
+    def batches(self, epoch: int = 0) -> Iterator[Batch]:
+        """Yield this client's training batches of one epoch, shuffled by (round, client, epoch)."""
+        return batches(
+            self.site.dataset.train,
+            self.site.parts[self.client],
+            self.site.dataset.normalise,
+            batch_size=self.local.batch_size,
+            generator=self.rng(f"batches/{epoch}"),
+            device=self.torch_device,
+            channels_last=self.site.is_channels_last,
+        )
+
+    def result(
+        self,
+        model: nn.Module,
+        fitted: Fitted,
+        *,
+        mask: Mapping[str, Tensor] | None = None,
+        stats: Mapping[str, Tensor] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Result:
+        """Return what to upload: the trained tensors minus the received ones, and ``stats``.
+
+        Args:
+            mask: the client's own masks, where it has chosen some; else those it received.
+
+        Raises:
+            DivergedError: a trained tensor is not finite.
+        """
+        trained = model.state_dict()
+        delta = {}
+        for name, before in self.received.items():
+            after = trained[name].detach().to(before.device).contiguous()
+            delta[name] = after - before
+            if not is_finite(delta[name]):
+                raise DivergedError(f"`{name}` is not finite after local training")
+        return Result(delta, fitted, mask, stats or {}, metrics or {})
+
+    def recall(self, name: str) -> dict[str, Tensor]:
+        """Return what this client remembered in an earlier round, cut to the present sub-model.
+
+        Memories are kept in the coordinates of the initial model, so they survive a sub-model that
+        changes from round to round. Empty when nothing was remembered. Personal models are judged
+        after the round's training, so `view` sees what was remembered in this very round.
+        """
+        before = self.round + 1 if self.op == "evaluate" else self.round
+        dense = memory.recall(self.site.home, self.client, name, before)
+        return self.support.gather(self.site.layout, dense) if dense else {}
+
+    def remember(self, name: str, tensors: Tensors) -> None:
+        """Keep block tensors for later rounds; coordinates outside this sub-model stay as they were."""
+        old: dict[str, Tensor] = memory.recall(self.site.home, self.client, name, self.round)
+        values, held = self.support.scatter(self.site.layout, tensors)
+        dense = {
+            key: torch.where(held[key].bool(), value, old.get(key, torch.zeros_like(value)))
+            for key, value in values.items()
+        }
+        memory.remember(self.site.home, self.client, name, self.round, dense)
+
+
+def perform(data: bytes, site: Site) -> bytes:
+    """Do one job and return its reply; an error of the client's is a reply that says so.
+
+    The result depends on ``data`` and ``site`` alone: every random number is derived from the
+    run's seed, the round and the client, torch's global generator included.
+
+    Raises:
+        WireError: ``data`` is not a job of this run.
+    """
+    job = unpack_job(data, limit_bytes=site.limit_bytes)
+    if job.run != site.run:
+        raise WireError("a job of another run", hint="client and server must use one recipe")
+    started = time.perf_counter()
+    context = ClientContext(
+        site=site,
+        client=job.client,
+        round=job.round,
+        op=job.op,
+        options=site.options,
+        local=job.local,
+        note=job.note,
+        device=site.fleet.at(job.round, job.client),
+        received=job.values,
+        mask={name: mask.to(site.device) for name, mask in job.mask.items()},
+        keep=job.keep,
+    )
+
+    def pack(**fields: Any) -> bytes:
+        reply = Reply(
+            op=job.op,
+            round=job.round,
+            client=job.client,
+            run=job.run,
+            codec=site.codec,
+            real_s=time.perf_counter() - started,
+            **fields,
+        )
+        return pack_reply(reply, known=job.mask)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(site.seed, f"client/torch/{job.op}", job.round, job.client))
+        try:
+            return pack(**_OPS.get(job.op, _answer)(context))
+        except DivergedError as error:
+            problem = f"diverged: {error.message}"
+        except FpError as error:
+            problem = f"failed: {error.message}"
+        except Exception as error:  # the client's fault must not stop the round
+            problem = f"failed: {type(error).__name__}: {error}"
+    return pack(error=problem)
+
+
+def place(module: nn.Module, device: str, is_channels_last: bool) -> nn.Module:
+    """Move a module to a device, with its images' channels last in memory or first."""
+    module = module.to(device)
+    return module.to(memory_format=torch.channels_last) if is_channels_last else module
+
+
+def _model(cx: ClientContext) -> nn.Module:
+    # The received tensors stay as they came, because the delta is taken against them.
+    block = {name: value.clone() for name, value in cx.received.items()}
+    return place(shrink(cx.site.template, block), cx.site.device, cx.site.is_channels_last)
+
+
+def _train(cx: ClientContext) -> dict[str, Any]:
+    result = cx.site.hooks.train(cx, _model(cx))
+    return {
+        "tensors": result.delta,
+        "mask": result.mask,
+        "stats": result.stats,
+        "num_examples": cx.num_examples,
+        "num_steps": result.fitted.num_steps,
+        "metrics": {"loss": result.fitted.loss, **result.metrics},
+    }
+
+
+def _answer(cx: ClientContext) -> dict[str, Any]:
+    model = _model(cx)
+    return {"tensors": cx.site.hooks.answer(cx, model, cx.op), "num_examples": cx.num_examples}
+
+
+def _evaluate(cx: ClientContext) -> dict[str, Any]:
+    site = cx.site
+    values = site.hooks.view(cx, cx.received)
+    small = shrink(site.template, {name: value.clone() for name, value in values.items()})
+    model = place(small, site.device, site.is_channels_last)
+    own = site.dataset.test.take(site.test_parts[cx.client])
+    score = evaluate(model, own, site.dataset.normalise, channels_last=site.is_channels_last)
+    return {
+        "num_examples": score.num_examples,
+        "metrics": {"accuracy": score.accuracy, "loss": score.loss},
+    }
+
+
+_OPS = {"train": _train, "evaluate": _evaluate}

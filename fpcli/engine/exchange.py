@@ -1,0 +1,220 @@
+"""Send plans or questions to clients and take in what comes back, in the order of clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fpcli.engine.executors.inline import Outcome
+from fpcli.engine.federation import Federation, Refusal
+from fpcli.engine.receive import (
+    Rejected,
+    check_address,
+    check_envelope,
+    check_finite,
+    check_update,
+    dense_mask,
+)
+from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Timing, Traffic, Update
+from fpcli.errors import WireError
+from fpcli.fleet.clock import forward_seconds, stamp, train_seconds
+from fpcli.structure.cost import cost
+from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
+
+LIMIT_SLACK = 1 << 20
+
+
+class Executor(Protocol):
+    """Where jobs are performed."""
+
+    def run(self, jobs: Iterable[bytes]) -> Iterator[Outcome]:
+        """Yield one outcome per job, in any order."""
+        ...
+
+    def close(self) -> None:
+        """Release processes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A readable reply of the right client, with its bytes and seconds."""
+
+    task: Plan | Probe
+    reply: Reply
+    traffic: Traffic
+    time: Timing
+
+
+@dataclass
+class Exchange:
+    """What one sending of tasks brought; filled by `exchange`.
+
+    Attributes:
+        down_bytes, up_bytes: everything sent, whether its reply was used or not.
+        slowest_s: simulated seconds until the last awaited reply.
+    """
+
+    arrived: list[Arrived] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    down_bytes: int = 0
+    up_bytes: int = 0
+
+
+def limit_bytes(fed: Federation) -> int:
+    """Return the length beyond which no honest message of this run can be."""
+    dense = cost(fed.layout, Support()).bytes
+    return 4 * dense + LIMIT_SLACK
+
+
+def exchange(
+    fed: Federation,
+    state: ServerState,
+    tasks: Sequence[Plan | Probe],
+    executor: Executor,
+    *,
+    round: int,
+    op: str = "train",
+) -> Exchange:
+    """Send one job per task and collect the readable replies, ordered as the tasks are.
+
+    A reply that cannot be read, belongs to another job or reports an error becomes a refusal.
+    """
+    sent: list[int] = []
+
+    def jobs() -> Iterator[bytes]:
+        for task in tasks:
+            data = pack_job(_job(fed, state, task, round, op))
+            sent.append(len(data))
+            yield data
+
+    replies: dict[int, Arrived] = {}
+    refused: dict[int, Refusal] = {}
+    out = Exchange()
+    for outcome in executor.run(jobs()):
+        task = tasks[outcome.job]
+        try:
+            if outcome.reply is None:
+                raise Rejected("F410", outcome.error)
+            out.up_bytes += len(outcome.reply)
+            if outcome.job in replies or outcome.job in refused:
+                raise Rejected("F401", "a second reply to one job")
+            replies[outcome.job] = _read(fed, task, outcome, sent[outcome.job], round, op)
+        except Rejected as error:
+            refused.setdefault(outcome.job, Refusal(task.client, error.code, error.reason))
+        except WireError as error:
+            refused[outcome.job] = Refusal(task.client, "F401", error.message)
+    out.down_bytes = sum(sent)
+    out.arrived = [replies[job] for job in sorted(replies)]
+    out.refusals = [refused[job] for job in sorted(refused)]
+    return out
+
+
+def updates(fed: Federation, brought: Exchange) -> list[Update]:
+    """Return the usable updates; the wrong and the late ones become refusals of ``brought``."""
+    usable = []
+    for arrived in brought.arrived:
+        plan, reply = arrived.task, arrived.reply
+        assert isinstance(plan, Plan)
+        mask = plan.support.block_mask(fed.layout)
+        try:
+            check_update(
+                reply,
+                plan,
+                fed.layout,
+                mask,
+                num_examples=fed.num_examples[plan.client],
+                may_choose_mask=fed.method.kind in ("masks", "personalised"),
+            )
+            deadline_s = fed.rules.deadline_s
+            if deadline_s is not None and arrived.time.total_s > deadline_s:
+                raise Rejected(
+                    "F409", f"{arrived.time.total_s:.1f} s; the deadline is {deadline_s:g} s"
+                )
+        except Rejected as error:
+            brought.refusals.append(Refusal(plan.client, error.code, error.reason))
+            continue
+        support = plan.support
+        if reply.mask is not None:
+            own = dense_mask(fed.layout, support, reply.mask)
+            support = Support(support.keep, {**support.mask, **own})
+        usable.append(
+            Update(
+                plan=plan,
+                support=support,
+                delta=reply.tensors,
+                stats=reply.stats,
+                num_examples=reply.num_examples,
+                num_steps=reply.num_steps,
+                metrics=reply.metrics,
+                traffic=arrived.traffic,
+                time=arrived.time,
+            )
+        )
+    return usable
+
+
+def answers(brought: Exchange) -> list[Answer]:
+    """Return the usable answers to probes; non-finite ones become refusals of ``brought``."""
+    usable = []
+    for arrived in brought.arrived:
+        assert isinstance(arrived.task, Probe)
+        try:
+            check_finite(arrived.reply)
+        except Rejected as error:
+            brought.refusals.append(Refusal(arrived.task.client, error.code, error.reason))
+            continue
+        usable.append(
+            Answer(
+                arrived.task,
+                arrived.reply.tensors,
+                arrived.reply.num_examples,
+                arrived.traffic,
+                arrived.time,
+            )
+        )
+    return usable
+
+
+def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op: str) -> Job:
+    support = task.support
+    support.check(fed.layout)
+    return Job(
+        method=fed.method_name,
+        op=op,
+        round=round,
+        client=task.client,
+        run=fed.run,
+        local=task.local if isinstance(task, Plan) else fed.local,
+        note=dict(task.note),
+        codec=fed.codec,
+        values=support.gather(fed.layout, state.values),
+        mask=support.block_mask(fed.layout),
+        keep=support.keep if fed.method.sends_indices else None,
+    )
+
+
+def _read(
+    fed: Federation, task: Plan | Probe, outcome: Outcome, down_bytes: int, round: int, op: str
+) -> Arrived:
+    assert outcome.reply is not None
+    support = task.support
+    reply = unpack_reply(
+        outcome.reply,
+        shapes=support.block_shapes(fed.layout) if isinstance(task, Plan) else None,
+        mask=support.block_mask(fed.layout),
+        limit_bytes=limit_bytes(fed),
+    )
+    check_address(reply, task, op, round, fed.run)
+    check_envelope(reply)
+    up_bytes = len(outcome.reply)
+    device = fed.fleet.at(round, task.client)
+    macs = cost(fed.layout, support).macs
+    samples = fed.num_examples[task.client]
+    if isinstance(task, Plan):
+        compute_s = train_seconds(macs, samples * task.local.epochs, device)
+    else:
+        compute_s = forward_seconds(macs, samples, device)
+    seconds = stamp(device, compute_s=compute_s, down_bytes=down_bytes, up_bytes=up_bytes)
+    return Arrived(task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s))

@@ -1,0 +1,177 @@
+"""What does not change during a run, and what is recorded of each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from fpcli.data.datasets import Dataset
+from fpcli.engine.evaluate import Score
+from fpcli.engine.method import Method, Phase, RoundContext
+from fpcli.engine.types import Json, LocalConfig
+from fpcli.fleet.devices import Fleet
+from fpcli.structure.cost import Cost
+from fpcli.structure.layout import Layout
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How rounds are played.
+
+    Attributes:
+        rounds: the last round.
+        clients_per_round: size of a cohort.
+        eval_every: rounds between evaluations; the last round is always evaluated.
+        min_clients: usable replies without which a round does not count.
+        round_retries: how often such a round is started again before the run fails.
+        deadline_s: simulated seconds after which a reply is too late; None waits for everyone.
+    """
+
+    rounds: int
+    clients_per_round: int
+    eval_every: int = 1
+    min_clients: int = 1
+    round_retries: int = 2
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """Everything of a run that is the same in every round.
+
+    Attributes:
+        run: digest of recipe and layout, carried by every message.
+        method_name: how jobs name the method.
+        template: the full model's structure without values.
+        num_examples: training samples of every registered client.
+        device: where evaluation computes.
+    """
+
+    run: str
+    method: Method
+    method_name: str
+    options: Any
+    layout: Layout
+    template: nn.Module
+    dataset: Dataset
+    num_examples: tuple[int, ...]
+    fleet: Fleet
+    local: LocalConfig
+    codec: str
+    rules: Rules
+    seed: int
+    device: str = "cpu"
+    is_channels_last: bool = True
+
+    def context(
+        self, round: int, phase: Phase, log: Callable[..., None], attempt: int = 0
+    ) -> RoundContext:
+        """Return what the method's server-side hooks may know in one phase of one round."""
+        return RoundContext(
+            round=round,
+            phase=phase,
+            options=self.options,
+            layout=self.layout,
+            local=self.local,
+            fleet=self.fleet,
+            num_examples=self.num_examples,
+            clients_per_round=self.rules.clients_per_round,
+            seed=self.seed,
+            log=log,
+            attempt=attempt,
+        )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A reply that was not used.
+
+    Attributes:
+        code: see ``receive.Rejected``.
+        is_dropped: True for a late or missing reply, False for a wrong one.
+    """
+
+    client: int
+    code: str
+    reason: str
+
+    @property
+    def is_dropped(self) -> bool:
+        """Tell a late or missing reply from a wrong one."""
+        return self.code in ("F409", "F410")
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One client's part in a round; seconds are simulated but for ``real_s``."""
+
+    client: int
+    num_examples: int
+    num_steps: int
+    loss: float
+    params: int
+    macs: float
+    down_bytes: int
+    up_bytes: int
+    compute_s: float
+    down_s: float
+    up_s: float
+    real_s: float
+    notes: Mapping[str, Json] = field(default_factory=dict)
+    """What the plan recorded and what the method logged: ratio, reward and the like."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums since the start of the run, and its best model so far.
+
+    Attributes:
+        clock_s: simulated seconds.
+        best_validation, best_accuracy, best_round: the highest validation accuracy, the test
+            accuracy that belongs to it (test data chose nothing), and its round.
+    """
+
+    clock_s: float = 0.0
+    down_bytes: int = 0
+    up_bytes: int = 0
+    real_s: float = 0.0
+    best_validation: float = -1.0
+    best_accuracy: float = 0.0
+    best_round: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of the global model, and of personal models where the method has them."""
+
+    validation: Score
+    test: Score
+    clients: Mapping[int, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """All that is known about a finished round; the event stream's source.
+
+    Attributes:
+        loss: mean training loss of the used clients, weighted by samples.
+        clock_s: simulated seconds of this round, failed attempts included.
+        cost: size of the global model.
+    """
+
+    round: int
+    cohort: tuple[int, ...]
+    clients: tuple[ClientRecord, ...]
+    refusals: tuple[Refusal, ...]
+    attempts: int
+    loss: float
+    clock_s: float
+    down_bytes: int
+    up_bytes: int
+    real_s: float
+    cost: Cost
+    totals: Totals
+    evaluation: Evaluation | None = None

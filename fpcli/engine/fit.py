@@ -1,0 +1,96 @@
+"""The local training loop of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fpcli.errors import DivergedError
+
+if TYPE_CHECKING:
+    from fpcli.engine.client import ClientContext
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one call of `fit` did.
+
+    Attributes:
+        loss: mean training loss over all samples processed.
+        num_steps: optimiser steps.
+        num_samples: samples processed (a sample counts once per epoch).
+    """
+
+    loss: float
+    num_steps: int
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a client sends back after training; made by ``cx.result``.
+
+    Attributes:
+        delta: trained minus received tensors, block coordinates.
+        mask: the client's own mask per tensor, or None where it is the one received.
+        stats: further tensors for the server's half of the method.
+    """
+
+    delta: Mapping[str, Tensor]
+    fitted: Fitted
+    mask: Mapping[str, Tensor] | None = None
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean softmax cross-entropy of one batch."""
+    x, y = batch
+    return F.cross_entropy(model(x), y)
+
+
+def fit(
+    model: nn.Module, cx: ClientContext, loss: Callable[[ClientContext, nn.Module, Batch], Tensor]
+) -> Fitted:
+    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs; the optimiser starts fresh.
+
+    Gradients are masked by ``cx.mask``, so that elements that are masked off (and 0 on arrival)
+    stay exactly 0 under momentum and weight decay too.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    local = cx.local
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=local.lr, momentum=local.momentum, weight_decay=local.weight_decay
+    )
+    masked = [(p, cx.mask[name]) for name, p in model.named_parameters() if name in cx.mask]
+    model.train()
+    total, steps, samples = 0.0, 0, 0
+    for epoch in range(local.epochs):
+        epoch_loss = torch.zeros((), dtype=torch.float64, device=cx.torch_device)
+        for batch in cx.batches(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            value = loss(cx, model, batch)
+            value.backward()
+            for parameter, mask in masked:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(mask)
+            optimizer.step()
+            epoch_loss += value.detach() * len(batch[1])
+            steps += 1
+            samples += len(batch[1])
+        total += epoch_loss.item()
+        if not torch.isfinite(epoch_loss):
+            raise DivergedError(
+                f"the training loss is not finite after epoch {epoch + 1}",
+                hint=f"lower local.lr (now {local.lr:g})",
+            )
+    return Fitted(total / max(samples, 1), steps, samples)

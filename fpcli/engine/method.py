@@ -1,0 +1,184 @@
+"""Method: the ten hooks in which one federated algorithm differs from another.
+
+A method is a stateless class. Six hooks run on the server (`begin`, `select`, `probe`, `absorb`,
+`plan`, `aggregate`) and four on clients (`loss`, `train`, `answer`, `view`). State goes in and comes
+out: what the server must remember is in `ServerState.method`, what a client must remember goes
+through `cx.remember`. Every default is one call of a named function, so that an override can call
+the same function; no method extends another one. With no hook overridden this is FedAvg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.engine.fit import Result, cross_entropy, fit
+from fpcli.engine.types import Answer, Plan, Probe, ServerState, Tensors, Update
+from fpcli.fleet.devices import Device, Fleet
+from fpcli.rng import stream
+from fpcli.structure.layout import Layout
+from fpcli.structure.merge import Absent, Contribution, merge
+from fpcli.wire.message import LocalConfig
+
+if TYPE_CHECKING:
+    from fpcli.engine.client import ClientContext
+
+Phase = Literal["start", "round", "eval"]
+Kind = Literal["dense", "structured", "masks", "personalised", "unlearning", "control"]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a method that has none."""
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """What a server-side hook may know.
+
+    Attributes:
+        round: the round being played, counted from 1; 0 in phase "start".
+        phase: "start" once before the first round, "round", or "eval" before an evaluation.
+        options: the method's own options.
+        layout: channel groups and tensors of the model.
+        local: the local training settings of the recipe.
+        fleet: the simulated devices.
+        cohort: clients chosen for this round, sorted; empty until `select` has answered.
+        num_examples: training samples of every registered client.
+        clients_per_round: size of a cohort.
+        attempt: 0, or how often this round was started again for want of replies.
+        seed: seed of the run.
+        log: takes numbers of one client for the event stream: ``ctx.log(client, reward=0.5)``.
+    """
+
+    round: int
+    phase: Phase
+    options: Any
+    layout: Layout
+    local: LocalConfig
+    fleet: Fleet
+    num_examples: Sequence[int]
+    clients_per_round: int
+    seed: int
+    log: Callable[..., None]
+    cohort: tuple[int, ...] = ()
+    attempt: int = 0
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """Return the stream of one purpose in this round."""
+        return stream(self.seed, f"method/{purpose}", self.round)
+
+    def device(self, client: int) -> Device:
+        """Return the conditions of one client in this round."""
+        return self.fleet.at(self.round, client)
+
+
+def sample_cohort(ctx: RoundContext) -> list[int]:
+    """Draw ``clients_per_round`` clients uniformly without replacement, sorted by id."""
+    everyone = len(ctx.num_examples)
+    if ctx.clients_per_round >= everyone:
+        return list(range(everyone))
+    order = torch.randperm(everyone, generator=ctx.rng(f"cohort/{ctx.attempt}"))
+    return sorted(order[: ctx.clients_per_round].tolist())
+
+
+def merged(
+    ctx: RoundContext,
+    state: ServerState,
+    updates: Sequence[Update],
+    *,
+    weights: Sequence[float] | None = None,
+    absent: Absent = "skip",
+) -> ServerState:
+    """Return the state with the updates merged into its values.
+
+    Args:
+        weights: one per update, not normalised; by default the sample counts, as in FedAvg.
+        absent: what a coordinate means that an update does not hold (see ``structure.merge``).
+    """
+    chosen = weights if weights is not None else [float(u.num_examples) for u in updates]
+    contributions = [
+        Contribution(u.support, u.delta, w) for u, w in zip(updates, chosen, strict=True)
+    ]
+    return replace(state, values=merge(ctx.layout, state.values, contributions, absent=absent))
+
+
+class Method:
+    """Base of all methods; see the module docstring for the rules."""
+
+    source: ClassVar[str] = ""
+    """Paper, venue and year."""
+    kind: ClassVar[Kind] = "dense"
+    clients_differ: ClassVar[bool] = False
+    """True where clients of one round may get different sub-models."""
+    sends_indices: ClassVar[bool] = False
+    """True where clients need to know which channels they hold (client memory under sub-models);
+    otherwise the widths of the tensors tell them enough and no index travels."""
+    Options: ClassVar[type] = NoOptions
+    State: ClassVar[type | None] = None
+    """Type of ``ServerState.method``, from whose annotations a checkpoint restores it."""
+
+    def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
+        """Prepare the server's state, once, before the start-phase probe."""
+        return state
+
+    def select(self, ctx: RoundContext, state: ServerState) -> list[int]:
+        """Choose the cohort."""
+        return sample_cohort(ctx)
+
+    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
+        """Ask clients something outside training; most methods ask nothing."""
+        return []
+
+    def absorb(
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
+    ) -> ServerState:
+        """Take in the answers, ordered by client."""
+        return state
+
+    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+        """Say what one client gets and does. Pure: equal arguments give equal plans."""
+        return Plan(client, state.support, ctx.local)
+
+    def aggregate(
+        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+    ) -> ServerState:
+        """Merge the usable updates, ordered by client, into the state."""
+        return merged(ctx, state, updates)
+
+    def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the mean loss of one batch, on a client."""
+        return cross_entropy(model, batch)
+
+    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+        """Train the received model on a client's data."""
+        return cx.result(model, fit(model, cx, self.loss))
+
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
+        """Answer a probe on a client."""
+        raise NotImplementedError(f"{type(self).__name__} asks {op!r} but does not answer it")
+
+    def view(self, cx: ClientContext, values: Tensors) -> Tensors:
+        """Return the tensors this client would use for prediction (personalised methods)."""
+        return values
+
+
+def overrides(method: Method) -> Mapping[str, bool]:
+    """Tell which of the ten hooks a method overrides."""
+    hooks = [
+        "begin",
+        "select",
+        "probe",
+        "absorb",
+        "plan",
+        "aggregate",
+        "loss",
+        "train",
+        "answer",
+        "view",
+    ]
+    return {hook: getattr(type(method), hook) is not getattr(Method, hook) for hook in hooks}

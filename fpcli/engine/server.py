@@ -1,0 +1,296 @@
+"""The server's loop: one synchronous round after another, with no file and no screen.
+
+`play` is an iterator: it yields the new state and the record of each round, and keeps nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from fpcli.engine.client import place
+from fpcli.engine.evaluate import Score, evaluate
+from fpcli.engine.exchange import Exchange, Executor, answers, exchange, updates
+from fpcli.engine.federation import (
+    ClientRecord,
+    Evaluation,
+    Federation,
+    Refusal,
+    RoundRecord,
+    Totals,
+)
+from fpcli.engine.method import Phase
+from fpcli.engine.process import num_cores
+from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
+from fpcli.errors import ClientError, DivergedError
+from fpcli.fleet.clock import round_seconds
+from fpcli.structure.cost import cost
+from fpcli.structure.layout import Tensors
+from fpcli.structure.shrink import shrink
+
+
+def begin(fed: Federation, values: Tensors, executor: Executor) -> tuple[ServerState, Totals]:
+    """Return the state before round 1: the method's `begin`, then its start-phase probe."""
+    log = _Log()
+    ctx = fed.context(0, "start", log)
+    state = fed.method.begin(ctx, ServerState(0, values, Support()))
+    everyone = tuple(range(len(fed.num_examples)))
+    state, spent = _ask(fed, state, executor, 0, "start", everyone, log)
+    return state, Totals(spent.clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
+
+
+def play(
+    fed: Federation, state: ServerState, executor: Executor, totals: Totals
+) -> Iterator[tuple[ServerState, RoundRecord]]:
+    """Play the rounds after ``state.round`` and yield the state and record of each.
+
+    Raises:
+        ClientError: too few usable replies, after all retries.
+        DivergedError: every client diverged, or the merged model is not finite.
+    """
+    for _ in range(state.round, fed.rules.rounds):
+        state, record = _round(fed, state, executor, totals)
+        totals = record.totals
+        yield state, record
+
+
+class _Log:
+    """Collects what a method logs per client during a round."""
+
+    def __init__(self) -> None:
+        self.notes: dict[int, dict[str, Json]] = {}
+
+    def __call__(self, client: int, **values: Json) -> None:
+        self.notes.setdefault(client, {}).update(values)
+
+
+class _Spent:
+    """Adds up bytes, simulated seconds and refusals of the exchanges of a round."""
+
+    def __init__(self) -> None:
+        self.clock_s, self.down_bytes, self.up_bytes = 0.0, 0, 0
+        self.refusals: list[Refusal] = []
+        self._started = time.perf_counter()
+
+    def add(self, brought: Exchange, clock_s: float) -> None:
+        self.clock_s += clock_s
+        self.down_bytes += brought.down_bytes
+        self.up_bytes += brought.up_bytes
+        self.refusals += brought.refusals
+
+    @property
+    def real_s(self) -> float:
+        return time.perf_counter() - self._started
+
+
+def _round(
+    fed: Federation, state: ServerState, executor: Executor, totals: Totals
+) -> tuple[ServerState, RoundRecord]:
+    number = state.round + 1
+    spent, log = _Spent(), _Log()
+    for attempt in range(fed.rules.round_retries + 1):
+        ctx = fed.context(number, "round", log, attempt)
+        cohort = tuple(sorted(fed.method.select(ctx, state)))
+        ctx = replace(ctx, cohort=cohort)
+        asked, cost_of_asking = _ask(fed, state, executor, number, "round", cohort, log)
+        _merge_spent(spent, cost_of_asking)
+        plans = [fed.method.plan(ctx, asked, client) for client in cohort]
+        brought = exchange(fed, asked, plans, executor, round=number)
+        usable = updates(fed, brought)
+        spent.add(brought, _seconds(fed, brought))
+        if len(usable) >= fed.rules.min_clients:
+            break
+        _give_up_if_all_diverged(number, cohort, brought.refusals)
+    else:
+        raise _too_few(fed, number, len(usable), spent.refusals)
+    new = replace(fed.method.aggregate(ctx, asked, usable), round=number)
+    _check_finite(new)
+    evaluation = None
+    if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:
+        new, cost_of_asking = _ask(fed, new, executor, number, "eval", cohort, log)
+        _merge_spent(spent, cost_of_asking)
+        evaluation = judge(fed, new, executor)
+    record = _record(fed, new, cohort, usable, attempt + 1, spent, log, totals, evaluation)
+    return new, record
+
+
+def _ask(
+    fed: Federation,
+    state: ServerState,
+    executor: Executor,
+    number: int,
+    phase: Phase,
+    cohort: Sequence[int],
+    log: _Log,
+) -> tuple[ServerState, _Spent]:
+    """Send the method's questions of one phase, if it has any, and let it absorb the answers."""
+    spent = _Spent()
+    ctx = replace(fed.context(number, phase, log), cohort=tuple(cohort))
+    probes = sorted(fed.method.probe(ctx, state, cohort), key=lambda probe: probe.client)
+    for op in sorted({probe.op for probe in probes}):
+        tasks = [probe for probe in probes if probe.op == op]
+        brought = exchange(fed, state, tasks, executor, round=number, op=op)
+        usable = answers(brought)
+        spent.add(brought, _seconds(fed, brought))
+        if not usable:
+            raise _too_few(fed, number, 0, brought.refusals)
+        state = fed.method.absorb(ctx, state, usable)
+        _check_finite(state)
+    return state, spent
+
+
+def _merge_spent(spent: _Spent, other: _Spent) -> None:
+    spent.clock_s += other.clock_s
+    spent.down_bytes += other.down_bytes
+    spent.up_bytes += other.up_bytes
+    spent.refusals += other.refusals
+
+
+def _seconds(fed: Federation, brought: Exchange) -> float:
+    deadline_s = fed.rules.deadline_s
+    totals = [arrived.time.total_s for arrived in brought.arrived]
+    on_time = [total for total in totals if deadline_s is None or total <= deadline_s]
+    return round_seconds(on_time, deadline_s, any_late=len(on_time) < len(totals))
+
+
+def _give_up_if_all_diverged(
+    number: int, cohort: Sequence[int], refusals: Sequence[Refusal]
+) -> None:
+    diverged = [r for r in refusals if r.code == "F408" and r.reason.startswith("diverged")]
+    if cohort and len(diverged) == len(cohort):
+        raise DivergedError(
+            f"all {len(cohort)} clients diverged in round {number} ({diverged[0].reason})",
+            hint="lower local.lr",
+        )
+
+
+def _too_few(
+    fed: Federation, number: int, num_usable: int, refusals: Sequence[Refusal]
+) -> ClientError:
+    reasons = {refusal.reason: refusal for refusal in refusals}
+    first = next(iter(reasons.values()), None)
+    why = f": client {first.client}: {first.reason}" if first else ""
+    late = any(refusal.code == "F409" for refusal in refusals)
+    return ClientError(
+        f"round {number}: {num_usable} usable replies, {fed.rules.min_clients} needed{why}",
+        hint="raise fleet.deadline_s or lower min_clients"
+        if late
+        else "lower min_clients, or mend what the clients report",
+    )
+
+
+def _check_finite(state: ServerState) -> None:
+    for name, value in state.values.items():
+        if not bool(torch.isfinite(value).all()):
+            raise DivergedError(
+                f"`{name}` of the global model is not finite after round {state.round}",
+                hint="lower local.lr",
+            )
+
+
+def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation:
+    """Judge the global model on validation and test data, and personal models on their clients.
+
+    Evaluation uses every core: the clients are idle then, and scores decide no bit of the model
+    but through the validation accuracy of ``target_accuracy``.
+
+    Raises:
+        DivergedError: the validation loss is not finite.
+    """
+    small = shrink(fed.template, state.support.gather(fed.layout, state.values))
+    model = place(small, fed.device, fed.is_channels_last)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_cores())
+    try:
+        validation, test = (
+            evaluate(model, split, fed.dataset.normalise, channels_last=fed.is_channels_last)
+            for split in (fed.dataset.validation, fed.dataset.test)
+        )
+    finally:
+        torch.set_num_threads(before)
+    if not math.isfinite(validation.loss):
+        raise DivergedError(
+            f"the validation loss is not finite after round {state.round}", hint="lower local.lr"
+        )
+    clients: Mapping[int, Score] = {}
+    if fed.method.kind == "personalised":
+        everyone = [Probe(client, "evaluate") for client in range(len(fed.num_examples))]
+        brought = exchange(fed, state, everyone, executor, round=state.round, op="evaluate")
+        clients = {
+            arrived.task.client: Score(
+                arrived.reply.metrics["accuracy"],
+                arrived.reply.metrics["loss"],
+                arrived.reply.num_examples,
+            )
+            for arrived in brought.arrived
+            if arrived.reply.metrics.keys() >= {"accuracy", "loss"}
+        }
+    return Evaluation(validation, test, clients)
+
+
+def _record(
+    fed: Federation,
+    state: ServerState,
+    cohort: tuple[int, ...],
+    usable: Sequence[Update],
+    attempts: int,
+    spent: _Spent,
+    log: _Log,
+    totals: Totals,
+    evaluation: Evaluation | None,
+) -> RoundRecord:
+    samples = sum(update.num_examples for update in usable)
+    real_s = spent.real_s
+    totals = replace(
+        totals,
+        clock_s=totals.clock_s + spent.clock_s,
+        down_bytes=totals.down_bytes + spent.down_bytes,
+        up_bytes=totals.up_bytes + spent.up_bytes,
+        real_s=totals.real_s + real_s,
+    )
+    if evaluation and evaluation.validation.accuracy > totals.best_validation:
+        totals = replace(
+            totals,
+            best_validation=evaluation.validation.accuracy,
+            best_accuracy=evaluation.test.accuracy,
+            best_round=state.round,
+        )
+    return RoundRecord(
+        round=state.round,
+        cohort=cohort,
+        clients=tuple(_client_record(fed, update, log) for update in usable),
+        refusals=tuple(spent.refusals),
+        attempts=attempts,
+        loss=sum(u.metrics["loss"] * u.num_examples for u in usable) / max(samples, 1),
+        clock_s=spent.clock_s,
+        down_bytes=spent.down_bytes,
+        up_bytes=spent.up_bytes,
+        real_s=real_s,
+        cost=cost(fed.layout, state.support),
+        totals=totals,
+        evaluation=evaluation,
+    )
+
+
+def _client_record(fed: Federation, update: Update, log: _Log) -> ClientRecord:
+    plan: Plan = update.plan
+    size = cost(fed.layout, update.support)
+    return ClientRecord(
+        client=plan.client,
+        num_examples=update.num_examples,
+        num_steps=update.num_steps,
+        loss=update.metrics["loss"],
+        params=size.params,
+        macs=size.macs,
+        down_bytes=update.traffic.down_bytes,
+        up_bytes=update.traffic.up_bytes,
+        compute_s=update.time.compute_s,
+        down_s=update.time.down_s,
+        up_s=update.time.up_s,
+        real_s=update.time.real_s,
+        notes={**plan.record, **log.notes.get(plan.client, {})},
+    )

@@ -1,0 +1,237 @@
+"""FedMP: per-client pruning ratios, chosen by one bandit per client.
+
+Source: Jiang, Xu, Xu, Wang, Qiao, Zhao, "FedMP: Federated Learning through Adaptive Model Pruning in
+Heterogeneous Edge Computing", ICDE 2022. Each round the server prunes the global model for every
+client by an l1 ranking of channels, the client trains the smaller dense model, and the server fills
+what was cut with its own values before averaging (R2SP). The ratio comes from an E-UCB agent that
+partitions the ratios into a growing tree of intervals.
+
+======================  ===================================  ==========================
+symbol of the paper     here                                 note
+======================  ===================================  ==========================
+a_n, theta, lambda      arm, split_above, discount           pruning ratio of client n
+N(P), R(P), c(P), U(P)  num, mean, bonus, bound              one per interval P
+T_n                     ``update.time.total_s``              simulated seconds
+======================  ===================================  ==========================
+
+The printed form is ``reward_norm=none ucb_scale=1``; our default differs, see recipes/fedmp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+
+from fpcli.engine.method import Kind, Method, RoundContext, merged
+from fpcli.engine.types import Plan, ServerState, Support, Update
+from fpcli.plugins import lookup
+from fpcli.structure.patterns import ranked
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `fedmp`; the paper prints none of the numbers."""
+
+    ratio_min: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Lowest pruning ratio."""
+    ratio_max: Annotated[float, Ge(0), Le(1)] = 0.8
+    """Ratios stay below this (paper: 1, but its own curve collapses above 0.7); equal to
+    ratio_min it fixes the ratio."""
+    split_above: Annotated[float, Gt(0)] = 0.05
+    """Intervals of ratios wider than this are split after a pull (paper: theta)."""
+    split: Literal["arm", "midpoint"] = "arm"
+    """Where an interval is split: at the pulled ratio or in its middle."""
+    inherit: Literal["value", "copy"] = "value"
+    """What the halves of a split interval know: the pulls whose ratio lies in them (paper), or all
+    pulls of the interval."""
+    discount: Annotated[float, Gt(0), Lt(1)] = 0.98
+    """Weight of an observation per round of age (paper: lambda)."""
+    ucb_scale: Annotated[float, Ge(0)] = 0.1
+    """Factor of the confidence term; 1 is the printed form."""
+    reward_loss: Literal["global", "local"] = "global"
+    """Whose loss the reward rewards: the mean over clients, or the client's own."""
+    reward_norm: Literal["minmax", "none"] = "minmax"
+    """Rewards scaled to [0, 1] by the agent's own extremes, or as printed."""
+    gap_floor: Annotated[float, Gt(0)] = 0.01
+    """Smallest distance from the mean time that a reward is divided by, as a share of that mean."""
+    forget_below: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Observations with less weight than this are dropped; 0 keeps all."""
+    weights: Literal["samples", "uniform"] = "samples"
+    """Weights of the average: sample counts, so that ratio 0 is FedAvg, or equal ones."""
+    score: str = "l1"
+    """Which channels stay: the ones with the highest score (a name of `fpcli.scores`)."""
+
+    def __post_init__(self) -> None:
+        if self.ratio_min > self.ratio_max:
+            raise ValueError(f"ratio_min {self.ratio_min} is above ratio_max {self.ratio_max}")
+
+
+@dataclass(frozen=True)
+class Pull:
+    """One observation: the ratio, its reward, and the intervals that may count it."""
+
+    arm: float
+    reward: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The bandit of one client: sorted, disjoint intervals ``[low, high)`` and what was observed."""
+
+    leaves: tuple[tuple[float, float], ...]
+    pulls: tuple[Pull, ...] = ()
+    last_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """All agents, and the mean loss of the last round (None before the first)."""
+
+    agents: Mapping[int, Agent] = field(default_factory=dict)
+    last_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Discounted count, mean reward, bonus and upper bound of one interval."""
+
+    num: float
+    mean: float
+    bonus: float
+    bound: float
+
+
+def statistics(agent: Agent, options: Options) -> list[Stats]:
+    """Return the statistics of every interval of an agent (section 2.3 of the method's page).
+
+    An interval without observations has an infinite bound. The logarithm's argument is clamped at
+    1, below which the printed formula takes the root of a negative number.
+    """
+    rewards = scaled([pull.reward for pull in agent.pulls], options)
+    age = range(len(agent.pulls), 0, -1)
+    weights = [options.discount**steps for steps in age]
+    sums = []
+    for low, high in agent.leaves:
+        inside = [
+            (w, r)
+            for w, r, pull in zip(weights, rewards, agent.pulls, strict=True)
+            if low <= pull.arm < high or (pull.low <= low and high <= pull.high)
+        ]
+        sums.append((math.fsum(w for w, _ in inside), math.fsum(w * r for w, r in inside)))
+    log_total = math.log(max(math.fsum(num for num, _ in sums), 1.0))
+    out = []
+    for num, total in sums:
+        mean = total / num if num else 0.0
+        bonus = math.sqrt(2 * log_total / num) if num else math.inf
+        bound = mean + options.ucb_scale * bonus if num else math.inf
+        out.append(Stats(num, mean, bonus, bound))
+    return out
+
+
+def scaled(rewards: Sequence[float], options: Options) -> list[float]:
+    """Return rewards as the agent sees them: printed, or scaled by their own extremes."""
+    if options.reward_norm == "none" or not rewards:
+        return list(rewards)
+    low, high = min(rewards), max(rewards)
+    return [(r - low) / (high - low) if high > low else 0.5 for r in rewards]
+
+
+def choose(agent: Agent, options: Options, rng: torch.Generator) -> float:
+    """Return a ratio drawn uniformly from the interval with the highest bound (ties: the lowest)."""
+    bounds = [stats.bound for stats in statistics(agent, options)]
+    low, high = agent.leaves[bounds.index(max(bounds))]
+    share = float(torch.rand((), generator=rng, dtype=torch.float64))
+    return low + share * (high - low)
+
+
+def rewards(
+    loss_drops: Sequence[float], seconds: Sequence[float], options: Options
+) -> list[float]:
+    """Return each client's reward: its drop in loss over its distance from the mean time.
+
+    Args:
+        loss_drops: previous minus present loss per client; the sign is kept.
+        seconds: time per client.
+    """
+    mean = math.fsum(seconds) / len(seconds)
+    floor = max(options.gap_floor * mean, 1e-9)
+    return [
+        drop / max(abs(second - mean), floor)
+        for drop, second in zip(loss_drops, seconds, strict=True)
+    ]
+
+
+def learn(agent: Agent, arm: float, reward: float | None, options: Options) -> Agent:
+    """Record a pull (unless it has no reward yet) and split the interval that holds the arm."""
+    at = next(i for i, (low, high) in enumerate(agent.leaves) if low <= arm < high or low == high)
+    low, high = agent.leaves[at]
+    cut = arm if options.split == "arm" else (low + high) / 2
+    leaves = agent.leaves
+    if high - low > options.split_above and low < cut < high:
+        leaves = (*leaves[:at], (low, cut), (cut, high), *leaves[at + 1 :])
+    pulls = agent.pulls
+    if reward is not None:
+        span = (low, high) if options.inherit == "copy" else (arm, arm)
+        pulls = (*pulls, Pull(arm, reward, *span))
+        if options.forget_below:
+            newest = int(math.log(options.forget_below) / math.log(options.discount))
+            pulls = pulls[-max(newest, 1) :]
+    return replace(agent, leaves=leaves, pulls=pulls)
+
+
+class FedMP(Method):
+    """Adaptive structured pruning per client (bandit, l1 ranking, residual recovery)."""
+
+    source: ClassVar[str] = "Jiang et al., ICDE 2022"
+    kind: ClassVar[Kind] = "structured"
+    clients_differ: ClassVar[bool] = True
+    Options: ClassVar[type] = Options
+    State: ClassVar[type] = State
+
+    def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
+        """Give every client an agent with one interval."""
+        span = (ctx.options.ratio_min, ctx.options.ratio_max)
+        agents = {client: Agent((span,)) for client in range(len(ctx.num_examples))}
+        return replace(state, method=State(agents))
+
+    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+        """Let the client's agent choose a ratio, and keep the highest-scored channels."""
+        options: Options = ctx.options
+        ratio = choose(state.method.agents[client], options, ctx.rng(f"arm/{client}"))
+        scores = lookup("scores", options.score)(ctx.layout, state.values)
+        support = Support(ranked(ctx.layout, scores, ratio))
+        return Plan(client, support, ctx.local, record={"ratio": ratio})
+
+    def aggregate(
+        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+    ) -> ServerState:
+        """Recover and average (R2SP), then reward every agent that took part."""
+        options: Options = ctx.options
+        weights = [float(u.num_examples) if options.weights == "samples" else 1.0 for u in updates]
+        new = merged(ctx, state, updates, weights=weights, absent="keep")
+        losses = [update.metrics["loss"] for update in updates]
+        loss = math.fsum(w * x for w, x in zip(weights, losses, strict=True)) / math.fsum(weights)
+        agents = dict(state.method.agents)
+        before = [
+            state.method.last_loss
+            if options.reward_loss == "global"
+            else agents[update.plan.client].last_loss
+            for update in updates
+        ]
+        now = [loss] * len(updates) if options.reward_loss == "global" else losses
+        drops = [0.0 if b is None else b - n for b, n in zip(before, now, strict=True)]
+        earned = rewards(drops, [update.time.total_s for update in updates], options)
+        for update, own, known, reward in zip(updates, losses, before, earned, strict=True):
+            client, arm = update.plan.client, update.plan.record["ratio"]
+            told = None if known is None else reward
+            agent = learn(agents[client], arm, told, options)
+            agents[client] = replace(agent, last_loss=own)
+            ctx.log(client, reward=told, leaves=len(agent.leaves), seconds=update.time.total_s)
+        return replace(new, method=State(agents, last_loss=loss))

@@ -1,0 +1,50 @@
+"""Uniform pruning: every client gets the same pruning ratio, ranked anew every round.
+
+Source: the baseline "UP-FL" of Jiang et al., "FedMP", ICDE 2022, section 4: pruning, training and
+recovery are FedMP's, but one fixed ratio serves all clients. It shows what choosing the ratio per
+client is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Lt
+
+from fpcli.engine.method import Kind, Method, RoundContext, merged
+from fpcli.engine.types import Plan, ServerState, Support, Update
+from fpcli.plugins import lookup
+from fpcli.structure.patterns import ranked
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `uniform`."""
+
+    ratio: Annotated[float, Ge(0), Lt(1)] = 0.3
+    """Share of the channels of every group that is left out, for all clients and rounds."""
+    score: str = "l1"
+    """Which channels stay: the ones with the highest score (a name of `fpcli.scores`)."""
+
+
+class Uniform(Method):
+    """One pruning ratio for all clients (UP-FL)."""
+
+    source: ClassVar[str] = "baseline UP-FL of Jiang et al., ICDE 2022"
+    kind: ClassVar[Kind] = "structured"
+    Options: ClassVar[type] = Options
+
+    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+        """Keep the highest-scored channels of the current global model."""
+        options: Options = ctx.options
+        scores = lookup("scores", options.score)(ctx.layout, state.values)
+        support = Support(ranked(ctx.layout, scores, options.ratio))
+        return Plan(client, support, ctx.local, record={"ratio": options.ratio})
+
+    def aggregate(
+        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+    ) -> ServerState:
+        """Recover each sub-model with the values it left out, and average by sample counts."""
+        return merged(ctx, state, updates, absent="keep")

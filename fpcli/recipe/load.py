@@ -1,0 +1,280 @@
+"""Read and write recipes: YAML, ``--set`` and flags in, a checked Recipe out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+import fpcli
+from fpcli import models
+from fpcli.errors import RecipeError, UsageError, nearest
+from fpcli.recipe.schema import Recipe
+from fpcli.recipe.settings import SECTIONS, Setting, resolve
+
+NOT_IN_DIGEST = frozenset(
+    {
+        "executor.kind",
+        "executor.workers",
+        "executor.client_timeout_s",
+        "task.data_dir",
+        "checkpoint_every",
+        "rounds",
+        "target_accuracy",
+    }
+)
+"""Keys that decide where and how long a run computes, but not what."""
+
+_LIMIT_BYTES = 64 * 1024
+_LIMIT_DEPTH = 8
+_FLAGS = {
+    "method.name": "--method",
+    "fleet.profile": "--fleet",
+    "task.partition.kind": "--partition",
+    "executor.kind": "--executor",
+    "target_accuracy": "--target",
+}
+
+
+def load(
+    path: Path | None,
+    overrides: Sequence[tuple[str, str]] = (),
+    flags: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
+    """Return the recipe that a file, ``--set`` and flags describe together.
+
+    A flag wins over ``--set``, that over the file, the file over the defaults. When the command
+    line names another method than the file does, the file's method options are left out.
+
+    Args:
+        path: the recipe file, or None for the defaults.
+        overrides: dotted key and text of each ``--set``.
+        flags: dotted key -> value; None means that the flag was not given.
+
+    Raises:
+        RecipeError: something in the file is wrong; the message starts with ``FILE:LINE``.
+        UsageError: something on the command line is wrong; the message starts with the option.
+    """
+    written = _read(path) if path is not None else {}
+    said = {key: _override(key, text) for key, text in overrides}
+    for key, value in flags.items():
+        if value is not None:
+            plain = str(value) if isinstance(value, Path) else value
+            said[key] = Setting(plain, flag_name(key), is_in_file=False)
+    if {"method.name"} <= written.keys() & said.keys() and (
+        written["method.name"].value != said["method.name"].value
+    ):
+        written = {key: item for key, item in written.items() if not key.startswith("method.")}
+    return resolve(written | said, models.DEFAULT_MODEL)
+
+
+def flag_name(key: str) -> str:
+    """Return the command-line option that sets a dotted key.
+
+    >>> flag_name("method.name"), flag_name("fleet.deadline_s")
+    ('--method', '--deadline')
+    """
+    last = key.rpartition(".")[2].removesuffix("_s").replace("_", "-")
+    return _FLAGS.get(key, f"--{last}")
+
+
+def _override(key: str, text: str) -> Setting:
+    setting = Setting(text, f"--set {key}={text}", is_in_file=False)
+    if not text.startswith("["):
+        return setting
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return dataclasses.replace(setting, value=_plain(node, setting.place))
+    except (yaml.YAMLError, RecipeError, RecursionError) as error:
+        raise setting.error(f"`{key}` is not a list", "write it like `[1, 0.5]`") from error
+
+
+def _read(path: Path) -> dict[str, Setting]:
+    try:
+        data = path.read_bytes()[: _LIMIT_BYTES + 1]
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(
+            f"cannot read recipe {path}: {error.strerror}", hint="give a YAML file", where=str(path)
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"{path}: not text in UTF-8", hint="save the file as UTF-8", where=str(path)
+        ) from error
+    if len(data) > _LIMIT_BYTES:
+        raise RecipeError(
+            f"{path}: larger than {_LIMIT_BYTES // 1024} KiB", hint="is this a recipe?"
+        )
+    try:
+        _refuse_unsafe(text, path)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
+        raise RecipeError(
+            f"{place}: not valid YAML: {problem}", hint="check indentation and quotes", where=place
+        ) from error
+    settings: dict[str, Setting] = {}
+    for key, setting in _settings(root, path) if root is not None else ():
+        if key in settings:
+            raise setting.error(f"key `{key}` stands twice", "keep one of them")
+        settings[key] = setting
+    return settings
+
+
+def _refuse_unsafe(text: str, path: Path) -> None:
+    # On the event stream, hence before anything is built that could be large or deep.
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        place = f"{path}:{event.start_mark.line + 1 if event.start_mark else 0}"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise RecipeError(
+                f"{place}: anchors and aliases are not allowed",
+                hint="write the value out, or quote a text that starts with `&` or `*`",
+                where=place,
+            )
+        if tag := getattr(event, "tag", None):
+            raise RecipeError(
+                f"{place}: tags such as `{tag}` are not allowed",
+                hint="write the plain value, or quote a text that starts with `!`",
+                where=place,
+            )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _LIMIT_DEPTH:
+            raise RecipeError(f"{place}: nested deeper than any recipe", where=place)
+
+
+def _settings(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """Yield dotted key and setting of every value below a section."""
+    section = prefix.removesuffix(".")
+    if not isinstance(node, yaml.MappingNode):
+        if prefix and _is_null(node):
+            return
+        place = f"{path}:{node.start_mark.line + 1}"
+        name = f"`{section}`" if section else "a recipe"
+        raise RecipeError(
+            f"{place}: {name} must be a mapping of `key: value` lines",
+            where=place,
+            hint=f"for example `{section or 'task'}: {{KEY: VALUE}}`",
+        )
+    for key, value, line in _pairs(node, str(path)):
+        dotted = prefix + key
+        if dotted in SECTIONS:
+            yield from _settings(value, path, f"{dotted}.")
+        else:
+            yield dotted, Setting(_plain(value, str(path)), f"{path}:{line}", is_in_file=True)
+
+
+def _pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, yaml.Node, int]]:
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise RecipeError(f"{name}:{line}: a key must be a word", where=f"{name}:{line}")
+        if key.value in lines:
+            raise RecipeError(
+                f"{name}:{line}: key `{key.value}` stands twice, first in line {lines[key.value]}",
+                hint="keep one of them",
+                where=f"{name}:{line}",
+            )
+        lines[key.value] = line
+        yield key.value, value, line
+
+
+def _plain(node: yaml.Node | None, name: str) -> Any:
+    # Scalars stay text: the key's type decides whether `1e-3` is a number and `no` a boolean.
+    if isinstance(node, yaml.MappingNode):
+        return {key: _plain(value, name) for key, value, _ in _pairs(node, name)}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(value, name) for value in node.value]
+    return None if node is None or _is_null(node) else node.value
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return node.tag == "tag:yaml.org,2002:null"
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return a recipe with every key written out; loading it gives an equal recipe."""
+    # ASCII only: PyYAML loses line breaks such as U+0085 when it writes them as they are.
+    return yaml.safe_dump(_nested(recipe), sort_keys=False, width=10_000)
+
+
+def _nested(recipe: Recipe) -> dict[str, Any]:
+    nested = dataclasses.asdict(recipe)
+    nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
+    plain: dict[str, Any] = json.loads(json.dumps(nested))
+    return plain
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Return dotted key -> plain value (lists for tuples), in the order of the schema."""
+
+    def walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in section.items():
+            if prefix + key in SECTIONS:
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    return dict(walk(_nested(recipe), ""))
+
+
+def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return dotted key -> both values where two recipes differ; None where one has no such key."""
+    left, right = flatten(a), flatten(b)
+    keys = [*left, *(key for key in right if key not in left)]
+    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+
+
+def digest(recipe: Recipe) -> str:
+    """Return the hex SHA-256 of everything in a recipe that decides the trained bits."""
+    deciding = {key: value for key, value in flatten(recipe).items() if key not in NOT_IN_DIGEST}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _shipped_root() -> Path | None:
+    package = Path(fpcli.__file__).parent
+    if (package / "recipes").is_dir():
+        return package / "recipes"
+    # An editable install; the check keeps a stranger's `site-packages/recipes` out.
+    beside = package.parent / "recipes"
+    return beside if (package.parent / "pyproject.toml").is_file() and beside.is_dir() else None
+
+
+def shipped() -> list[Path]:
+    """Return the recipes that come with fpcli, sorted."""
+    root = _shipped_root()
+    return sorted(root.rglob("*.yaml")) if root else []
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """Return an existing file, or the shipped recipe of that name (``fedmp/digits``).
+
+    Raises:
+        UsageError: neither exists.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    root = _shipped_root() or Path()
+    names = {item.relative_to(root).with_suffix("").as_posix(): item for item in shipped()}
+    name = name_or_path.removesuffix(".yaml")
+    if name in names:
+        return names[name]
+    listed = f"shipped: {', '.join(names)}" if names else "give the path of a YAML file"
+    raise UsageError(
+        f"no recipe `{name_or_path}`: neither a file nor a shipped recipe",
+        hint=nearest(name, names) or listed,
+        where=name_or_path,
+    )

@@ -1,0 +1,257 @@
+"""From single settings, each of which knows where it was written, to a checked Recipe."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fpcli import plugins
+from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
+
+SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor")
+_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FINITE = ConfigDict(allow_inf_nan=False)
+_RANGES = {
+    "greater_than_equal": ">= {ge:g}",
+    "greater_than": "> {gt:g}",
+    "less_than_equal": "<= {le:g}",
+    "less_than": "< {lt:g}",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value as it was written, and where.
+
+    Attributes:
+        value: text, None, or lists and mappings of these; from a flag also a typed value.
+        place: ``FILE:LINE``, or the option on the command line.
+        is_in_file: False for the command line.
+    """
+
+    value: Any
+    place: str
+    is_in_file: bool
+
+    def error(self, message: str, hint: str = "") -> FpError:
+        """Return the error for a wrong setting; it starts with its place."""
+        kind = RecipeError if self.is_in_file else UsageError
+        return kind(f"{self.place}: {message}", hint=hint, where=self.place)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A key that takes a value: its type and its default."""
+
+    hint: Any
+    default: Any
+
+
+def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
+    """Return every dotted key of a data class that takes a value."""
+    hints = get_type_hints(cls, include_extras=True)
+    found: dict[str, Leaf] = {}
+    for item in fields(cls):
+        key, hint = prefix + item.name, hints[item.name]
+        if is_dataclass(hint):
+            found |= leaves(hint, f"{key}.")  # type: ignore[arg-type]
+        elif (cls, item.name) != (MethodChoice, "options"):
+            found[key] = Leaf(hint, default_of(item))
+    return found
+
+
+def resolve(settings: Mapping[str, Setting], default_models: Mapping[str, str]) -> Recipe:
+    """Check settings by dotted key, and fill in everything that was not said.
+
+    Args:
+        settings: dotted key -> setting.
+        default_models: data set -> network, for when no network was said.
+
+    Raises:
+        RecipeError: a setting from a file is wrong.
+        UsageError: a setting from the command line is wrong.
+    """
+    _check_format(settings.get("recipe"))
+    known = leaves(Recipe)
+    method = _method(settings.get("method.name"), known["method.name"].default)
+    known |= leaves(method.Options, "method.")
+    values = _checked(settings, known)
+    _check_names(settings, values)
+    _check_counts(settings, values)
+    if not values["task.model"]:
+        values["task.model"] = _default_model(values["task.data"], settings, default_models)
+    recipe: Recipe = _build(Recipe, "", values)
+    _check_options(method.Options, recipe.method, settings)
+    return recipe
+
+
+def _check_format(setting: Setting | None) -> None:
+    # Before anything else: a newer recipe may hold keys that this version cannot know.
+    text = "" if setting is None else str(setting.value)
+    if setting is not None and text.isdecimal() and int(text) > FORMAT:
+        raise setting.error(
+            f"recipe format {text} is newer than this version reads ({FORMAT})",
+            "update with `pip install -U fpcli`",
+        )
+
+
+def _method(setting: Setting | None, default: str) -> Any:
+    if setting is None:
+        return plugins.lookup("methods", default)
+    name = _name("methods", setting, allow_code=True)
+    found = plugins.load(name) if ":" in name else plugins.lookup("methods", name)
+    if not is_dataclass(getattr(found, "Options", None)):
+        raise setting.error(f"`{name}` is not a method: it has no data class `Options`")
+    return found
+
+
+def _checked(settings: Mapping[str, Setting], known: Mapping[str, Leaf]) -> dict[str, Any]:
+    values = {key: leaf.default for key, leaf in known.items()}
+    for key, setting in settings.items():
+        if key in SECTIONS:
+            raise setting.error(f"`{key}` is a section, not a value", f"name a key: {key}.KEY")
+        if key not in known:
+            raise setting.error(f"unknown key `{key}`", _suggestion(key, known))
+        values[key] = check_value(key, known[key], setting)
+    for key, value in values.items():
+        if value is MISSING:
+            raise RecipeError(f"`{key}` must be given", hint=f"`--set {key}=VALUE`", where=key)
+    return values
+
+
+def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
+    """Convert what was written to the type of its key.
+
+    Raises:
+        RecipeError: in a file, a value of the wrong type or out of range.
+        UsageError: the same on the command line.
+    """
+    raw = setting.value
+    if raw in ("null", "none", "~") and type(None) in get_args(leaf.hint):
+        return None
+    try:
+        return TypeAdapter(leaf.hint, config=_FINITE).validate_python(raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+    text = type_text(leaf.hint)
+    wanted = f"a {text}" if text.startswith(("number", "whole", "list")) else text
+    if problem["type"] in _RANGES and not problem["loc"]:
+        wanted = _RANGES[problem["type"]].format(**problem["ctx"])
+    shown = "null" if raw is None else "a mapping" if isinstance(raw, Mapping) else raw
+    hint = nearest(str(raw), text.removeprefix("one of ").split(", ")) if "one of" in text else ""
+    if isinstance(raw, str) and re.fullmatch(r"\d+,\d+", raw):
+        hint = f"write `{raw.replace(',', '.')}`"
+    raise setting.error(f"`{key}` must be {wanted}, got {shown}", hint)
+
+
+def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
+    section, _, last = key.rpartition(".")
+    groups = [
+        {word.rpartition(".")[2]: word for word in known if word.rpartition(".")[0] == section},
+        {word.rpartition(".")[2]: word for word in known},
+        {word: word for word in SECTIONS},
+    ]
+    parts = []
+    for words in groups:
+        if found := difflib.get_close_matches(last, words, n=1, cutoff=0.6):
+            parts = [f"did you mean `{words[found[0]]}`?"]
+            break
+    if section == "method":
+        parts.append("`fp methods NAME` lists the options of a method")
+    return " ".join(parts)
+
+
+def _name(
+    kind: str, setting: Setting, *, allow_code: bool = False, prefixes: tuple[str, ...] = ()
+) -> str:
+    value = str(setting.value)
+    if value.startswith(prefixes):
+        return value
+    if allow_code and _CODE.fullmatch(value):
+        if setting.is_in_file:
+            flag = {"methods": "--method", "models": "--model", "datasets": "--data"}[kind]
+            raise setting.error(
+                f"a recipe may not name code: `{value}`",
+                f"if you trust it, say it on the command line: `{flag} {value}`",
+            )
+        return value
+    table = plugins.names(kind)
+    if value not in table:
+        singular = {"datasets": "data set"}.get(kind, kind.removesuffix("s"))
+        hint = nearest(value, table) or f"known: {', '.join(table)}"
+        raise setting.error(f"unknown {singular} `{value}`", hint)
+    return value
+
+
+def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
+    if "task.data" in settings:
+        _name("datasets", settings["task.data"], allow_code=True, prefixes=("npz:",))
+    if values["task.model"]:
+        _name("models", settings["task.model"], allow_code=True, prefixes=("torchvision:",))
+    if "fleet.profile" in settings:
+        _name("fleets", settings["fleet.profile"])
+    if "wire.codec" in settings:
+        _name("codecs", settings["wire.codec"])
+
+
+def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
+    limits = (
+        ("clients_per_round", values["task.clients"], "task.clients"),
+        (
+            "min_clients",
+            values["clients_per_round"] or values["task.clients"],
+            "clients_per_round" if values["clients_per_round"] else "task.clients",
+        ),
+    )
+    for key, limit, name in limits:
+        if values[key] > limit:
+            setting = settings.get(key) or settings[name]
+            raise setting.error(
+                f"`{key}` is {values[key]}, but `{name}` is {limit}",
+                f"lower `{key}` or raise `{name}`",
+            )
+
+
+def _default_model(
+    data: str, settings: Mapping[str, Setting], default_models: Mapping[str, str]
+) -> str:
+    if data in default_models:
+        return default_models[data]
+    raise settings["task.data"].error(
+        f"`task.model` must be given: data `{data}` has no usual network",
+        "for example `--model lenet5` (one channel) or `--model resnet20` (three)",
+    )
+
+
+def _check_options(cls: Any, choice: MethodChoice, settings: Mapping[str, Setting]) -> None:
+    try:
+        cls(**choice.options)
+    except ValueError as error:
+        said = [item for key, item in settings.items() if key.startswith("method.")]
+        setting = said[-1] if said else Setting(None, "method", True)
+        raise setting.error(f"options of method `{choice.name}`: {error}") from error
+
+
+def _build(cls: Any, prefix: str, values: Mapping[str, Any]) -> Any:
+    if cls is MethodChoice:
+        said = {
+            key.removeprefix(prefix): value
+            for key, value in values.items()
+            if key.startswith(prefix)
+        }
+        return MethodChoice(said.pop("name"), said)
+    hints = get_type_hints(cls)
+    return cls(
+        **{
+            item.name: _build(hints[item.name], f"{prefix}{item.name}.", values)
+            if is_dataclass(hints[item.name])
+            else values[prefix + item.name]
+            for item in fields(cls)
+        }
+    )

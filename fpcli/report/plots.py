@@ -1,0 +1,242 @@
+"""Pictures of a run, drawn from its events without a display."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpcli.run.folder import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Events = Sequence[Mapping[str, Any]]
+
+_TEST, _VALIDATION, _INK = "#0072b2", "#e69f00", "#333333"
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": _INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "text.color": _INK,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    # Without a fixed salt and date every drawing of the same run would be another file.
+    "svg.hashsalt": "fpcli",
+}
+_SAME_SPEED = 1.25
+"""Devices whose speeds differ by less than this factor count as one kind."""
+
+
+def draw_run(history: Events, folder: Path) -> list[Path]:
+    """Draw a run's pictures into its folder, each as PNG and as SVG.
+
+    Args:
+        history: the run's events, as they stand in events.jsonl.
+        folder: must exist; earlier pictures in it are replaced.
+
+    Returns:
+        ``curves`` always, ``ratios`` if any client's notes have a ``ratio``.
+
+    Raises:
+        NeedError: the folder cannot be written.
+    """
+    rounds = [event for event in history if event.get("event") == "round"]
+    with _drawing():
+        paths = _save(_curves(rounds, folder.name), folder / "curves")
+        if ratios := _ratios(rounds):
+            paths += _save(_ratio_figure(ratios, _speeds(rounds), folder.name), folder / "ratios")
+    return paths
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    # Importing matplotlib takes longer than most commands; nothing but drawing needs it.
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    paths = []
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_atomic(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+def _curves(rounds: Events, title: str) -> Figure:
+    judged = [event for event in rounds if event.get("test")]
+    figure = _figure(11, 3.6)
+    panels = figure.subplots(1, 3, sharey=True)
+    sent = [event["total_down_bytes"] + event["total_up_bytes"] for event in judged]
+    seconds = [event["clock_s"] for event in judged]
+    bytes_unit, bytes_factor = _unit(sent, (("B", 1), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)))
+    time_unit, time_factor = _unit(seconds, (("s", 1), ("min", 60), ("h", 3600)))
+    _panel(panels[0], judged, [event["round"] for event in judged], "round")
+    _panel(panels[1], judged, [x / bytes_factor for x in sent], f"traffic down + up ({bytes_unit})")
+    _panel(panels[2], judged, [x / time_factor for x in seconds], f"simulated time ({time_unit})")
+    _count_axis(panels[0])
+    panels[0].set_ylabel("accuracy (%)")
+    panels[0].set_ylim(0, 102)
+    if judged:
+        panels[0].legend(loc="lower right", reverse=True)
+    figure.suptitle(_headline(judged, title), x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def _headline(judged: Events, title: str) -> str:
+    if not judged:
+        return f"{title}: no round was evaluated"
+    last = judged[-1]
+    return f"{title}: {last['test']['accuracy']:.1%} test accuracy after round {last['round']}"
+
+
+def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:
+    """Draw both accuracies against one measure of effort, and mark the best validation."""
+    marker = "o" if len(judged) < 3 else ""
+    for split, colour, style in (("validation", _VALIDATION, "--"), ("test", _TEST, "-")):
+        ys = [100 * event[split]["accuracy"] for event in judged]
+        axes.plot(xs, ys, style, color=colour, marker=marker, markersize=5, label=split)
+    if judged:
+        scores = [event["validation"]["accuracy"] for event in judged]
+        best = scores.index(max(scores))
+        y = 100 * judged[best]["test"]["accuracy"]
+        axes.plot(
+            xs[best], y, "o", color=_TEST, markersize=7, markeredgecolor="white",
+            label="test at best validation",
+        )  # fmt: skip
+    axes.set_xlabel(label)
+    axes.set_xlim(left=0, right=None if judged else 1)
+
+
+def _count_axis(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _unit(values: Sequence[float], units: Sequence[tuple[str, float]]) -> tuple[str, float]:
+    """Return the largest unit of which the largest value has at least one."""
+    highest = max(values, default=0)
+    return next((unit for unit in reversed(units) if highest >= unit[1]), units[0])
+
+
+def _ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
+    """Return for each client its rounds and pruning ratios."""
+    ratios: dict[int, list[tuple[int, float]]] = {}
+    for event in rounds:
+        for client in event["clients"]:
+            ratio = client["notes"].get("ratio")
+            if isinstance(ratio, int | float):
+                ratios.setdefault(client["client"], []).append((event["round"], ratio))
+    return ratios
+
+
+def _speeds(rounds: Events) -> dict[int, float]:
+    """Return each client's computing speed relative to the fastest one, by the simulated clock."""
+    seen: dict[int, list[float]] = {}
+    for event in rounds:
+        for client in event["clients"]:
+            work = client["macs"] * client["num_examples"]
+            if client["compute_s"] > 0 and work > 0:
+                seen.setdefault(client["client"], []).append(work / client["compute_s"])
+    speeds = {client: statistics.median(values) for client, values in seen.items()}
+    highest = max(speeds.values(), default=1.0)
+    return {client: speed / highest for client, speed in speeds.items()}
+
+
+def _kinds(clients: Sequence[int], speeds: Mapping[int, float]) -> list[list[int]]:
+    """Return the clients in groups of about equal speed, the fastest first."""
+    ordered = sorted(clients, key=lambda client: (-speeds.get(client, 1.0), client))
+    groups: list[list[int]] = []
+    for client in ordered:
+        speed = speeds.get(client, 1.0)
+        if groups and speeds.get(groups[-1][0], 1.0) < speed * _SAME_SPEED:
+            groups[-1].append(client)
+        else:
+            groups.append([client])
+    return [sorted(group) for group in groups]
+
+
+def _ratio_figure(
+    ratios: Mapping[int, list[tuple[int, float]]], speeds: Mapping[int, float], title: str
+) -> Figure:
+    from matplotlib import colormaps
+
+    figure = _figure(9, 4.2)
+    axes = figure.subplots()
+    kinds = _kinds(list(ratios), speeds)
+    typical = [statistics.median(speeds.get(client, 1.0) for client in kind) for kind in kinds]
+    for number, clients in enumerate(kinds):
+        colour = colormaps["viridis"](0.85 * number / max(len(kinds) - 1, 1))
+        lines = [ratios[client] for client in clients]
+        _draw_kind(axes, lines, colour)
+        mean = statistics.fmean(ratio for line in lines for _, ratio in line)
+        name = (
+            f"{_clients(clients)}\nspeed {typical[number] / typical[0]:.2g}, mean ratio {mean:.2f}"
+        )
+        axes.plot([], [], color=colour, linewidth=2.6, label=name)
+    axes.set_xlabel("round")
+    axes.set_xlim(left=0)
+    _count_axis(axes)
+    axes.set_ylabel("pruning ratio (share of channels left out)")
+    axes.set_ylim(0, 1)
+    axes.set_title(f"{title}: pruning ratio of each client", loc="left", fontweight="bold")
+    figure.legend(
+        loc="outside right upper",
+        title="device speed (fastest = 1)\nthick: mean, thin: each client",
+        alignment="left",
+        labelspacing=0.8,
+    )
+    return figure
+
+
+def _draw_kind(axes: Axes, lines: Sequence[Sequence[tuple[int, float]]], colour: Any) -> None:
+    """Draw every client's ratios, and over them the mean of the clients in each round."""
+    for line in lines:
+        rounds, values = zip(*line, strict=True)
+        axes.plot(rounds, values, color=colour, alpha=0.25, linewidth=0.9, marker=".", markersize=2)
+    points = sorted(point for line in lines for point in line)
+    means = [
+        (number, statistics.fmean(ratio for _, ratio in group))
+        for number, group in groupby(points, key=lambda point: point[0])
+    ]
+    rounds, values = zip(*means, strict=True)
+    axes.plot(rounds, values, color=colour, linewidth=2.6, marker="o" if len(means) == 1 else "")
+
+
+def _clients(clients: Sequence[int]) -> str:
+    """Return a short list of clients.
+
+    >>> _clients([3]), _clients([1, 3, 5]), _clients(list(range(20)))
+    ('client 3', 'clients 1, 3, 5', '20 clients')
+    """
+    if len(clients) > 8:
+        return f"{len(clients)} clients"
+    return f"client{'s' * (len(clients) > 1)} {', '.join(map(str, clients))}"

@@ -1,0 +1,276 @@
+"""The folder of one run: what lies where, whole files only, one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+import fpcli
+from fpcli.errors import FpError, NeedError, ResumeError, UsageError, nearest
+from fpcli.recipe.load import to_yaml
+from fpcli.recipe.schema import Recipe
+
+_NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
+_REMEDIES: Mapping[int | None, str] = {
+    errno.ENOSPC: "free some disk space, then go on with `fp train --resume RUN`",
+    errno.EDQUOT: "free some of your disk quota, then go on with `fp train --resume RUN`",
+    errno.EFBIG: "raise the file size limit (`ulimit -f`)",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+}
+
+
+def cannot_write(path: Path, error: Exception) -> NeedError:
+    """Return the error for a file that could not be written, with its remedy."""
+    # Libraries that are not written in Python tell the number in their message only.
+    told = re.search(r"os error (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    reason = os.strerror(number) if number else str(error)
+    hint = _REMEDIES.get(number, "choose a folder you may write to with `--runs DIR`")
+    return NeedError(f"cannot write {path}: {reason}", hint=hint, where=str(path))
+
+
+def sync_folder(path: Path) -> None:
+    """Make the entries of a folder survive a power cut (a no-op where the system cannot)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file, so that a crash leaves either the old one or the new one.
+
+    Raises:
+        NeedError: the folder is read-only or missing, the disk is full, or the like.
+    """
+    # A fixed name: what a crash leaves behind is overwritten by the next attempt.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder: Path, files: Sequence[Path]) -> str:
+    """Return lines that ``sha256sum --check`` reads when it runs in ``folder``."""
+    return "".join(f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+
+
+def default_name(recipe: Recipe) -> str:
+    """Return ``<method>-<data>-<model>-s<seed>``, fit for a file name."""
+    data = recipe.task.data
+    if data.startswith("npz:"):
+        data = f"npz-{Path(data.removeprefix('npz:')).stem}"
+    words = [recipe.method.name, data, recipe.task.model]
+    name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)
+    return f"{name[:100]}-s{recipe.seed}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of one run; its checkpoints are written by ``run.checkpoint``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str, *, force: bool = False) -> RunFolder:
+        """Make the folder of a new run.
+
+        Args:
+            runs_dir: made where it is missing.
+            name: of the run.
+            force: delete an earlier run of that name; never anything else.
+
+        Raises:
+            UsageError: the name is taken, or is no file name.
+            ResumeError: ``force``, but a live process works on the earlier run.
+            NeedError: the folder cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"`{name}` cannot be the name of a run",
+                hint="use letters, digits, `-`, `_` and `.`",
+                where="--name",
+            )
+        path = runs_dir / name
+        try:
+            if force and path.exists():
+                _delete(path)
+            runs_dir.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError as error:
+            if not path.exists():
+                raise cannot_write(path, error) from error
+            raise UsageError(
+                f"run name `{name}` is taken: {path} exists",
+                hint=f"go on with `--resume {path}`, or choose another name with `--name`",
+                where="--name",
+            ) from error
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return the folder of an existing run.
+
+        Raises:
+            ResumeError: nothing is there, or it is no run.
+        """
+        if (path / "recipe.yaml").is_file():
+            return cls(path)
+        problem = "is not a run: it has no recipe.yaml" if path.exists() else "does not exist"
+        runs = [item.parent.name for item in path.parent.glob("*/recipe.yaml")]
+        hint = nearest(path.name, runs) or f"runs are the folders in {path.parent}"
+        raise ResumeError(f"{path} {problem}", hint=hint, where=str(path))
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def events(self) -> Path:
+        """One JSON line per event (``run.events``)."""
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What went to the terminal."""
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per checkpoint (``run.checkpoint``)."""
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The trained model."""
+        return self.path / "final"
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe, which makes the folder a run."""
+        write_atomic(self.recipe, to_yaml(recipe))
+
+    def add_command(self, words: Sequence[str]) -> None:
+        """Add a command line to command.txt; a resumed run has several."""
+        path = self.path / "command.txt"
+        earlier = path.read_text("utf-8") if path.exists() else ""
+        write_atomic(path, f"{earlier}{shlex.join(words)}\n")
+
+    def write_environment(self) -> None:
+        """Write environment.json: what the numbers of this run may depend on."""
+        write_atomic(self.path / "environment.json", json.dumps(environment(), indent=1) + "\n")
+
+    def add_log(self, text: str) -> None:
+        """Add one line to log.txt."""
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text.rstrip("\n") + "\n")
+        except OSError as error:
+            raise cannot_write(self.log, error) from error
+
+    def write_checksums(self) -> None:
+        """Write SHA256SUMS over the recipe, the events and everything in final/."""
+        listed = [self.recipe, self.events, *sorted(self.final.rglob("*"))]
+        files = [path for path in listed if path.is_file()]
+        write_atomic(self.path / "SHA256SUMS", checksums(self.path, files))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out while this one works on the run.
+
+        Raises:
+            ResumeError: a live process works on it.
+            NeedError: the lock cannot be written.
+        """
+        # The number stands beside the lock, since a locked file cannot be read everywhere.
+        owner = self.path / "lock.pid"
+        lock = FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise _in_use(self.path, owner) from error
+        except OSError as error:
+            raise cannot_write(self.path / "lock", error) from error
+        try:
+            write_atomic(owner, f"{os.getpid()}\n")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def _in_use(path: Path, owner: Path) -> FpError:
+    process = owner.read_text("utf-8").strip() if owner.is_file() else "unknown"
+    return ResumeError(
+        f"run {path} is in use by a live process (number {process})",
+        hint="wait until it ends, or stop it first",
+        where=str(path / "lock"),
+    )
+
+
+def _delete(path: Path) -> None:
+    recipe = path / "recipe.yaml"
+    if path.is_symlink() or not (recipe.is_file() and recipe.read_bytes()[:7] == b"recipe:"):
+        raise UsageError(
+            f"`--force` deletes only earlier runs, and {path} is none",
+            hint="choose another name with `--name`, or delete it yourself",
+            where="--name",
+        )
+    with RunFolder(path).lock():
+        pass
+    shutil.rmtree(path)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, processor count and thread settings; nothing about who or where."""
+    packages = ("torch", "torchvision", "torch-pruning", "numpy")
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "fpcli": fpcli.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "thread_settings": {name: os.environ.get(name) for name in threads},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

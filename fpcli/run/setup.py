@@ -1,0 +1,196 @@
+"""Build everything that a recipe names: data, parts, model, layout, fleet, federation, executor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fpcli import plugins
+from fpcli.data.datasets import Dataset, load
+from fpcli.data.partition import partition
+from fpcli.engine.client import Site
+from fpcli.engine.exchange import Executor, limit_bytes
+from fpcli.engine.executors.inline import Inline
+from fpcli.engine.executors.pool import Pool
+from fpcli.engine.federation import Federation, Rules
+from fpcli.engine.method import Method
+from fpcli.engine.process import num_cores
+from fpcli.errors import LayoutError, NeedError, RecipeError
+from fpcli.models.build import build
+from fpcli.recipe.load import digest
+from fpcli.recipe.schema import Recipe
+from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.shrink import hollow
+from fpcli.structure.trace import trace, untraced
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A recipe, built.
+
+    Attributes:
+        values: initial values of the model, dense.
+        site: what processes that perform jobs need.
+        parts: training samples of each client.
+    """
+
+    recipe: Recipe
+    fed: Federation
+    values: Tensors
+    site: Site
+    parts: tuple[Tensor, ...]
+
+
+def prepare(recipe: Recipe, home: Path) -> Setup:
+    """Build what a recipe describes; the same recipe gives the same bits.
+
+    Args:
+        recipe: resolved; code named as ``pkg.mod:function`` is imported and run.
+        home: folder for the clients' memories.
+
+    Raises:
+        FpError: of many kinds; data, model or device do not exist or do not fit together.
+    """
+    task = recipe.task
+    _check_device(recipe.executor.device)
+    dataset = load(
+        task.data,
+        Path(task.data_dir) if task.data_dir else None,
+        validation_fraction=task.validation_fraction,
+        seed=recipe.seed,
+        allow_code=True,
+    )
+    parts = partition(
+        dataset.train.labels,
+        task.clients,
+        kind=task.partition.kind,
+        alpha=task.partition.alpha,
+        shards_per_client=task.partition.shards_per_client,
+        seed=recipe.seed,
+    )
+    model = build(
+        task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
+    )
+    method_name = recipe.method.name
+    method: Method = plugins.lookup("methods", method_name)()
+    layout = layout_of(model, dataset, method)
+    values = {name: model.state_dict()[name].detach().clone() for name in layout.tensors}
+    run = hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest()
+    fleet = plugins.lookup("fleets", recipe.fleet.profile)(recipe.seed, recipe.fleet.variation)
+    options = method.Options(**recipe.method.options)
+    fed = Federation(
+        run=run,
+        method=method,
+        method_name=method_name,
+        options=options,
+        layout=layout,
+        template=hollow(model),
+        dataset=dataset,
+        num_examples=tuple(len(part) for part in parts),
+        fleet=fleet,
+        local=recipe.local,
+        codec=recipe.wire.codec,
+        rules=_rules(recipe),
+        seed=recipe.seed,
+        device=recipe.executor.device,
+        is_channels_last=recipe.executor.channels_last,
+    )
+    tests = _personal_tests(dataset, parts) if method.kind == "personalised" else ()
+    site = Site(
+        run=run,
+        method=plugins.reference("methods", method_name),
+        options=options,
+        model=task.model,
+        layout_json=json.dumps(layout.to_json()),
+        dataset=dataset,
+        indices=torch.cat(parts),
+        sizes=fed.num_examples,
+        test_indices=torch.cat(tests) if tests else torch.empty(0, dtype=torch.int64),
+        test_sizes=tuple(len(part) for part in tests),
+        fleet=fleet,
+        codec=fed.codec,
+        seed=recipe.seed,
+        home=home,
+        limit_bytes=limit_bytes(fed),
+        device=fed.device,
+        is_channels_last=fed.is_channels_last,
+    )
+    return Setup(recipe, fed, values, site, parts)
+
+
+def layout_of(model: nn.Module, dataset: Dataset, method: Method) -> Layout:
+    """Trace a model; a method that cuts nothing can do without channel groups.
+
+    Raises:
+        LayoutError: the model cannot be traced, and the method prunes channels.
+    """
+    example = torch.zeros(1, *dataset.input_shape)
+    try:
+        layout = trace(model, example)
+    except LayoutError:
+        if method.kind != "dense":
+            raise
+        return untraced(model, example)
+    if method.kind == "structured" and not layout.prunable:
+        raise LayoutError(
+            f"{type(model).__name__} has no channels that may leave",
+            hint="its layers meet operations that tie all channels together; use another model",
+        )
+    return layout
+
+
+def open_executor(setup: Setup) -> tuple[Executor, str]:
+    """Start the executor that the recipe asks for, and say in a few words what it is and why."""
+    choice, cores = setup.recipe.executor, num_cores()
+    useful = setup.fed.rules.clients_per_round
+    workers = choice.workers or min(cores, useful)
+    if choice.device != "cpu" and choice.kind == "auto" and not choice.workers:
+        return Inline(setup.site), f"inline on {choice.device}: one process per accelerator"
+    if choice.kind == "inline" or (choice.kind == "auto" and workers == 1):
+        why = "as asked" if choice.kind == "inline" or choice.workers else "one core or one client"
+        return Inline(setup.site), f"inline ({why})"
+    why = "as asked" if choice.workers else f"{cores} cores, {useful} clients per round"
+    return Pool(setup.site, workers, choice.client_timeout_s), f"pool of {workers} ({why})"
+
+
+def _rules(recipe: Recipe) -> Rules:
+    clients = recipe.task.clients
+    per_round = min(recipe.clients_per_round or clients, clients)
+    if recipe.min_clients > per_round:
+        raise RecipeError(
+            f"`min_clients` is {recipe.min_clients}, but a round has {per_round} clients",
+            hint="lower min_clients or raise clients_per_round",
+        )
+    return Rules(
+        rounds=recipe.rounds,
+        clients_per_round=per_round,
+        eval_every=recipe.eval_every,
+        min_clients=recipe.min_clients,
+        round_retries=recipe.round_retries,
+        deadline_s=recipe.fleet.deadline_s,
+    )
+
+
+def _personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return for each client the test samples of the classes that it has in training."""
+    labels = dataset.test.labels
+    return tuple(
+        torch.isin(labels, dataset.train.labels[part].unique()).nonzero().flatten()
+        for part in parts
+    )
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise NeedError(
+            f"device `{name}` cannot be used: {str(error).splitlines()[0]}",
+            hint="`fp doctor` lists the devices of this machine",
+            where="executor.device",
+        ) from error

@@ -1,0 +1,279 @@
+"""The conformance suite: what must hold for every method, ours and those of other packages."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import toy_recipe
+
+from fpcli import methods, plugins
+from fpcli.engine import server
+from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.executors.inline import Inline
+from fpcli.engine.federation import RoundRecord, Totals
+from fpcli.engine.method import Method, overrides
+from fpcli.engine.types import ServerState
+from fpcli.recipe.load import find_recipe, load
+from fpcli.run import events, experiment
+from fpcli.run.checkpoint import dump_state, load_state
+from fpcli.run.folder import RunFolder
+from fpcli.run.setup import Setup, prepare
+from fpcli.structure.cost import cost
+from fpcli.wire.message import unpack_job
+
+ROOT = Path(__file__).parents[2]
+TOYS = {"masked": "toys:Masked", "personal": "toys:Personal", "asking": "toys:Asking"}
+SHIPPED = sorted(methods.METHODS)
+EVERY = [*plugins.names("methods"), *TOYS]
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, reference in TOYS.items():
+        monkeypatch.setitem(methods.METHODS, name, reference)
+
+
+class Quiet:
+    """A watcher that only collects."""
+
+    def __init__(self) -> None:
+        self.records: list[RoundRecord] = []
+        self.messages: list[str] = []
+
+    def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
+        """Ignore."""
+
+    def round(self, record: RoundRecord) -> None:
+        self.records.append(record)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def train(tmp_path: Path, run: str, method: str, **changes: Any) -> experiment.Summary:
+    recipe = toy_recipe(method, **changes)
+    return experiment.start(recipe, RunFolder.create(tmp_path, run), Quiet())
+
+
+def plain(value: Any) -> Any:
+    """Return something that compares by value: data classes and tensors become JSON."""
+    data, tensors = dump_state(value)
+    return data, {name: tensor.tolist() for name, tensor in tensors.items()}
+
+
+def without_seconds(path: Path) -> list[Any]:
+    """Return a run's events without the measured seconds."""
+    stripped = events.read(path / "events.jsonl")
+    for event in stripped:
+        event.pop("real_s", None)
+        for client in event.get("clients", []):
+            client.pop("real_s")
+    return stripped
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_inline_and_pool_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    inline = train(tmp_path, "inline", name)
+    pool = train(tmp_path, "pool", name, executor__kind="pool", executor__workers=2)
+    assert inline.state_sha256 == pool.state_sha256
+    assert without_seconds(tmp_path / "inline") == without_seconds(tmp_path / "pool")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
+    whole = train(tmp_path, "whole", name)
+    train(tmp_path, "parts", name, rounds=1)
+    recipe = toy_recipe(name)
+    folder = RunFolder.open(tmp_path / "parts")
+    stored = load(folder.recipe, flags={"task.model": recipe.task.model})  # code is named anew
+    resumed = experiment.resume(recipe, stored, folder, Quiet())
+    assert resumed.state_sha256 == whole.state_sha256
+    # The shorter run evaluated its last round; both evaluate every round, so all events agree.
+    assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")
+    state_type = plugins.lookup("methods", name).State
+    states = [newest_state(tmp_path / run, state_type, recipe) for run in ("whole", "parts")]
+    assert plain(states[0]) == plain(states[1])
+
+
+def newest_state(run: Path, state_type: type | None, recipe: Any) -> ServerState:
+    from fpcli.recipe.load import digest
+    from fpcli.run.checkpoint import load_newest
+
+    state, _, warnings = load_newest(run, method_state=state_type, digest=digest(recipe))
+    assert warnings == []
+    return state
+
+
+class Watched:
+    """Calls a method's server hooks and checks that they leave their arguments as they were."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._method, name)
+        if name not in ("begin", "select", "probe", "absorb", "plan", "aggregate"):
+            return attribute
+
+        def call(ctx: Any, *arguments: Any) -> Any:
+            before = copy.deepcopy([plain(argument) for argument in arguments])
+            out = attribute(ctx, *arguments)
+            if name == "plan":
+                assert plain(attribute(ctx, *arguments)) == plain(out), "plan is not pure"
+            assert [plain(argument) for argument in arguments] == before, f"{name} changed them"
+            self.calls += 1
+            return out
+
+        return call
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path) -> None:
+    setup = prepare(toy_recipe(name), tmp_path / "memory")
+    watched = Watched(setup.fed.method)
+    fed = dataclasses.replace(setup.fed, method=watched)  # type: ignore[arg-type]
+    executor = Inline(setup.site)
+    state, totals = server.begin(fed, setup.values, executor)
+    for _ in range(2):
+        state, record = next(server.play(fed, state, executor, totals))
+        totals = record.totals
+        assert record.refusals == ()
+    assert watched.calls >= 8
+    ctx = dataclasses.replace(
+        fed.context(3, "round", lambda *_, **__: None), cohort=record.cohort
+    )
+    plans = [fed.method.plan(ctx, state, client) for client in record.cohort]
+    brought = exchange(fed, state, plans, executor, round=3)
+    usable = updates(fed, brought)
+    assert len(usable) == len(plans)
+    for update in usable:
+        assert update.support.is_within(fed.layout, update.plan.support)
+        shapes = update.support.block_shapes(fed.layout)
+        assert {k: tuple(v.shape) for k, v in update.delta.items()} == shapes
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_recorded_bytes_are_payload_lengths(name: str, tmp_path: Path) -> None:
+    setup = prepare(toy_recipe(name, rounds=1), tmp_path / "memory")
+    sizes: dict[str, list[int]] = {"down": [], "up": []}
+
+    class Counting(Inline):
+        def run(self, jobs: Any) -> Any:
+            for outcome in super().run(self._counted(jobs)):
+                sizes["up"].append(len(outcome.reply))
+                yield outcome
+
+        def _counted(self, jobs: Any) -> Any:
+            for job in jobs:
+                sizes["down"].append(len(job))
+                assert unpack_job(job, limit_bytes=setup.site.limit_bytes).run == setup.fed.run
+                yield job
+
+    executor = Counting(setup.site)
+    state, totals = server.begin(setup.fed, setup.values, executor)
+    _, record = next(server.play(setup.fed, state, executor, totals))
+    if setup.fed.method.kind == "personalised":  # judging personal models is not traffic
+        sizes = {way: lengths[: len(record.cohort)] for way, lengths in sizes.items()}
+    assert record.totals.down_bytes == sum(sizes["down"])
+    assert record.totals.up_bytes == sum(sizes["up"])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
+    setup = prepare(toy_recipe(name, wire__codec="sparse"), tmp_path / "memory")
+    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    full = cost(setup.fed.layout, state.support)
+    records = [r for _, r in server.play(setup.fed, state, Inline(setup.site), totals)]
+    clients = sorted((c for r in records for c in r.clients), key=lambda client: client.params)
+    assert len(clients) == 12
+    for small, large in zip(clients, clients[1:], strict=False):
+        if small.params < large.params and name != "masked":  # whose bitmap dominates here
+            assert small.macs <= large.macs
+            assert small.down_bytes < large.down_bytes
+    assert all(client.params <= full.params for client in clients)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_state_survives_saving(name: str, tmp_path: Path) -> None:
+    setup = prepare(toy_recipe(name, rounds=2), tmp_path / "memory")
+    executor = Inline(setup.site)
+    state, totals = server.begin(setup.fed, setup.values, executor)
+    *_, (state, _) = server.play(setup.fed, state, executor, totals)
+    data, tensors = dump_state(state.method)
+    again = load_state(setup.fed.method.State, json.loads(json.dumps(data)), tensors)
+    assert plain(again) == plain(state.method)
+    assert type(again) is type(state.method)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_hooks_fit_together(name: str) -> None:
+    method: Method = plugins.lookup("methods", name)()
+    does = overrides(method)
+    assert sum(does.values()) <= 6
+    assert does["answer"] <= does["probe"]
+    assert does["absorb"] <= does["answer"]
+    assert type(method).__bases__ == (Method,), "no method extends a method"
+    assert method.source
+    assert type(method).__doc__
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_page_recipe_and_smoke_recipe_exist(name: str) -> None:
+    page = ROOT / "recipes" / name / "README.md"
+    assert len(page.read_text()) > 800
+    assert list((ROOT / "recipes" / name).glob("*.yaml"))
+    assert load(find_recipe(f"smoke/{name}")).method.name == name
+    options = plugins.lookup("methods", name).Options
+    for field in dataclasses.fields(options):
+        assert f"`{field.name}`" in page.read_text(), f"{field.name} is not on the page"
+
+
+def test_every_file_is_in_the_table_and_the_reverse() -> None:
+    files = {path.stem for path in (ROOT / "fpcli/methods").glob("*.py")} - {"__init__"}
+    tables = {methods.METHODS[name].split(":")[0].rpartition(".")[2] for name in SHIPPED}
+    assert files == tables
+    assert len(files) >= 3
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_golden_trace(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    train(tmp_path, "run", name, task__data="digits", task__model="digits-cnn")
+    trace = [
+        {
+            "cohort": event["cohort"],
+            "down_bytes": event["down_bytes"],
+            "up_bytes": event["up_bytes"],
+            "loss": event["loss"],
+            "ratios": [c["notes"]["ratio"] for c in event["clients"] if "ratio" in c["notes"]],
+        }
+        for event in events.read(tmp_path / "run" / "events.jsonl")
+    ]
+    path = ROOT / "tests" / "traces" / f"{name}.json"
+    if request.config.getoption("--update-traces"):
+        path.write_text(json.dumps(trace, indent=1) + "\n")
+    golden = json.loads(path.read_text())
+    assert len(trace) == len(golden) == 3
+    for got, want in zip(trace, golden, strict=True):
+        for key in ("cohort", "down_bytes", "up_bytes"):
+            assert got[key] == want[key]
+        assert got["loss"] == pytest.approx(want["loss"], abs=1e-4)
+        assert got["ratios"] == pytest.approx(want["ratios"], rel=1e-6)
+
+
+def test_totals_add_up(tmp_path: Path) -> None:
+    setup = prepare(toy_recipe("fedmp"), tmp_path / "memory")
+    state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
+    records = [r for _, r in server.play(setup.fed, state, Inline(setup.site), Totals())]
+    for part in ("clock_s", "down_bytes", "up_bytes"):
+        total = sum(getattr(record, part) for record in records)
+        assert getattr(records[-1].totals, part) == pytest.approx(total)
+    slowest = [max(c.compute_s + c.down_s + c.up_s for c in r.clients) for r in records]
+    assert [record.clock_s for record in records] == pytest.approx(slowest)
+    assert torch.tensor(slowest).min() > 0

@@ -1,0 +1,190 @@
+"""FedMP's arithmetic: bandit, reward and recovery by hand-made numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import toy_recipe
+
+from fpcli.engine import server
+from fpcli.engine.executors.inline import Inline
+from fpcli.methods.fedmp import Agent, Options, Pull, choose, learn, rewards, scaled, statistics
+from fpcli.rng import stream
+from fpcli.run.setup import prepare
+from fpcli.structure.layout import Group, Layout, Member, TensorSpec
+from fpcli.structure.merge import Contribution, merge
+from fpcli.structure.support import Support
+
+PRINTED = Options(ratio_max=1.0, reward_norm="none", ucb_scale=1.0, discount=0.9)
+
+
+def pulled(*observations: tuple[float, float]) -> tuple[Pull, ...]:
+    return tuple(Pull(arm, reward, arm, arm) for arm, reward in observations)
+
+
+def test_statistics_of_the_printed_form() -> None:
+    """Weights of three pulls under 0.9 are .729, .81, .9; the second lies in the first interval.
+
+    N = (.81, 1.629), n = 2.439; R2 = (.729 * .2 + .9 * .4) / 1.629; c = sqrt(2 ln 2.439 / N).
+    """
+    agent = Agent(((0.0, 0.4), (0.4, 1.0)), pulled((0.5, 0.2), (0.1, 0.6), (0.7, 0.4)))
+    first, second = statistics(agent, PRINTED)
+    assert (first.num, second.num) == pytest.approx((0.81, 1.629))
+    assert (first.mean, second.mean) == pytest.approx((0.6, 0.310497), abs=1e-6)
+    assert (first.bonus, second.bonus) == pytest.approx((1.483729, 1.046253), abs=1e-6)
+    assert (first.bound, second.bound) == pytest.approx((2.083729, 1.356750), abs=1e-6)
+    assert 0.0 <= choose(agent, PRINTED, stream(0, "arm")) < 0.4
+
+
+def test_one_observation_leaves_no_nan() -> None:
+    """n = lambda < 1 clamps to 1, so the visited interval has no bonus and the other is open."""
+    agent = Agent(((0.0, 0.4), (0.4, 1.0)), pulled((0.5, 0.2)))
+    first, second = statistics(agent, PRINTED)
+    assert first.bound == float("inf")
+    assert (second.num, second.mean, second.bonus, second.bound) == (0.9, 0.2, 0.0, 0.2)
+
+
+def test_rewards_divide_the_drop_by_the_distance_from_the_mean_time() -> None:
+    """Mean of 12, 20, 16 s is 16; distances 4, 4 and the floor 0.01 * 16 = 0.16; drop 0.08."""
+    assert rewards([0.08] * 3, [12, 20, 16], Options()) == pytest.approx([0.02, 0.02, 0.5])
+    assert rewards([-0.08], [5.0], Options()) == pytest.approx([-0.08 / 0.05])
+
+
+def test_minmax_maps_rewards_to_the_unit_interval() -> None:
+    assert scaled([2.0, 4.0, 3.0], Options()) == [0.0, 1.0, 0.5]
+    assert scaled([2.0, 2.0], Options()) == [0.5, 0.5]
+    assert scaled([2.0, 4.0], PRINTED) == [2.0, 4.0]
+
+
+def test_a_pull_splits_its_interval_at_the_arm() -> None:
+    agent = learn(Agent(((0.0, 1.0),)), 0.3, 1.0, PRINTED)
+    assert agent.leaves == ((0.0, 0.3), (0.3, 1.0))
+    assert [s.num for s in statistics(agent, PRINTED)] == [0.0, 0.9]  # [lo, a) is untried
+    halved = learn(Agent(((0.0, 1.0),)), 0.3, 1.0, replace(PRINTED, split="midpoint"))
+    assert halved.leaves == ((0.0, 0.5), (0.5, 1.0))
+    assert [s.num for s in statistics(halved, PRINTED)] == [0.9, 0.0]
+
+
+def test_the_first_round_splits_but_records_nothing() -> None:
+    agent = learn(Agent(((0.0, 1.0),)), 0.3, None, PRINTED)
+    assert len(agent.leaves) == 2
+    assert agent.pulls == ()
+
+
+def test_narrow_intervals_and_arms_on_the_border_do_not_split() -> None:
+    narrow = learn(Agent(((0.0, 0.05), (0.05, 1.0))), 0.03, 1.0, PRINTED)
+    assert narrow.leaves == ((0.0, 0.05), (0.05, 1.0))
+    border = learn(Agent(((0.0, 0.4), (0.4, 1.0))), 0.4, 1.0, PRINTED)
+    assert border.leaves == ((0.0, 0.4), (0.4, 1.0))
+
+
+def test_copied_pulls_count_in_both_halves() -> None:
+    options = replace(PRINTED, inherit="copy")
+    agent = learn(Agent(((0.0, 1.0),)), 0.3, 1.0, options)
+    assert [s.num for s in statistics(agent, options)] == [0.9, 0.9]
+
+
+def test_old_pulls_are_dropped_below_a_weight() -> None:
+    """0.9 ** 4 = 0.6561 and 0.9 ** 5 = 0.59049, so four pulls stay above 0.6."""
+    options = replace(PRINTED, forget_below=0.6)
+    agent = Agent(((0.0, 1.0),))
+    for reward in range(8):
+        agent = learn(agent, 0.5, float(reward), options)
+    assert [pull.reward for pull in agent.pulls] == [4.0, 5.0, 6.0, 7.0]
+
+
+def test_intervals_partition_the_arms_for_ever() -> None:
+    options = Options()
+    agent = Agent(((0.0, 0.8),))
+    for step in range(60):
+        arm = choose(agent, options, stream(0, "arm", step))
+        agent = learn(agent, arm, -((arm - 0.4) ** 2), options)
+    assert agent.leaves[0][0] == 0.0
+    assert agent.leaves[-1][1] == 0.8
+    assert all(a[1] == b[0] for a, b in zip(agent.leaves, agent.leaves[1:], strict=False))
+    assert len(agent.leaves) <= 61
+    for pull in agent.pulls:
+        assert sum(low <= pull.arm < high for low, high in agent.leaves) == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "want"),
+    [((1, 1, 1), [1.2, 2.3, 2.9, 4.1]), ((100, 200, 100), [1.075, 2.375, 2.925, 4.075])],
+)
+def test_residual_recovery(weights: tuple[float, ...], want: list[float]) -> None:
+    """x = (1, 2, 3, 4), masks 1111, 1100, 1010; a client that cut a value returns the server's."""
+    layout = Layout(
+        {"x": TensorSpec((4,), True)},
+        {"g": Group("g", 4, (Member("x", 0, torch.arange(4).reshape(4, 1)),))},
+    )
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    trained = [([0, 1, 2, 3], [1.3, 2.3, 3.3, 4.3]), ([0, 1], [0.7, 2.6]), ([0, 2], [1.6, 2.4])]
+    contributions = [
+        Contribution(
+            Support({"g": torch.tensor(keep)}), {"x": torch.tensor(values) - x[keep]}, weight
+        )
+        for (keep, values), weight in zip(trained, weights, strict=True)
+    ]
+    merged = merge(layout, {"x": x}, contributions, absent="keep")["x"]
+    assert merged.tolist() == pytest.approx(want)
+
+
+def play(method: str, tmp_path: Path, **changes: Any) -> tuple[Any, list[Any]]:
+    setup = prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    executor = Inline(setup.site)
+    state, totals = server.begin(setup.fed, setup.values, executor)
+    played = list(server.play(setup.fed, state, executor, totals))
+    return played[-1][0], [record for _, record in played]
+
+
+def test_ratio_zero_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
+    plain, plain_records = play("fedavg", tmp_path)
+    fixed, fixed_records = play("fedmp", tmp_path, method__ratio_max=0.0)
+    for name, value in plain.values.items():
+        assert torch.equal(value, fixed.values[name])
+    # The jobs differ by the method's name alone, which is one letter shorter.
+    for a, b in zip(plain_records, fixed_records, strict=True):
+        assert a.down_bytes - b.down_bytes == len(a.clients)
+        assert a.up_bytes == b.up_bytes
+
+
+def test_no_learning_rate_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    setup = prepare(toy_recipe("fedmp", local__lr=0.0), tmp_path / "memory")
+    state, _ = play("fedmp", tmp_path, local__lr=0.0)
+    for name, value in setup.values.items():
+        if setup.fed.layout.tensors[name].is_parameter:
+            assert torch.equal(state.values[name], value)
+
+
+def test_slow_clients_are_told_apart_in_the_log(tmp_path: Path) -> None:
+    state, records = play("fedmp", tmp_path, rounds=4)
+    first, last = records[0].clients[0].notes, records[-1].clients[0].notes
+    assert first["reward"] is None
+    assert isinstance(last["reward"], float)
+    assert 0 <= last["ratio"] < 0.8
+    assert last["leaves"] >= 2
+    assert last["seconds"] == pytest.approx(
+        sum(getattr(records[-1].clients[0], part) for part in ("compute_s", "down_s", "up_s"))
+    )
+    assert len(state.method.agents) == 4
+
+
+def test_agents_of_absent_clients_do_not_move(tmp_path: Path) -> None:
+    state, records = play("fedmp", tmp_path, clients_per_round=2, rounds=2)
+    took_part = {client for record in records for client in record.cohort}
+    for client, agent in state.method.agents.items():
+        assert (len(agent.leaves) == 1) == (client not in took_part)
+
+
+def test_local_losses_reward_each_client_by_its_own(tmp_path: Path) -> None:
+    _, records = play("fedmp", tmp_path, method__reward_loss="local", rounds=2)
+    drops = {c.client: c.loss for c in records[0].clients}
+    seconds = {c.client: c.notes["seconds"] for c in records[1].clients}
+    mean = sum(seconds.values()) / len(seconds)
+    for client in records[1].clients:
+        gap = max(abs(seconds[client.client] - mean), 0.01 * mean)
+        assert client.notes["reward"] == pytest.approx((drops[client.client] - client.loss) / gap)

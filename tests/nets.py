@@ -1,0 +1,53 @@
+"""Small networks for tests, importable in worker processes as ``nets:NAME``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Tiny(nn.Module):
+    """A residual sum, batch norm, dropout and a flatten in as few parameters as possible."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.branch = nn.Conv2d(8, 8, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.drop = nn.Dropout(0.2)
+        self.hidden = nn.Linear(32, 12)
+        self.out = nn.Linear(12, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + torch.relu(self.branch(x))
+        x = self.drop(torch.flatten(self.pool(x), 1))
+        return self.out(torch.relu(self.hidden(x)))
+
+
+def tiny(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return the toy network."""
+    return Tiny(input_shape[0], num_classes)
+
+
+def narrow(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return a network whose output width is not the number of classes."""
+    return Tiny(input_shape[0], num_classes - 1)
+
+
+class Reshaped(nn.Module):
+    """A network whose forward pass hard-codes a width, so that it cannot be cut."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.out = nn.Linear(128, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.stem(x).reshape(len(x), 8, 16).reshape(-1, 128))
+
+
+def reshaped(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return a network that cannot be traced for pruning."""
+    return Reshaped(num_classes)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fpcli.errors import NeedError
+from fpcli.report.plots import draw_run
+
+
+def client(number: int, ratio: float | None, seconds: float) -> dict[str, Any]:
+    notes = {} if ratio is None else {"ratio": ratio}
+    return {
+        "client": number, "macs": 1e6, "num_examples": 100, "compute_s": seconds, "notes": notes
+    }  # fmt: skip
+
+
+def event(number: int, ratios: Sequence[float | None], *, is_judged: bool = True) -> dict[str, Any]:
+    found = {
+        "event": "round",
+        "round": number,
+        "total_down_bytes": 1_500_000 * number,
+        "total_up_bytes": 1_000_000 * number,
+        "clock_s": 45.0 * number,
+        "clients": [client(i, ratio, 1.0 + 3 * (i % 2)) for i, ratio in enumerate(ratios)],
+    }
+    if is_judged:
+        score = {"accuracy": 1 - 0.9 / number, "loss": 1 / number}
+        found |= {"validation": score, "test": score}
+    return found
+
+
+def texts(path: Path) -> str:
+    """Return the text of an SVG, which matplotlib keeps in comments beside the glyphs."""
+    parser = xml.etree.ElementTree.XMLParser(
+        target=xml.etree.ElementTree.TreeBuilder(insert_comments=True)
+    )
+    root = xml.etree.ElementTree.parse(path, parser).getroot()
+    return " ".join(node.text or "" for node in root.iter() if callable(node.tag))
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_both_pictures(tmp_path: Path) -> None:
+    history = [event(n, (0.1, 0.5, 0.2, 0.6)) for n in range(1, 9)]
+    paths = draw_run(history, tmp_path)
+    assert names(paths) == ["curves.png", "curves.svg", "ratios.png", "ratios.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names(paths)
+    curves, ratios = texts(paths[1]), texts(paths[3])
+    for text in ("test accuracy after round 8", "traffic down + up (MB)", "simulated time (min)"):
+        assert text in curves
+    for text in ("clients 0, 2", "speed 1, mean ratio 0.15", "clients 1, 3", "speed 0.25"):
+        assert text in ratios
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_ratios_no_picture_of_them(tmp_path: Path) -> None:
+    paths = draw_run([event(1, (None, None)), event(2, (None, None))], tmp_path)
+    assert names(paths) == ["curves.png", "curves.svg"]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [event(1, (0.3,))],
+        [event(1, (0.3, 0.3), is_judged=False)],
+        [event(n, (0.3, 0.4), is_judged=n % 5 == 0) for n in range(1, 11)],
+        [event(1, (0.3, 0.4)), event(2, (0.3,)), {"event": "other", "round": 2}],
+        [event(1, [i / 40 for i in range(40)])],
+    ],
+    ids=["nothing", "one round", "not judged", "judged at times", "absent clients", "40 clients"],
+)
+def test_odd_histories(tmp_path: Path, history: list[dict[str, Any]]) -> None:
+    assert all(path.stat().st_size > 1000 for path in draw_run(history, tmp_path))
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    history = [event(n, (0.1, 0.5)) for n in range(1, 4)]
+    first = [path.read_bytes() for path in draw_run(history, tmp_path)]
+    assert first == [path.read_bytes() for path in draw_run(history, tmp_path)]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NeedError, match="cannot write"):
+        draw_run([event(1, (None,))], tmp_path / "none")

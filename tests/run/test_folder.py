@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import errno
+import getpass
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fpcli.errors import FpError, NeedError, ResumeError, UsageError
+from fpcli.recipe.load import to_yaml
+from fpcli.recipe.schema import MethodChoice, Recipe, Task
+from fpcli.run.folder import RunFolder, cannot_write, default_name, environment, write_atomic
+
+HOLD = """
+import sys, filelock
+with filelock.FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_write_atomic_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a b ä.txt"
+    (tmp_path / ".a b ä.txt.tmp").write_text("what a crash left behind, longer than the rest")
+    write_atomic(path, "längst")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomic_leaves_the_old_file_on_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    write_atomic(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NeedError) as caught:
+        write_atomic(path, "new")
+    assert caught.value.exit_status == 5
+    assert str(path) in str(caught.value)
+    assert "free some disk space" in caught.value.hint
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (OSError(errno.EROFS, "x"), "cannot write f: Read-only file system", "--runs"),
+        (OSError(errno.EFBIG, "x"), "cannot write f: File too large", "ulimit -f"),
+        (RuntimeError("io: (os error 28)"), "cannot write f: No space left on device", "free"),
+        (RuntimeError("what"), "cannot write f: what", "--runs"),
+    ],
+)
+def test_cannot_write(error: Exception, message: str, hint: str) -> None:
+    found = cannot_write(Path("f"), error)
+    assert str(found) == message
+    assert hint in found.hint
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "model", "name"),
+    [
+        ("fedmp", "digits", "digits-cnn", "fedmp-digits-digits-cnn-s3"),
+        ("fedmp", "npz:../home/me/my set.npz", "torchvision:vgg11", None),
+        ("my.pkg:Cls", "pkg.mod:f", "a.b:c", "my.pkg-Cls-pkg.mod-f-a.b-c-s3"),
+        ("m", "npz:" + "x" * 300, "y", "m-npz-" + "x" * 94 + "-s3"),
+        ("m", "npz:/.npz", "y", "m-npz-.npz-y-s3"),
+    ],
+)
+def test_default_name(tmp_path: Path, method: str, data: str, model: str, name: str | None) -> None:
+    recipe = Recipe(method=MethodChoice(method), task=Task(data=data, model=model), seed=3)
+    expected = name or "fedmp-npz-my-set-torchvision-vgg11-s3"
+    assert default_name(recipe) == expected
+    assert RunFolder.create(tmp_path, expected).path == tmp_path / expected
+
+
+def make(runs_dir: Path, name: str = "x") -> RunFolder:
+    run = RunFolder.create(runs_dir, name)
+    run.write_recipe(Recipe())
+    return run
+
+
+def test_create_and_open(tmp_path: Path) -> None:
+    run = make(tmp_path / "deep" / "runs", "mein Lauf 1")
+    assert run.recipe.read_text() == to_yaml(Recipe())
+    assert RunFolder.open(run.path) == run
+
+
+def test_a_taken_name(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    with pytest.raises(UsageError, match="run name `x` is taken") as caught:
+        RunFolder.create(tmp_path, "x")
+    assert f"--resume {run.path}" in caught.value.hint
+    assert "--name" in caught.value.hint
+    (run.path / "old").touch()
+    assert RunFolder.create(tmp_path, "x", force=True) == run
+    assert list(run.path.iterdir()) == []
+
+
+def test_force_deletes_nothing_but_runs(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name, content in (("a", "name: of something else\n"), ("b", None)):
+        (runs / name).mkdir(parents=True)
+        if content:
+            (runs / name / "recipe.yaml").write_text(content)
+    (runs / "c").write_text("a file")
+    (runs / "d").symlink_to(make(tmp_path / "elsewhere").path)
+    for name in "abcd":
+        with pytest.raises(UsageError, match="deletes only earlier runs"):
+            RunFolder.create(runs, name, force=True)
+        assert (runs / name).exists()
+    assert RunFolder.create(runs, "new", force=True).path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", ".x", "-x", "x.", "x\n", "x" * 200])
+def test_a_name_that_is_no_file_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the name of a run"):
+        RunFolder.create(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for runs_dir in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(NeedError, match="cannot write"):
+            RunFolder.create(runs_dir, "x")
+    run = RunFolder(tmp_path / "gone")
+    for action in (
+        lambda: run.write_recipe(Recipe()),
+        lambda: run.add_log("x"),
+        lambda: run.add_command(["fp"]),
+    ):
+        with pytest.raises(NeedError, match="cannot write"):
+            action()
+
+
+def test_open_what_is_no_run(tmp_path: Path) -> None:
+    make(tmp_path, "fedmp-s0")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ResumeError, match="does not exist") as caught:
+        RunFolder.open(tmp_path / "fedmp-s1")
+    assert caught.value.exit_status == 6
+    assert caught.value.hint == "did you mean `fedmp-s0`?"
+    with pytest.raises(ResumeError, match="is not a run"):
+        RunFolder.open(tmp_path / "other")
+
+
+def test_small_files(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.add_command(["fp", "train", "--name", "a b"])
+    run.add_command(["fp", "train", "--resume", "x"])
+    assert (run.path / "command.txt").read_text().splitlines() == [
+        "fp train --name 'a b'",
+        "fp train --resume x",
+    ]
+    run.add_log("one\n")
+    run.add_log("zwei ü")
+    assert run.log.read_text("utf-8") == "one\nzwei ü\n"
+
+
+def test_the_environment_says_nothing_about_who_or_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FP_CANARY", "secret-canary")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = make(tmp_path)
+    run.write_environment()
+    text = (run.path / "environment.json").read_text()
+    for word in ("secret-canary", platform.node(), getpass.getuser(), str(tmp_path)):
+        assert f'"{word}"' not in text
+    found = json.loads(text)
+    assert found == environment()
+    assert found["packages"]["torch"].count(".") >= 2
+    assert found["thread_settings"]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+def test_checksums_are_read_by_sha256sum(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.events.write_text("{}\n")
+    (run.final / "deep").mkdir(parents=True)
+    (run.final / "model.safetensors").write_bytes(b"123")
+    (run.final / "deep" / "layout.json").write_bytes(b"{}")
+    run.write_checksums()
+
+    def check() -> subprocess.CompletedProcess[str]:
+        command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+        return subprocess.run(command, cwd=run.path, capture_output=True, text=True, check=False)
+
+    found = check()
+    assert found.returncode == 0
+    assert found.stdout.count(": OK") == 4
+    (run.final / "model.safetensors").write_bytes(b"124")
+    assert check().returncode == 1
+
+
+def test_a_lock_held_by_a_live_process(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    command = [sys.executable, "-c", HOLD, str(run.path / "lock")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        (run.path / "lock.pid").write_text(f"{other.pid}\n")
+        in_use = rf"{run.path} .* live process \(number {other.pid}"
+        with pytest.raises(ResumeError, match=in_use), run.lock():
+            pass
+        with pytest.raises(ResumeError, match="live process"):
+            RunFolder.create(tmp_path, "x", force=True)
+        assert run.recipe.exists()
+        other.kill()
+    with run.lock():
+        assert (run.path / "lock.pid").read_text() == f"{os.getpid()}\n"
+    assert not (run.path / "lock.pid").exists()
+
+
+def test_a_lock_is_not_given_twice(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    with run.lock(), pytest.raises(ResumeError, match=f"number {os.getpid()}"), run.lock():
+        pass
+    inside_a_file = RunFolder(tmp_path / "x" / "recipe.yaml")
+    with pytest.raises(NeedError, match="cannot write"), inside_a_file.lock():
+        pass
+
+
+def test_a_lock_is_released_after_an_error(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    with pytest.raises(FpError), run.lock():
+        raise FpError("x")
+    with run.lock():
+        pass
