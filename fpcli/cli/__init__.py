@@ -1,0 +1,1 @@
+"""The command `fp`: parse, call one function, show what it returns."""

@@ -1,0 +1,208 @@
+"""The console script `fp`: its commands, and how every way of failing leaves it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import fpcli
+from fpcli.cli.doctor import doctor
+from fpcli.cli.methods import methods
+from fpcli.cli.session import Session, close_stdout, emit, error_text
+from fpcli.cli.train import train
+from fpcli.engine.process import before_torch
+from fpcli.errors import FpError, NeedError, UsageError, nearest
+
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    no_args_is_help=False,
+)
+app.command()(train)
+app.command()(methods)
+app.command()(doctor)
+
+# The parser's errors have no public name that all versions of typer share.
+_ParserError: type[Exception] = next(
+    cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
+)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        emit(f"fpcli {fpcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fp(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Prune neural networks, and train them federated with pruning.
+
+    Start with `fp train --method fedmp`.
+    """
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    before_torch()
+    _settle_streams()
+    status = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        close_stdout()
+    sys.exit(status)
+
+
+def _settle_streams() -> None:
+    """Make sure that both streams exist and show what they can of every text."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status; errors are reported, not raised."""
+    session = Session.of(arguments)
+    try:
+        return _call(_without_alias(arguments), session)
+    except FpError as error:
+        return _failed(session, error, error)
+    except _ParserError as error:
+        return _failed(session, _usage_error(error, session), error)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        going = f"continue with `fp train --resume {session.log.parent}`" if session.log else ""
+        return _failed(session, StoppedError(signal.SIGINT, hint=going), error)
+    except SystemExit as error:
+        # The parser ends like this when nobody reads its help text any more.
+        if isinstance(error.__context__, BrokenPipeError):
+            close_stdout()
+            return 0
+        raise
+    except BrokenPipeError:
+        close_stdout()
+        return 0
+    except Exception as error:
+        return _unexpected(session, error)
+
+
+def _call(arguments: Sequence[str], session: Session) -> int:
+    command = typer.main.get_command(app)
+    # The list of commands stays plain, and so within one small screen.
+    command.rich_markup_mode = None  # type: ignore[attr-defined]
+    known = list(getattr(command, "commands", ()))
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+        raise UsageError(
+            f"unknown command `{arguments[0]}`",
+            hint=nearest(arguments[0], known) or f"known: {', '.join(known)}",
+        )
+    words = list(arguments) or ["--help"]
+    status = command.main(words, prog_name="fp", standalone_mode=False, obj=session)
+    if status == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
+    return status if isinstance(status, int) else 0
+
+
+def _without_alias(arguments: Sequence[str]) -> list[str]:
+    """Turn ``fp resume RUN`` into ``fp train --resume RUN``."""
+    if list(arguments[:1]) != ["resume"]:
+        return list(arguments)
+    if {"-h", "--help"} & set(arguments):
+        return ["train", "--help"]
+    if len(arguments) < 2 or arguments[1].startswith("-"):
+        raise UsageError("`fp resume` needs a run", hint="for example `fp resume runs/NAME`")
+    return ["train", "--resume", *arguments[1:]]
+
+
+class StoppedError(FpError):
+    """The user stopped the command by a signal."""
+
+    def __init__(self, number: int, message: str = "stopped", hint: str = "") -> None:
+        super().__init__(message, hint=hint, code=f"F{128 + number}")
+        self.exit_status = 128 + number
+
+
+def _failed(session: Session, error: FpError, cause: BaseException) -> int:
+    if session.is_debug:
+        traceback.print_exception(cause)
+    if session.log is not None:
+        _append(session.log, error_text(error))
+    session.fail(error)
+    return error.exit_status
+
+
+def _usage_error(error: Any, session: Session) -> UsageError:
+    """Translate an error of the command line's parser."""
+    hint = f"`{' '.join(['fp', session.command]).strip()} --help` lists the options"
+    message = error.format_message().rstrip(".")
+    option = getattr(error, "option_name", None) or ""
+    if hasattr(error, "possibilities"):
+        message = f"unknown option `{option}`"
+        hint = nearest(option, error.possibilities or ()) or hint
+    return UsageError(message[:1].lower() + message[1:], hint=hint, where=option)
+
+
+def _unexpected(session: Session, error: Exception) -> int:
+    # By its fields, since importing its module would import torch.
+    if type(error).__name__ == "Interrupted":
+        return _failed(session, _stopped_run(error), error)
+    if _is_out_of_memory(error):
+        hint = "lower --batch-size or --workers, or take a smaller model"
+        return _failed(session, NeedError("out of memory", hint=hint, code="F502"), error)
+    text = "".join(traceback.format_exception(error))
+    log = session.log
+    if log is None or not _append(log, text):
+        handle, name = tempfile.mkstemp(prefix="fp-", suffix=".log", text=True)
+        os.close(handle)
+        log = Path(name)
+        _append(log, text)
+    first = str(error).partition("\n")[0]
+    bug = FpError(
+        f"internal error: {type(error).__name__}: {first}",
+        hint=f"this is our mistake; please report it with the traceback in {log}",
+        where=str(log),
+    )
+    session.log = None
+    return _failed(session, bug, error)
+
+
+def _stopped_run(error: Any) -> StoppedError:
+    name = signal.Signals(error.number).name
+    return StoppedError(
+        error.number,
+        f"stopped by {name}; checkpoint round-{error.round:05d} is kept",
+        hint=f"continue with `fp train --resume {error.folder}`",
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
+def _append(path: Path, text: str) -> bool:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text.rstrip("\n") + "\n")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""What `fp train` prints at the end of a run, and instead of one with ``--dry-run``."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fpcli.cli import show
+from fpcli.cli.watch import ratio_span
+from fpcli.engine.types import ServerState
+from fpcli.errors import CheckError
+from fpcli.recipe.load import to_yaml
+from fpcli.recipe.schema import Recipe
+from fpcli.run.experiment import Summary
+from fpcli.run.folder import RunFolder
+from fpcli.run.setup import prepare
+from fpcli.structure.cost import Cost, cost
+from fpcli.structure.support import Support
+from fpcli.units import format_bytes, format_seconds
+
+Events = Sequence[Mapping[str, Any]]
+
+
+def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
+    """Return names and values of a run's results, one per line."""
+    clients = [client for event in history for client in event["clients"]]
+    best = max(_judged(history), key=lambda e: e["validation"]["accuracy"], default=None)
+    when = f" (round {best['round']})" if best else ""
+    down, up = format_bytes(summary.down_bytes), format_bytes(summary.up_bytes)
+    rows = [
+        ("test accuracy, last", f"{summary.accuracy:.2%} (round {summary.rounds})"),
+        ("at best validation", f"{summary.best_accuracy:.2%}{when}"),
+        ("test loss", f"{summary.loss:.4f}"),
+        ("sent to clients", down + _spread(clients, "down_bytes")),
+        ("sent by clients", up + _spread(clients, "up_bytes")),
+        ("simulated clock", format_seconds(summary.clock_s)),
+        ("real time", format_seconds(summary.real_s)),
+        ("global model", f"{summary.params:,} params, {summary.macs:,.0f} multiply-adds"),
+    ]
+    if summary.clients_accuracy:
+        of = summary.clients_accuracy
+        text = f"{of['mean']:.2%} mean, {of['std']:.2%} deviation, {of['min']:.2%} lowest"
+        rows.insert(2, ("accuracy per client", text))
+    if span := ratio_span(client["notes"] for client in clients):
+        rows.append(("pruning ratios", f"{span[0]:.2f} to {span[1]:.2f}"))
+    rows.append(("run folder", str(folder.path)))
+    rows.append(("model", str(folder.final / "model.safetensors")))
+    rows += [("picture", str(path)) for path in sorted(folder.path.glob("*.png"))]
+    return show.table(("", ""), rows)
+
+
+def _judged(history: Events) -> Events:
+    return [event for event in history if event.get("validation")]
+
+
+def _spread(clients: Events, key: str) -> str:
+    """Return the lowest and the highest sum of one number over the clients."""
+    sums: dict[int, int] = {}
+    for client in clients:
+        sums[client["client"]] = sums.get(client["client"], 0) + client[key]
+    if not sums:
+        return ""
+    return f" ({format_bytes(min(sums.values()))} to {format_bytes(max(sums.values()))} per client)"
+
+
+def shortfall(recipe: Recipe, history: Events, *, hint: str) -> CheckError | None:
+    """Return an error if the run ended below the validation accuracy that was asked for."""
+    target = recipe.target_accuracy
+    best = max((event["validation"]["accuracy"] for event in _judged(history)), default=0.0)
+    if target is None or best >= target:
+        return None
+    return CheckError(
+        f"validation accuracy reached {best:.2%}, {target:.2%} was asked for",
+        hint=hint,
+        where="--target",
+    )
+
+
+def first_plan(recipe: Recipe) -> dict[str, Any]:
+    """Build everything and plan round 1, but train nothing and write nothing.
+
+    Returns:
+        ``model`` with params, macs and bytes, and ``clients`` with the same for each client of the
+        cohort; bytes are those of the tensors, without a message's header.
+    """
+    # No file comes into being there: only clients at work remember things.
+    setup = prepare(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
+    fed = setup.fed
+    ctx = fed.context(0, "start", _log_nothing)
+    state = fed.method.begin(ctx, ServerState(0, setup.values, Support()))
+    ctx = fed.context(1, "round", _log_nothing)
+    ctx = replace(ctx, cohort=tuple(sorted(fed.method.select(ctx, state))))
+    plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
+    return {
+        "model": _size(cost(fed.layout, Support())),
+        "clients": [
+            {"client": plan.client, "num_examples": fed.num_examples[plan.client]}
+            | _size(cost(fed.layout, plan.support))
+            | {"notes": dict(plan.record)}
+            for plan in plans
+        ],
+    }
+
+
+def _log_nothing(client: int, **values: Any) -> None:
+    pass
+
+
+def _size(size: Cost) -> dict[str, Any]:
+    return {"params": size.params, "macs": size.macs, "bytes": size.bytes}
+
+
+def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
+    """Return the recipe and a table of the clients of round 1."""
+    noted = sorted({key for item in plan["clients"] for key in item["notes"]})
+    rows = [("all", "", *_cells(plan["model"]), *("" for _ in noted))]
+    for item in plan["clients"]:
+        notes = [item["notes"].get(key, "") for key in noted]
+        words = [f"{note:.3f}" if isinstance(note, float) else str(note) for note in notes]
+        rows.append((str(item["client"]), f"{item['num_examples']:,}", *_cells(item), *words))
+    headers = ("client", "examples", "params", "multiply-adds", "tensors", *noted)
+    table = show.table(headers, rows, right=range(len(headers)))
+    return f"{to_yaml(recipe)}\nround 1, one line per client (`all` is the whole model):\n{table}"
+
+
+def _cells(size: Mapping[str, Any]) -> tuple[str, str, str]:
+    return f"{size['params']:,}", f"{size['macs']:,.0f}", format_bytes(size["bytes"])

@@ -1,0 +1,169 @@
+"""Follow a run: what `fp train` says while rounds go by, on the screen and in log.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpcli.cli import show
+from fpcli.cli.session import Session, emit, one_line, to_json
+from fpcli.engine.federation import ClientRecord, Refusal, RoundRecord
+from fpcli.engine.types import ServerState
+from fpcli.run.experiment import to_event
+from fpcli.run.folder import RunFolder
+from fpcli.run.setup import Setup
+from fpcli.structure.cost import cost
+from fpcli.structure.support import Support
+from fpcli.units import format_bytes, format_seconds
+
+
+class RunWatcher:
+    """The watcher of `fp train`.
+
+    Args:
+        session: collects the warnings.
+        folder: whose log.txt gets every line.
+        is_quiet: the screen shows warnings only.
+        is_verbose: the screen shows every client of a round.
+        is_moving: a terminal shows a bar instead of one line per round.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        *,
+        is_quiet: bool = False,
+        is_verbose: bool = False,
+        is_moving: bool = True,
+    ) -> None:
+        self._session = session
+        self._folder = folder
+        self._is_quiet = is_quiet
+        self._is_verbose = is_verbose
+        self._display = show.Display(is_moving=is_moving and not is_quiet)
+        # Asked once, since a bar on the terminal puts something else in the place of stderr.
+        self._dot = show.dot()
+        self._rounds = 0
+        self._seconds: list[float] = []
+
+    def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
+        """Show what is about to run."""
+        self._rounds = setup.fed.rules.rounds
+        self._say(self._dot.join(header(setup, folder, executor)))
+        if state.round >= self._rounds:
+            self._say(f"all {self._rounds} rounds are done; --rounds N asks for more")
+        elif state.round:
+            self._say(f"going on after round {state.round}")
+        self._display.begin(state.round, self._rounds)
+
+    def round(self, record: RoundRecord) -> None:
+        """Show one round, and warn of every client whose reply was not used."""
+        self._seconds.append(record.real_s)
+        parts = [*scores(record), *sizes(record)]
+        count = f"round {record.round:>{len(str(self._rounds))}}/{self._rounds}"
+        line = self._dot.join([count, *parts, f"real {format_seconds(record.totals.real_s)}"])
+        self._folder.add_log(line)
+        if self._display.is_moving:
+            left = sum(self._seconds) / len(self._seconds) * (self._rounds - record.round)
+            remaining = f"left {format_seconds(left)}" if left else ""
+            self._display.update(record.round, remaining, self._dot.join(parts))
+        elif not self._is_quiet:
+            self._display.line(line)
+        for text in refusal_lines(record):
+            self.message(f"warning: {text}")
+        if self._is_verbose:
+            for client in record.clients:
+                self._say("  " + self._dot.join(client_parts(client)))
+        if self._session.is_lines:
+            emit(to_json(to_event(record)))
+
+    def message(self, text: str) -> None:
+        """Show a warning or remark above the progress."""
+        text = one_line(text)
+        if text.startswith("warning: "):
+            self._session.warnings.append(text.removeprefix("warning: "))
+        self._folder.add_log(text)
+        self._display.line(text)
+
+    def end(self) -> None:
+        """Stop redrawing the screen."""
+        self._display.end()
+
+    def _say(self, text: str) -> None:
+        self._folder.add_log(text)
+        if not self._is_quiet:
+            self._display.line(text)
+
+
+def header(setup: Setup, folder: Path, executor: str) -> list[str]:
+    """Return the parts of the line that says what runs, where and how."""
+    fed, task = setup.fed, setup.recipe.task
+    params = cost(fed.layout, Support()).params
+    return [
+        fed.method_name,
+        task.data,
+        f"{task.model} ({params:,} params)",
+        f"{len(fed.num_examples)} clients, {fed.rules.clients_per_round} per round",
+        f"seed {fed.seed}",
+        executor,
+        str(folder),
+    ]
+
+
+def scores(record: RoundRecord) -> list[str]:
+    """Return test accuracy, training loss and ratios, each where the round has them."""
+    parts = []
+    if record.evaluation:
+        parts.append(f"test acc {record.evaluation.test.accuracy:.1%}")
+    parts.append(f"loss {record.loss:.4f}")
+    if span := ratio_span(client.notes for client in record.clients):
+        parts.append(f"ratio {span[0]:.2f} to {span[1]:.2f}")
+    return parts
+
+
+def sizes(record: RoundRecord) -> list[str]:
+    """Return the traffic and the simulated clock since the start of the run."""
+    totals = record.totals
+    traffic = f"down {format_bytes(totals.down_bytes)} up {format_bytes(totals.up_bytes)}"
+    return [traffic, f"clock {format_seconds(totals.clock_s)}"]
+
+
+def client_parts(client: ClientRecord) -> list[str]:
+    """Return what a round looked like for one client."""
+    simulated = client.compute_s + client.down_s + client.up_s
+    parts = [f"client {client.client}", f"loss {client.loss:.4f}"]
+    if span := ratio_span([client.notes]):
+        parts.append(f"ratio {span[0]:.2f}")
+    parts.append(f"{client.params:,} params")
+    parts.append(f"down {format_bytes(client.down_bytes)} up {format_bytes(client.up_bytes)}")
+    return [*parts, f"clock {format_seconds(simulated)}", f"real {format_seconds(client.real_s)}"]
+
+
+def ratio_span(notes: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return the lowest and the highest ``ratio`` of clients' notes, or None without any.
+
+    >>> ratio_span([{"ratio": 0.5}, {}, {"ratio": 0.2}])
+    (0.2, 0.5)
+    """
+    ratios = [note["ratio"] for note in notes if isinstance(note.get("ratio"), int | float)]
+    return (min(ratios), max(ratios)) if ratios else None
+
+
+def refusal_lines(record: RoundRecord) -> list[str]:
+    """Return one line per kind of refusal in a round, naming its clients."""
+    groups: dict[tuple[bool, str], list[Refusal]] = {}
+    for refusal in record.refusals:
+        groups.setdefault((refusal.is_dropped, refusal.code), []).append(refusal)
+    used = f"{len(record.clients)} of {len(record.cohort)} used"
+    return [
+        f"round {record.round}: {_clients(refused)} {'dropped' if is_dropped else 'rejected'} "
+        f"({code} {refused[0].reason}); {used}"
+        for (is_dropped, code), refused in groups.items()
+    ]
+
+
+def _clients(refused: Sequence[Refusal]) -> str:
+    names = ", ".join(str(client) for client in sorted({item.client for item in refused}))
+    return f"client {names}" if "," not in names else f"clients {names}"
