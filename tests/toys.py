@@ -103,6 +103,4 @@ class Asking(Method):
     ) -> ServerState:
         known: Asked = state.method
         labels = dict(known.labels) | {a.probe.client: a.tensors["counts"] for a in answers}
-        return replace(
-            state, method=Asked(labels, (*known.phases, (ctx.phase, len(answers))))
-        )
+        return replace(state, method=Asked(labels, (*known.phases, (ctx.phase, len(answers)))))

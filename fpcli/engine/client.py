@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fpcli.data.batches import batches
 from fpcli.data.datasets import Dataset
 from fpcli.engine import memory
 from fpcli.engine.evaluate import evaluate
-from fpcli.engine.fit import Batch, Fitted, Result
+from fpcli.engine.fit import Batch, Fitted, Result, Work
 from fpcli.engine.method import Method
 from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
 from fpcli.errors import DivergedError, FpError, NeedError, WireError
@@ -26,7 +26,7 @@ from fpcli.models.build import build
 from fpcli.plugins import load
 from fpcli.rng import derive, stream
 from fpcli.structure.layout import Layout
-from fpcli.structure.shrink import hollow, shrink
+from fpcli.structure.shrink import hollow, shrink, with_buffers
 from fpcli.wire.message import Reply, pack_reply, unpack_job
 
 
@@ -114,6 +114,7 @@ class ClientContext:
     received: Tensors
     mask: Mapping[str, Tensor]
     keep: Mapping[str, Tensor] | None = field(repr=False, default=None)
+    is_mask_known: bool = False
 
     @property
     def torch_device(self) -> torch.device:
@@ -134,9 +135,8 @@ class ClientContext:
         """
         if self.keep is not None:
             return Support(self.keep)
-        if Support().block_shapes(self.site.layout) != {
-            name: tuple(value.shape) for name, value in self.received.items()
-        }:
+        dense = {name: spec.shape for name, spec in self.site.layout.tensors.items()}
+        if any(dense[name] != tuple(value.shape) for name, value in self.received.items()):
             raise NeedError(
                 f"method `{self.site.method}` asks for coordinates that its jobs do not carry",
                 hint="set sends_indices = True in the method",
@@ -216,7 +216,7 @@ def perform(data: bytes, site: Site) -> bytes:
     Raises:
         WireError: ``data`` is not a job of this run.
     """
-    job = unpack_job(data, limit_bytes=site.limit_bytes)
+    job = unpack_job(data, limit_bytes=site.limit_bytes, known=partial(_known_mask, site))
     if job.run != site.run:
         raise WireError("a job of another run", hint="client and server must use one recipe")
     started = time.perf_counter()
@@ -232,6 +232,7 @@ def perform(data: bytes, site: Site) -> bytes:
         received=job.values,
         mask={name: mask.to(site.device) for name, mask in job.mask.items()},
         keep=job.keep,
+        is_mask_known=job.is_mask_known,
     )
 
     def pack(**fields: Any) -> bytes:
@@ -268,11 +269,15 @@ def place(module: nn.Module, device: str, is_channels_last: bool) -> nn.Module:
 def _model(cx: ClientContext) -> nn.Module:
     # The received tensors stay as they came, because the delta is taken against them.
     block = {name: value.clone() for name, value in cx.received.items()}
-    return place(shrink(cx.site.template, block), cx.site.device, cx.site.is_channels_last)
+    small = shrink(cx.site.template, with_buffers(cx.site.template, block))
+    return place(small, cx.site.device, cx.site.is_channels_last)
 
 
 def _train(cx: ClientContext) -> dict[str, Any]:
     result = cx.site.hooks.train(cx, _model(cx))
+    if cx.site.hooks.remembers_mask and (result.mask is not None or not cx.is_mask_known):
+        mask = cx.mask if result.mask is None else result.mask
+        memory.remember(cx.site.home, cx.client, _MASK, cx.round, mask)
     return {
         "tensors": result.delta,
         "mask": result.mask,
@@ -284,14 +289,20 @@ def _train(cx: ClientContext) -> dict[str, Any]:
 
 
 def _answer(cx: ClientContext) -> dict[str, Any]:
-    model = _model(cx)
-    return {"tensors": cx.site.hooks.answer(cx, model, cx.op), "num_examples": cx.num_examples}
+    answer = cx.site.hooks.answer(cx, _model(cx), cx.op)
+    work = answer if isinstance(answer, Work) else Work(answer, 0)
+    return {
+        "tensors": work.tensors,
+        "num_examples": cx.num_examples,
+        "num_steps": work.num_steps,
+    }
 
 
 def _evaluate(cx: ClientContext) -> dict[str, Any]:
     site = cx.site
     values = site.hooks.view(cx, cx.received)
-    small = shrink(site.template, {name: value.clone() for name, value in values.items()})
+    block = {name: value.clone() for name, value in values.items()}
+    small = shrink(site.template, with_buffers(site.template, block))
     model = place(small, site.device, site.is_channels_last)
     own = site.dataset.test.take(site.test_parts[cx.client])
     score = evaluate(model, own, site.dataset.normalise, channels_last=site.is_channels_last)
@@ -301,4 +312,10 @@ def _evaluate(cx: ClientContext) -> dict[str, Any]:
     }
 
 
+def _known_mask(site: Site, client: int, round: int) -> dict[str, Tensor]:
+    """Return the masks that a client had after its last training, block coordinates."""
+    return memory.recall(site.home, client, _MASK, round)
+
+
+_MASK = "mask"
 _OPS = {"train": _train, "evaluate": _evaluate}

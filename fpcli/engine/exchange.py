@@ -45,6 +45,7 @@ class Arrived:
     reply: Reply
     traffic: Traffic
     time: Timing
+    pruning_error: float
 
 
 @dataclass
@@ -82,10 +83,18 @@ def exchange(
     A reply that cannot be read, belongs to another job or reports an error becomes a refusal.
     """
     sent: list[int] = []
+    cuts: list[float] = []
+    parameters = [name for name, spec in fed.layout.tensors.items() if spec.is_parameter]
+    norm = sum(float(state.values[name].square().sum()) for name in parameters)
 
     def jobs() -> Iterator[bytes]:
         for task in tasks:
-            data = pack_job(_job(fed, state, task, round, op))
+            job = _job(fed, state, task, round, op)
+            kept = norm
+            if task.support.keep or task.support.mask:
+                kept = sum(float(job.values[name].square().sum()) for name in parameters)
+            cuts.append(max(0.0, 1.0 - kept / norm) if norm > 0 else 0.0)
+            data = pack_job(job)
             sent.append(len(data))
             yield data
 
@@ -100,7 +109,8 @@ def exchange(
             out.up_bytes += len(outcome.reply)
             if outcome.job in replies or outcome.job in refused:
                 raise Rejected("F401", "a second reply to one job")
-            replies[outcome.job] = _read(fed, task, outcome, sent[outcome.job], round, op)
+            down_bytes, cut = sent[outcome.job], cuts[outcome.job]
+            replies[outcome.job] = _read(fed, task, outcome, down_bytes, cut, round, op)
         except Rejected as error:
             refused.setdefault(outcome.job, Refusal(task.client, error.code, error.reason))
         except WireError as error:
@@ -117,12 +127,12 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
     for arrived in brought.arrived:
         plan, reply = arrived.task, arrived.reply
         assert isinstance(plan, Plan)
-        mask = plan.support.block_mask(fed.layout)
+        mask = plan.support.block_mask(fed.travels)
         try:
             check_update(
                 reply,
                 plan,
-                fed.layout,
+                fed.travels,
                 mask,
                 num_examples=fed.num_examples[plan.client],
                 may_choose_mask=fed.method.kind in ("masks", "personalised"),
@@ -150,6 +160,7 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
                 metrics=reply.metrics,
                 traffic=arrived.traffic,
                 time=arrived.time,
+                pruning_error=arrived.pruning_error,
             )
         )
     return usable
@@ -189,21 +200,28 @@ def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op
         local=task.local if isinstance(task, Plan) else fed.local,
         note=dict(task.note),
         codec=fed.codec,
-        values=support.gather(fed.layout, state.values),
-        mask=support.block_mask(fed.layout),
+        values=support.gather(fed.travels, state.values),
+        mask=support.block_mask(fed.travels),
+        is_mask_known=isinstance(task, Plan) and task.is_mask_known,
         keep=support.keep if fed.method.sends_indices else None,
     )
 
 
 def _read(
-    fed: Federation, task: Plan | Probe, outcome: Outcome, down_bytes: int, round: int, op: str
+    fed: Federation,
+    task: Plan | Probe,
+    outcome: Outcome,
+    down_bytes: int,
+    pruning_error: float,
+    round: int,
+    op: str,
 ) -> Arrived:
     assert outcome.reply is not None
     support = task.support
     reply = unpack_reply(
         outcome.reply,
-        shapes=support.block_shapes(fed.layout) if isinstance(task, Plan) else None,
-        mask=support.block_mask(fed.layout),
+        shapes=support.block_shapes(fed.travels) if isinstance(task, Plan) else None,
+        mask=support.block_mask(fed.travels),
         limit_bytes=limit_bytes(fed),
     )
     check_address(reply, task, op, round, fed.run)
@@ -214,7 +232,9 @@ def _read(
     samples = fed.num_examples[task.client]
     if isinstance(task, Plan):
         compute_s = train_seconds(macs, samples * task.local.epochs, device)
+    elif reply.num_steps:
+        compute_s = train_seconds(macs, reply.num_steps * fed.local.batch_size, device)
     else:
         compute_s = forward_seconds(macs, samples, device)
     seconds = stamp(device, compute_s=compute_s, down_bytes=down_bytes, up_bytes=up_bytes)
-    return Arrived(task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s))
+    return Arrived(task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s), pruning_error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -28,6 +28,7 @@ class Rules:
         min_clients: usable replies without which a round does not count.
         round_retries: how often such a round is started again before the run fails.
         deadline_s: simulated seconds after which a reply is too late; None waits for everyone.
+        eval_clients: judge every client's model on test samples of its own classes too.
     """
 
     rounds: int
@@ -36,6 +37,7 @@ class Rules:
     min_clients: int = 1
     round_retries: int = 2
     deadline_s: float | None = None
+    eval_clients: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +68,24 @@ class Federation:
     device: str = "cpu"
     is_channels_last: bool = True
 
+    @property
+    def travels(self) -> Layout:
+        """The part of the layout that jobs and updates carry."""
+        return self.layout.parameters if self.method.buffers == "local" else self.layout
+
     def context(
         self, round: int, phase: Phase, log: Callable[..., None], attempt: int = 0
     ) -> RoundContext:
         """Return what the method's server-side hooks may know in one phase of one round."""
+        drops = sum(at <= round for at in self.local.lr_drop_at)
+        local = replace(self.local, lr=self.local.lr * self.local.lr_drop**drops)
         return RoundContext(
             round=round,
             phase=phase,
             options=self.options,
             layout=self.layout,
-            local=self.local,
+            travels=self.travels,
+            local=local,
             fleet=self.fleet,
             num_examples=self.num_examples,
             clients_per_round=self.rules.clients_per_round,
@@ -114,6 +124,7 @@ class ClientRecord:
     loss: float
     params: int
     macs: float
+    pruning_error: float
     down_bytes: int
     up_bytes: int
     compute_s: float
@@ -160,6 +171,8 @@ class RoundRecord:
         loss: mean training loss of the used clients, weighted by samples.
         clock_s: simulated seconds of this round, failed attempts included.
         cost: size of the global model.
+        coverage: fewest used clients that hold a prunable parameter.
+        notes: what the method logged about the round as a whole.
     """
 
     round: int
@@ -173,5 +186,7 @@ class RoundRecord:
     up_bytes: int
     real_s: float
     cost: Cost
+    coverage: int
+    notes: Mapping[str, Json]
     totals: Totals
     evaluation: Evaluation | None = None

@@ -50,6 +50,14 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Work:
+    """An answer to a probe that took training steps, which the clock then counts."""
+
+    tensors: Mapping[str, Tensor]
+    num_steps: int
+
+
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean softmax cross-entropy of one batch."""
     x, y = batch
@@ -57,12 +65,22 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def fit(
-    model: nn.Module, cx: ClientContext, loss: Callable[[ClientContext, nn.Module, Batch], Tensor]
+    model: nn.Module,
+    cx: ClientContext,
+    loss: Callable[[ClientContext, nn.Module, Batch], Tensor],
+    *,
+    after_backward: Callable[[nn.Module], None] | None = None,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fitted:
     """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs; the optimiser starts fresh.
 
     Gradients are masked by ``cx.mask``, so that elements that are masked off (and 0 on arrival)
     stay exactly 0 under momentum and weight decay too.
+
+    Args:
+        after_backward: sees the gradients of every step before they are masked and clipped, and
+            may change them.
+        after_epoch: is called with the number of each finished epoch, counted from 1.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -80,9 +98,13 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             value = loss(cx, model, batch)
             value.backward()
+            if after_backward is not None:
+                after_backward(model)
             for parameter, mask in masked:
                 if parameter.grad is not None:
                     parameter.grad.mul_(mask)
+            if local.clip_norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), local.clip_norm)
             optimizer.step()
             epoch_loss += value.detach() * len(batch[1])
             steps += 1
@@ -93,4 +115,6 @@ def fit(
                 f"the training loss is not finite after epoch {epoch + 1}",
                 hint=f"lower local.lr (now {local.lr:g})",
             )
+        if after_epoch is not None:
+            after_epoch(epoch + 1, model)
     return Fitted(total / max(samples, 1), steps, samples)

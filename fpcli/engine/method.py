@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.fit import Result, cross_entropy, fit
+from fpcli.engine.fit import Result, Work, cross_entropy, fit
 from fpcli.engine.types import Answer, Plan, Probe, ServerState, Tensors, Update
 from fpcli.fleet.devices import Device, Fleet
 from fpcli.rng import stream
@@ -45,6 +45,8 @@ class RoundContext:
         phase: "start" once before the first round, "round", or "eval" before an evaluation.
         options: the method's own options.
         layout: channel groups and tensors of the model.
+        travels: the part of the layout that jobs and updates carry (all of it, unless the method's
+            buffers are local).
         local: the local training settings of the recipe.
         fleet: the simulated devices.
         cohort: clients chosen for this round, sorted; empty until `select` has answered.
@@ -52,13 +54,15 @@ class RoundContext:
         clients_per_round: size of a cohort.
         attempt: 0, or how often this round was started again for want of replies.
         seed: seed of the run.
-        log: takes numbers of one client for the event stream: ``ctx.log(client, reward=0.5)``.
+        log: takes what the event stream should know about a client, or with None about the round:
+            ``ctx.log(client, reward=0.5)``.
     """
 
     round: int
     phase: Phase
     options: Any
     layout: Layout
+    travels: Layout
     local: LocalConfig
     fleet: Fleet
     num_examples: Sequence[int]
@@ -104,7 +108,8 @@ def merged(
     contributions = [
         Contribution(u.support, u.delta, w) for u, w in zip(updates, chosen, strict=True)
     ]
-    return replace(state, values=merge(ctx.layout, state.values, contributions, absent=absent))
+    new = merge(ctx.travels, state.values, contributions, absent=absent)
+    return replace(state, values={**state.values, **new})
 
 
 class Method:
@@ -118,6 +123,12 @@ class Method:
     sends_indices: ClassVar[bool] = False
     """True where clients need to know which channels they hold (client memory under sub-models);
     otherwise the widths of the tensors tell them enough and no index travels."""
+    buffers: ClassVar[Literal["merge", "local"]] = "merge"
+    """Whether running statistics of batch norm travel and are merged like weights, or stay where
+    they are: clients then start from fresh ones, or from what they remember."""
+    remembers_mask: ClassVar[bool] = False
+    """True where clients keep the masks they last had, so that a plan may send values alone
+    (``Plan.is_mask_known``)."""
     Options: ClassVar[type] = NoOptions
     State: ClassVar[type | None] = None
     """Type of ``ServerState.method``, from whose annotations a checkpoint restores it."""
@@ -158,8 +169,8 @@ class Method:
         """Train the received model on a client's data."""
         return cx.result(model, fit(model, cx, self.loss))
 
-    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
-        """Answer a probe on a client."""
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors | Work:
+        """Answer a probe on a client; `Work` where that took training steps."""
         raise NotImplementedError(f"{type(self).__name__} asks {op!r} but does not answer it")
 
     def view(self, cx: ClientContext, values: Tensors) -> Tensors:

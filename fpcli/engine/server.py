@@ -29,6 +29,7 @@ from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
 from fpcli.errors import ClientError, DivergedError
 from fpcli.fleet.clock import round_seconds
 from fpcli.structure.cost import cost
+from fpcli.structure.coverage import min_coverage
 from fpcli.structure.layout import Tensors
 from fpcli.structure.shrink import shrink
 
@@ -62,9 +63,9 @@ class _Log:
     """Collects what a method logs per client during a round."""
 
     def __init__(self) -> None:
-        self.notes: dict[int, dict[str, Json]] = {}
+        self.notes: dict[int | None, dict[str, Json]] = {}
 
-    def __call__(self, client: int, **values: Json) -> None:
+    def __call__(self, client: int | None, **values: Json) -> None:
         self.notes.setdefault(client, {}).update(values)
 
 
@@ -217,7 +218,7 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
             f"the validation loss is not finite after round {state.round}", hint="lower local.lr"
         )
     clients: Mapping[int, Score] = {}
-    if fed.method.kind == "personalised":
+    if fed.method.kind == "personalised" or fed.rules.eval_clients:
         everyone = [Probe(client, "evaluate") for client in range(len(fed.num_examples))]
         brought = exchange(fed, state, everyone, executor, round=state.round, op="evaluate")
         clients = {
@@ -271,6 +272,8 @@ def _record(
         up_bytes=spent.up_bytes,
         real_s=real_s,
         cost=cost(fed.layout, state.support),
+        coverage=min_coverage(fed.layout, [update.support for update in usable]),
+        notes=log.notes.get(None, {}),
         totals=totals,
         evaluation=evaluation,
     )
@@ -286,6 +289,7 @@ def _client_record(fed: Federation, update: Update, log: _Log) -> ClientRecord:
         loss=update.metrics["loss"],
         params=size.params,
         macs=size.macs,
+        pruning_error=update.pruning_error,
         down_bytes=update.traffic.down_bytes,
         up_bytes=update.traffic.up_bytes,
         compute_s=update.time.compute_s,

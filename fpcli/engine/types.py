@@ -68,6 +68,8 @@ class Plan:
         local: how it trains.
         note: what the client is told beside the tensors; counted as traffic.
         record: what the server keeps in mind about this plan and logs; never sent.
+        is_mask_known: the client has the support's masks from an earlier round (its method's
+            ``remembers_mask``), so that only values travel.
     """
 
     client: int
@@ -75,6 +77,7 @@ class Plan:
     local: LocalConfig
     note: Mapping[str, Json] = field(default_factory=dict)
     record: Mapping[str, Json] = field(default_factory=dict)
+    is_mask_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Update:
         delta: trained minus received values, in block coordinates of ``support``.
         stats: further tensors that the method's ``train`` returned.
         metrics: numbers from the client; ``loss`` (mean training loss) is always there.
+        pruning_error: share of the squared norm of all parameters that the plan left out.
     """
 
     plan: Plan
@@ -121,6 +125,7 @@ class Update:
     metrics: Mapping[str, float]
     traffic: Traffic
     time: Timing
+    pruning_error: float
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ NOT_IN_DIGEST = frozenset(
         "executor.client_timeout_s",
         "task.data_dir",
         "checkpoint_every",
+        "eval_clients",
         "rounds",
         "target_accuracy",
     }

@@ -120,6 +120,9 @@ class Recipe:
     """Number of clients in a round's cohort; 0 means all."""
     eval_every: Annotated[int, Ge(1)] = 1
     """Rounds from one evaluation to the next."""
+    eval_clients: bool = False
+    """Judge each client's model on the test samples of its own classes too; personalised methods
+    always do."""
     checkpoint_every: Annotated[int, Ge(1)] = 10
     """Rounds from one checkpoint to the next."""
     min_clients: Annotated[int, Ge(1)] = 1

@@ -155,6 +155,8 @@ def resume(
                 watcher.message(f"warning: {text}")
             _check_fits(setup, state)
             resumed = (state, Totals(**extra["totals"]))
+            if digest(recipe) != digest(stored):  # the older ones fit the new recipe no longer
+                _checkpoint(setup, folder, *resumed)
         folder.write_recipe(recipe)
         folder.add_command(command)
         events.truncate_after(folder.events, resumed[0].round if resumed else -1)
@@ -206,14 +208,15 @@ def _rounds(
     recipe, saved = setup.recipe, state.round
     rounds = server.play(setup.fed, state, executor, totals)
     try:
-        while played := _next(rounds, stop):
-            state, record = played
-            totals = record.totals
+        while not _is_reached(totals, recipe) and (played := _next(rounds, stop)):
+            new, record = played
             events.append(folder.events, to_event(record))
+            # Not before, so that no checkpoint is of a round whose event is missing.
+            state, totals = new, record.totals
             watcher.round(record)
-            is_reached = _is_reached(record, recipe.target_accuracy)
+            number, is_reached = stop.number, _is_reached(totals, recipe)
             is_last = is_reached or state.round >= recipe.rounds
-            if is_last or stop.number or state.round % recipe.checkpoint_every == 0:
+            if is_last or number or state.round % recipe.checkpoint_every == 0:
                 _checkpoint(setup, folder, state, totals)
                 saved = state.round
             if is_reached:
@@ -221,9 +224,8 @@ def _rounds(
                     f"validation accuracy reached {recipe.target_accuracy:.1%} "
                     f"in round {state.round}"
                 )
-                break
-            if stop.number and not is_last:
-                raise Interrupted(stop.number, saved, folder.path)
+            if number and not is_last:
+                raise Interrupted(number, saved, folder.path)
     except (KeyboardInterrupt, FpError) as error:
         if state.round > saved:
             _checkpoint(setup, folder, state, totals)
@@ -244,12 +246,8 @@ def _next(
         stop.is_playing = False
 
 
-def _is_reached(record: RoundRecord, target: float | None) -> bool:
-    return (
-        target is not None
-        and record.evaluation is not None
-        and record.evaluation.validation.accuracy >= target
-    )
+def _is_reached(totals: Totals, recipe: Recipe) -> bool:
+    return recipe.target_accuracy is not None and totals.best_validation >= recipe.target_accuracy
 
 
 def _checkpoint(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals) -> None:
@@ -345,6 +343,8 @@ def to_event(record: RoundRecord) -> dict[str, Any]:
         "real_s": record.real_s,
         "params": record.cost.params,
         "macs": record.cost.macs,
+        "coverage": record.coverage,
+        "notes": dict(record.notes),
         "attempts": record.attempts,
         "clients": [asdict(client) for client in record.clients],
         "rejected": [asdict(r) for r in record.refusals if not r.is_dropped],
@@ -356,6 +356,7 @@ def to_event(record: RoundRecord) -> dict[str, Any]:
         if record.evaluation.clients:
             scores = [score.accuracy for score in record.evaluation.clients.values()]
             values = torch.tensor(scores, dtype=torch.float64)
+            event["personal"] = {c: s.accuracy for c, s in record.evaluation.clients.items()}
             event["clients_accuracy"] = {
                 "mean": float(values.mean()),
                 "std": float(values.std(correction=0)),

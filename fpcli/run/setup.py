@@ -100,7 +100,8 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
     )
-    tests = _personal_tests(dataset, parts) if method.kind == "personalised" else ()
+    is_personal = method.kind == "personalised" or recipe.eval_clients
+    tests = _personal_tests(dataset, parts) if is_personal else ()
     site = Site(
         run=run,
         method=plugins.reference("methods", method_name),
@@ -173,6 +174,7 @@ def _rules(recipe: Recipe) -> Rules:
         min_clients=recipe.min_clients,
         round_retries=recipe.round_retries,
         deadline_s=recipe.fleet.deadline_s,
+        eval_clients=recipe.eval_clients,
     )
 
 

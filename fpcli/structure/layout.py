@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -110,6 +110,16 @@ class Layout:
     def prunable(self) -> dict[str, Group]:
         """The groups whose channels may leave."""
         return {name: group for name, group in self.groups.items() if not group.protected}
+
+    @cached_property
+    def parameters(self) -> Layout:
+        """The same layout without buffers, for exchanges in which those stay where they are."""
+        tensors = {name: spec for name, spec in self.tensors.items() if spec.is_parameter}
+        groups = {
+            name: replace(group, members=tuple(m for m in group.members if m.tensor in tensors))
+            for name, group in self.groups.items()
+        }
+        return Layout(tensors, groups, self.fixed_macs)
 
     @cached_property
     def axes(self) -> dict[str, tuple[Axis | None, ...]]:

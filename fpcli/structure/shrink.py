@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -63,6 +64,22 @@ def hollow(model: nn.Module) -> nn.Module:
         if isinstance(old, Tensor) and old.is_floating_point()
     }
     return shrink(model, block)
+
+
+def with_buffers(template: nn.Module, block: Tensors) -> Tensors:
+    """Return a block with fresh batch-norm statistics wherever it brings none."""
+    fresh = {}
+    persistent = template.state_dict(keep_vars=True).keys()
+    for name, old in template.named_buffers():
+        if name in block or name not in persistent or not old.is_floating_point():
+            continue
+        module, _, attribute = name.rpartition(".")
+        weight = block.get(f"{module}.weight")
+        if weight is not None and attribute == "running_mean":
+            fresh[name] = torch.zeros_like(weight)
+        elif weight is not None and attribute == "running_var":
+            fresh[name] = torch.ones_like(weight)
+    return {**block, **fresh}
 
 
 def _replacement(name: str, old: Tensor, block: Tensors) -> Tensor:

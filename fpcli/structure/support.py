@@ -72,16 +72,17 @@ class Support:
 
         Args:
             layout: what the names and channels mean.
-            values: every tensor of the layout in its dense shape, any dtype.
+            values: dense tensors of the layout, any dtype; tensors that are absent stay so.
 
         Returns:
             Block tensors in the layout's order; weights off the mask are 0. A tensor that is kept
             whole is the very tensor of ``values``: clone it before writing to it.
         """
         axes = self.axes(layout)
-        block = {name: cut(values[name], axes[name]) for name in layout.tensors}
+        block = {name: cut(values[name], axes[name]) for name in layout.tensors if name in values}
         for name, mask in self.block_mask(layout).items():
-            block[name] = torch.where(mask, block[name], torch.zeros_like(block[name]))
+            if name in block:
+                block[name] = torch.where(mask, block[name], torch.zeros_like(block[name]))
         return block
 
     def scatter(
@@ -91,7 +92,7 @@ class Support:
 
         Args:
             layout: what the names and channels mean.
-            block: every tensor of the layout in its block shape.
+            block: tensors of the layout in their block shapes; tensors that are absent stay so.
 
         Returns:
             Dense values (0 where this support has none) and their float {0, 1} coverage.
@@ -100,6 +101,8 @@ class Support:
         coverage: dict[str, Tensor] = {}
         axes, masks = self.axes(layout), self.block_mask(layout)
         for name, spec in layout.tensors.items():
+            if name not in block:
+                continue
             x = block[name]
             alive = masks[name].to(x.dtype) if name in masks else torch.ones_like(x)
             inside = torch.where(masks[name], x, torch.zeros_like(x)) if name in masks else x
@@ -110,7 +113,7 @@ class Support:
     def block_mask(self, layout: Layout) -> dict[str, Tensor]:
         """Return the masks in block coordinates (masked tensors only)."""
         axes = self.axes(layout)
-        return {name: cut(mask, axes[name]) for name, mask in self.mask.items()}
+        return {name: cut(mask, axes[name]) for name, mask in self.mask.items() if name in axes}
 
     def block_shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor of the sub-model."""

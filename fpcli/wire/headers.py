@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Ge, Lt, MaxLen
+from annotated_types import Ge, Gt, Lt, MaxLen
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from fpcli.errors import WireError
@@ -42,6 +42,15 @@ class LocalConfig:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """Factor of the squared-norm penalty on all parameters."""
 
+    clip_norm: Annotated[float, Ge(0)] = 0.0
+    """Largest norm of a step's whole gradient; 0 does not clip."""
+
+    lr_drop_at: tuple[Annotated[int, Ge(1)], ...] = ()
+    """Rounds from which on the learning rate is multiplied by `lr_drop`, once for each."""
+
+    lr_drop: Annotated[float, Gt(0)] = 0.1
+    """Factor on the learning rate at the rounds of `lr_drop_at`."""
+
 
 _Count = Annotated[int, Ge(0), Lt(2**53)]
 _Word = Annotated[str, Field(pattern=r"^[\w.:-]{1,100}$")]
@@ -61,6 +70,7 @@ class JobHeader:
     codec: _Word
     note: dict[str, Json]
     has_keep: bool
+    is_mask_known: bool
     shapes: dict[str, Annotated[tuple[_Count, ...], MaxLen(8)]]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -60,6 +60,7 @@ class Job:
         codec: registered name; the reply uses it too.
         values: block tensors, float32, in the order in which they travel.
         mask: in block coordinates, for any of ``values``.
+        is_mask_known: the client has the masks already, and only values travel.
         keep: kept channels per group, for methods whose clients store tensors in coordinates of
             the initial model; None where the shapes of ``values`` say enough.
     """
@@ -75,6 +76,7 @@ class Job:
     mask: Mapping[str, Tensor] = field(default_factory=dict)
     keep: Mapping[str, Tensor] | None = None
     note: Mapping[str, Json] = field(default_factory=dict)
+    is_mask_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def pack_job(job: Job) -> bytes:
         WireError: a field that no client would accept, or tensors of another type than float32.
     """
     note = dict(job.note)
-    parts = encode(job.codec, job.values, job.mask, is_known=False)
+    parts = encode(job.codec, job.values, job.mask, is_known=job.is_mask_known)
     header = {
         "method": job.method,
         "op": job.op,
@@ -124,6 +126,7 @@ def pack_job(job: Job) -> bytes:
         "codec": job.codec,
         "note": note,
         "has_keep": job.keep is not None,
+        "is_mask_known": job.is_mask_known,
         "shapes": {
             name: list(values.shape)
             for name, values in job.values.items()
@@ -141,12 +144,19 @@ def pack_job(job: Job) -> bytes:
     return frame.write(_JOB, text, prefixed("v/", parts) | prefixed("k/", keep))
 
 
-def unpack_job(data: bytes, *, limit_bytes: int) -> Job:
+def unpack_job(
+    data: bytes,
+    *,
+    limit_bytes: int,
+    known: Callable[[int, int], Mapping[str, Tensor]] = lambda client, round: {},
+) -> Job:
     """Return the job in a message; its tensors have memory of their own.
 
     Args:
         data: what was received.
         limit_bytes: longest message, and most bytes of its tensors when decoded.
+        known: returns the masks that a client has before a round; asked only where the job relies
+            on them.
 
     Raises:
         WireError: anything about the bytes is wrong.
@@ -162,7 +172,8 @@ def unpack_job(data: bytes, *, limit_bytes: int) -> Job:
     if (keep and not header.has_keep) or not header.shapes.keys() <= parts.keys():
         raise WireError("a job has tensors or shapes that do not belong", hint=SAME_VERSION)
     shapes = {name: tuple(part.shape) for name, part in parts.items() if "#" not in name}
-    values, mask = decode(header.codec, parts, shapes | header.shapes, {})
+    has = known(header.client, header.round) if header.is_mask_known else {}
+    values, mask = decode(header.codec, parts, shapes | header.shapes, has)
     return Job(
         method=header.method,
         op=header.op,
@@ -175,6 +186,7 @@ def unpack_job(data: bytes, *, limit_bytes: int) -> Job:
         mask=mask,
         keep={name: kept(name, index) for name, index in keep.items()} if header.has_keep else None,
         note=header.note,
+        is_mask_known=header.is_mask_known,
     )
 
 

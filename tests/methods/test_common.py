@@ -146,9 +146,7 @@ def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path)
         totals = record.totals
         assert record.refusals == ()
     assert watched.calls >= 8
-    ctx = dataclasses.replace(
-        fed.context(3, "round", lambda *_, **__: None), cohort=record.cohort
-    )
+    ctx = dataclasses.replace(fed.context(3, "round", lambda *_, **__: None), cohort=record.cohort)
     plans = [fed.method.plan(ctx, state, client) for client in record.cohort]
     brought = exchange(fed, state, plans, executor, round=3)
     usable = updates(fed, brought)

@@ -308,6 +308,7 @@ def test_digest_covers_what_decides_the_bits() -> None:
         "executor.client_timeout_s": 1.0,
         "task.data_dir": "x",
         "checkpoint_every": 3,
+        "eval_clients": True,
         "rounds": 99,
         "target_accuracy": 0.5,
     }
@@ -316,7 +317,7 @@ def test_digest_covers_what_decides_the_bits() -> None:
     other = {
         "seed": 1,
         "method.name": "fedmp",
-        "local.lr": 0.1,
+        "local.lr": 0.2,
         "executor.device": "cuda",
         "fleet.deadline_s": 3,
         "task.partition.alpha": 0.1,
