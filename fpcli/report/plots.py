@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.run.folder import write_atomic
+from fpcli.report.canvas import BLUE, ORANGE, Events, count_axis, drawing, figure, save
+from fpcli.report.method_plots import method_figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Events = Sequence[Mapping[str, Any]]
-
-_TEST, _VALIDATION, _INK = "#0072b2", "#e69f00", "#333333"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": _INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "text.color": _INK,
-    "xtick.color": "#666666",
-    "ytick.color": "#666666",
-    "lines.linewidth": 1.8,
-    "legend.frameon": False,
-    # Without a fixed salt and date every drawing of the same run would be another file.
-    "svg.hashsalt": "fpcli",
-}
 _SAME_SPEED = 1.25
 """Devices whose speeds differ by less than this factor count as one kind."""
 
@@ -48,52 +27,26 @@ def draw_run(history: Events, folder: Path) -> list[Path]:
         folder: must exist; earlier pictures in it are replaced.
 
     Returns:
-        ``curves`` always, ``ratios`` if any client's notes have a ``ratio``.
+        ``curves`` always, ``ratios`` if any client's notes have a ``ratio``, and those of
+        ``method_plots`` that the events have material for.
 
     Raises:
         NeedError: the folder cannot be written.
     """
     rounds = [event for event in history if event.get("event") == "round"]
-    with _drawing():
-        paths = _save(_curves(rounds, folder.name), folder / "curves")
+    with drawing():
+        paths = save(_curves(rounds, folder.name), folder / "curves")
         if ratios := _ratios(rounds):
-            paths += _save(_ratio_figure(ratios, _speeds(rounds), folder.name), folder / "ratios")
-    return paths
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    # Importing matplotlib takes longer than most commands; nothing but drawing needs it.
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    paths = []
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-        path = stem.with_name(f"{stem.name}.{kind}")
-        write_atomic(path, buffer.getvalue())
-        paths.append(path)
+            paths += save(_ratio_figure(ratios, _speeds(rounds), folder.name), folder / "ratios")
+        for stem, picture in method_figures(rounds, folder.name):
+            paths += save(picture, folder / stem)
     return paths
 
 
 def _curves(rounds: Events, title: str) -> Figure:
     judged = [event for event in rounds if event.get("test")]
-    figure = _figure(11, 3.6)
-    panels = figure.subplots(1, 3, sharey=True)
+    picture = figure(11, 3.6)
+    panels = picture.subplots(1, 3, sharey=True)
     sent = [event["total_down_bytes"] + event["total_up_bytes"] for event in judged]
     seconds = [event["clock_s"] for event in judged]
     bytes_unit, bytes_factor = _unit(sent, (("B", 1), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)))
@@ -101,13 +54,13 @@ def _curves(rounds: Events, title: str) -> Figure:
     _panel(panels[0], judged, [event["round"] for event in judged], "round")
     _panel(panels[1], judged, [x / bytes_factor for x in sent], f"traffic down + up ({bytes_unit})")
     _panel(panels[2], judged, [x / time_factor for x in seconds], f"simulated time ({time_unit})")
-    _count_axis(panels[0])
+    count_axis(panels[0])
     panels[0].set_ylabel("accuracy (%)")
     panels[0].set_ylim(0, 102)
     if judged:
         panels[0].legend(loc="lower right", reverse=True)
-    figure.suptitle(_headline(judged, title), x=0.01, ha="left", fontweight="bold")
-    return figure
+    picture.suptitle(_headline(judged, title), x=0.01, ha="left", fontweight="bold")
+    return picture
 
 
 def _headline(judged: Events, title: str) -> str:
@@ -120,7 +73,7 @@ def _headline(judged: Events, title: str) -> str:
 def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:
     """Draw both accuracies against one measure of effort, and mark the best validation."""
     marker = "o" if len(judged) < 3 else ""
-    for split, colour, style in (("validation", _VALIDATION, "--"), ("test", _TEST, "-")):
+    for split, colour, style in (("validation", ORANGE, "--"), ("test", BLUE, "-")):
         ys = [100 * event[split]["accuracy"] for event in judged]
         axes.plot(xs, ys, style, color=colour, marker=marker, markersize=5, label=split)
     if judged:
@@ -128,17 +81,11 @@ def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:
         best = scores.index(max(scores))
         y = 100 * judged[best]["test"]["accuracy"]
         axes.plot(
-            xs[best], y, "o", color=_TEST, markersize=7, markeredgecolor="white",
+            xs[best], y, "o", color=BLUE, markersize=7, markeredgecolor="white",
             label="test at best validation",
         )  # fmt: skip
     axes.set_xlabel(label)
     axes.set_xlim(left=0, right=None if judged else 1)
-
-
-def _count_axis(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _unit(values: Sequence[float], units: Sequence[tuple[str, float]]) -> tuple[str, float]:
@@ -189,8 +136,8 @@ def _ratio_figure(
 ) -> Figure:
     from matplotlib import colormaps
 
-    figure = _figure(9, 4.2)
-    axes = figure.subplots()
+    picture = figure(9, 4.2)
+    axes = picture.subplots()
     kinds = _kinds(list(ratios), speeds)
     typical = [statistics.median(speeds.get(client, 1.0) for client in kind) for kind in kinds]
     for number, clients in enumerate(kinds):
@@ -204,17 +151,17 @@ def _ratio_figure(
         axes.plot([], [], color=colour, linewidth=2.6, label=name)
     axes.set_xlabel("round")
     axes.set_xlim(left=0)
-    _count_axis(axes)
+    count_axis(axes)
     axes.set_ylabel("pruning ratio (share of channels left out)")
     axes.set_ylim(0, 1)
     axes.set_title(f"{title}: pruning ratio of each client", loc="left", fontweight="bold")
-    figure.legend(
+    picture.legend(
         loc="outside right upper",
         title="device speed (fastest = 1)\nthick: mean, thin: each client",
         alignment="left",
         labelspacing=0.8,
     )
-    return figure
+    return picture
 
 
 def _draw_kind(axes: Axes, lines: Sequence[Sequence[tuple[int, float]]], colour: Any) -> None:

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from histories import event, names, texts
+
+from fpcli.report.plots import draw_run
+
+
+def history(rounds: int = 4) -> list[dict]:
+    return [event(number, (None, None, None)) for number in range(1, rounds + 1)]
+
+
+def test_densities_of_layers(tmp_path: Path) -> None:
+    events = history()
+    for one in events:
+        one["notes"] = {"density": {"conv1": 1 / one["round"], "fc": 0.5}}
+        one["params"] = 1000 // one["round"]
+    paths = draw_run(events, tmp_path)
+    assert names(paths)[2:] == ["density.png", "density.svg"]
+    for word in ("conv1", "fc", "parameters (first round = 1)"):
+        assert word in texts(tmp_path / "density.svg")
+
+
+def test_coverage_where_clients_hold_less_than_the_model(tmp_path: Path) -> None:
+    events = history()
+    events[1]["clients"][0] |= {"pruning_error": 0.1, "params": 400}
+    events[1]["coverage"] = 2
+    draw_run(events, tmp_path)
+    assert "holders of the least covered parameter" in texts(tmp_path / "coverage.svg")
+
+
+@pytest.mark.parametrize("clients", [3, 200])
+def test_accuracies_of_clients_and_overlap(tmp_path: Path, clients: int) -> None:
+    events = history()
+    for one in events:
+        one["personal"] = {str(number): 0.5 + number / 1000 for number in range(clients)}
+        one["notes"] = {"overlap": 0.9}
+    draw_run(events, tmp_path)
+    text = texts(tmp_path / "clients.svg")
+    assert "mean accuracy of the clients" in text
+    assert "overlap of the clients" in text
+    assert "after round 4" in text
