@@ -6,7 +6,7 @@
     ├── UsageError          exit 2   wrong word on the command line
     ├── RecipeError         exit 3   wrong key or value in a recipe or option
     ├── DataError           exit 3   missing, corrupt or unsuitable data
-    ├── LayoutError         exit 3   a network that cannot be traced, or a support that does not fit it
+    ├── LayoutError         exit 3   a network that cannot be traced, or a support that misfits it
     ├── WireError           exit 4   bytes that are not a job or a reply of this run
     ├── ClientError         exit 4   too few usable replies in a round
     ├── NeedError           exit 5   something is missing on this machine

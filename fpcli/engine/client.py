@@ -197,7 +197,7 @@ class ClientContext:
         return self.support.gather(self.site.layout, dense) if dense else {}
 
     def remember(self, name: str, tensors: Tensors) -> None:
-        """Keep block tensors for later rounds; coordinates outside this sub-model stay as they were."""
+        """Keep block tensors for later rounds; other coordinates stay as they were remembered."""
         old: dict[str, Tensor] = memory.recall(self.site.home, self.client, name, self.round)
         values, held = self.support.scatter(self.site.layout, tensors)
         dense = {

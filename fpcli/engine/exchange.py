@@ -237,4 +237,6 @@ def _read(
     else:
         compute_s = forward_seconds(macs, samples, device)
     seconds = stamp(device, compute_s=compute_s, down_bytes=down_bytes, up_bytes=up_bytes)
-    return Arrived(task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s), pruning_error)
+    return Arrived(
+        task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s), pruning_error
+    )

@@ -1,10 +1,10 @@
 """Method: the ten hooks in which one federated algorithm differs from another.
 
 A method is a stateless class. Six hooks run on the server (`begin`, `select`, `probe`, `absorb`,
-`plan`, `aggregate`) and four on clients (`loss`, `train`, `answer`, `view`). State goes in and comes
-out: what the server must remember is in `ServerState.method`, what a client must remember goes
-through `cx.remember`. Every default is one call of a named function, so that an override can call
-the same function; no method extends another one. With no hook overridden this is FedAvg.
+`plan`, `aggregate`) and four on clients (`loss`, `train`, `answer`, `view`). State goes in and
+comes out: what the server must remember is in `ServerState.method`, what a client must remember
+goes through `cx.remember`. Every default is one call of a named function, so that an override can
+call the same function; no method extends another one. With no hook overridden this is FedAvg.
 """
 
 from __future__ import annotations

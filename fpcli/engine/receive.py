@@ -14,7 +14,7 @@ from fpcli.structure.layout import Layout
 from fpcli.wire.message import Reply
 
 
-class Rejected(Exception):
+class Rejected(Exception):  # noqa: N818 - it is no error of the program
     """A reply that is not merged.
 
     Args:

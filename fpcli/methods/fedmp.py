@@ -1,7 +1,7 @@
 """FedMP: per-client pruning ratios, chosen by one bandit per client.
 
-Source: Jiang, Xu, Xu, Wang, Qiao, Zhao, "FedMP: Federated Learning through Adaptive Model Pruning in
-Heterogeneous Edge Computing", ICDE 2022. Each round the server prunes the global model for every
+Source: Jiang, Xu, Xu, Wang, Qiao, Zhao, "FedMP: Federated Learning through Adaptive Model Pruning
+in Heterogeneous Edge Computing", ICDE 2022. Each round the server prunes the global model for every
 client by an l1 ranking of channels, the client trains the smaller dense model, and the server fills
 what was cut with its own values before averaging (R2SP). The ratio comes from an E-UCB agent that
 partitions the ratios into a growing tree of intervals.
@@ -83,7 +83,7 @@ class Pull:
 
 @dataclass(frozen=True)
 class Agent:
-    """The bandit of one client: sorted, disjoint intervals ``[low, high)`` and what was observed."""
+    """The bandit of one client: sorted, disjoint intervals ``[low, high)``, and its pulls."""
 
     leaves: tuple[tuple[float, float], ...]
     pulls: tuple[Pull, ...] = ()
@@ -144,16 +144,14 @@ def scaled(rewards: Sequence[float], options: Options) -> list[float]:
 
 
 def choose(agent: Agent, options: Options, rng: torch.Generator) -> float:
-    """Return a ratio drawn uniformly from the interval with the highest bound (ties: the lowest)."""
+    """Return a ratio drawn uniformly from the interval with the highest bound (ties: lowest)."""
     bounds = [stats.bound for stats in statistics(agent, options)]
     low, high = agent.leaves[bounds.index(max(bounds))]
     share = float(torch.rand((), generator=rng, dtype=torch.float64))
     return low + share * (high - low)
 
 
-def rewards(
-    loss_drops: Sequence[float], seconds: Sequence[float], options: Options
-) -> list[float]:
+def rewards(loss_drops: Sequence[float], seconds: Sequence[float], options: Options) -> list[float]:
     """Return each client's reward: its drop in loss over its distance from the mean time.
 
     Args:

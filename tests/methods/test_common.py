@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,7 @@ def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
     records = [r for _, r in server.play(setup.fed, state, Inline(setup.site), totals)]
     clients = sorted((c for r in records for c in r.clients), key=lambda client: client.params)
     assert len(clients) == 12
-    for small, large in zip(clients, clients[1:], strict=False):
+    for small, large in itertools.pairwise(clients):
         if small.params < large.params and name != "masked":  # whose bitmap dominates here
             assert small.macs <= large.macs
             assert small.down_bytes < large.down_bytes

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import toy_recipe
+from faults import Tampering
+from replies import (
+    BIAS,
+    CONV,
+    METHODS,
+    VICTIM,
+    Canned,
+    Change,
+    Message,
+    assert_refused,
+    failing,
+    filled,
+    flipped,
+    header,
+    honest,
+    outcomes_with,
+    part,
+    plain,
+    play,
+    put_together,
+    setup_of,
+    take_apart,
+    without_victim,
+)
+from torch import Tensor
+
+from fpcli.engine import server
+from fpcli.engine.executors.inline import Inline, Outcome
+from fpcli.engine.federation import RoundRecord, Totals
+from fpcli.engine.receive import Rejected, check_update
+from fpcli.engine.types import Plan
+from fpcli.errors import ClientError
+from fpcli.run import experiment
+from fpcli.run.setup import prepare
+from fpcli.wire.headers import to_hex
+from fpcli.wire.message import unpack_reply
+
+
+def allow_mask(bitmap: Tensor, name: str = CONV) -> Change:
+    def apply(message: Message) -> None:
+        message.header["has_mask"] = True
+        message.parts[f"{name}#bitmap"] = bitmap
+
+    return apply
+
+
+FULL = torch.empty(0, dtype=torch.uint8)
+"""The bitmap of a mask with all bits set."""
+
+OTHERS: dict[str, tuple[str, str, Change]] = {
+    "dense, an error of the client": ("fedavg", "F408", failing),
+    "dense, a mask of its own": ("fedavg", "F407", allow_mask(FULL)),
+    "dense, says it has a mask": ("fedavg", "F407", header(has_mask=True)),
+    "structured, a mask of its own": ("fedmp", "F407", allow_mask(FULL)),
+    "structured, an error of the client": ("fedmp", "F408", failing),
+    "masked, an error of the client": ("toys:Masked", "F408", failing),
+    "masked, all bits set": ("toys:Masked", "F407", allow_mask(FULL)),
+    "masked, too short": ("toys:Masked", "F401", allow_mask(FULL.new_zeros(1))),
+    "masked, of another type": ("toys:Masked", "F401", allow_mask(torch.zeros(9))),
+    "masked, bits beyond the end": (
+        "toys:Masked", "F401", allow_mask(FULL.new_full((2,), 255), "v/hidden.bias"),
+    ),
+    "masked, no word of masks": ("toys:Masked", "F401", header(has_mask=False)),
+    "masked, a value under a dead coordinate": (
+        "toys:Masked", "F401", part(lambda x: torch.where(x == 0, 1.0, x)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_wrong_mask_or_a_reported_error_counts_as_none(case: str) -> None:
+    name, code, change = OTHERS[case]
+    message = take_apart(honest(name)[1][VICTIM])
+    change(message)
+    assert_refused(name, code, put_together(message))
+
+
+def plan_of(name: str) -> Plan:
+    setup = setup_of(name)
+    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
+    return setup.fed.method.plan(ctx, honest(name)[0], VICTIM)
+
+
+def bitmap_of(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.flatten().numpy(), bitorder="little"))
+
+
+@pytest.mark.parametrize("where", ["own", "none"])
+def test_values_outside_the_planned_mask(where: str) -> None:
+    name = "toys:Masked"
+    plan = plan_of(name).support.mask["stem.weight"]
+    message = take_apart(honest(name)[1][VICTIM])
+    wider = plan.clone()
+    wider.view(-1)[int((~plan).flatten().nonzero()[0])] = True
+    message.parts[CONV] = wider.float()
+    if where == "own":  # one bit more than planned
+        message.parts[f"{CONV}#bitmap"] = bitmap_of(wider)
+    else:  # a mask for other tensors only, so that nothing is said about this one
+        del message.parts[f"{CONV}#bitmap"]
+    assert_refused(name, "F407", put_together(message))
+
+
+def test_a_reply_without_masks_may_use_the_planned_ones() -> None:
+    name = "toys:Masked"
+    planned = plan_of(name).support.mask
+    message = take_apart(honest(name)[1][VICTIM])
+    message.header["has_mask"] = False
+    for key, mask in planned.items():
+        del message.parts[f"v/{key}#bitmap"]
+        message.parts[f"v/{key}"] *= mask
+    _, record = play(name, outcomes_with(name, put_together(message)))
+    assert record.refusals == ()
+
+
+INDICES = {
+    "repeated": [0, 0],
+    "descending": [3, 1],
+    "beyond the width": [0, 72],
+    "negative": [-1, 0],
+    "far beyond": [2**31 - 1],
+    "of another type": [0.0],
+    "more than values": [0, 1, 2],
+}
+
+
+@pytest.mark.parametrize("case", INDICES)
+def test_a_wrong_index_counts_as_none(case: str) -> None:
+    name = "toys:Masked sparse"
+    index = torch.tensor(INDICES[case])
+    message = take_apart(honest(name)[1][VICTIM])
+    del message.parts[f"{CONV}#bitmap"]
+    num_values = 2 if case == "more than values" else len(index)
+    message.parts[CONV] = torch.ones(num_values)
+    message.parts[f"{CONV}#index"] = index if index.is_floating_point() else index.int()
+    assert_refused(name, "F401", put_together(message))
+
+
+def test_an_index_outside_the_planned_mask() -> None:
+    name = "toys:Masked sparse"
+    dead = (~plan_of(name).support.mask["stem.weight"]).flatten().nonzero()[0]
+    message = take_apart(honest(name)[1][VICTIM])
+    del message.parts[f"{CONV}#bitmap"]
+    message.parts.update({CONV: torch.ones(1), f"{CONV}#index": dead.int()})
+    assert_refused(name, "F407", put_together(message))
+
+
+def test_the_whole_model_where_a_part_was_planned() -> None:
+    setup = setup_of("fedmp")
+    assert plan_of("fedmp").support.keep
+    message = take_apart(honest("fedmp")[1][VICTIM])
+    for name, spec in setup.fed.layout.tensors.items():
+        message.parts[f"v/{name}"] = torch.zeros(spec.shape)
+    assert_refused("fedmp", "F401", put_together(message))
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_a_finite_value_whose_sum_would_overflow(kind: str, value: float) -> None:
+    message = take_apart(honest(METHODS[kind])[1][VICTIM])
+    message.parts[BIAS] = torch.full_like(message.parts[BIAS], value)
+    assert_refused(METHODS[kind], "F402", put_together(message))
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_two_replies_to_one_job_count_once(kind: str) -> None:
+    name = METHODS[kind]
+    reply = honest(name)[1][VICTIM]
+    expected, honest_record = play(name, outcomes_with(name, reply))
+    state, record = play(name, [*outcomes_with(name, reply), Outcome(VICTIM, reply)])
+    assert plain(state) == plain(expected)
+    assert [(r.client, r.code) for r in record.refusals] == [(VICTIM, "F401")]
+    assert record.up_bytes == honest_record.up_bytes + len(reply)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_good_reply_after_a_bad_one_is_too_late(kind: str) -> None:
+    name = METHODS[kind]
+    good = Outcome(VICTIM, honest(name)[1][VICTIM])
+    state, record = play(name, [*outcomes_with(name, flipped(good.reply or b"", 0.5)), good])
+    assert [(r.client, r.code) for r in record.refusals] == [(VICTIM, "F401")]
+    assert (plain(state), record.clients) == without_victim(name)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_replies_may_come_in_any_order(kind: str) -> None:
+    name = METHODS[kind]
+    outcomes = outcomes_with(name, honest(name)[1][VICTIM])
+    orders = [outcomes, outcomes[::-1], outcomes[2:] + outcomes[:2]]
+    results = [play(name, order) for order in orders]
+    assert len({repr(plain(state)) for state, _ in results}) == 1
+    assert len({repr(record.clients) for _, record in results}) == 1
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_when_all_replies_are_wrong_the_round_fails(kind: str) -> None:
+    name = METHODS[kind]
+    state, replies = honest(name)
+    before = plain(state)
+    canned = Canned([Outcome(job, flipped(reply, 0.5)) for job, reply in enumerate(replies)])
+    with pytest.raises(ClientError, match="round 1: 0 usable replies, 1 needed") as caught:
+        next(server.play(setup_of(name).fed, state, canned, Totals()))
+    assert caught.value.exit_status == 4
+    assert caught.value.hint
+    assert canned.num_jobs == 2 * len(replies), "round_retries is 1"
+    assert plain(state) == before
+
+
+def test_the_event_of_a_round_names_the_refused() -> None:
+    _, record = play("fedavg", outcomes_with("fedavg", b"garbage"))
+    event = experiment.to_event(record)
+    (rejected,) = event["rejected"]
+    assert (rejected["client"], rejected["code"]) == (VICTIM, "F401")
+    assert event["dropped"] == []
+    assert event["round"] == 1
+    _, record = play("fedavg", outcomes_with("fedavg", None))
+    event = experiment.to_event(record)
+    assert event["rejected"] == []
+    assert [(r["client"], r["code"]) for r in event["dropped"]] == [(VICTIM, "F410")]
+
+
+DIRECT: dict[str, tuple[str, dict[str, Any]]] = {
+    "float64": ("F405", {"stem.weight": torch.zeros(8, 1, 3, 3, dtype=torch.float64)}),
+    "transposed": ("F403", {"stem.weight": torch.zeros(1, 8, 3, 3)}),
+    "broadcasting": ("F403", {"stem.bias": torch.zeros(1)}),
+    "extra": ("F404", {"more": torch.zeros(1)}),
+}
+
+
+@pytest.mark.parametrize("case", DIRECT)
+def test_what_the_wire_refuses_already_is_refused_again(case: str) -> None:
+    setup, plan = setup_of("fedavg"), plan_of("fedavg")
+    code, tensors = DIRECT[case]
+    shapes = plan.support.block_shapes(setup.fed.layout)
+    reply = unpack_reply(honest("fedavg")[1][VICTIM], shapes=shapes, limit_bytes=1 << 24)
+    check = functools.partial(
+        check_update, plan=plan, layout=setup.fed.layout, mask={}, num_examples=122,
+        may_choose_mask=False,
+    )  # fmt: skip
+    check(reply)
+    with pytest.raises(Rejected) as caught:
+        check(replace(reply, tensors={**reply.tensors, **tensors}))
+    assert caught.value.code == code
+    with pytest.raises(Rejected) as caught:
+        check(replace(reply, tensors={"stem.weight": reply.tensors["stem.weight"]}))
+    assert caught.value.code == "F404"
+
+
+def one_more(name: str, ops: Callable[[Message], bool], change: Change) -> tuple[Any, RoundRecord]:
+    """Play a round in which the victim's answers of some kind are changed."""
+    setup = setup_of(name)
+    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+
+    def tamper(run: int, job: int, reply: bytes) -> bytes:
+        message = take_apart(reply)
+        if message.header["client"] == VICTIM and ops(message):
+            change(message)
+        return put_together(message)
+
+    return next(server.play(setup.fed, state, Tampering(setup.site, tamper), totals))
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("F402", part(filled(math.nan, 0), "v/counts")),
+        ("F401", header(client=3)),
+        ("F401", header(run="f" * 64)),
+        ("F408", failing),
+    ],
+)
+def test_a_wrong_answer_to_a_probe_is_not_absorbed(code: str, change: Change) -> None:
+    state, record = one_more("toys:Asking", lambda m: m.header["op"] == "labels", change)
+    assert [(r.client, r.code) for r in record.refusals] == [(VICTIM, code)]
+    assert state.method.phases == (("start", 4), ("round", 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [header(metrics={}), header(metrics={"accuracy": to_hex(1.0)}), failing, header(round=7)],
+)
+def test_a_wrong_score_of_a_personal_model_is_left_out(change: Change, tmp_path: Path) -> None:
+    setup = prepare(toy_recipe("toys:Personal", rounds=1), tmp_path)
+    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+
+    def tamper(run: int, job: int, reply: bytes) -> bytes:
+        message = take_apart(reply)
+        if (job, message.header["op"]) == (VICTIM, "evaluate"):
+            change(message)
+        return put_together(message)
+
+    _, record = next(server.play(setup.fed, state, Tampering(setup.site, tamper), totals))
+    assert record.evaluation is not None
+    assert sorted(record.evaluation.clients) == [0, 2, 3]

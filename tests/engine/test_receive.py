@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from replies import (
+    BIAS,
+    METHODS,
+    VICTIM,
+    Change,
+    assert_refused,
+    extra,
+    filled,
+    flipped,
+    header,
+    honest,
+    missing,
+    outcomes_with,
+    part,
+    plain,
+    play,
+    put_together,
+    renamed,
+    setup_of,
+    stat,
+    take_apart,
+    without_victim,
+)
+
+from fpcli.wire.headers import to_hex
+
+# Where a reply brings its own mask, most values of stem.weight are dead, so that a change of one
+# value may be refused for that instead; the change then goes to a tensor without a mask.
+
+CHANGES: dict[str, tuple[str, Change]] = {
+    "NaN": ("F402", part(filled(math.nan, 0), BIAS)),
+    "+Inf": ("F402", part(filled(math.inf, 0), BIAS)),
+    "-Inf": ("F402", part(filled(-math.inf, 0), BIAS)),
+    "NaN in a buffer": ("F402", part(filled(math.nan, 0), "v/norm.running_var")),
+    "NaN in the statistics": ("F402", stat(math.nan)),
+    "Inf in the statistics": ("F402", stat(math.inf)),
+    "shape ()": ("F401", part(lambda x: x.flatten()[0])),
+    "shape (1,)": ("F401", part(lambda x: x.flatten()[:1])),
+    "shape (1,) for a vector": ("F401", part(lambda x: x[:1], "v/hidden.bias")),
+    "transposed": ("F401", part(lambda x: x.transpose(0, 1))),
+    "one channel more": ("F401", part(lambda x: torch.cat([x, x[:1]]))),
+    "one channel less": ("F401", part(lambda x: x[1:])),
+    "empty": ("F401", part(lambda x: x[:0])),
+    "flattened": ("F401", part(lambda x: x.flatten())),
+    "extra tensor": ("F401", extra("v/more")),
+    "extra section": ("F401", extra("w/more")),
+    "missing tensor": ("F401", missing),
+    "renamed tensor": ("F401", renamed),
+    "no tensors": ("F401", lambda message: message.parts.clear()),
+    "float64": ("F401", part(lambda x: x.double())),
+    "float16": ("F401", part(lambda x: x.half())),
+    "int64": ("F401", part(lambda x: x.long())),
+    "int32": ("F401", part(lambda x: x.int())),
+    "bool": ("F401", part(lambda x: x.bool())),
+    "complex64": ("F401", part(lambda x: x.to(torch.complex64))),
+    "no samples": ("F406", header(num_examples=0)),
+    "negative samples": ("F401", header(num_examples=-1)),
+    "one sample too many": ("F406", header(num_examples=123)),
+    "very many samples": ("F401", header(num_examples=10**30)),
+    "text as samples": ("F401", header(num_examples="457")),
+    "fraction as samples": ("F401", header(num_examples=1.5)),
+    "NaN as samples": ("F401", header(num_examples=math.nan)),
+    "bool as samples": ("F401", header(num_examples=True)),
+    "negative steps": ("F401", header(num_steps=-1)),
+    "very many steps": ("F401", header(num_steps=2**60)),
+    "no loss": ("F406", header(metrics={})),
+    "other loss": ("F406", header(metrics={"accuracy": to_hex(0.5)})),
+    "NaN loss": ("F401", header(metrics={"loss": to_hex(math.nan)})),
+    "infinite loss": ("F401", header(metrics={"loss": to_hex(math.inf)})),
+    "text as loss": ("F401", header(metrics={"loss": "a lot"})),
+    "number as loss": ("F401", header(metrics={"loss": 0.1})),
+    "short loss": ("F401", header(metrics={"loss": "00"})),
+    "negative seconds": ("F401", header(real_s=to_hex(-1.0))),
+    "endless seconds": ("F401", header(real_s=to_hex(math.inf))),
+    "other round": ("F401", header(round=2)),
+    "other client": ("F401", header(client=2)),
+    "unknown client": ("F401", header(client=99)),
+    "other run": ("F401", header(run="0" * 64)),
+    "other operation": ("F401", header(op="evaluate")),
+    "unknown codec": ("F401", header(codec="zip")),
+    "unknown field": ("F401", header(weight=1e12)),
+    "says it diverged": ("F401", header(error="diverged: in spite of tensors")),
+}  # fmt: skip
+
+
+class Canary:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+Bytes = Callable[[bytes, str, Path], bytes]
+ENVELOPES: dict[str, Bytes] = {
+    "nothing": lambda data, name, path: b"",
+    "garbage": lambda data, name, path: os.urandom(len(data)),
+    "text": lambda data, name, path: b'{"op": "train"}',
+    "pickle": lambda data, name, path: pickle.dumps(Canary(path)),
+    "pickle behind our magic": lambda data, name, path: data[:12] + pickle.dumps(Canary(path)),
+    "too long": lambda data, name, path: data + bytes(setup_of(name).site.limit_bytes),
+    "cut": lambda data, name, path: data[:-1],
+    "one byte more": lambda data, name, path: data + b"\0",
+    "flipped in the prefix": lambda data, name, path: flipped(data, 0.0),
+    "flipped in the header": lambda data, name, path: flipped(data, 0.02),
+    "flipped in the values": lambda data, name, path: flipped(data, 0.7),
+    "flipped in the digest": lambda data, name, path: flipped(data, 1 - 1 / len(data)),
+    "another client's reply": lambda data, name, path: honest(name)[1][2],
+}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_forger_writes_what_an_honest_client_writes(kind: str) -> None:
+    _, replies = honest(METHODS[kind])
+    for reply in replies:
+        again = put_together(take_apart(reply))
+        assert dict(take_apart(again).header) == take_apart(reply).header
+        state, record = play(METHODS[kind], outcomes_with(METHODS[kind], replies[VICTIM]))
+        assert record.refusals == ()
+    remade, record = play(
+        METHODS[kind], outcomes_with(METHODS[kind], put_together(take_apart(replies[VICTIM])))
+    )
+    assert record.refusals == ()
+    assert plain(remade.values) == plain(state.values)
+    assert plain(state.values) != without_victim(METHODS[kind])[0]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_wrong_reply_counts_as_none(case: str, kind: str) -> None:
+    code, change = CHANGES[case]
+    message = take_apart(honest(METHODS[kind])[1][VICTIM])
+    before = put_together(message)
+    change(message)
+    reply = put_together(message)
+    assert reply != before, "the case changes nothing"
+    assert_refused(METHODS[kind], code, reply)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("case", ENVELOPES)
+def test_bytes_that_are_no_reply_count_as_none(case: str, kind: str, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    reply = ENVELOPES[case](honest(METHODS[kind])[1][VICTIM], METHODS[kind], canary)
+    assert_refused(METHODS[kind], "F401", reply)
+    assert not canary.exists()

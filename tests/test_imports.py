@@ -1,0 +1,258 @@
+"""What a file may import, and what no file may call: read from the source, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fpcli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = (
+    {"errors", "rng", "units", "plugins", ""},
+    {"structure"},
+    {"scores", "wire"},
+    {"fleet", "data", "models"},
+    {"engine"},
+    {"methods"},
+    {"recipe", "run", "report"},
+    {"cli"},
+)
+"""From the ground up; a file imports from its own floor or a lower one. The empty name is fpcli
+itself, which holds the version."""
+
+ONLY_IN = {
+    "torch_pruning": {"structure/trace.py"},
+    "yaml": {"recipe/load.py", "run/folder.py"},
+    "rich": {"cli/show.py"},
+    "matplotlib": {"report/canvas.py", "report/plots.py", "report/method_plots.py"},
+}
+
+NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "flwr", "ray"}
+
+
+def place(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a file's module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), filename=str(path))
+
+
+def is_for_types(node: ast.AST) -> bool:
+    """Tell whether a statement is ``if TYPE_CHECKING:``."""
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def imports(node: ast.AST, path: Path, *, at_module_level: bool = False) -> Iterator[str]:
+    """Yield the dotted names that a file imports; ``from a import b`` gives ``a.b``.
+
+    Args:
+        node: a tree.
+        path: its file.
+        at_module_level: leave out imports in functions, and those that only type checkers see.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{place(path)}: a relative import"
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif at_module_level and (isinstance(child, ast.FunctionDef) or is_for_types(child)):
+            continue
+        else:
+            yield from imports(child, path, at_module_level=at_module_level)
+
+
+def floor_of(part: str) -> int:
+    (found,) = [number for number, parts in enumerate(FLOORS) if part in parts]
+    return found
+
+
+def part_of(dotted: str) -> str:
+    """Return the part of fpcli that a name belongs to, such as `engine`."""
+    words = dotted.split(".")
+    is_part = len(words) > 1 and any(words[1] in parts for parts in FLOORS)
+    return words[1] if is_part else ""
+
+
+def test_all_files_are_seen() -> None:
+    assert len(FILES) >= 45
+    parts = {part for parts in FLOORS for part in parts if part}
+    found = {path.stem for path in PACKAGE.glob("*.py")} | {p.parent.name for p in FILES}
+    assert parts <= found
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} <= parts | {
+        "__init__", "__main__",
+    }  # fmt: skip
+
+
+def test_the_walk_sees_every_kind_of_import() -> None:
+    source = """
+import os.path
+from fpcli.engine import server as s
+if TYPE_CHECKING:
+    from fpcli.cli import app
+class A:
+    import yaml
+def f():
+    if True:
+        import pickle
+"""
+    node, path = ast.parse(source), PACKAGE / "x.py"
+    everything = ["os.path", "fpcli.engine.server", "fpcli.cli.app", "yaml", "pickle"]
+    assert list(imports(node, path)) == everything
+    assert list(imports(node, path, at_module_level=True)) == [*everything[:2], "yaml"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_a_file_imports_from_lower_floors_only(path: Path) -> None:
+    own = part_of(name_of(path))
+    for dotted in imports(tree(path), path):
+        if dotted.split(".")[0] != "fpcli":
+            continue
+        assert floor_of(part_of(dotted)) <= floor_of(own), f"{place(path)} imports {dotted}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_third_parties_are_met_in_their_place_only(path: Path) -> None:
+    for dotted in imports(tree(path), path):
+        package = dotted.split(".")[0]
+        assert package not in NEVER, f"{place(path)} imports {dotted}"
+        if package in ONLY_IN:
+            assert place(path) in ONLY_IN[package], f"{place(path)} imports {dotted}"
+        if package in ("typer", "click"):
+            assert place(path).startswith("cli/"), f"{place(path)} imports {dotted}"
+
+
+def test_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {line.split(">=")[0].replace("-", "_") for line in project["dependencies"]}
+    declared = names - {"scikit_learn", "pyyaml"} | {"sklearn", "yaml"}
+    used = {
+        dotted.split(".")[0] for path in FILES for dotted in imports(tree(path), path)
+    } - sys.stdlib_module_names
+    assert used - {"fpcli"} == declared
+
+
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "input"}
+FORBIDDEN_ATTRIBUTES = {
+    ("os", "system"), ("os", "popen"), ("yaml", "load"), ("yaml", "full_load"),
+    ("yaml", "unsafe_load"), ("hashlib", "md5"), ("hashlib", "sha1"), ("tempfile", "mktemp"),
+}  # fmt: skip
+FORBIDDEN_KEYWORDS = {("shell", True), ("allow_pickle", True), ("weights_only", False)}
+NEEDED_KEYWORDS = {("torch", "load"): "weights_only", ("np", "load"): "allow_pickle"}
+
+
+def problems(node: ast.AST) -> Iterator[str]:
+    """Yield what a tree does that no file may do."""
+    for call in ast.walk(node):
+        if not isinstance(call, ast.Call):
+            continue
+        function = call.func
+        if isinstance(function, ast.Name) and function.id in FORBIDDEN_CALLS:
+            yield function.id
+        said = {
+            (word.arg, word.value.value)
+            for word in call.keywords
+            if word.arg and isinstance(word.value, ast.Constant)
+        }
+        yield from (f"{name}={value}" for name, value in said & FORBIDDEN_KEYWORDS)
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+            dotted = (function.value.id, function.attr)
+            if dotted in FORBIDDEN_ATTRIBUTES:
+                yield ".".join(dotted)
+            needed = NEEDED_KEYWORDS.get(dotted)
+            if needed and needed not in {name for name, _ in said}:
+                yield f"{'.'.join(dotted)} without {needed}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval('1')", "exec('')", "os.system('ls')", "yaml.load(x)", "torch.load(x)", "np.load(x)",
+        "run(x, shell=True)", "np.load(x, allow_pickle=True)", "torch.load(x, weights_only=False)",
+        "hashlib.md5()", "__import__('os')",
+    ],
+)  # fmt: skip
+def test_a_forbidden_call_is_found(source: str) -> None:
+    assert list(problems(ast.parse(source)))
+
+
+@pytest.mark.parametrize("source", ["model.eval()", "np.load(x, allow_pickle=False)"])
+def test_a_harmless_call_is_not(source: str) -> None:
+    assert list(problems(ast.parse(source))) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_nothing_runs_what_it_has_read(path: Path) -> None:
+    assert list(problems(tree(path))) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set((PACKAGE / "methods").glob("*.py")) - {PACKAGE / "methods/__init__.py"}),
+    ids=place,
+)  # fmt: skip
+def test_a_method_stands_alone(path: Path) -> None:
+    for dotted in imports(tree(path), path):
+        assert not dotted.startswith(("fpcli.methods", "fpcli.engine.executors")), dotted
+        assert not dotted.startswith("fpcli.fleet.clock"), dotted
+        assert dotted.split(".")[0] not in {"yaml", "rich", "typer", "matplotlib"}, dotted
+
+
+def test_executors_know_only_what_a_client_does() -> None:
+    for path in (PACKAGE / "engine/executors").glob("*.py"):
+        for dotted in imports(tree(path), path):
+            assert not dotted.startswith(("fpcli.engine.server", "fpcli.engine.method")), dotted
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the top-level modules that are loaded after a statement in a fresh interpreter."""
+    code = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "torchvision", "numpy", "sklearn", "matplotlib", "torch_pruning", "safetensors"}
+
+
+def test_tables_of_names_load_nothing_heavy() -> None:
+    """Reading every table, and one that is looked up by name, imports no torch."""
+    loaded = modules_after(
+        "from fpcli import plugins, errors, units, methods, models, data, fleet, scores, wire\n"
+        "for kind in plugins.TABLES: assert plugins.names(kind)"
+    )
+    assert not loaded & HEAVY
+
+
+@pytest.mark.skipif(not (PACKAGE / "cli/app.py").exists(), reason="there is no command line yet")
+def test_the_command_line_starts_without_torch() -> None:
+    assert not modules_after("import fpcli.cli.app") & HEAVY
+
+
+@pytest.mark.skipif(not (PACKAGE / "cli/app.py").exists(), reason="there is no command line yet")
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_imports_no_torch(words: list[str]) -> None:
+    """Run the command as a user does, and look at its modules when it exits."""
+    statement = (
+        f"sys.argv = ['fp', *{words!r}]\n"
+        "import contextlib, io\n"
+        "from fpcli.cli.app import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main()"
+    )
+    assert not modules_after(statement) & HEAVY
