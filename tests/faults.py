@@ -13,10 +13,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from fpcli.engine.client import ClientContext, Site
+from fpcli.engine.client import ClientContext
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.fit import Result, fit
 from fpcli.engine.method import Method
+from fpcli.engine.site import Site
 from fpcli.errors import DivergedError
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.federation import RoundRecord, Totals
-from fpcli.engine.types import ServerState
+from fpcli.engine.types import Plan, ServerState
 from fpcli.run.checkpoint import dump_state
 from fpcli.run.setup import Setup, prepare
 from fpcli.wire import frame
@@ -200,3 +200,19 @@ def stat(value: float) -> Change:
 def failing(message: Message) -> None:
     message.parts.clear()
     message.header.update(error="failed: no memory", has_mask=False)
+
+
+def plan_of(name: str) -> Plan:
+    """Return what the victim was to do in the first round."""
+    setup = setup_of(name)
+    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
+    return setup.fed.method.plan(ctx, honest(name)[0], VICTIM)
+
+
+def rounds(
+    setup: Setup, executor: Inline | None = None
+) -> Iterator[tuple[ServerState, RoundRecord]]:
+    """Play all rounds of a task."""
+    executor = executor or Inline(setup.site)
+    state, totals = server.begin(setup.fed, setup.values, executor)
+    yield from server.play(setup.fed, state, executor, totals)

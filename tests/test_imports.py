@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -48,6 +49,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), filename=str(path))
 
@@ -169,7 +171,7 @@ def problems(node: ast.AST) -> Iterator[str]:
             for word in call.keywords
             if word.arg and isinstance(word.value, ast.Constant)
         }
-        yield from (f"{name}={value}" for name, value in said & FORBIDDEN_KEYWORDS)
+        yield from (f"{name}={value!r}" for name, value in said & FORBIDDEN_KEYWORDS)
         if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
             dotted = (function.value.id, function.attr)
             if dotted in FORBIDDEN_ATTRIBUTES:

@@ -22,8 +22,8 @@ from fpcli.units import parse_seconds
 if TYPE_CHECKING:
     from fpcli.cli.watch import RunWatcher
     from fpcli.recipe.schema import Recipe
-    from fpcli.run.experiment import Summary
     from fpcli.run.folder import RunFolder
+    from fpcli.run.summary import Summary
 
 _CODE = re.compile(r"(?!npz:|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

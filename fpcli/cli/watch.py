@@ -10,9 +10,9 @@ from fpcli.cli import show
 from fpcli.cli.session import Session, emit, one_line, to_json
 from fpcli.engine.federation import ClientRecord, Refusal, RoundRecord
 from fpcli.engine.types import ServerState
-from fpcli.run.experiment import to_event
 from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup
+from fpcli.run.summary import to_event
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support
 from fpcli.units import format_bytes, format_seconds

@@ -54,7 +54,6 @@ class Exchange:
 
     Attributes:
         down_bytes, up_bytes: everything sent, whether its reply was used or not.
-        slowest_s: simulated seconds until the last awaited reply.
     """
 
     arrived: list[Arrived] = field(default_factory=list)
@@ -191,6 +190,8 @@ def answers(brought: Exchange) -> list[Answer]:
 def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op: str) -> Job:
     support = task.support
     support.check(fed.layout)
+    # A client that judges the global model needs the statistics that the server gave it.
+    layout = fed.layout if op == "evaluate" else fed.travels
     return Job(
         method=fed.method_name,
         op=op,
@@ -200,8 +201,8 @@ def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op
         local=task.local if isinstance(task, Plan) else fed.local,
         note=dict(task.note),
         codec=fed.codec,
-        values=support.gather(fed.travels, state.values),
-        mask=support.block_mask(fed.travels),
+        values=support.gather(layout, state.values),
+        mask=support.block_mask(layout),
         is_mask_known=isinstance(task, Plan) and task.is_mask_known,
         keep=support.keep if fed.method.sends_indices else None,
     )

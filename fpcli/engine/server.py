@@ -219,7 +219,7 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
         )
     clients: Mapping[int, Score] = {}
     if fed.method.kind == "personalised" or fed.rules.eval_clients:
-        everyone = [Probe(client, "evaluate") for client in range(len(fed.num_examples))]
+        everyone = [Probe(i, "evaluate", state.support) for i in range(len(fed.num_examples))]
         brought = exchange(fed, state, everyone, executor, round=state.round, op="evaluate")
         clients = {
             arrived.task.client: Score(

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from fpcli import plugins
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
-from fpcli.engine.client import Site
 from fpcli.engine.exchange import Executor, limit_bytes
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import Federation, Rules
 from fpcli.engine.method import Method
 from fpcli.engine.process import num_cores
+from fpcli.engine.site import Site
 from fpcli.errors import LayoutError, NeedError, RecipeError
 from fpcli.models.build import build
 from fpcli.recipe.load import digest
@@ -100,28 +100,32 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
     )
-    is_personal = method.kind == "personalised" or recipe.eval_clients
-    tests = _personal_tests(dataset, parts) if is_personal else ()
-    site = Site(
-        run=run,
-        method=plugins.reference("methods", method_name),
-        options=options,
-        model=task.model,
-        layout_json=json.dumps(layout.to_json()),
-        dataset=dataset,
+    site = _site(recipe, fed, parts, home)
+    return Setup(recipe, fed, values, site, parts)
+
+
+def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
+    is_personal = fed.method.kind == "personalised" or recipe.eval_clients
+    tests = _personal_tests(fed.dataset, parts) if is_personal else ()
+    return Site(
+        run=fed.run,
+        method=plugins.reference("methods", fed.method_name),
+        options=fed.options,
+        model=recipe.task.model,
+        layout_json=json.dumps(fed.layout.to_json()),
+        dataset=fed.dataset,
         indices=torch.cat(parts),
         sizes=fed.num_examples,
         test_indices=torch.cat(tests) if tests else torch.empty(0, dtype=torch.int64),
         test_sizes=tuple(len(part) for part in tests),
-        fleet=fleet,
+        fleet=fed.fleet,
         codec=fed.codec,
-        seed=recipe.seed,
+        seed=fed.seed,
         home=home,
         limit_bytes=limit_bytes(fed),
         device=fed.device,
         is_channels_last=fed.is_channels_last,
     )
-    return Setup(recipe, fed, values, site, parts)
 
 
 def layout_of(model: nn.Module, dataset: Dataset, method: Method) -> Layout:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fpcli.run.experiment import Summary
+from fpcli.run.summary import Summary
 
 TINY = ("--clients", "2", "--executor", "inline", "--rounds", "2")
 DATA_FIELDS = [
@@ -92,14 +92,14 @@ def test_a_taken_name(fp: Callable, tmp_path: Path) -> None:
 
 
 def test_a_target(fp: Callable) -> None:
-    done = fp("train", *TINY, "--target", "acc=1", "--json")
+    done = fp("train", *TINY, "--lr", "0.02", "--target", "acc=1", "--json")
     envelope = json.loads(done.out)
     assert (done.status, envelope["status"], envelope["error"]["code"]) == (8, "findings", "F801")
     assert envelope["data"]["rounds"] == 2
-    words = ("train", "--resume", envelope["data"]["run"], "--rounds", "9", "--target", "acc=0.3")
+    words = ("train", "--resume", envelope["data"]["run"], "--rounds", "9", "--target", "acc=0.8")
     done = fp(*words)
     assert done.status == 0
-    assert "validation accuracy reached 30.0% in round" in done.err
+    assert "validation accuracy reached 80.0% in round" in done.err
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,14 @@ from fpcli.run.folder import RunFolder
 from fpcli.structure.cost import Cost
 
 CLIENT = ClientRecord(
-    client=4, num_examples=9, num_steps=2, loss=0.5, params=1200, macs=10.0, down_bytes=1500,
+    client=4, num_examples=9, num_steps=2, loss=0.5, params=1200, macs=10.0, pruning_error=0.0,
+    down_bytes=1500,
     up_bytes=700, compute_s=1.0, down_s=0.5, up_s=0.5, real_s=0.1, notes={"ratio": 0.25},
 )  # fmt: skip
 RECORD = RoundRecord(
     round=3, cohort=(1, 4, 5, 7), clients=(CLIENT,), refusals=(), attempts=1, loss=0.5,
     clock_s=2.0, down_bytes=1500, up_bytes=700, real_s=0.1, cost=Cost(2000, 20.0, 8000),
+    coverage=1, notes={},
     totals=Totals(clock_s=65.0, down_bytes=2_000_000, up_bytes=1_000_000, real_s=3.0),
     evaluation=Evaluation(Score(0.9, 0.3, 10), Score(0.875, 0.3, 10)),
 )  # fmt: skip

@@ -12,8 +12,9 @@ from conftest import toy_recipe
 from replies import put_together, take_apart
 from torch import Tensor, nn
 
-from fpcli.engine.client import ClientContext, Site, perform
+from fpcli.engine.client import ClientContext, perform
 from fpcli.engine.fit import Fitted
+from fpcli.engine.site import Site
 from fpcli.engine.types import LARGEST, ServerState
 from fpcli.errors import DivergedError, WireError
 from fpcli.models.build import build
@@ -88,11 +89,11 @@ def test_the_caller_s_random_numbers_are_left_alone(op: str, tmp_path: Path) -> 
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)
-    before = [torch.get_rng_state(), random.getstate(), repr(np.random.get_state())]
+    before: list[Any] = [torch.get_rng_state(), random.getstate(), repr(np.random.get_state())]
     reply = perform(data, setup.site)
-    after = [torch.get_rng_state(), random.getstate(), repr(np.random.get_state())]
+    after: list[Any] = [torch.get_rng_state(), random.getstate(), repr(np.random.get_state())]
     assert read(reply, job(setup, op=op)).error == ""
-    assert torch.equal(before[0], after[0])  # type: ignore[call-overload]
+    assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
 
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from replies import (
     outcomes_with,
     part,
     plain,
+    plan_of,
     play,
     put_together,
     setup_of,
@@ -40,13 +39,10 @@ from torch import Tensor
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.federation import RoundRecord, Totals
-from fpcli.engine.receive import Rejected, check_update
-from fpcli.engine.types import Plan
 from fpcli.errors import ClientError
 from fpcli.run import experiment
 from fpcli.run.setup import prepare
 from fpcli.wire.headers import to_hex
-from fpcli.wire.message import unpack_reply
 
 
 def allow_mask(bitmap: Tensor, name: str = CONV) -> Change:
@@ -86,12 +82,6 @@ def test_a_wrong_mask_or_a_reported_error_counts_as_none(case: str) -> None:
     message = take_apart(honest(name)[1][VICTIM])
     change(message)
     assert_refused(name, code, put_together(message))
-
-
-def plan_of(name: str) -> Plan:
-    setup = setup_of(name)
-    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
-    return setup.fed.method.plan(ctx, honest(name)[0], VICTIM)
 
 
 def bitmap_of(mask: Tensor) -> Tensor:
@@ -229,33 +219,6 @@ def test_the_event_of_a_round_names_the_refused() -> None:
     event = experiment.to_event(record)
     assert event["rejected"] == []
     assert [(r["client"], r["code"]) for r in event["dropped"]] == [(VICTIM, "F410")]
-
-
-DIRECT: dict[str, tuple[str, dict[str, Any]]] = {
-    "float64": ("F405", {"stem.weight": torch.zeros(8, 1, 3, 3, dtype=torch.float64)}),
-    "transposed": ("F403", {"stem.weight": torch.zeros(1, 8, 3, 3)}),
-    "broadcasting": ("F403", {"stem.bias": torch.zeros(1)}),
-    "extra": ("F404", {"more": torch.zeros(1)}),
-}
-
-
-@pytest.mark.parametrize("case", DIRECT)
-def test_what_the_wire_refuses_already_is_refused_again(case: str) -> None:
-    setup, plan = setup_of("fedavg"), plan_of("fedavg")
-    code, tensors = DIRECT[case]
-    shapes = plan.support.block_shapes(setup.fed.layout)
-    reply = unpack_reply(honest("fedavg")[1][VICTIM], shapes=shapes, limit_bytes=1 << 24)
-    check = functools.partial(
-        check_update, plan=plan, layout=setup.fed.layout, mask={}, num_examples=122,
-        may_choose_mask=False,
-    )  # fmt: skip
-    check(reply)
-    with pytest.raises(Rejected) as caught:
-        check(replace(reply, tensors={**reply.tensors, **tensors}))
-    assert caught.value.code == code
-    with pytest.raises(Rejected) as caught:
-        check(replace(reply, tensors={"stem.weight": reply.tensors["stem.weight"]}))
-    assert caught.value.code == "F404"
 
 
 def one_more(name: str, ops: Callable[[Message], bool], change: Change) -> tuple[Any, RoundRecord]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from conftest import toy_recipe
 from torch import Tensor
 
 from fpcli.engine import memory
-from fpcli.engine.client import ClientContext, Site
+from fpcli.engine.client import ClientContext
+from fpcli.engine.site import Site
 from fpcli.errors import FpError
 from fpcli.run.setup import prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
@@ -120,7 +122,7 @@ def client(site: Site, home: Path, round: int, keep: list[int], op: str = "train
     )  # fmt: skip
 
 
-def vars_of(site: Site) -> dict[str, object]:
+def vars_of(site: Site) -> dict[str, Any]:
     return {name: getattr(site, name) for name in Site.__dataclass_fields__}
 
 

@@ -174,9 +174,8 @@ def script(tmp_path: Path, text: str) -> list[str]:
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_the_main_process_or_prints_to_its_output(
     tmp_path: Path, number: int
 ) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from replies import (
     outcomes_with,
     part,
     plain,
+    plan_of,
     play,
     put_together,
     renamed,
@@ -33,7 +36,9 @@ from replies import (
     without_victim,
 )
 
+from fpcli.engine.receive import Rejected, check_update
 from fpcli.wire.headers import to_hex
+from fpcli.wire.message import unpack_reply
 
 # Where a reply brings its own mask, most values of stem.weight are dead, so that a change of one
 # value may be refused for that instead; the change then goes to a tensor without a mask.
@@ -157,3 +162,30 @@ def test_bytes_that_are_no_reply_count_as_none(case: str, kind: str, tmp_path: P
     reply = ENVELOPES[case](honest(METHODS[kind])[1][VICTIM], METHODS[kind], canary)
     assert_refused(METHODS[kind], "F401", reply)
     assert not canary.exists()
+
+
+DIRECT: dict[str, tuple[str, dict[str, Any]]] = {
+    "float64": ("F405", {"stem.weight": torch.zeros(8, 1, 3, 3, dtype=torch.float64)}),
+    "transposed": ("F403", {"stem.weight": torch.zeros(1, 8, 3, 3)}),
+    "broadcasting": ("F403", {"stem.bias": torch.zeros(1)}),
+    "extra": ("F404", {"more": torch.zeros(1)}),
+}
+
+
+@pytest.mark.parametrize("case", DIRECT)
+def test_what_the_wire_refuses_already_is_refused_again(case: str) -> None:
+    setup, plan = setup_of("fedavg"), plan_of("fedavg")
+    code, tensors = DIRECT[case]
+    shapes = plan.support.block_shapes(setup.fed.layout)
+    reply = unpack_reply(honest("fedavg")[1][VICTIM], shapes=shapes, limit_bytes=1 << 24)
+    check = functools.partial(
+        check_update, plan=plan, layout=setup.fed.layout, mask={}, num_examples=122,
+        may_choose_mask=False,
+    )  # fmt: skip
+    check(reply)
+    with pytest.raises(Rejected) as caught:
+        check(replace(reply, tensors={**reply.tensors, **tensors}))
+    assert caught.value.code == code
+    with pytest.raises(Rejected) as caught:
+        check(replace(reply, tensors={"stem.weight": reply.tensors["stem.weight"]}))
+    assert caught.value.code == "F404"

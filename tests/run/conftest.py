@@ -16,7 +16,7 @@ from fpcli.run import experiment
 def no_figures() -> Iterator[pytest.MonkeyPatch]:
     """Save the time of drawing, which is most of that of a toy run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: None)
+        patch.setattr(experiment, "draw_run", lambda history, folder: [])
         yield patch
 
 

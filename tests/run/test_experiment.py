@@ -70,7 +70,12 @@ def files(folder: Path) -> dict[Path, bytes]:
 def test_a_changed_recipe_is_refused_by_name(tmp_path: Path) -> None:
     begin(tmp_path, "run", "fedavg", rounds=1)
     before = files(tmp_path)
-    deciding = {"seed": 8, "local__lr": 0.1, "min_clients": 2, "wire__codec": "sparse"}
+    deciding: dict[str, Any] = {
+        "seed": 8,
+        "local__lr": 0.1,
+        "min_clients": 2,
+        "wire__codec": "sparse",
+    }
     for key, value in deciding.items():
         with pytest.raises(ResumeError) as caught:
             go_on(tmp_path, "run", rounds=2, **{key: value})

@@ -93,7 +93,8 @@ def test_killed_before_any_file_operation(
     """Die before the n-th operation for growing n, on one run that is resumed each time."""
     expected = whole(method)
     for step in (1, 7):
-        name, number, exits = f"dying-{method.replace(':', '-')}-{step}", step, []
+        name, number = f"dying-{method.replace(':', '-')}-{step}", step
+        exits: list[int | None] = []
         while not exits or exits[-1] != 0:
             process, _ = spawn(
                 runs, name, method, die_at=number, task__data=digits_file(runs), **LONG

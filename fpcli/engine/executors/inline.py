@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fpcli.engine.client import Site, perform
+from fpcli.engine.client import perform
+from fpcli.engine.site import Site
 
 
 @dataclass(frozen=True)

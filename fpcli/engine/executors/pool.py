@@ -21,9 +21,10 @@ from typing import Any
 
 import torch.multiprocessing as torch_multiprocessing
 
-from fpcli.engine.client import Site, perform
+from fpcli.engine.client import perform
 from fpcli.engine.executors.inline import Outcome
 from fpcli.engine.process import settle
+from fpcli.engine.site import Site
 from fpcli.errors import NeedError
 
 # The optimiser imports torch._dynamo at its first step; loaded once, no worker has to.
