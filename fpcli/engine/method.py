@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -129,6 +130,8 @@ class Method:
     remembers_mask: ClassVar[bool] = False
     """True where clients keep the masks they last had, so that a plan may send values alone
     (``Plan.is_mask_known``)."""
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Dotted recipe keys that the method wants another default for (``local.epochs``)."""
     Options: ClassVar[type] = NoOptions
     State: ClassVar[type | None] = None
     """Type of ``ServerState.method``, from whose annotations a checkpoint restores it."""

@@ -81,7 +81,11 @@ def resolve(settings: Mapping[str, Setting], default_models: Mapping[str, str]) 
     known = leaves(Recipe)
     method = _method(settings.get("method.name"), known["method.name"].default)
     known |= leaves(method.Options, "method.")
-    values = _checked(settings, known)
+    usual = {
+        key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
+        for key, value in getattr(method, "defaults", {}).items()
+    }
+    values = _checked({**usual, **settings}, known)
     _check_names(settings, values)
     _check_counts(settings, values)
     if not values["task.model"]:

@@ -367,3 +367,18 @@ def test_an_unknown_recipe(recipes: Path) -> None:
             with pytest.raises(UsageError) as caught:
                 find_recipe(name)
             assert hint in caught.value.hint
+
+
+def test_a_method_may_bring_defaults_that_everything_else_overrides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = {"local.epochs": 5, "wire.codec": "sparse"}
+    method = plugins.lookup("methods", "fedavg")
+    monkeypatch.setattr(method, "defaults", usual, raising=False)
+    recipe = load(None)
+    assert (recipe.local.epochs, recipe.wire.codec) == (5, "sparse")
+    path = tmp_path / "r.yaml"
+    path.write_text("local: {epochs: 3}\n")
+    assert load(path).local.epochs == 3
+    assert load(path, [("local.epochs", "2")]).local.epochs == 2
+    assert load(None, flags={"wire.codec": "dense"}).wire.codec == "dense"
