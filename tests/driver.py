@@ -166,7 +166,9 @@ def spawn(runs: Path, name: str, method: str, **options: Any) -> tuple[BaseProce
     warm_up()
     context = multiprocessing.get_context(start_method())
     ours, theirs = context.Pipe()
-    process = context.Process(target=_main, args=(theirs, runs, name, method, options))
+    process = context.Process(  # type: ignore[attr-defined]
+        target=_main, args=(theirs, runs, name, method, options)
+    )
     process.start()
     theirs.close()
     return process, ours
@@ -174,7 +176,7 @@ def spawn(runs: Path, name: str, method: str, **options: Any) -> tuple[BaseProce
 
 def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[str, Any]) -> None:
     os.setsid()
-    experiment.draw_run = lambda history, folder: None  # type: ignore[assignment]
+    experiment.draw_run = lambda history, folder: []
     die_at = options.pop("die_at", None)
 
     def tell(round: int) -> None:

@@ -21,7 +21,7 @@ from fpcli.errors import DivergedError, FpError, NeedError, WireError
 from fpcli.fleet.devices import Device
 from fpcli.rng import derive, stream
 from fpcli.structure.shrink import shrink, with_buffers
-from fpcli.wire.message import Reply, pack_reply, unpack_job
+from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +148,10 @@ def perform(data: bytes, site: Site) -> bytes:
     Raises:
         WireError: ``data`` is not a job of this run.
     """
-    job = unpack_job(data, limit_bytes=site.limit_bytes, known=partial(_known_mask, site))
+    try:
+        job = unpack_job(data, limit_bytes=site.limit_bytes, known=partial(_known_mask, site))
+    except MaskError as error:
+        return pack_reply(Reply(**error.address, error=f"failed: {error.message}"))
     if job.run != site.run:
         raise WireError("a job of another run", hint="client and server must use one recipe")
     started = time.perf_counter()

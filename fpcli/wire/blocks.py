@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 
@@ -105,3 +106,12 @@ def kept(name: str, index: Tensor) -> Tensor:
     if not is_valid or bool((index[:1] < 0).any()) or bool((index[1:] <= index[:-1]).any()):
         raise WireError(f"keep `{name}` is not a list of ascending channels", hint=SAME_VERSION)
     return index.long()
+
+
+def mask_digest(masks: Mapping[str, Tensor]) -> str:
+    """Return a short digest of masks, which is how both sides make sure that they mean the same."""
+    digest = hashlib.sha256()
+    for name in sorted(masks):
+        digest.update(name.encode())
+        digest.update(masks[name].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

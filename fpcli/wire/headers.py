@@ -70,7 +70,7 @@ class JobHeader:
     codec: _Word
     note: dict[str, Json]
     has_keep: bool
-    is_mask_known: bool
+    known_mask: Annotated[str, MaxLen(16)]
     shapes: dict[str, Annotated[tuple[_Count, ...], MaxLen(8)]]
 
 

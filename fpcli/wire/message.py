@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fpcli.errors import WireError
 from fpcli.wire import frame
-from fpcli.wire.blocks import Shape, decode, encode, kept, prefixed, sections
+from fpcli.wire.blocks import Shape, decode, encode, kept, mask_digest, prefixed, sections
 from fpcli.wire.frame import SAME_VERSION
 from fpcli.wire.headers import (
     JOB_HEADER,
@@ -35,6 +35,7 @@ __all__ = [
     "Job",
     "Json",
     "LocalConfig",
+    "MaskError",
     "Reply",
     "Shape",
     "pack_job",
@@ -42,6 +43,23 @@ __all__ = [
     "unpack_job",
     "unpack_reply",
 ]
+
+
+class MaskError(WireError):
+    """A job that relies on masks which its client does not have.
+
+    Attributes:
+        address: op, round, client, run and codec of the job, for a reply that says so.
+    """
+
+    def __init__(self, address: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"client {address['client']} has not the masks that a job of round "
+            f"{address['round']} relies on",
+            hint="send the masks again",
+        )
+        self.address = address
+
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _JOB = b"FPjb"
@@ -126,7 +144,7 @@ def pack_job(job: Job) -> bytes:
         "codec": job.codec,
         "note": note,
         "has_keep": job.keep is not None,
-        "is_mask_known": job.is_mask_known,
+        "known_mask": mask_digest(job.mask) if job.is_mask_known else "",
         "shapes": {
             name: list(values.shape)
             for name, values in job.values.items()
@@ -159,6 +177,7 @@ def unpack_job(
             on them.
 
     Raises:
+        MaskError: the client's masks are not those that the job relies on.
         WireError: anything about the bytes is wrong.
     """
     text, body = frame.read(data, _JOB, limit_bytes=limit_bytes)
@@ -172,7 +191,10 @@ def unpack_job(
     if (keep and not header.has_keep) or not header.shapes.keys() <= parts.keys():
         raise WireError("a job has tensors or shapes that do not belong", hint=SAME_VERSION)
     shapes = {name: tuple(part.shape) for name, part in parts.items() if "#" not in name}
-    has = known(header.client, header.round) if header.is_mask_known else {}
+    has = known(header.client, header.round) if header.known_mask else {}
+    if header.known_mask and mask_digest(has) != header.known_mask:
+        names = ("op", "round", "client", "run", "codec")
+        raise MaskError({name: getattr(header, name) for name in names})
     values, mask = decode(header.codec, parts, shapes | header.shapes, has)
     return Job(
         method=header.method,
@@ -186,7 +208,7 @@ def unpack_job(
         mask=mask,
         keep={name: kept(name, index) for name, index in keep.items()} if header.has_keep else None,
         note=header.note,
-        is_mask_known=header.is_mask_known,
+        is_mask_known=bool(header.known_mask),
     )
 
 

@@ -31,6 +31,8 @@ from fpcli.wire.message import unpack_job
 ROOT = Path(__file__).parents[2]
 TOYS = {"masked": "toys:Masked", "personal": "toys:Personal", "asking": "toys:Asking"}
 SHIPPED = sorted(methods.METHODS)
+BITMAP_DOMINATES = ("masked", "coverage")
+"""Methods whose masks take more bytes than they save on a network as small as the toy."""
 EVERY = [*plugins.names("methods"), *TOYS]
 
 
@@ -154,7 +156,7 @@ def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path)
     assert len(usable) == len(plans)
     for update in usable:
         assert update.support.is_within(fed.layout, update.plan.support)
-        shapes = update.support.block_shapes(fed.layout)
+        shapes = update.support.block_shapes(fed.travels)
         assert {k: tuple(v.shape) for k, v in update.delta.items()} == shapes
 
 
@@ -193,9 +195,10 @@ def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
     clients = sorted((c for r in records for c in r.clients), key=lambda client: client.params)
     assert len(clients) == 12
     for small, large in itertools.pairwise(clients):
-        if small.params < large.params and name != "masked":  # whose bitmap dominates here
+        if small.params < large.params:
             assert small.macs <= large.macs
-            assert small.down_bytes < large.down_bytes
+            if name not in BITMAP_DOMINATES:
+                assert small.down_bytes < large.down_bytes
     assert all(client.params <= full.params for client in clients)
 
 

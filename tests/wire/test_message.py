@@ -18,6 +18,7 @@ from fpcli.errors import WireError
 from fpcli.wire.message import (
     Job,
     LocalConfig,
+    MaskError,
     Reply,
     pack_job,
     pack_reply,
@@ -277,3 +278,20 @@ def test_training_and_probe_are_not_mixed_up() -> None:
         unpack_reply(pack_reply(reply(op="count")), shapes=SHAPES, limit_bytes=LIMIT)
     with pytest.raises(WireError, match="starts with"):
         unpack_job(pack_reply(reply()), limit_bytes=LIMIT)
+
+
+def test_a_job_may_rely_on_masks_that_its_client_has() -> None:
+    mask = {"w": torch.tensor([[True, False], [False, True]])}
+    values = {"w": torch.tensor([[1.0, 0.0], [0.0, 2.0]])}
+    sent = Job("m", "train", 4, 3, "ab", LocalConfig(), "sparse", values, mask, is_mask_known=True)
+    told = pack_job(dataclasses.replace(sent, is_mask_known=False))
+    data = pack_job(sent)
+    assert len(data) < len(told)
+    got = unpack_job(data, limit_bytes=10**6, known=lambda client, round: mask)
+    assert torch.equal(got.values["w"], values["w"])
+    assert got.is_mask_known
+    other = {"w": ~mask["w"]}  # as many values, but others
+    for has in (other, {}):
+        with pytest.raises(MaskError) as caught:
+            unpack_job(data, limit_bytes=10**6, known=lambda client, round, has=has: has)
+        assert caught.value.address["client"] == 3
