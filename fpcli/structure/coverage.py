@@ -49,8 +49,7 @@ def _count(layout: Layout, name: str, supports: Sequence[Support]) -> Tensor:
     for support in supports:
         positions = support.axes(layout)[name]
         sizes = [
-            size if kept is None else len(kept)
-            for size, kept in zip(shape, positions, strict=True)
+            size if kept is None else len(kept) for size, kept in zip(shape, positions, strict=True)
         ]
         held = place(torch.ones(sizes), positions, shape)
         total += held * support.mask[name] if name in support.mask else held

@@ -1,15 +1,15 @@
-"""Patterns: which channels stay, given scores and a pruning ratio."""
+"""Patterns: which channels stay, by their scores or by their place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import floor
+from math import ceil, floor
 
 import torch
 from torch import Tensor
 
 from fpcli.errors import RecipeError
-from fpcli.structure.layout import Layout
+from fpcli.structure.layout import Group, Layout
 
 
 def num_kept(width: int, ratio: float, block: int = 1) -> int:
@@ -62,6 +62,91 @@ def ranked(layout: Layout, scores: Mapping[str, Tensor], ratio: float) -> dict[s
             continue
         per_block = scores[name].reshape(-1, group.block).sum(1)
         order = torch.sort(per_block, descending=True, stable=True).indices
-        best = order[: kept // group.block].sort().values
-        keep[name] = (best[:, None] * group.block + torch.arange(group.block)).flatten()
+        keep[name] = _channels(order[: kept // group.block], group.block)
     return keep
+
+
+def num_held(width: int, share: float, block: int = 1) -> int:
+    """Return ``ceil(width * share)``, counted in whole blocks and never none.
+
+    Args:
+        width: channels of the group, a multiple of ``block``.
+        share: fraction to keep, in [0, 1].
+        block: channels that leave only together.
+
+    Raises:
+        RecipeError: the share is outside [0, 1].
+
+    >>> num_held(64, 0.0625), num_held(6, 0.25), num_held(100, 0.07), num_held(64, 0.3, block=16)
+    (4, 2, 7, 32)
+    """
+    if not 0.0 <= share <= 1.0:
+        raise RecipeError(f"share of channels {share}", hint="it is a fraction between 0 and 1")
+    # 0.07 * 100 is 7.000...01: the small number makes it 7.
+    return max(1, ceil(share * (width // block) - 1e-9)) * block
+
+
+def window(
+    layout: Layout, share: float, *, start: int = 0, within: float = 1.0
+) -> dict[str, Tensor]:
+    """Keep neighbouring channels, cyclically, the same share in every prunable group.
+
+    Args:
+        layout: the groups.
+        share: fraction to keep of the channels that take part, rounded up.
+        start: the first one kept, counted in blocks modulo the number that take part.
+        within: only this leading share of each group's channels takes part, rounded up.
+
+    Returns:
+        Group name -> sorted int64 channels, ready for ``Support``; groups that lose nothing are
+        absent. With ``start=0`` these are the first channels, and smaller shares lie within larger
+        ones.
+
+    Raises:
+        RecipeError: a share is outside [0, 1].
+
+    Source: start 0: HeteroFL (ICLR 2021); a start that moves: FedRolex (NeurIPS 2022), which rounds
+    down.
+
+    >>> from fpcli.structure.layout import Group
+    >>> layout = Layout({}, {"conv": Group("conv", 5, ())})
+    >>> window(layout, 0.6)["conv"].tolist(), window(layout, 0.6, start=8)["conv"].tolist()
+    ([0, 1, 2], [0, 3, 4])
+    """
+    keep: dict[str, Tensor] = {}
+    for name, group in layout.prunable.items():
+        total, kept = _part(group, share, within)
+        if kept < group.width // group.block:
+            chosen = (start + torch.arange(kept)) % total
+            keep[name] = _channels(chosen, group.block)
+    return keep
+
+
+def scattered(
+    layout: Layout, share: float, rng: torch.Generator, *, within: float = 1.0
+) -> dict[str, Tensor]:
+    """Keep channels drawn at random, the same share in every prunable group.
+
+    Arguments, result and errors as in :func:`window`; ``rng`` draws, group after group.
+
+    >>> from fpcli.structure.layout import Group
+    >>> layout = Layout({}, {"conv": Group("conv", 5, ())})
+    >>> len(scattered(layout, 0.6, torch.Generator().manual_seed(0))["conv"])
+    3
+    """
+    keep: dict[str, Tensor] = {}
+    for name, group in layout.prunable.items():
+        total, kept = _part(group, share, within)
+        if kept < group.width // group.block:
+            keep[name] = _channels(torch.randperm(total, generator=rng)[:kept], group.block)
+    return keep
+
+
+def _part(group: Group, share: float, within: float) -> tuple[int, int]:
+    """Return how many blocks take part, and how many of them stay."""
+    total = num_held(group.width, within, group.block) // group.block
+    return total, num_held(total, share)
+
+
+def _channels(blocks: Tensor, block: int) -> Tensor:
+    return (blocks.sort().values[:, None] * block + torch.arange(block)).flatten()

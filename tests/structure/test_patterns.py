@@ -5,7 +5,7 @@ import torch
 
 from fpcli.errors import RecipeError
 from fpcli.structure.layout import Group, Layout
-from fpcli.structure.patterns import num_kept, ranked
+from fpcli.structure.patterns import num_held, num_kept, ranked, scattered, window
 from fpcli.structure.support import Support
 
 
@@ -63,3 +63,61 @@ def test_ties_keep_the_lower_index():
 def test_groups_that_lose_nothing_are_absent():
     assert ranked(LAYOUT, SCORES, 0.0) == {}
     assert list(ranked(LAYOUT, SCORES, 0.3)) == ["conv"]
+
+
+@pytest.mark.parametrize(
+    ("width", "share", "block", "kept"),
+    [
+        (64, 0.0625, 1, 4),
+        (6, 0.25, 1, 2),
+        (10, 0.3, 1, 3),
+        (100, 0.07, 1, 7),
+        (3, 0.0, 1, 1),
+        (4, 1.0, 1, 4),
+        (12, 0.5, 4, 8),
+    ],
+)
+def test_a_share_is_rounded_up(width, share, block, kept):
+    assert num_held(width, share, block) == kept
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_is_a_fraction(share):
+    with pytest.raises(RecipeError, match="share of channels"):
+        num_held(4, share)
+
+
+def test_a_window_goes_round_and_visits_every_channel_equally_often():
+    layout = Layout({}, {"g": Group("g", 5, ())})
+    kept = [window(layout, 0.6, start=start)["g"].tolist() for start in range(5)]
+    assert kept == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 3, 4], [0, 1, 4]]
+    assert window(layout, 0.6, start=7)["g"].tolist() == kept[2]
+
+
+def test_windows_keep_whole_blocks_and_leave_protected_groups_alone():
+    keep = window(LAYOUT, 0.5, start=2)
+    assert {name: kept.tolist() for name, kept in keep.items()} == {
+        "conv": [2, 3],
+        "norm": [0, 1, 4, 5],
+    }
+    Support(keep).check(LAYOUT)
+    assert window(LAYOUT, 1.0) == {}
+
+
+def test_a_window_within_a_part_stays_there():
+    layout = Layout({}, {"g": Group("g", 8, ())})
+    kept = [window(layout, 0.5, start=start, within=0.5)["g"].tolist() for start in range(4)]
+    assert kept == [[0, 1], [1, 2], [2, 3], [0, 3]]
+    assert window(layout, 1.0, within=0.5)["g"].tolist() == [0, 1, 2, 3]
+
+
+def test_scattered_channels_are_drawn_per_group_and_cover_everything_in_time():
+    layout = Layout({}, {name: Group(name, 8, ()) for name in ("a", "b")})
+    rng = torch.Generator().manual_seed(0)
+    draws = [scattered(layout, 0.5, rng, within=0.75) for _ in range(30)]
+    assert any(not torch.equal(draw["a"], draw["b"]) for draw in draws)
+    for name in ("a", "b"):
+        assert {len(draw[name]) for draw in draws} == {3}
+        assert set(torch.cat([draw[name] for draw in draws]).tolist()) == set(range(6))
+    for draw in draws:
+        Support(draw).check(layout)
