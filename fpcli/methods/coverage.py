@@ -1,0 +1,298 @@
+"""Coverage: each client trains some part of the model, and each part is averaged over its holders.
+
+Source: Zhou, Lan, Venkataramani, Ding, "On the Convergence of Heterogeneous Federated Learning with
+Arbitrary Adaptive Online Model Pruning", CoRR 2022, arXiv 2201.11803; later "Every Parameter
+Matters", NeurIPS 2023. A layer's units are cut into four quarters by importance, a client's type
+says which quarters it keeps, and a setting says who has which type. Such a federation converges if
+every parameter has a holder in every round, the faster the more it has (the smallest number of
+holders is the minimum coverage index) and the smaller the share of the norm that pruning removes.
+
+==================  ============================  ==============================================
+symbol              here                          note
+==================  ============================  ==============================================
+m_n                 ``plan.support``              mask of client n in this round
+N_j, C_j            holders, coverage             of parameter j
+Gamma, Gamma_min    gamma, gamma_min              of a round; the smallest of all rounds so far
+delta_n^2           ``update.pruning_error``      recorded by the engine
+==================  ============================  ==============================================
+
+What is known and what is inferred: recipes/coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.engine.fit import Result, fit
+from fpcli.engine.method import Kind, Method, RoundContext, merged
+from fpcli.engine.types import Plan, ServerState, Support, Tensors, Update
+from fpcli.errors import LayoutError, RecipeError, nearest
+from fpcli.scores.magnitude import l1
+from fpcli.structure.coverage import min_coverage
+from fpcli.structure.layout import Layout
+
+if TYPE_CHECKING:
+    from fpcli.engine.client import ClientContext
+
+Quarters = tuple[int, ...]
+
+TYPES: Mapping[str, Quarters] = {
+    "1": (1, 2, 3, 4),
+    "2": (1, 2, 4),
+    "3": (1, 3, 4),
+    "4": (2, 3, 4),
+    "5": (1, 4),
+    "6": (2, 4),
+    "7": (3, 4),
+}
+"""Type -> the quarters that it keeps; 1 is the least important quarter, 4 is never dropped."""
+NAMES: Mapping[Quarters, str] = {kept: name for name, kept in TYPES.items()}
+MASKING = ("WP", "PT")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `coverage`."""
+
+    policy: Literal["WP", "NP", "FS", "PT"] = "WP"
+    """What is pruned: single weights by magnitude (WP), neurons by the l1 norm of their incoming
+    weights (NP), neurons by their index, nested (FS), or weights by the first model (PT)."""
+    setting: str = "1111223344"
+    """One type (1 to 7) per slot of the cohort, or per client; a text of another length is
+    stretched over them in proportion."""
+    types: Literal["slot", "client"] = "slot"
+    """Whether types belong to the slots, dealt anew in every round, or to the clients."""
+    assign: Literal["explicit", "maxcover"] = "explicit"
+    """Whether the setting says which quarters are dropped, or only how many: maxcover then chooses
+    them so that the worst-covered quarter has as many holders as possible."""
+    layers: str = "first"
+    """Which layers are pruned: `first`, `all`, or names with commas between; never the output."""
+    weights: Literal["uniform", "samples"] = "uniform"
+    """Weights of the mean over holders: equal ones, or sample counts."""
+    mask_grad: bool = True
+    """Whether pruned weights stay 0 in local training; false applies the mask only afterwards (WP
+    and PT, for study)."""
+    allow_uncovered: bool = False
+    """Whether a setting may leave parameters that no client holds; they never change."""
+
+    def __post_init__(self) -> None:
+        if not self.setting or not set(self.setting) <= TYPES.keys():
+            raise ValueError(f"setting `{self.setting}` is not a row of types 1 to 7")
+        if self.policy == "FS" and not set(self.setting) <= set("147"):
+            raise ValueError(f"setting `{self.setting}`: FS has the nested types 1, 4 and 7 only")
+        if self.policy == "FS" and self.assign == "maxcover":
+            raise ValueError("assign `maxcover` drops any quarter, but FS is nested")
+        if not self.mask_grad and self.policy not in MASKING:
+            raise ValueError(f"mask_grad false needs a mask, which {self.policy} has not")
+
+
+@dataclass(frozen=True)
+class State:
+    """What the server keeps.
+
+    Attributes:
+        quarters: quarter (1 to 4, uint8) of every weight or channel, by tensor or group.
+        gamma_min: smallest coverage of any round so far.
+        contacted: clients that have had their mask, where it never changes.
+    """
+
+    quarters: Mapping[str, Tensor] = field(default_factory=dict)
+    gamma_min: int | None = None
+    contacted: tuple[int, ...] = ()
+
+
+def quarters(importance: Tensor) -> Tensor:
+    """Return the quarter of every unit: ``floor(4 * rank / size) + 1``, rank 0 least important.
+
+    Of equally important units the one with the lower index ranks higher.
+    """
+    flat = importance.flatten()
+    order = torch.sort(flat, descending=True, stable=True).indices.flip(0)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(flat))
+    return (4 * rank // len(flat) + 1).to(torch.uint8).reshape(importance.shape)
+
+
+def holders(kept: Sequence[Quarters]) -> tuple[int, ...]:
+    """Return how many clients hold each of the four quarters."""
+    return tuple(sum(quarter in one for one in kept) for quarter in (1, 2, 3, 4))
+
+
+def stretched(setting: str, num: int) -> str:
+    """Return one type for each of ``num`` slots, in the setting's order and proportions."""
+    return "".join(setting[slot * len(setting) // num] for slot in range(num))
+
+
+def maxcover(num_dropped: Sequence[int]) -> list[Quarters]:
+    """Return the quarters that each client keeps so that the least covered has most holders.
+
+    Who drops most chooses first, and drops the quarters with the most holders left (the less
+    important of equals). With N clients the result is ``N - ceil(sum(num_dropped) / 3)``.
+
+    Args:
+        num_dropped: 0 to 3 of the quarters 1, 2 and 3 per client.
+    """
+    left = {quarter: len(num_dropped) for quarter in (1, 2, 3)}
+    kept: list[Quarters] = [TYPES["1"]] * len(num_dropped)
+    for client in sorted(range(len(num_dropped)), key=lambda client: -num_dropped[client]):
+        dropped = sorted(left, key=lambda quarter: -left[quarter])[: num_dropped[client]]
+        for quarter in dropped:
+            left[quarter] -= 1
+        kept[client] = tuple(quarter for quarter in (1, 2, 3, 4) if quarter not in dropped)
+    return kept
+
+
+def assigned(options: Options, types: Sequence[str]) -> list[Quarters]:
+    """Return the quarters that the owners of these types keep."""
+    if options.assign == "maxcover":
+        return maxcover([4 - len(TYPES[one]) for one in types])
+    return [TYPES[one] for one in types]
+
+
+def dealt(ctx: RoundContext) -> dict[int, Quarters]:
+    """Return the quarters that each client of the cohort keeps in this round."""
+    options: Options = ctx.options
+    if options.types == "client":
+        everyone = stretched(options.setting, len(ctx.num_examples))
+        types = [everyone[client] for client in ctx.cohort]
+    else:
+        slots = torch.randperm(len(ctx.cohort), generator=ctx.rng("slots")).tolist()
+        setting = stretched(options.setting, len(ctx.cohort))
+        types = [setting[slot] for slot in slots]
+    return dict(zip(ctx.cohort, assigned(options, types), strict=True))
+
+
+def graded(layout: Layout, values: Tensors, options: Options) -> dict[str, Tensor]:
+    """Return the quarters of the weights (by tensor) or channels (by group) of the chosen layers.
+
+    A layer with fewer than four units cannot be cut in quarters and stays whole.
+    """
+    found: dict[str, Tensor] = {}
+    if options.policy in MASKING:
+        weights = {m.tensor for g in layout.prunable.values() for m in g.members if m.produces}
+        tensors = {name.rpartition(".")[0]: name for name in layout.tensors if name in weights}
+        for layer in chosen(list(tensors), options.layers):
+            if values[tensors[layer]].numel() >= 4:
+                found[tensors[layer]] = quarters(values[tensors[layer]].abs())
+        return found
+    scores = l1(layout, values) if options.policy == "NP" else {}
+    for name in chosen(list(layout.prunable), options.layers):
+        group = layout.groups[name]
+        by_channel = scores.get(name, -torch.arange(group.width, dtype=torch.float64))
+        per_block = by_channel.reshape(-1, group.block).sum(1)
+        if len(per_block) >= 4:
+            found[name] = quarters(per_block).repeat_interleave(group.block)
+    return found
+
+
+def chosen(names: list[str], layers: str) -> list[str]:
+    """Return the layers that the option ``layers`` names.
+
+    Raises:
+        LayoutError: there is none that could be pruned.
+        RecipeError: one is unknown.
+    """
+    if not names:
+        raise LayoutError("the model has no layer to prune", hint="use a model with hidden layers")
+    if layers in ("first", "all"):
+        return names[:1] if layers == "first" else names
+    wanted = layers.replace(" ", "").split(",")
+    for name in wanted:
+        if name not in names:
+            hint = nearest(name, names) or f"layers: {', '.join(names)}"
+            raise RecipeError(f"`layers` names `{name}`, not a layer to prune", hint=hint)
+    return wanted
+
+
+def part(quarter_of: Mapping[str, Tensor], kept: Quarters, policy: str) -> Support:
+    """Return the support that consists of some quarters, and of all that is in no quarter."""
+    if kept == TYPES["1"]:
+        return Support()
+    wanted = torch.tensor(kept, dtype=torch.uint8)
+    alive = {name: torch.isin(one, wanted) for name, one in quarter_of.items()}
+    if policy in MASKING:
+        return Support(mask=alive)
+    return Support({name: bits.nonzero().flatten() for name, bits in alive.items()})
+
+
+def num_uncovered(layout: Layout, supports: Sequence[Support]) -> int:
+    """Return the number of parameters that none of the supports holds."""
+    whole = layout.parameters
+    ones = {name: torch.ones(spec.shape) for name, spec in whole.tensors.items()}
+    held = {name: torch.zeros(spec.shape) for name, spec in whole.tensors.items()}
+    for support in supports:
+        values, _ = support.scatter(whole, support.gather(whole, ones))
+        held = {name: torch.maximum(held[name], value) for name, value in values.items()}
+    return sum(int((one == 0).sum()) for one in held.values())
+
+
+class Coverage(Method):
+    """Heterogeneous pruning by types, with the mean over holders and its minimum coverage index."""
+
+    source: ClassVar[str] = "Zhou et al., CoRR 2022"
+    kind: ClassVar[Kind] = "masks"
+    clients_differ: ClassVar[bool] = True
+    remembers_mask: ClassVar[bool] = True
+    Options: ClassVar[type] = Options
+    State: ClassVar[type] = State
+
+    def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
+        """Cut the layers in quarters, and refuse a setting that leaves parameters to nobody."""
+        options: Options = ctx.options
+        quarter_of = graded(ctx.layout, state.values, options)
+        num = ctx.clients_per_round if options.types == "slot" else len(ctx.num_examples)
+        setting = stretched(options.setting, num)
+        supports = [part(quarter_of, k, options.policy) for k in {*assigned(options, setting)}]
+        if not options.allow_uncovered and min_coverage(ctx.layout, supports) == 0:
+            raise RecipeError(
+                f"setting `{setting}` leaves parameters that no client holds",
+                hint="add a type 1, or set method.allow_uncovered=true to leave them as they are",
+                where="method.setting",
+            )
+        return replace(state, method=State(quarter_of))
+
+    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+        """Send the quarters of the client's type."""
+        kept = dealt(ctx)[client]
+        support = part(state.method.quarters, kept, ctx.options.policy)
+        record = {"type": int(NAMES[kept]), "ratio": 1 - len(kept) / 4}
+        is_known = bool(support.mask) and client in state.method.contacted
+        return Plan(client, support, ctx.local, record=record, is_mask_known=is_known)
+
+    def aggregate(
+        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+    ) -> ServerState:
+        """Average every parameter over its holders; one without a holder keeps its value."""
+        options: Options = ctx.options
+        known: State = state.method
+        weights = [float(u.num_examples) if options.weights == "samples" else 1.0 for u in updates]
+        new = merged(ctx, state, updates, weights=weights, absent="skip")
+        supports = [update.support for update in updates]
+        gamma = min_coverage(ctx.layout, supports)
+        lowest = gamma if known.gamma_min is None else min(gamma, known.gamma_min)
+        uncovered = num_uncovered(ctx.layout, supports) if gamma == 0 else 0
+        ctx.log(None, gamma=gamma, gamma_min=lowest, uncovered=uncovered)
+        quarter_of, contacted = known.quarters, known.contacted
+        if options.policy in ("WP", "NP"):
+            quarter_of = graded(ctx.layout, new.values, options)
+        if (options.policy, options.types, options.assign) == ("PT", "client", "explicit"):
+            contacted = tuple(sorted({*contacted, *(u.plan.client for u in updates)}))
+        return replace(new, method=State(quarter_of, lowest, contacted))
+
+    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+        """Train with masked gradients, or for study without, and then drop what is off the mask."""
+        if cx.options.mask_grad:
+            return cx.result(model, fit(model, cx, self.loss))
+        result = cx.result(model, fit(model, replace(cx, mask={}), self.loss))
+        delta = {
+            name: torch.where(cx.mask[name].to(change.device), change, 0.0)
+            if name in cx.mask
+            else change
+            for name, change in result.delta.items()
+        }
+        return replace(result, delta=delta)

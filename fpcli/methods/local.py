@@ -1,0 +1,47 @@
+"""Local only: every client trains its own model on its own data, and nothing is shared.
+
+The control beside personalised methods: what a client reaches alone. All clients start from the
+server's initial model, which never changes; later rounds go on from what the client remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from fpcli.engine.fit import Result, fit
+from fpcli.engine.method import Kind, Method, RoundContext
+from fpcli.engine.types import ServerState, Tensors, Update
+
+if TYPE_CHECKING:
+    from fpcli.engine.client import ClientContext
+
+
+class LocalOnly(Method):
+    """One model per client, never merged (control)."""
+
+    source: ClassVar[str] = "control without a paper"
+    kind: ClassVar[Kind] = "personalised"
+
+    def aggregate(
+        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+    ) -> ServerState:
+        """Leave the server's model as it is."""
+        return state
+
+    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+        """Go on with the client's own model, keep it, and report no change."""
+        model.load_state_dict(cx.recall("model"), strict=False)
+        result = cx.result(model, fit(model, cx, self.loss))
+        own = model.state_dict()
+        cx.remember("model", {name: own[name].detach().cpu() for name in cx.received})
+        nothing = {name: torch.zeros_like(change) for name, change in result.delta.items()}
+        return replace(result, delta=nothing)
+
+    def view(self, cx: ClientContext, values: Tensors) -> Tensors:
+        """Predict with the client's own model, before its first round with the initial one."""
+        return {**values, **cx.recall("model")}
