@@ -1,0 +1,120 @@
+"""Seconds of a round as a linear function of the number of weights that are alive in each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fpcli.errors import RecipeError
+from fpcli.fleet.clock import forward_seconds, transfer_seconds
+from fpcli.fleet.devices import Device, Fleet
+from fpcli.structure.cost import BYTES_PER_FLOAT, cost
+from fpcli.structure.layout import Layout
+from fpcli.structure.support import Support
+
+_PASSES = 3
+"""Forward, gradient by the input, gradient by the weights; as in ``clock.train_seconds``."""
+
+
+@dataclass(frozen=True)
+class LinearTime:
+    """The time model of one client; calculated here, or filled with measured numbers.
+
+    Attributes:
+        constant_s: seconds of a round that no mask shortens.
+        weight_s: tensor name -> seconds of a round per alive weight.
+
+    Source: PruneFL (Jiang et al., TNNLS 2023): ``c`` and ``t_l``.
+
+    >>> LinearTime(2.0, {"a": 0.25, "b": 0.5}).round_s({"a": 4, "b": 1})
+    3.5
+    """
+
+    constant_s: float
+    weight_s: Mapping[str, float]
+
+    def round_s(self, alive: Mapping[str, int]) -> float:
+        """Return the seconds of a round with these numbers of alive weights."""
+        return self.constant_s + math.fsum(s * alive[name] for name, s in self.weight_s.items())
+
+
+def device_time(
+    layout: Layout,
+    names: Sequence[str],
+    device: Device,
+    num_samples: float,
+    *,
+    dense_passes: int = 0,
+) -> LinearTime:
+    """Return the time model that the simulated clock implies.
+
+    Args:
+        layout: says how many multiply-adds each weight takes part in.
+        names: the tensors that have masks; everything else is part of the constant.
+        device: its speed of computing and sending.
+        num_samples: samples that a round processes, counted again in every epoch.
+        dense_passes: of the three passes of a training step, those that a mask does not shorten.
+            With 0 the model agrees with the clock, but for headers and masks on the wire.
+    """
+    pass_s = forward_seconds(1.0, num_samples, device)
+    float_s = transfer_seconds(BYTES_PER_FLOAT, device.down_bps)
+    float_s += transfer_seconds(BYTES_PER_FLOAT, device.up_bps)
+    uses = {name: layout.tensors[name].uses for name in names}
+    sizes = {name: math.prod(layout.tensors[name].shape) for name in names}
+    whole = cost(layout, Support())
+    masked_macs = math.fsum(sizes[name] * uses[name] for name in names)
+    num_others = whole.bytes // BYTES_PER_FLOAT - sum(sizes.values())
+    dense_macs = _PASSES * (whole.macs - masked_macs) + dense_passes * masked_macs
+    return LinearTime(
+        pass_s * dense_macs + float_s * num_others,
+        {name: (_PASSES - dense_passes) * pass_s * uses[name] + float_s for name in names},
+    )
+
+
+def slowest_time(
+    layout: Layout,
+    names: Sequence[str],
+    fleet: Fleet,
+    num_samples: Sequence[float],
+    *,
+    dense_passes: int = 0,
+) -> LinearTime:
+    """Return the time model of the client whose rounds with the whole model take longest.
+
+    It is the one that a synchronous round waits for. Arguments as for :func:`device_time`, with
+    samples per client; speeds are without their changes from round to round.
+    """
+    whole = {name: math.prod(layout.tensors[name].shape) for name in names}
+    times = [
+        device_time(layout, names, fleet.nominal(client), samples, dense_passes=dense_passes)
+        for client, samples in enumerate(num_samples)
+    ]
+    return max(times, key=lambda time: time.round_s(whole))
+
+
+def stepwise_time(
+    names: Sequence[str], c: float, comp: Sequence[float], comm: float, num_steps: int
+) -> LinearTime:
+    """Return a time model from numbers that were measured per local step.
+
+    Args:
+        names: the tensors that have masks.
+        c: seconds of a step that no mask shortens.
+        comp: seconds of a step per alive weight, one number for each of ``names``.
+        comm: seconds per round that sending one weight there and back takes.
+        num_steps: local steps of a round.
+
+    Raises:
+        RecipeError: ``comp`` has another length than ``names``.
+
+    >>> stepwise_time(["a"], 2.0, [0.5], 0.25, 4)
+    LinearTime(constant_s=8.0, weight_s={'a': 2.25})
+    """
+    if len(comp) != len(names):
+        raise RecipeError(
+            f"`comp` has {len(comp)} numbers, but {len(names)} layers have masks",
+            hint=f"give one number for each of {', '.join(names)}",
+        )
+    seconds = {name: num_steps * own + comm for name, own in zip(names, comp, strict=True)}
+    return LinearTime(num_steps * c, seconds)

@@ -1,0 +1,287 @@
+"""PruneFL: stage 1, importance, reconfigurations and what they put on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import toy_recipe
+from torch import Tensor
+
+from fpcli.engine import memory, server
+from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.executors.inline import Inline
+from fpcli.engine.types import ServerState, Support
+from fpcli.methods.prunefl import Options, State, collect, round_time
+from fpcli.run.setup import Setup, prepare
+from fpcli.structure.budget import maskable
+
+PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
+FAST = {"local__batch_size": 16, "local__lr": 0.1}
+QUICK = {"method__interval": 1, "method__ip_passes": 21, "method__ip_interval": 5}
+
+
+def play(
+    tmp_path: Path, method: str = "prunefl", **changes: Any
+) -> tuple[Setup, list[tuple[ServerState, Any]]]:
+    setup = prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    executor = Inline(setup.site)
+    state, totals = server.begin(setup.fed, setup.values, executor)
+    return setup, [(state, None), *server.play(setup.fed, state, executor, totals)]
+
+
+def alive(state: ServerState) -> int:
+    return sum(int(mask.sum()) for mask in state.support.mask.values())
+
+
+def test_the_share_halves() -> None:
+    options = Options()
+    shares = [options.share(elapsed) for elapsed in (50, 1000, 10000)]
+    assert shares == pytest.approx([0.298962, 0.279910, 0.15], abs=1e-6)
+
+
+def test_reconfigurations_are_due_after_every_interval() -> None:
+    assert [r for r in range(160) if Options().is_due(r)] == [50, 100, 150]
+    assert not any(Options(interval=0).is_due(r) for r in range(200))
+
+
+def test_impossible_options() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        Options(c=1.0)
+    with pytest.raises(ValueError, match="belong together"):
+        Options(comp=(1.0,))
+
+
+@pytest.mark.parametrize("changes", [{"method__control": "conventional"}, {"method__ip_passes": 0}])
+def test_without_masks_it_is_fedavg_bit_for_bit(changes: dict[str, Any], tmp_path: Path) -> None:
+    _, ours = play(tmp_path / "a", **changes)
+    _, plain = play(tmp_path / "b", "fedavg")
+    for name, value in plain[-1][0].values.items():
+        assert torch.equal(ours[-1][0].values[name], value)
+
+
+def test_stage_1_only_shrinks_and_its_answer_is_sparse(tmp_path: Path) -> None:
+    """It beats guessing in pass 1 or 11, and reconfigures 5 and 10 passes later again."""
+    sizes, ups = [], []
+    for passes in (11, 16, 21):
+        steep = {"method__c": 1e-6, "method__comp": [1.0] * 4, "method__ip_interval": 5}
+        recipe = toy_recipe("prunefl", **PLAIN, **steep, **FAST, method__ip_passes=passes)
+        setup = prepare(recipe, tmp_path / str(passes))
+        state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+        sizes.append(alive(state))
+        ups.append(totals.up_bytes)
+        for name, mask in state.support.mask.items():  # what is dead kept its initial value
+            assert torch.equal(state.values[name][~mask], setup.values[name][~mask])
+            assert not torch.equal(state.values[name][mask], setup.values[name][mask])
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+    assert [a - b for a, b in pairwise(ups)] == pytest.approx(
+        [4 * (a - b) for a, b in pairwise(sizes)], abs=40
+    )
+
+
+def test_stage_1_stops_when_its_size_settles(tmp_path: Path) -> None:
+    """Where nothing may leave, every change is small: 1 + 5 reconfigurations, 5 passes apart."""
+    changes = {"method__ip_passes": 100, "method__ip_interval": 5, "method__drop_share": 0.0}
+    setup = prepare(toy_recipe("prunefl", **changes, **FAST), tmp_path)
+    start = ServerState(0, setup.values, Support())
+    ctx = setup.fed.context(0, "start", lambda *a, **k: None)
+    probes = setup.fed.method.probe(ctx, start, [0, 1, 2, 3])
+    assert [(probe.client, probe.op) for probe in probes] == [(0, "prune")]
+    brought = exchange(setup.fed, start, probes, Inline(setup.site), round=0, op="prune")
+    passes, rest = divmod(brought.arrived[0].reply.num_steps, 10)
+    assert rest == 0
+    assert passes in (26, 36)  # 1 or 11, and 25
+    assert setup.fed.method.probe(replace(ctx, phase="round"), start, [0]) == []
+
+
+def test_regrowth_in_stage_1(tmp_path: Path) -> None:
+    """When time is all constant, whatever has a gradient returns, in stage 1 only if it may."""
+    free = {"method__c": 1e9, "method__comp": [0.0] * 4, "method__comm": 0.0, **PLAIN}
+    setup, kept = play(tmp_path / "a", **free, method__ip_regrow=True, rounds=1)
+    assert alive(kept[0][0]) == sum(
+        setup.values[name].numel() for name in maskable(setup.fed.layout)
+    )
+    steep = {**free, "method__c": 1e-9, "method__comp": [1.0] * 4}
+    _, cut = play(tmp_path / "b", **steep, rounds=1)
+    assert alive(cut[0][0]) < alive(kept[0][0])
+
+
+def test_measured_bytes_fall_with_density_and_masks_travel_once(tmp_path: Path) -> None:
+    _, played = play(tmp_path, **PLAIN, **{**QUICK, "method__interval": 0}, rounds=3)
+    dead = sum(mask.numel() for mask in played[-1][0].support.mask.values()) - alive(played[-1][0])
+    _, dense = play(tmp_path / "dense", "fedavg", **PLAIN, rounds=3)
+    first, second = played[1][1].clients[0], played[2][1].clients[0]
+    bitmaps = sum((m.numel() + 7) // 8 for m in played[-1][0].support.mask.values())
+    assert first.down_bytes - second.down_bytes == pytest.approx(bitmaps, abs=600)  # and headers
+    whole = dense[2][1].clients[0]
+    assert whole.up_bytes - second.up_bytes == pytest.approx(4 * dead, abs=16)
+    assert whole.down_bytes - second.down_bytes == pytest.approx(4 * dead, abs=200)
+
+
+def test_the_server_knows_who_has_the_masks(tmp_path: Path) -> None:
+    setup, played = play(
+        tmp_path, **PLAIN, **{**QUICK, "method__interval": 3}, clients_per_round=2, rounds=4
+    )
+    seen: set[int] = set()
+    for state, record in played[1:]:
+        seen = set() if state.round == 4 else seen | set(record.cohort)
+        assert state.method.holders == tuple(sorted(seen))
+    state = played[2][0]
+    ctx = setup.fed.context(3, "round", lambda *a, **k: None)
+    for client in range(4):
+        plan = setup.fed.method.plan(ctx, state, client)
+        assert plan.is_mask_known == (client in state.method.holders)
+    assert alive(played[3][0]) != alive(played[4][0])
+
+
+def gathered(
+    setup: Setup, state: ServerState, number: int
+) -> tuple[Mapping[str, Tensor], list[Any], Any]:
+    ctx = setup.fed.context(number, "round", lambda *a, **k: None)
+    plans = [setup.fed.method.plan(ctx, state, client) for client in range(4)]
+    usable = updates(setup.fed, exchange(setup.fed, state, plans, Inline(setup.site), round=number))
+    return collect(ctx, {}, usable), usable, ctx
+
+
+def test_a_client_whose_reply_is_lost_gets_the_masks_again(tmp_path: Path) -> None:
+    setup, played = play(tmp_path, **PLAIN, **{**QUICK, "method__interval": 0}, rounds=1)
+    state = played[1][0]
+    assert state.method.holders == (0, 1, 2, 3)
+    _, usable, ctx = gathered(setup, state, 2)
+    ctx = replace(ctx, cohort=(1, 2, 3))
+    new = setup.fed.method.aggregate(ctx, state, usable[1:3])
+    assert new.method.holders == (0, 1, 2)
+    assert not setup.fed.method.plan(ctx, new, 3).is_mask_known
+
+
+def test_importance_from_changes_is_that_of_the_clients(tmp_path: Path) -> None:
+    """`last` of a single step is the sum of it; but then clients send it for all parameters."""
+    both = []
+    for rule in ("sum", "last"):
+        changes = {**PLAIN, **QUICK, "local__batch_size": 1000, "method__importance": rule}
+        changes["method__window"] = "round"
+        setup, played = play(tmp_path / rule, **changes, rounds=1)
+        found, usable, _ = gathered(setup, played[-1][0], 2)
+        both.append(found)
+        assert all(update.num_steps == 1 for update in usable)
+        masks = played[-1][0].support.mask
+        sent = {name: x.numel() for name, x in usable[0].stats.items()}
+        if rule == "sum":
+            assert sent == {name: int((~mask).sum()) for name, mask in masks.items()}
+            assert all(x.dim() == 1 for x in usable[0].stats.values())
+            assert sum(sent.values()) > 0
+        else:
+            assert sent == {name: x.numel() for name, x in found.items()}
+    for name, value in both[0].items():
+        torch.testing.assert_close(value, both[1][name], rtol=2e-3, atol=1e-4)
+
+
+def test_stats_travel_in_reconfiguring_rounds_only(tmp_path: Path) -> None:
+    changes = {**PLAIN, **QUICK, "method__interval": 2}
+    setup, played = play(tmp_path, **changes, rounds=1)
+    _, usable, _ = gathered(setup, played[1][0], 2)
+    assert all(update.stats == {} for update in usable)
+    _, played = play(tmp_path, **changes, rounds=2)
+    _, usable, _ = gathered(setup, played[2][0], 3)
+    assert all(update.stats for update in usable)
+
+
+def test_the_long_window_adds_rounds_and_starts_again(tmp_path: Path) -> None:
+    """Both windows see the same third round; the long one has two more."""
+    sent = {}
+    for window in ("interval", "round"):
+        changes = {**PLAIN, **QUICK, "method__interval": 2, "method__window": window}
+        setup, played = play(tmp_path / window, **changes, rounds=2)
+        assert bool(played[2][0].method.importance) == (window == "interval")
+        _, usable, _ = gathered(setup, played[2][0], 3)
+        sent[window] = [update.stats for update in usable]
+    for long, short in zip(sent["interval"], sent["round"], strict=True):
+        assert all(bool((long[name] >= short[name]).all()) for name in short)
+        assert sum(float((long[name] - short[name]).sum()) for name in short) > 0
+    # The third round has been sent, so that what is remembered starts from nothing.
+    left = memory.recall(tmp_path / "interval" / "memory", 0, "importance", 4)
+    assert left
+    assert not any(bool(value.any()) for value in left.values())
+
+
+def test_a_part_of_the_wrong_size_does_not_count(tmp_path: Path) -> None:
+    setup, played = play(tmp_path, **PLAIN, **QUICK, rounds=1)
+    found, usable, ctx = gathered(setup, played[1][0], 2)
+    bad = [replace(u, stats={n: torch.ones(7777) for n in u.stats}) for u in usable]
+    assert collect(ctx, {}, bad).keys() == found.keys()
+    assert sum(float(x.sum()) for x in collect(ctx, {}, bad).values()) < sum(
+        float(x.sum()) for x in found.values()
+    )
+
+
+@pytest.mark.parametrize("init", ["keep", "zero"])
+def test_values_of_returning_weights(init: str, tmp_path: Path) -> None:
+    """What left in stage 1 returns in stage 2, where all time is made constant; as it was, or 0."""
+    changes = {**PLAIN, **QUICK, "method__regrow_init": init}
+    setup = prepare(toy_recipe("prunefl", **changes), tmp_path)
+    executor = Inline(setup.site)
+    before, totals = server.begin(setup.fed, setup.values, executor)
+    options = replace(setup.fed.options, c=1e9, comp=(0.0,) * 4, comm=0.0)
+    fed = replace(setup.fed, options=options)
+    play = server.play(fed, before, executor, totals)
+    (_, _), (after, _) = next(play), next(play)
+    returned = {n: after.support.mask[n] & ~mask for n, mask in before.support.mask.items()}
+    assert sum(int(x.sum()) for x in returned.values()) > 0
+    for name, place in returned.items():
+        want = setup.values[name][place] if init == "keep" else torch.zeros(int(place.sum()))
+        assert torch.equal(after.values[name][place], want)
+
+
+def test_dead_weights_do_not_influence_the_model(tmp_path: Path) -> None:
+    setup, played = play(tmp_path, **PLAIN, **QUICK, rounds=1)
+    state = played[1][0]
+    block = state.support.gather(setup.fed.layout, state.values)
+    for name, mask in state.support.mask.items():
+        assert not bool(block[name][~mask].any())
+    assert set(state.support.mask) == set(maskable(setup.fed.layout))
+
+
+def test_density_is_logged_and_limited(tmp_path: Path) -> None:
+    changes = {**PLAIN, **QUICK, "method__max_density": 0.3, "method__drop_share": 0.6}
+    _, played = play(tmp_path, **changes, rounds=3)
+    for state, record in played[1:]:
+        want = {n: float(mask.float().mean()) for n, mask in state.support.mask.items()}
+        assert record.notes["density"] == pytest.approx(want)
+    last = played[-1][0].support.mask
+    assert alive(played[-1][0]) <= 0.3 * sum(mask.numel() for mask in last.values())
+
+
+def test_times_by_hand(tmp_path: Path) -> None:
+    """The largest client makes one epoch in batches of 64; comm counts once per round."""
+    changes = {"method__c": 2.0, "method__comp": [0.1, 0.2, 0.3, 0.4], "method__comm": 0.5}
+    setup = prepare(toy_recipe("prunefl", **changes), tmp_path)
+    time = round_time(setup.fed.context(1, "round", lambda *a, **k: None))
+    steps = -(-max(setup.fed.num_examples) // 64)
+    assert time.constant_s == 2.0 * steps
+    assert list(time.weight_s.values()) == pytest.approx(
+        [x * steps + 0.5 for x in (0.1, 0.2, 0.3, 0.4)]
+    )
+
+
+@pytest.mark.parametrize("control", ["snip", "random", "iterative"])
+def test_rivals_reach_their_density(control: str, tmp_path: Path) -> None:
+    changes = {"method__control": control, "method__density": 0.25, "method__interval": 1}
+    _, played = play(tmp_path, **changes, rounds=22 if control == "iterative" else 1)
+    total = sum(mask.numel() for mask in played[-1][0].support.mask.values())
+    assert alive(played[-1][0]) == round(0.25 * total)
+    if control == "iterative":
+        sizes = [alive(state) for state, _ in played[2:]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[9] == round(0.25**0.5 * total)
+        assert sizes[-1] == sizes[-2]
+
+
+def test_momentum_and_one_hot_loss_train_too(tmp_path: Path) -> None:
+    _, played = play(tmp_path, **QUICK, method__loss="one_hot", method__importance="step_sq")
+    assert isinstance(played[-1][0].method, State)
+    assert played[-1][1].evaluation.test.accuracy > 0.1
