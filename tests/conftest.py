@@ -35,9 +35,6 @@ TOY = {
     "seed": 7,
 }
 
-NEEDS: dict[str, dict[str, object]] = {"subfedavg": {"local.epochs": 2}}
-"""What a method cannot do without."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our switches."""
@@ -46,11 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def toy_recipe(method: str, **changes: object) -> Recipe:
     """Return the toy recipe with some dotted keys changed (``__`` stands for a dot)."""
-    flags = (
-        TOY
-        | NEEDS.get(method, {})
-        | {key.replace("__", "."): value for key, value in changes.items()}
-    )
+    flags = TOY | {key.replace("__", "."): value for key, value in changes.items()}
     return load(None, flags={"method.name": method} | flags)
 
 

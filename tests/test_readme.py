@@ -54,9 +54,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "                         nn.Linear(8 * h * w, num_classes))\n"
     )
     (tmp_path / "mydata.py").write_text(
-        "import numpy as np\n"
-        "def load():\n"
-        "    return dict(np.load('organs.npz'))\n"
+        "import numpy as np\ndef load():\n    return dict(np.load('organs.npz'))\n"
     )
     return tmp_path
 

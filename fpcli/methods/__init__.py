@@ -1,8 +1,13 @@
 """Federated methods, one per file; a reader of the paper finds all of it there."""
 
 METHODS = {
+    "coverage": "fpcli.methods.coverage:Coverage",
     "fedavg": "fpcli.methods.fedavg:FedAvg",
     "fedmp": "fpcli.methods.fedmp:FedMP",
+    "heterofl": "fpcli.methods.heterofl:HeteroFL",
+    "local-only": "fpcli.methods.local:LocalOnly",
+    "prunefl": "fpcli.methods.prunefl:PruneFL",
+    "subfedavg": "fpcli.methods.subfedavg:SubFedAvg",
     "uniform": "fpcli.methods.uniform:Uniform",
 }
 """Name -> ``module:class``, read by ``plugins.lookup``."""

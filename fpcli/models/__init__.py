@@ -8,9 +8,16 @@ MODELS: Mapping[str, str] = {
     "digits-cnn": "fpcli.models.cnn:digits_cnn",
     "lenet5": "fpcli.models.cnn:lenet5",
     "mnist-cnn": "fpcli.models.cnn:mnist_cnn",
+    "mnist-mlp": "fpcli.models.mlp:mnist_mlp",
     "fedavg-cnn": "fpcli.models.cnn:fedavg_cnn",
     "resnet20": "fpcli.models.resnet:resnet20",
     "resnet56": "fpcli.models.resnet:resnet56",
+    "hetero-cnn": "fpcli.models.heterofl:hetero_cnn",
+    "preresnet-hfl": "fpcli.models.heterofl:preresnet_hfl",
+    "subfedavg-cifar": "fpcli.models.subfedavg:cifar",
+    "subfedavg-cifar-bn": "fpcli.models.subfedavg:cifar_bn",
+    "subfedavg-mnist": "fpcli.models.subfedavg:mnist",
+    "subfedavg-mnist-bn": "fpcli.models.subfedavg:mnist_bn",
 }
 """Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W)."""
 

@@ -31,8 +31,9 @@ from fpcli.wire.message import unpack_job
 ROOT = Path(__file__).parents[2]
 TOYS = {"masked": "toys:Masked", "personal": "toys:Personal", "asking": "toys:Asking"}
 SHIPPED = sorted(methods.METHODS)
-BITMAP_DOMINATES = ("masked", "coverage")
-"""Methods whose masks take more bytes than they save on a network as small as the toy."""
+BITMAP_DOMINATES = ("masked", "coverage", "subfedavg")
+"""Methods whose masks take more bytes than they save on a network as small as the toy, or whose
+clients prune only what has come down already."""
 EVERY = [*plugins.names("methods"), *TOYS]
 
 
@@ -196,7 +197,8 @@ def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
     assert len(clients) == 12
     for small, large in itertools.pairwise(clients):
         if small.params < large.params:
-            assert small.macs <= large.macs
+            if name != "masked":  # whose random masks may lie in layers of other sizes
+                assert small.macs <= large.macs
             if name not in BITMAP_DOMINATES:
                 assert small.down_bytes < large.down_bytes
     assert all(client.params <= full.params for client in clients)

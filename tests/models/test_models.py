@@ -19,9 +19,16 @@ DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("digits-cnn", DIGITS, 38_282),
         ("lenet5", MNIST, 61_706),
         ("mnist-cnn", MNIST, 429_746),
+        ("mnist-mlp", MNIST, 159_010),
         ("fedavg-cnn", MNIST, 1_663_370),
+        ("subfedavg-cifar", CIFAR, 62_006),
+        ("subfedavg-cifar-bn", CIFAR, 62_050),
+        ("subfedavg-mnist", MNIST, 21_840),
+        ("subfedavg-mnist-bn", MNIST, 21_900),
         ("resnet20", CIFAR, 272_474),
         ("resnet56", CIFAR, 855_770),
+        ("hetero-cnn", MNIST, 1_556_874),
+        ("preresnet-hfl", CIFAR, 9_622_090),
     ],
 )
 def test_parameter_counts(name: str, shape: tuple[int, int, int], parameters: int) -> None:
@@ -35,7 +42,8 @@ def test_every_model_is_counted_above() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "macs"), [("lenet5", MNIST, 416_520), ("digits-cnn", DIGITS, 337_536)]
+    ("name", "shape", "macs"),
+    [("lenet5", MNIST, 416_520), ("digits-cnn", DIGITS, 337_536), ("mnist-mlp", MNIST, 158_800)],
 )
 def test_multiply_adds(name: str, shape: tuple[int, int, int], macs: int) -> None:
     """Digits: 64 * 9 * 16 + 64 * 9 * 16 * 32 + 512 * 64 + 64 * 10 = 337,536."""

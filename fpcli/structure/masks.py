@@ -1,0 +1,98 @@
+"""Masks: which weights or channels stay, and how much two clients have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.support import Support
+
+
+def above_percentile(values: Tensor, mask: Tensor, percent: float) -> Tensor:
+    """Drop the alive weights whose size lies below a percentile of the alive weights' sizes.
+
+    Args:
+        values: one tensor, float32 on the CPU.
+        mask: bool of its shape; alive are weights that are on the mask and not 0.
+        percent: in [0, 100]; between two weights the percentile is interpolated linearly.
+
+    Returns:
+        The new mask, within the old one. The largest weight always stays, and equal weights stay
+        together; where no weight is alive the mask stays as it is.
+
+    >>> weights = torch.tensor([0.9, -0.1, 0.4, -0.7, 0.0])
+    >>> above_percentile(weights, torch.tensor([True, True, True, True, False]), 40.0).tolist()
+    [True, False, False, True, False]
+    """
+    size = values.abs()
+    alive = size[mask & (values != 0)]
+    if not len(alive):
+        return mask
+    return mask & (size >= float(np.percentile(alive.numpy(), percent)))
+
+
+def distance(one: Tensors, other: Tensors) -> float:
+    """Return the share of entries that differ, as the plain mean over the tensors; 0 for none.
+
+    >>> one, other = torch.tensor([True, True]), torch.tensor([True, False])
+    >>> distance({"a": one, "b": one}, {"a": one, "b": other})
+    0.25
+    """
+    shares = [float((one[name] != other[name]).double().mean()) for name in one]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def narrowed(layout: Layout, support: Support, stay: Tensors) -> Support:
+    """Return a support with only some of its channels.
+
+    Args:
+        layout: the groups.
+        support: what is alive now.
+        stay: group name -> bool, one entry per channel that ``support`` keeps.
+
+    >>> from fpcli.structure.layout import Group
+    >>> layout = Layout({}, {"conv": Group("conv", 4, ())})
+    >>> support = Support({"conv": torch.tensor([0, 2, 3])})
+    >>> narrowed(layout, support, {"conv": torch.tensor([True, False, True])}).keep
+    {'conv': tensor([0, 3])}
+    """
+    whole = {name: torch.arange(layout.groups[name].width) for name in stay}
+    keep = {name: support.keep.get(name, whole[name])[stay[name]] for name in stay}
+    return Support({**support.keep, **keep}, support.mask)
+
+
+def mean_overlap(layout: Layout, supports: Sequence[Support]) -> float:
+    """Return how many weights two supports share, of those that at least one of them holds.
+
+    Args:
+        layout: what names and channels mean; weights are its parameters of 2 and more dimensions.
+        supports: at least one.
+
+    Returns:
+        Intersection over union in [0, 1], the mean over all pairs; 1 for a single support.
+
+    >>> from fpcli.structure.layout import TensorSpec
+    >>> layout = Layout({"w": TensorSpec((2, 2), True)}, {})
+    >>> masks = [[[True, True], [True, False]], [[False, True], [True, True]]]
+    >>> mean_overlap(layout, [Support(mask={"w": torch.tensor(mask)}) for mask in masks])
+    0.5
+    """
+    holdings = []
+    for support in supports:
+        ones = {
+            name: torch.ones(shape)
+            for name, shape in support.block_shapes(layout).items()
+            if len(shape) > 1 and layout.tensors[name].is_parameter
+        }
+        _, held = support.scatter(layout, ones)
+        holdings.append(torch.cat([part.flatten() for part in held.values()]))
+    shares = [
+        float((one * other).sum() / (one + other).clamp(max=1.0).sum())
+        for number, one in enumerate(holdings)
+        for other in holdings[:number]
+    ]
+    return sum(shares) / len(shares) if shares else 1.0
