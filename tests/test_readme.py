@@ -85,7 +85,8 @@ def test_shown_outputs_are_real(home: Path, capfd: pytest.CaptureFixture[str]) -
     """`fp methods` and the dry run print what the README shows."""
     shown = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
     assert run(["methods"]) == 0
-    assert any(capfd.readouterr().out.strip() == block.strip() for block in shown)
+    table = capfd.readouterr().out
+    assert any(table.strip() == block.strip() for block in shown)
     assert run(["train", "--method", "fedmp", "--dry-run"]) == 0
     table = capfd.readouterr().out[-400:]
     assert any(table.strip() in block for block in shown)

@@ -41,6 +41,8 @@ EVERY = [*plugins.names("methods"), *TOYS]
 def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, reference in TOYS.items():
         monkeypatch.setitem(methods.METHODS, name, reference)
+    # Smoke recipes draw; here it would take longer than the runs.
+    monkeypatch.setattr(experiment, "draw_run", lambda history, folder: [])
 
 
 class Quiet:
