@@ -51,3 +51,13 @@ class Reshaped(nn.Module):
 def reshaped(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Return a network that cannot be traced for pruning."""
     return Reshaped(num_classes)
+
+
+def cifar_resnet18(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return ResNet-18 with the stem that 32x32 images are given: 3x3, stride 1, no pooling."""
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=num_classes)
+    model.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model

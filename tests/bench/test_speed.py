@@ -124,7 +124,7 @@ def test_pool_against_the_plain_loop(model: str, tmp_path: Path, benchmark: Any)
 
 @pytest.mark.parametrize(
     ("model", "shape"),
-    [("torchvision:resnet18", (3, 64, 64)), ("torchvision:resnet18", (3, 32, 32))],
+    [("nets:cifar_resnet18", (3, 32, 32)), ("torchvision:resnet18", (3, 64, 64))],
 )
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5])
 def test_moving_a_model_against_training_it(
