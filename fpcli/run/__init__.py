@@ -1,1 +1,1 @@
-"""."""
+"""Runs: their folder, checkpoints and events, and the experiment that fills them."""
