@@ -14,15 +14,13 @@ from fpcli.engine.receive import (
     check_envelope,
     check_finite,
     check_update,
-    dense_mask,
 )
 from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Timing, Traffic, Update
 from fpcli.errors import WireError
 from fpcli.fleet.clock import forward_seconds, stamp, train_seconds
 from fpcli.structure.cost import cost
+from fpcli.structure.support import place
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
-
-LIMIT_SLACK = 1 << 20
 
 
 class Executor(Protocol):
@@ -60,12 +58,6 @@ class Exchange:
     refusals: list[Refusal] = field(default_factory=list)
     down_bytes: int = 0
     up_bytes: int = 0
-
-
-def limit_bytes(fed: Federation) -> int:
-    """Return the length beyond which no honest message of this run can be."""
-    dense = cost(fed.layout, Support()).bytes
-    return 4 * dense + LIMIT_SLACK
 
 
 def exchange(
@@ -146,7 +138,11 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
             continue
         support = plan.support
         if reply.mask is not None:
-            own = dense_mask(fed.layout, support, reply.mask)
+            axes = support.axes(fed.layout)
+            own = {
+                name: place(mask, axes[name], fed.layout.tensors[name].shape)
+                for name, mask in reply.mask.items()
+            }
             support = Support(support.keep, {**support.mask, **own})
         usable.append(
             Update(
@@ -223,7 +219,7 @@ def _read(
         outcome.reply,
         shapes=support.block_shapes(fed.travels) if isinstance(task, Plan) else None,
         mask=support.block_mask(fed.travels),
-        limit_bytes=limit_bytes(fed),
+        limit_bytes=fed.limit_bytes,
     )
     check_address(reply, task, op, round, fed.run)
     check_envelope(reply)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -13,8 +14,11 @@ from fpcli.engine.evaluate import Score
 from fpcli.engine.method import Method, Phase, RoundContext
 from fpcli.engine.types import Json, LocalConfig
 from fpcli.fleet.devices import Fleet
-from fpcli.structure.cost import Cost
+from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
+from fpcli.structure.support import Support
+
+_SLACK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Federation:
     def travels(self) -> Layout:
         """The part of the layout that jobs and updates carry."""
         return self.layout.parameters if self.method.buffers == "local" else self.layout
+
+    @cached_property
+    def limit_bytes(self) -> int:
+        """Length beyond which no honest message of this run can be."""
+        return 4 * cost(self.layout, Support()).bytes + _SLACK_BYTES
 
     def context(
         self, round: int, phase: Phase, log: Callable[..., None], attempt: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fpcli.engine.types import Plan, Probe, Support, is_finite
+from fpcli.engine.types import Plan, Probe, is_finite
 from fpcli.errors import WireError
 from fpcli.structure.layout import Layout
 from fpcli.wire.message import Reply
@@ -111,18 +111,3 @@ def check_address(reply: Reply, task: Plan | Probe, op: str, round: int, run: st
         raise WireError(
             f"a reply to {(reply.op, reply.round, reply.client)} where {expected} was asked"
         )
-
-
-def dense_mask(layout: Layout, support: Support, block: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return block masks in dense coordinates; False outside the block."""
-    dense = {}
-    for name, mask in block.items():
-        full = torch.zeros(layout.tensors[name].shape, dtype=torch.bool)
-        axes = support.axes(layout)[name]
-        index = [
-            axis if axis is not None else torch.arange(size)
-            for axis, size in zip(axes, full.shape, strict=True)
-        ]
-        full[torch.meshgrid(*index, indexing="ij")] = mask
-        dense[name] = full
-    return dense

@@ -36,11 +36,11 @@ from fpcli.structure.shrink import shrink
 
 def begin(fed: Federation, values: Tensors, executor: Executor) -> tuple[ServerState, Totals]:
     """Return the state before round 1: the method's `begin`, then its start-phase probe."""
-    log = _Log()
+    spent, log = _Spent(), _Log()
     ctx = fed.context(0, "start", log)
     state = fed.method.begin(ctx, ServerState(0, values, Support()))
     everyone = tuple(range(len(fed.num_examples)))
-    state, spent = _ask(fed, state, executor, 0, "start", everyone, log)
+    state = _ask(fed, state, executor, 0, "start", everyone, log, spent)
     return state, Totals(spent.clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
 
 
@@ -97,8 +97,7 @@ def _round(
         ctx = fed.context(number, "round", log, attempt)
         cohort = tuple(sorted(fed.method.select(ctx, state)))
         ctx = replace(ctx, cohort=cohort)
-        asked, cost_of_asking = _ask(fed, state, executor, number, "round", cohort, log)
-        _merge_spent(spent, cost_of_asking)
+        asked = _ask(fed, state, executor, number, "round", cohort, log, spent)
         plans = [fed.method.plan(ctx, asked, client) for client in cohort]
         brought = exchange(fed, asked, plans, executor, round=number)
         usable = updates(fed, brought)
@@ -112,8 +111,7 @@ def _round(
     _check_finite(new)
     evaluation = None
     if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:
-        new, cost_of_asking = _ask(fed, new, executor, number, "eval", cohort, log)
-        _merge_spent(spent, cost_of_asking)
+        new = _ask(fed, new, executor, number, "eval", cohort, log, spent)
         evaluation = judge(fed, new, executor)
     record = _record(fed, new, cohort, usable, attempt + 1, spent, log, totals, evaluation)
     return new, record
@@ -127,9 +125,9 @@ def _ask(
     phase: Phase,
     cohort: Sequence[int],
     log: _Log,
-) -> tuple[ServerState, _Spent]:
+    spent: _Spent,
+) -> ServerState:
     """Send the method's questions of one phase, if it has any, and let it absorb the answers."""
-    spent = _Spent()
     ctx = replace(fed.context(number, phase, log), cohort=tuple(cohort))
     probes = sorted(fed.method.probe(ctx, state, cohort), key=lambda probe: probe.client)
     for op in sorted({probe.op for probe in probes}):
@@ -141,14 +139,7 @@ def _ask(
             raise _too_few(fed, number, 0, brought.refusals)
         state = fed.method.absorb(ctx, state, usable)
         _check_finite(state)
-    return state, spent
-
-
-def _merge_spent(spent: _Spent, other: _Spent) -> None:
-    spent.clock_s += other.clock_s
-    spent.down_bytes += other.down_bytes
-    spent.up_bytes += other.up_bytes
-    spent.refusals += other.refusals
+    return state
 
 
 def _seconds(fed: Federation, brought: Exchange) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fpcli import plugins
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
-from fpcli.engine.exchange import Executor, limit_bytes
+from fpcli.engine.exchange import Executor
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import Federation, Rules
@@ -122,7 +122,7 @@ def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path
         codec=fed.codec,
         seed=fed.seed,
         home=home,
-        limit_bytes=limit_bytes(fed),
+        limit_bytes=fed.limit_bytes,
         device=fed.device,
         is_channels_last=fed.is_channels_last,
     )
