@@ -40,12 +40,26 @@ def batches(
     count = len(indices)
     if generator is not None:
         indices = indices[torch.randperm(count, generator=generator)]
+    for chosen in indices.tensor_split(_ends(count, batch_size)) if count else ():
+        batch = split.take(chosen.to(split.images.device))
+        yield _ready(batch, normalise, device, channels_last)
+
+
+def num_batches(count: int, batch_size: int) -> int:
+    """Return how many batches :func:`batches` yields for ``count`` samples.
+
+    >>> num_batches(10, 4), num_batches(9, 4), num_batches(1, 4), num_batches(0, 4)
+    (3, 2, 1, 0)
+    """
+    return len(_ends(count, batch_size)) + 1 if count else 0
+
+
+def _ends(count: int, batch_size: int) -> list[int]:
+    """Return where the batches but the last one end."""
     ends = list(range(batch_size, count, batch_size))
     if ends and batch_size > 1 and count - ends[-1] == 1:
         ends.pop()
-    for chosen in indices.tensor_split(ends) if count else ():
-        batch = split.take(chosen.to(split.images.device))
-        yield _ready(batch, normalise, device, channels_last)
+    return ends
 
 
 def evaluation_batches(
