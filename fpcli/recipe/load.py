@@ -8,15 +8,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
-from fpcli.recipe.schema import Recipe
+from fpcli.recipe.schema import AnyRecipe, FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
+
+R = TypeVar("R", Recipe, FitRecipe)
 
 NOT_IN_DIGEST = frozenset(
     {
@@ -47,7 +49,9 @@ def load(
     path: Path | None,
     overrides: Sequence[tuple[str, str]] = (),
     flags: Mapping[str, Any] = MappingProxyType({}),
-) -> Recipe:
+    *,
+    cls: type[R] = Recipe,  # type: ignore[assignment]
+) -> R:
     """Return the recipe that a file, ``--set`` and flags describe together.
 
     A flag wins over ``--set``, that over the file, the file over the defaults. When the command
@@ -57,6 +61,7 @@ def load(
         path: the recipe file, or None for the defaults.
         overrides: dotted key and text of each ``--set``.
         flags: dotted key -> value; None means that the flag was not given.
+        cls: kind of recipe.
 
     Raises:
         RecipeError: something in the file is wrong; the message starts with ``FILE:LINE``.
@@ -72,7 +77,9 @@ def load(
         written["method.name"].value != said["method.name"].value
     ):
         written = {key: item for key, item in written.items() if not key.startswith("method.")}
-    return resolve(written | said, models.DEFAULT_MODEL)
+    recipe = resolve(written | said, models.DEFAULT_MODEL, cls)
+    assert isinstance(recipe, cls)
+    return recipe
 
 
 def flag_name(key: str) -> str:
@@ -205,20 +212,21 @@ def _is_null(node: yaml.Node) -> bool:
     return node.tag == "tag:yaml.org,2002:null"
 
 
-def to_yaml(recipe: Recipe) -> str:
+def to_yaml(recipe: AnyRecipe) -> str:
     """Return a recipe with every key written out; loading it gives an equal recipe."""
     # ASCII only: PyYAML loses line breaks such as U+0085 when it writes them as they are.
     return yaml.safe_dump(_nested(recipe), sort_keys=False, width=10_000)
 
 
-def _nested(recipe: Recipe) -> dict[str, Any]:
+def _nested(recipe: AnyRecipe) -> dict[str, Any]:
     nested = dataclasses.asdict(recipe)
-    nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
+    if isinstance(recipe, Recipe):
+        nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
     plain: dict[str, Any] = json.loads(json.dumps(nested))
     return plain
 
 
-def flatten(recipe: Recipe) -> dict[str, Any]:
+def flatten(recipe: AnyRecipe) -> dict[str, Any]:
     """Return dotted key -> plain value (lists for tuples), in the order of the schema."""
 
     def walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -231,14 +239,14 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return dict(walk(_nested(recipe), ""))
 
 
-def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:
     """Return dotted key -> both values where two recipes differ; None where one has no such key."""
     left, right = flatten(a), flatten(b)
     keys = [*left, *(key for key in right if key not in left)]
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
 
-def digest(recipe: Recipe) -> str:
+def digest(recipe: AnyRecipe) -> str:
     """Return the hex SHA-256 of everything in a recipe that decides the trained bits."""
     deciding = {key: value for key, value in flatten(recipe).items() if key not in NOT_IN_DIGEST}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

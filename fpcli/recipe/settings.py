@@ -12,9 +12,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
-from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
+from fpcli.recipe.schema import FORMAT, AnyRecipe, MethodChoice, Recipe, default_of, type_text
 
-SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor")
+SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor", "fit")
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -66,32 +66,38 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
     return found
 
 
-def resolve(settings: Mapping[str, Setting], default_models: Mapping[str, str]) -> Recipe:
+def resolve(
+    settings: Mapping[str, Setting], default_models: Mapping[str, str], cls: type[AnyRecipe]
+) -> AnyRecipe:
     """Check settings by dotted key, and fill in everything that was not said.
 
     Args:
         settings: dotted key -> setting.
         default_models: data set -> network, for when no network was said.
+        cls: kind of recipe.
 
     Raises:
         RecipeError: a setting from a file is wrong.
         UsageError: a setting from the command line is wrong.
     """
     _check_format(settings.get("recipe"))
-    known = leaves(Recipe)
-    method = _method(settings.get("method.name"), known["method.name"].default)
-    known |= leaves(method.Options, "method.")
-    usual = {
-        key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
-        for key, value in getattr(method, "defaults", {}).items()
-    }
+    known = leaves(cls)
+    usual: dict[str, Setting] = {}
+    if "method.name" in known:
+        method = _method(settings.get("method.name"), known["method.name"].default)
+        known |= leaves(method.Options, "method.")
+        usual = {
+            key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
+            for key, value in getattr(method, "defaults", {}).items()
+        }
     values = _checked({**usual, **settings}, known)
     _check_names(settings, values)
-    _check_counts(settings, values)
     if not values["task.model"]:
         values["task.model"] = _default_model(values["task.data"], settings, default_models)
-    recipe: Recipe = _build(Recipe, "", values)
-    _check_options(method.Options, recipe.method, settings)
+    recipe: AnyRecipe = _build(cls, "", values)
+    if isinstance(recipe, Recipe):
+        _check_counts(settings, values)
+        _check_options(method.Options, recipe.method, settings)
     return recipe
 
 
