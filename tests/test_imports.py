@@ -22,7 +22,7 @@ FLOORS = (
     {"scores", "wire"},
     {"fleet", "data", "models"},
     {"engine"},
-    {"methods"},
+    {"methods", "pruning"},
     {"recipe", "run", "report"},
     {"cli"},
 )

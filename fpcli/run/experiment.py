@@ -14,6 +14,7 @@ from typing import Protocol
 from fpcli.engine import memory, server
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.process import settle
+from fpcli.engine.trained import DataKey, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
 from fpcli.recipe.load import differences, digest
@@ -23,7 +24,7 @@ from fpcli.run import checkpoint, events
 from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
-from fpcli.run.trained import DataKey, Trained, write_trained
+from fpcli.run.trained import write_trained
 from fpcli.structure.cost import cost
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fpcli.data.datasets import Dataset
+from fpcli.engine.trained import DataKey, Trained
 from fpcli.errors import FpError, UsageError
 from fpcli.models.build import build
 from fpcli.run.folder import write_atomic
 from fpcli.run.weights import check_tensors, misfit, read_tensors, unreadable
 from fpcli.structure.layout import Layout, Tensors
-from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -30,44 +29,6 @@ FORMAT = 1
 """Format number of layout.json."""
 
 _LIMIT_JSON_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class DataKey:
-    """Which data a model was trained on; the same key gives the same validation split."""
-
-    name: str
-    validation_fraction: float
-    seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained model in the coordinates of its initial model.
-
-    Attributes:
-        model: name of the network, for ``models.build``.
-        template: the initial network; its values do not matter.
-        layout: its tensors and channel groups.
-        support: what is alive.
-        values: dense tensors, 0 where nothing is alive.
-        data: what it was trained on, or None where nobody said.
-    """
-
-    model: str
-    template: nn.Module
-    layout: Layout
-    support: Support
-    values: Tensors
-    input_shape: tuple[int, ...]
-    num_classes: int
-    data: DataKey | None = None
-
-    def module(self) -> nn.Module:
-        """Return the small network with its values, in evaluation mode; it shares no memory."""
-        block = self.support.gather(self.layout, self.values)
-        copies = {name: value.clone() for name, value in block.items()}
-        return shrink(self.template, copies).eval()
 
 
 def write_trained(folder: Path, trained: Trained) -> None:

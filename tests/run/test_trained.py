@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fpcli.data.datasets import Dataset, load
+from fpcli.engine.trained import DataKey, Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.models.build import build
-from fpcli.run.trained import DataKey, Trained, of_weights, read_trained, write_trained
+from fpcli.run.trained import of_weights, read_trained, write_trained
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 

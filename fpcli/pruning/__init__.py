@@ -1,0 +1,8 @@
+"""Pruning of one trained model where the data is; one published method per file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PRUNERS: Mapping[str, str] = {}
+"""Name -> ``module:class`` of a ``pruning.method.Pruner``, read by ``plugins.lookup``."""
