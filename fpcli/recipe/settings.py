@@ -17,7 +17,18 @@ from fpcli.models.names import find
 from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
 from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
 
-SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor", "fit", "prune", "retrain")
+SECTIONS = (
+    "task",
+    "task.partition",
+    "method",
+    "local",
+    "fleet",
+    "wire",
+    "executor",
+    "fit",
+    "prune",
+    "retrain",
+)
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)

@@ -12,6 +12,8 @@ from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import DataKey, Trained
 from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
+from fpcli.recipe.schema import FitTask
+from fpcli.run.trained import untrained, with_weights
 
 _RATES: Mapping[str, float] = {"fit.lr": 1.0, "local.lr": 1.0, "retrain.lr": 10.0}
 """Key of a stored recipe -> what its value has to be multiplied with for a training rate."""
@@ -46,7 +48,8 @@ def find_folder(word: str | None, runs: Path) -> Path | None:
     known = [*names, *(path.parent.name for path in runs.glob("*/final"))]
     raise UsageError(
         f"`{word}` is neither a folder nor a model",
-        hint=nearest(word, known) or "give a run, an output folder of `fp prune`, or a model's name",
+        hint=nearest(word, known)
+        or "give a run, an output folder of `fp prune`, or a model's name",
         where=word,
     )
 
@@ -120,13 +123,32 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
     return found
 
 
-def known_shape(data: str, data_dir: Path | None) -> tuple[tuple[int, ...], int]:
-    """Return image shape and number of classes; data that is known by name need not be there.
+def named(
+    task: FitTask, weights: Path | None, *, seed: int, code: str = "", is_planned: bool = False
+) -> tuple[Trained, Dataset | None]:
+    """Return a network by name and its data.
+
+    Args:
+        weights: of the full network, see ``trained.of_weights``; None gives it initial ones.
+        seed: of the validation split.
+        code: see ``trained.read_trained``.
+        is_planned: data that is known by name need not be there, and is None then.
 
     Raises:
-        FpError: the data is unknown by name, and missing or damaged.
+        FpError: of many kinds; data or weights are missing, damaged, or do not fit the network.
     """
-    if data in _SHAPES:
-        return _SHAPES[data]
-    found = load(data, data_dir, seed=0, allow_code=True)
-    return found.input_shape, found.num_classes
+    data_dir = Path(task.data_dir) if task.data_dir else None
+    fraction = task.validation_fraction
+    shape = _SHAPES.get(task.data)
+    try:
+        dataset = load(
+            task.data, data_dir, validation_fraction=fraction, seed=seed, allow_code=True
+        )
+        shape = dataset.input_shape, dataset.num_classes
+    except DataError:
+        if not is_planned or shape is None:
+            raise
+        dataset = None
+    key = DataKey(task.data, fraction, seed)
+    trained = untrained(task.model, *shape, data=key, code=code)
+    return (trained if weights is None else with_weights(trained, weights)), dataset

@@ -120,10 +120,15 @@ def of_weights(
         LayoutError: the network cannot be traced.
     """
     fresh = untrained(name, dataset.input_shape, dataset.num_classes, data=data, code=code)
+    return with_weights(fresh, weights)
+
+
+def with_weights(trained: Trained, weights: Path) -> Trained:
+    """Return a full network with the weights of a file; errors as in :func:`of_weights`."""
     values = read_tensors(weights)
-    shapes = {key: spec.shape for key, spec in fresh.layout.tensors.items()}
+    shapes = {key: spec.shape for key, spec in trained.layout.tensors.items()}
     check_tensors(weights, values, shapes)
-    return replace(fresh, values=values)
+    return replace(trained, values=values)
 
 
 def untrained(
