@@ -115,6 +115,7 @@ class _Call:
         self.session.finish(report, result_text(report))
 
     def _setup(self, *, is_planned: bool) -> PruneSetup:
+        from fpcli.cli.show import dot
         from fpcli.run.prune_setup import prepare
         from fpcli.run.source import training_rate
 
@@ -128,8 +129,8 @@ class _Call:
             tell=self._tell,
             log=self._log,
         )
-        parts = [setup.recipe.method.name, f"{trained.model}", str(folder or "")]
-        self._say(" · ".join(part for part in parts if part))
+        parts = [setup.recipe.method.name, trained.model, str(folder or "")]
+        self._say(dot().join(part for part in parts if part))
         return setup
 
     def _folder(self, *, is_planned: bool) -> Path | None:
@@ -179,7 +180,7 @@ class _Call:
         try:
             return recipe, trained, dataset_of(trained, self.options["data"], data_dir)
         except DataError:
-            if not is_planned:
+            if not is_planned or self.options["data"]:
                 raise
             return recipe, trained, None
 

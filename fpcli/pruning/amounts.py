@@ -117,6 +117,6 @@ def missed(px: PruneContext, layout: Layout, target: Target, reached: Support) -
     return CheckError(
         f"the {WORDS[target.measure]} cannot fall to {1 - target.removed:.1%}: "
         f"the closest is {share:.1%}",
-        hint="ask for less, ignore fewer groups, or choose another method",
+        hint="ask for less, ignore less, or let the method's options open more (`--help`)",
         where=f"--{target.measure}",
     )
