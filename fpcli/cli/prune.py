@@ -191,7 +191,7 @@ class _Call:
         given = {
             p.KEYS[key]: value
             for key, value in self.options.items()
-            if key in p.KEYS and value not in (None, [])
+            if key in p.KEYS and value not in (None, [], ())
         }
         flags = {**more, **given}
         pairs = overrides(self.options["set_"])

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from torch import Tensor
 
+from fpcli import plugins
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
 from fpcli.engine.trained import Trained
@@ -62,6 +63,9 @@ class Options:
         | None
     ) = None  # fmt: skip
     """A setting of the paper: ratios and spared layers, in place of a target."""
+
+    def __post_init__(self) -> None:
+        plugins.reference("scores", self.score)
 
 
 class Filters(Pruner):

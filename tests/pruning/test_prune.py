@@ -65,7 +65,7 @@ class Lazy(Pruner):
 
 
 def test_a_method_that_misses_its_target_is_found_out(cnn: Trained) -> None:
-    with pytest.raises(CheckError, match=r"bytes cannot fall to 50.0%: the closest is 98.6%"):
+    with pytest.raises(CheckError, match=r"bytes cannot fall to 50.00%: the closest is 98.63%"):
         planned(Lazy(), context(), cnn, Target("bytes", 0.5))
 
 
