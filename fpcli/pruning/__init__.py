@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-PRUNERS: Mapping[str, str] = {}
+PRUNERS: Mapping[str, str] = {
+    "filters": "fpcli.pruning.filters:Filters",
+}
 """Name -> ``module:class`` of a ``pruning.method.Pruner``, read by ``plugins.lookup``."""
