@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import sys
@@ -16,6 +15,7 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
+from fpcli.cli.words import CODE, make_importable, overrides
 from fpcli.errors import FpError, UsageError
 from fpcli.units import parse_seconds
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fpcli.recipe.schema import Recipe
     from fpcli.run.folder import RunFolder
     from fpcli.run.summary import Summary
-
-_CODE = re.compile(r"(?!npz:|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def train(
@@ -90,13 +88,13 @@ class _Call:
         """Return what the recipe file (of the run that is resumed) and the options say together."""
         from fpcli.recipe.load import find_recipe, load
 
-        flags, overrides = self.flags(), self.overrides()
-        _make_importable([*flags.values(), *(value for _, value in overrides)])
+        flags, pairs = self.flags(), overrides(self.options["set_"])
+        make_importable([*flags.values(), *(value for _, value in pairs)])
         if self.run is not None:
             self._check_resume()
-            return load(self.folder().recipe, overrides, flags)
+            return load(self.folder().recipe, pairs, flags)
         name = self.options["recipe"]
-        return load(find_recipe(name) if name else None, overrides, flags)
+        return load(find_recipe(name) if name else None, pairs, flags)
 
     def folder(self) -> RunFolder:
         """Return the folder of the run that is resumed, which may go without that of all runs."""
@@ -112,7 +110,7 @@ class _Call:
 
         # Code that the file names may run only if the command line names the same code.
         text = folder.recipe.read_text("utf-8")
-        same = {k: v for k, v in self.flags().items() if _CODE.fullmatch(str(v)) and v in text}
+        same = {k: v for k, v in self.flags().items() if CODE.fullmatch(str(v)) and v in text}
         return load(folder.recipe, (), same)
 
     def flags(self) -> dict[str, Any]:
@@ -130,20 +128,6 @@ class _Call:
             given["target_accuracy"] = _target(given["target_accuracy"])
         return given
 
-    def overrides(self) -> list[tuple[str, str]]:
-        """Return key and text of every ``--set``."""
-        pairs = []
-        for word in self.options["set_"] or ():
-            key, equals, value = word.partition("=")
-            if not (key and equals):
-                raise UsageError(
-                    f"--set {word}: not of the form KEY=VALUE",
-                    hint="for example `--set local.momentum=0.9`",
-                    where="--set",
-                )
-            pairs.append((key.strip(), value.strip()))
-        return pairs
-
     def _check_resume(self) -> None:
         for name in ("recipe", "name"):
             if self.options[name]:
@@ -152,13 +136,6 @@ class _Call:
                     hint="a resumed run keeps its recipe and name; --set changes single keys",
                     where=f"--{name}",
                 )
-
-
-def _make_importable(values: list[Any]) -> None:
-    """Let ``module:function`` name a file of the current folder."""
-    here = str(Path.cwd())
-    if any(_CODE.fullmatch(str(value)) for value in values) and here not in sys.path:
-        sys.path.insert(0, here)
 
 
 def _seconds(flag: str, text: str) -> float:
@@ -256,5 +233,5 @@ def _words_to_continue(folder: RunFolder, recipe: Recipe) -> str:
         "--method": recipe.method.name,
     }
     # What a recipe file may not name has to be said again.
-    code = [f" {flag} {value}" for flag, value in named.items() if _CODE.fullmatch(value)]
+    code = [f" {flag} {value}" for flag, value in named.items() if CODE.fullmatch(value)]
     return f"fp train --resume {shlex.quote(str(folder.path))}{''.join(code)}"

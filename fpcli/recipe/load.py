@@ -15,10 +15,11 @@ import yaml
 import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
-from fpcli.recipe.schema import AnyRecipe, FitRecipe, Recipe
+from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
+from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
 
-R = TypeVar("R", Recipe, FitRecipe)
+R = TypeVar("R", Recipe, FitRecipe, PruneRecipe)
 
 NOT_IN_DIGEST = frozenset(
     {
@@ -42,6 +43,9 @@ _FLAGS = {
     "task.partition.kind": "--partition",
     "executor.kind": "--executor",
     "target_accuracy": "--target",
+    "prune.rates": "--rate",
+    "prune.rates_file": "--rates",
+    "retrain.epochs": "--finetune",
 }
 
 
@@ -67,7 +71,7 @@ def load(
         RecipeError: something in the file is wrong; the message starts with ``FILE:LINE``.
         UsageError: something on the command line is wrong; the message starts with the option.
     """
-    written = _read(path) if path is not None else {}
+    written = read_settings(path) if path is not None else {}
     said = {key: _override(key, text) for key, text in overrides}
     for key, value in flags.items():
         if value is not None:
@@ -103,7 +107,12 @@ def _override(key: str, text: str) -> Setting:
         raise setting.error(f"`{key}` is not a list", "write it like `[1, 0.5]`") from error
 
 
-def _read(path: Path) -> dict[str, Setting]:
+def read_settings(path: Path) -> dict[str, Setting]:
+    """Return dotted key -> what a file says, unchecked; no code in it runs.
+
+    Raises:
+        RecipeError: the file cannot be read, or is no mapping of plain values.
+    """
     try:
         data = path.read_bytes()[: _LIMIT_BYTES + 1]
         text = data.decode("utf-8-sig")
@@ -220,7 +229,7 @@ def to_yaml(recipe: AnyRecipe) -> str:
 
 def _nested(recipe: AnyRecipe) -> dict[str, Any]:
     nested = dataclasses.asdict(recipe)
-    if isinstance(recipe, Recipe):
+    if isinstance(recipe, Recipe | PruneRecipe):
         nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
     plain: dict[str, Any] = json.loads(json.dumps(nested))
     return plain

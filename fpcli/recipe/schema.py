@@ -165,9 +165,6 @@ class FitRecipe:
     """Where every random stream starts from."""
 
 
-AnyRecipe = Recipe | FitRecipe
-
-
 class OptionRow(NamedTuple):
     """One field of an options class, as text for a table."""
 

@@ -14,9 +14,22 @@ from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.models.build import factory
 from fpcli.models.names import find
-from fpcli.recipe.schema import FORMAT, AnyRecipe, MethodChoice, Recipe, default_of, type_text
+from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
+from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
 
-SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor", "fit")
+SECTIONS = (
+    "task",
+    "task.partition",
+    "method",
+    "local",
+    "fleet",
+    "wire",
+    "executor",
+    "fit",
+    "prune",
+    "retrain",
+)
+_SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -63,7 +76,7 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
         key, hint = prefix + item.name, hints[item.name]
         if is_dataclass(hint):
             found |= leaves(hint, f"{key}.")  # type: ignore[arg-type]
-        elif (cls, item.name) != (MethodChoice, "options"):
+        elif not (issubclass(cls, MethodChoice) and item.name == "options"):
             found[key] = Leaf(hint, default_of(item))
     return found
 
@@ -86,7 +99,8 @@ def resolve(
     known = leaves(cls)
     usual: dict[str, Setting] = {}
     if "method.name" in known:
-        method = _method(settings.get("method.name"), known["method.name"].default)
+        kind = "pruners" if cls is PruneRecipe else "methods"
+        method = _method(kind, settings.get("method.name"), known["method.name"].default)
         known |= leaves(method.Options, "method.")
         usual = {
             key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
@@ -99,6 +113,7 @@ def resolve(
     recipe: AnyRecipe = _build(cls, "", values)
     if isinstance(recipe, Recipe):
         _check_counts(settings, values)
+    if isinstance(recipe, Recipe | PruneRecipe):
         _check_options(method.Options, recipe.method, settings)
     return recipe
 
@@ -113,11 +128,11 @@ def _check_format(setting: Setting | None) -> None:
         )
 
 
-def _method(setting: Setting | None, default: str) -> Any:
+def _method(kind: str, setting: Setting | None, default: str) -> Any:
     if setting is None:
-        return plugins.lookup("methods", default)
-    name = _name("methods", setting, allow_code=True)
-    found = plugins.load(name) if ":" in name else plugins.lookup("methods", name)
+        return plugins.lookup(kind, default)
+    name = _name(kind, setting, allow_code=True)
+    found = plugins.load(name) if ":" in name else plugins.lookup(kind, name)
     if not is_dataclass(getattr(found, "Options", None)):
         raise setting.error(f"`{name}` is not a method: it has no data class `Options`")
     return found
@@ -187,7 +202,7 @@ def _name(
         return value
     if allow_code and _CODE.fullmatch(value):
         if setting.is_in_file:
-            flag = {"methods": "--method", "models": "--model", "datasets": "--data"}[kind]
+            flag = {"models": "--model", "datasets": "--data"}.get(kind, "--method")
             raise setting.error(
                 f"a recipe may not name code: `{value}`",
                 f"if you trust it, say it on the command line: `{flag} {value}`",
@@ -195,7 +210,7 @@ def _name(
         return value
     table = plugins.names(kind)
     if value not in table:
-        singular = {"datasets": "data set"}.get(kind, kind.removesuffix("s"))
+        singular = _SINGULAR.get(kind, kind.removesuffix("s"))
         hint = nearest(value, table) or f"known: {', '.join(table)}"
         raise setting.error(f"unknown {singular} `{value}`", hint)
     return value
@@ -263,13 +278,13 @@ def _check_options(cls: Any, choice: MethodChoice, settings: Mapping[str, Settin
 
 
 def _build(cls: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    if cls is MethodChoice:
+    if issubclass(cls, MethodChoice):
         said = {
             key.removeprefix(prefix): value
             for key, value in values.items()
             if key.startswith(prefix)
         }
-        return MethodChoice(said.pop("name"), said)
+        return cls(said.pop("name"), said)
     hints = get_type_hints(cls)
     return cls(
         **{

@@ -57,7 +57,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         FpError: of many kinds; data, model or device do not exist or do not fit together.
     """
     task = recipe.task
-    _check_device(recipe.executor.device)
+    check_device(recipe.executor.device)
     dataset = load(
         task.data,
         Path(task.data_dir) if task.data_dir else None,
@@ -191,7 +191,12 @@ def _personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor
     )
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Make sure that a torch device can be used.
+
+    Raises:
+        NeedError: it cannot.
+    """
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

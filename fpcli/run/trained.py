@@ -7,7 +7,8 @@ A folder of one holds ``model.safetensors`` (every floating-point tensor in its 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +119,33 @@ def of_weights(
         DataError: the file is missing, damaged, hostile, or of another network.
         LayoutError: the network cannot be traced.
     """
-    model = build_model(name, dataset.input_shape, dataset.num_classes, code=code)
-    layout = trace(model, torch.zeros(1, *dataset.input_shape))
+    fresh = untrained(name, dataset.input_shape, dataset.num_classes, data=data, code=code)
+    return with_weights(fresh, weights)
+
+
+def with_weights(trained: Trained, weights: Path) -> Trained:
+    """Return a full network with the weights of a file; errors as in :func:`of_weights`."""
     values = read_tensors(weights)
-    check_tensors(weights, values, {key: spec.shape for key, spec in layout.tensors.items()})
+    shapes = {key: spec.shape for key, spec in trained.layout.tensors.items()}
+    check_tensors(weights, values, shapes)
+    return replace(trained, values=values)
+
+
+def untrained(
+    name: str, input_shape: Sequence[int], num_classes: int, *, data: DataKey, code: str = ""
+) -> Trained:
+    """Return a network by name with its initial weights; arguments and errors as above."""
+    model = build_model(name, input_shape, num_classes, code=code)
+    layout = trace(model, torch.zeros(1, *input_shape))
+    state = model.state_dict()
     return Trained(
         model=name,
         template=model,
         layout=layout,
         support=Support(),
-        values=values,
-        input_shape=tuple(dataset.input_shape),
-        num_classes=dataset.num_classes,
+        values={key: state[key].detach().clone() for key in layout.tensors},
+        input_shape=tuple(input_shape),
+        num_classes=num_classes,
         data=data,
     )
 

@@ -1,0 +1,230 @@
+"""`fp prune`: from the options to a recipe and a trained model, to a smaller one and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fpcli.cli import options as o
+from fpcli.cli import prune_options as p
+from fpcli.cli.session import Session, one_line
+from fpcli.cli.words import CODE, make_importable, overrides
+from fpcli.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from fpcli.data.datasets import Dataset
+    from fpcli.engine.trained import Trained
+    from fpcli.recipe.kinds import PruneRecipe
+    from fpcli.run.prune_setup import PruneSetup
+
+
+def prune(
+    ctx: typer.Context,
+    source: p.Source = None,
+    weights: p.Weights = None,
+    recipe: o.RecipeName = None,
+    set_: o.Settings = None,
+    model: p.Model = None,
+    data: p.Data = None,
+    data_dir: o.DataDir = None,
+    method: p.Method = None,
+    score: p.Score = None,
+    ratio: p.Ratio = None,
+    params: p.Params = None,
+    macs: p.Macs = None,
+    bytes_: p.Bytes = None,
+    rate: p.Rate = None,
+    rates: p.Rates = None,
+    max_drop: p.MaxDrop = None,
+    ignore: p.Ignore = None,
+    round_to: p.RoundTo = None,
+    steps: p.Steps = None,
+    finetune: p.Finetune = None,
+    lr: p.LearningRate = None,
+    batch_size: p.BatchSize = None,
+    seed: p.Seed = None,
+    device: p.Device = None,
+    runs: o.Runs = Path("runs"),
+    force: p.Force = False,
+    dry_run: p.DryRun = False,
+    latency: p.Latency = False,
+    out: p.Out = Path("out"),
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Make a trained model smaller, and retrain it."""
+    call = _Call(ctx.obj, ctx.params)
+    if dry_run:
+        call.plan()
+    else:
+        call.prune()
+
+
+@dataclass
+class _Call:
+    """One call: its options, and what happened so far."""
+
+    session: Session
+    options: Mapping[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def plan(self) -> None:
+        """Cut, but judge, train and write nothing."""
+        from fpcli.cli.prune_result import result_text
+        from fpcli.pruning.prune import planned
+        from fpcli.run.prune_setup import report_of
+
+        setup = self._setup(is_planned=True)
+        result = planned(setup.pruner, setup.px, setup.trained, setup.target)
+        report = report_of(setup, result)
+        self.session.finish(report, result_text(report))
+        self.session.hint("nothing was written; leave out --dry-run to prune")
+
+    def prune(self) -> None:
+        """Cut, retrain and write."""
+        from fpcli.cli.prune_result import latencies, latency_warnings, result_text
+        from fpcli.pruning.prune import TOLERANCE, prune
+        from fpcli.run.prune_setup import report_of
+        from fpcli.run.pruned import check_free, write_pruned
+
+        out, force = self.options["out"], self.options["force"]
+        check_free(out, force=force)
+        setup = self._setup(is_planned=False)
+        result = prune(
+            setup.pruner, setup.px, setup.trained, setup.target, setup.recipe.prune.steps
+        )
+        report = report_of(setup, result)
+        if result.difference > TOLERANCE:
+            self._tell(
+                f"warning: outputs of the small and the masked network differ by "
+                f"{result.difference:.1e}: a layer looks at all channels at once"
+            )
+        if self.options["latency"]:
+            report["latency_ms"] = latencies(setup.trained, result.trained, setup.recipe.device)
+            for text in latency_warnings(report["latency_ms"]):
+                self._tell(f"warning: {text}")
+        write_pruned(
+            out, result, recipe=setup.recipe, report=report, history=self.history, force=force
+        )
+        report["out"] = str(out)
+        self.session.finish(report, result_text(report))
+
+    def _setup(self, *, is_planned: bool) -> PruneSetup:
+        from fpcli.run.prune_setup import prepare
+        from fpcli.run.source import training_rate
+
+        folder = self._folder(is_planned=is_planned)
+        recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
+        setup = prepare(
+            recipe,
+            trained,
+            dataset,
+            training_rate=training_rate(folder),
+            tell=self._tell,
+            log=self._log,
+        )
+        parts = [setup.recipe.method.name, f"{trained.model}", str(folder or "")]
+        self._say(" · ".join(part for part in parts if part))
+        return setup
+
+    def _folder(self, *, is_planned: bool) -> Path | None:
+        """Return the folder of the trained model, or None if its parts are named one by one."""
+        from fpcli.run.source import find_folder
+
+        word, has_weights = self.options["source"], self.options["weights"] is not None
+        names_model = self.options["recipe"] or self.options["model"]
+        if word is None and (has_weights or (is_planned and names_model)):
+            return None
+        folder = find_folder(word, self.options["runs"])
+        if folder is not None and has_weights:
+            raise UsageError(
+                f"{folder} has weights of its own",
+                hint="give a model's name with -w, or a folder without",
+                where="-w",
+            )
+        return folder
+
+    def _materials(
+        self, folder: Path | None, *, is_planned: bool
+    ) -> tuple[PruneRecipe, Trained, Dataset | None]:
+        from fpcli.run.source import dataset_of, named
+        from fpcli.run.trained import read_trained
+
+        word, weights, code = (self.options[key] for key in ("source", "weights", "model"))
+        if folder is None:
+            recipe = self._recipe({"task.model": word} if word else {})
+            if weights is None and not is_planned:
+                raise UsageError(
+                    f"no weights for `{recipe.task.model}`",
+                    hint="give them with -w FILE, or name a run",
+                    where="-w",
+                )
+            said = word or code or ""
+            trained, dataset = named(
+                recipe.task,
+                weights,
+                seed=recipe.seed,
+                code=said if CODE.fullmatch(said) else "",
+                is_planned=is_planned,
+            )
+            return recipe, trained, dataset
+        trained = read_trained(folder, code=code or "")
+        recipe = self._recipe(_said_by(trained))
+        data_dir = Path(recipe.task.data_dir) if recipe.task.data_dir else None
+        try:
+            return recipe, trained, dataset_of(trained, self.options["data"], data_dir)
+        except DataError:
+            if not is_planned:
+                raise
+            return recipe, trained, None
+
+    def _recipe(self, more: Mapping[str, Any]) -> PruneRecipe:
+        from fpcli.recipe.kinds import PruneRecipe
+        from fpcli.recipe.load import find_recipe, load
+
+        given = {
+            p.KEYS[key]: value
+            for key, value in self.options.items()
+            if key in p.KEYS and value not in (None, [])
+        }
+        flags = {**more, **given}
+        pairs = overrides(self.options["set_"])
+        make_importable([*flags.values(), *(value for _, value in pairs)])
+        name = self.options["recipe"]
+        return load(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)
+
+    def _log(self, **values: Any) -> None:
+        self.history.append(values)
+        from fpcli.cli.prune_result import progress
+
+        if line := progress(values):
+            self._say(line)
+
+    def _tell(self, text: str) -> None:
+        text = one_line(text)
+        if text.startswith("warning: "):
+            self.session.warnings.append(text.removeprefix("warning: "))
+        self._show(text)
+
+    def _say(self, text: str) -> None:
+        if not self.options["quiet"]:
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        from fpcli.cli.show import Display
+
+        Display(is_moving=False).line(text)
+
+
+def _said_by(trained: Trained) -> dict[str, Any]:
+    """Return what a trained model says of itself, by the recipe's keys."""
+    flags: dict[str, Any] = {"task.model": trained.model}
+    if trained.data is not None:
+        flags["task.data"] = trained.data.name
+        flags["task.validation_fraction"] = trained.data.validation_fraction
+    return flags

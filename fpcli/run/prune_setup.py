@@ -1,0 +1,154 @@
+"""Build what a recipe for pruning names, beside the trained model that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fpcli import plugins
+from fpcli.data.datasets import Dataset
+from fpcli.engine.central import FitConfig
+from fpcli.engine.process import num_cores, settle
+from fpcli.engine.trained import Trained
+from fpcli.errors import UsageError
+from fpcli.pruning.layers import select, weights_and_macs
+from fpcli.pruning.method import Measure, PruneContext, Pruner, Target
+from fpcli.pruning.prune import Pruned, Stage
+from fpcli.recipe.kinds import PruneRecipe
+from fpcli.run.setup import check_device
+
+_TENTH = 10
+_SHARES: tuple[Measure, ...] = ("params", "macs", "bytes")
+
+
+@dataclass(frozen=True, eq=False)
+class PruneSetup:
+    """A recipe for pruning, built; the fields are the arguments of ``pruning.prune.prune``."""
+
+    recipe: PruneRecipe
+    pruner: Pruner
+    px: PruneContext
+    trained: Trained
+    target: Target
+
+
+def prepare(
+    recipe: PruneRecipe,
+    trained: Trained,
+    dataset: Dataset | None,
+    *,
+    training_rate: float,
+    tell: Callable[[str], None],
+    log: Callable[..., None],
+) -> PruneSetup:
+    """Build what a recipe describes.
+
+    Args:
+        dataset: None where nothing needs it.
+        training_rate: that the model was trained with; a tenth of it is the rate of retraining
+            unless the recipe has one.
+        tell: see ``PruneContext``; and ``log`` too.
+
+    Raises:
+        FpError: of many kinds; a place, device or file does not exist or does not fit the model.
+    """
+    check_device(recipe.device)
+    settle()
+    torch.set_num_threads(recipe.threads or num_cores())
+    if not recipe.retrain.lr:
+        recipe = replace(recipe, retrain=replace(recipe.retrain, lr=training_rate / _TENTH))
+    pruner: Pruner = plugins.lookup("pruners", recipe.method.name)()
+    options = pruner.Options(**recipe.method.options)
+    rates = _rates(recipe, trained)
+    px = PruneContext(
+        found=dataset,
+        options=options,
+        retraining=FitConfig(**asdict(recipe.retrain)),
+        seed=recipe.seed,
+        ignore=frozenset(
+            group for word in recipe.prune.ignore for group in select(trained, word, "--ignore")
+        ),
+        rates=rates,
+        round_to=recipe.prune.round_to,
+        device=recipe.device,
+        tell=tell,
+        log=log,
+    )
+    target = _target(recipe, is_needed=not (rates or pruner.decides(options)))
+    return PruneSetup(recipe, pruner, px, trained, target)
+
+
+def _target(recipe: PruneRecipe, *, is_needed: bool) -> Target:
+    said = {name: getattr(recipe.prune, name) for name in ("ratio", *_SHARES)}
+    given = [name for name, value in said.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"--{given[0]} and --{given[1]} exclude each other", hint="give one of them"
+        )
+    if not given and is_needed:
+        raise UsageError(
+            "it is not said how much is to go",
+            hint="for example `--ratio 0.5`, or `--macs 0.3` to keep 30 % of the multiply-adds",
+            where="--ratio",
+        )
+    for measure in _SHARES:
+        if said[measure] is not None:
+            return Target(measure, 1 - said[measure])
+    return Target("ratio", said["ratio"] or 0.0)
+
+
+def _rates(recipe: PruneRecipe, trained: Trained) -> dict[str, float]:
+    """Return group -> ratio of the file, and over it those of single places."""
+    rates: dict[str, float] = {}
+    if recipe.prune.rates_file:
+        from fpcli.pruning.sensitivity import read_rates
+
+        file = Path(recipe.prune.rates_file)
+        rates |= read_rates(file, recipe.prune.max_drop, trained.layout)
+    for text in recipe.prune.rates:
+        place, equals, number = text.rpartition("=")
+        try:
+            ratio = float(number)
+        except ValueError:
+            ratio = -1.0
+        if not (equals and place and 0 <= ratio < 1):
+            raise UsageError(
+                f"--rate {text}: not of the form PLACE=RATIO, with a ratio from 0 to below 1",
+                hint="for example `--rate conv1=0.5` or `--rate 2-19=0.6`",
+                where="--rate",
+            )
+        rates |= dict.fromkeys(sorted(select(trained, place.strip(), "--rate")), ratio)
+    return rates
+
+
+def report_of(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
+    """Return what a pruning came to, as ``fp prune --json`` names it."""
+    layout, start = setup.trained.layout, setup.trained.support
+    before, after = (
+        dict(zip(("weights", "macs"), weights_and_macs(layout, support), strict=True))
+        for support in (start, result.trained.support)
+    )
+    return {
+        "method": setup.recipe.method.name,
+        "before": _stage(result.before),
+        "pruned": _stage(result.pruned),
+        "after": _stage(result.after),
+        "groups": [
+            {"name": name, "before": wide, "after": narrow}
+            for name, (wide, narrow) in result.widths.items()
+        ],
+        "paper_count": {"before": before, "after": after},
+        "max_difference": result.difference,
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        **asdict(stage.cost),
+        "accuracy": stage.test and stage.test.accuracy,
+        "validation_accuracy": stage.validation and stage.validation.accuracy,
+    }

@@ -1,0 +1,96 @@
+"""The folder that a pruning ends in: the small model, what was done, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpcli.errors import UsageError
+from fpcli.pruning.prune import Pruned
+from fpcli.recipe.kinds import PruneRecipe
+from fpcli.recipe.load import to_yaml
+from fpcli.report.prune_plots import draw_pruning
+from fpcli.run.folder import cannot_write, checksums, environment, sync_folder, write_atomic
+from fpcli.run.trained import write_trained
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Make sure that an output folder may be written.
+
+    Args:
+        force: what stands there may go, if it is the output of an earlier pruning.
+
+    Raises:
+        UsageError: something stands there.
+    """
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    is_ours = (folder / "report.json").is_file() and (folder / "layout.json").is_file()
+    if folder.is_symlink() or not is_ours:
+        raise UsageError(
+            f"{folder} exists, and is no output of `fp prune`",
+            hint="choose another folder with `-o`",
+            where="-o",
+        )
+    if not force:
+        raise UsageError(
+            f"{folder} exists",
+            hint="choose another folder with `-o`, or replace it with `--force`",
+            where="-o",
+        )
+
+
+def write_pruned(
+    folder: Path,
+    result: Pruned,
+    *,
+    recipe: PruneRecipe,
+    report: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    force: bool = False,
+) -> None:
+    """Write everything beside the folder first, and put it in its place as a whole.
+
+    Raises:
+        UsageError: see :func:`check_free`.
+        NeedError: the folder cannot be written.
+    """
+    check_free(folder, force=force)
+    # Fixed names: what a crash leaves behind is overwritten by the next attempt.
+    fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        write_trained(fresh, result.trained)
+        write_atomic(fresh / "recipe.yaml", to_yaml(recipe))
+        write_atomic(fresh / "report.json", json.dumps(report, indent=1) + "\n")
+        lines = "".join(json.dumps(event) + "\n" for event in history)
+        write_atomic(fresh / "history.jsonl", lines)
+        write_atomic(fresh / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        draw_pruning(result.widths, history, fresh)
+        files = sorted(path for path in fresh.iterdir() if path.is_file())
+        write_atomic(fresh / "SHA256SUMS", checksums(fresh, files))
+        _put(fresh, folder, old)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _put(fresh: Path, folder: Path, old: Path) -> None:
+    """Let a new folder take the place of another, which is there until the new one is."""
+    is_taken = folder.exists()
+    if is_taken:
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if is_taken:
+            old.rename(folder)
+        raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Source: which trained model a command is about, and the data that it is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from fpcli import plugins
+from fpcli.data.datasets import Dataset, load
+from fpcli.engine.central import FitConfig
+from fpcli.engine.trained import DataKey, Trained
+from fpcli.errors import DataError, UsageError, nearest
+from fpcli.recipe.load import read_settings
+from fpcli.recipe.schema import FitTask
+from fpcli.run.trained import untrained, with_weights
+
+_RATES: Mapping[str, float] = {"fit.lr": 1.0, "local.lr": 1.0, "retrain.lr": 10.0}
+"""Key of a stored recipe -> what its value has to be multiplied with for a training rate."""
+
+_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = {
+    "digits": ((1, 8, 8), 10),
+    "mnist": ((1, 28, 28), 10),
+    "cifar10": ((3, 32, 32), 10),
+}
+"""Data set -> shape of an image and number of classes, known without the data."""
+
+
+def find_folder(word: str | None, runs: Path) -> Path | None:
+    """Return the folder of a trained model, or None if a word is no folder but a model's name.
+
+    Args:
+        word: a path, or the name of a run; None means the newest run.
+        runs: the folder of all runs.
+
+    Raises:
+        UsageError: nothing was said and there is no run, or the word means nothing.
+    """
+    if word is None:
+        return newest_run(runs)
+    for path in (Path(word), runs / word):
+        if path.is_dir():
+            return path
+    names = plugins.names("models")
+    base = re.split("[@:]|-gn", word)[0]
+    if base in names or ":" in word:
+        return None
+    known = [*names, *(path.parent.name for path in runs.glob("*/final"))]
+    raise UsageError(
+        f"`{word}` is neither a folder nor a model",
+        hint=nearest(word, known)
+        or "give a run, an output folder of `fp prune`, or a model's name",
+        where=word,
+    )
+
+
+def newest_run(runs: Path) -> Path:
+    """Return the finished run that was written last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    finished = [path.parent.parent for path in runs.glob("*/final/layout.json")]
+    if not finished:
+        raise UsageError(
+            f"no finished run in {runs}/",
+            hint="make one with `fp train`, or give a model's name and its weights: "
+            "`lenet5 -w FILE --data mnist`",
+        )
+    return max(finished, key=lambda path: (path / "final" / "layout.json").stat().st_mtime)
+
+
+def training_rate(folder: Path | None) -> float:
+    """Return the learning rate that a model was trained with, or the usual one if nobody knows."""
+    usual = FitConfig.lr
+    recipe = folder / "recipe.yaml" if folder else None
+    if recipe is None or not recipe.is_file():
+        return usual
+    said = read_settings(recipe)
+    for key, factor in _RATES.items():
+        try:
+            return float(said[key].value) * factor
+        except (KeyError, TypeError, ValueError):
+            continue
+    return usual
+
+
+def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
+    """Return the data that a model is for, with the validation split that it was trained beside.
+
+    Args:
+        data: other data; needed where the model's own is unknown or code.
+        data_dir: see ``datasets.load``.
+
+    Raises:
+        UsageError: the model does not say what it is for, or names code.
+        DataError: the data is missing or damaged, or its images or classes do not fit the model.
+    """
+    own = trained.data
+    name = data or (own.name if own else "")
+    if not name or (":" in name and not name.startswith("npz:") and not data):
+        raise UsageError(
+            f"the data is code of yours (`{name}`), which runs only if you name it"
+            if name
+            else f"`{trained.model}` does not say what data it is for",
+            hint=f"add `--data {name or 'NAME'}`",
+            where="--data",
+        )
+    key = own or DataKey(name, 0.1, 0)
+    found = load(
+        name, data_dir, validation_fraction=key.validation_fraction, seed=key.seed, allow_code=True
+    )
+    have = (tuple(found.input_shape), found.num_classes)
+    want = (trained.input_shape, trained.num_classes)
+    if have != want:
+        shapes = ["x".join(map(str, shape)) for shape, _ in (have, want)]
+        raise DataError(
+            f"data `{name}` has {shapes[0]} images of {have[1]} classes; the model takes "
+            f"{shapes[1]} images of {want[1]}",
+            hint="give the data that the model is for with --data",
+            where="--data",
+        )
+    return found
+
+
+def named(
+    task: FitTask, weights: Path | None, *, seed: int, code: str = "", is_planned: bool = False
+) -> tuple[Trained, Dataset | None]:
+    """Return a network by name and its data.
+
+    Args:
+        weights: of the full network, see ``trained.of_weights``; None gives it initial ones.
+        seed: of the validation split.
+        code: see ``trained.read_trained``.
+        is_planned: data that is known by name need not be there, and is None then.
+
+    Raises:
+        FpError: of many kinds; data or weights are missing, damaged, or do not fit the network.
+    """
+    data_dir = Path(task.data_dir) if task.data_dir else None
+    fraction = task.validation_fraction
+    shape = _SHAPES.get(task.data)
+    try:
+        dataset = load(
+            task.data, data_dir, validation_fraction=fraction, seed=seed, allow_code=True
+        )
+        shape = dataset.input_shape, dataset.num_classes
+    except DataError:
+        if not is_planned or shape is None:
+            raise
+        dataset = None
+    key = DataKey(task.data, fraction, seed)
+    trained = untrained(task.model, *shape, data=key, code=code)
+    return (trained if weights is None else with_weights(trained, weights)), dataset
