@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from fpcli.structure.layout import Group, Layout
+from fpcli.structure.layout import Layout
 
 Recorded = Mapping[str, Tensor]
 """Module -> its output for one batch; the network's own under ``""``."""
@@ -49,16 +49,22 @@ NOTHING = Prefix({}, frozenset(), True, {})
 
 
 def shared_prefix(
-    whole: nn.Module, small: nn.Module, layout: Layout, group: Group, kept: Tensor, x: Tensor
+    whole: nn.Module,
+    small: nn.Module,
+    layout: Layout,
+    group: str,
+    width: int,
+    kept: Tensor,
+    x: Tensor,
 ) -> Prefix:
     """Find what a network cut in one group shares with the whole one, and prove it.
 
     Args:
         whole: in evaluation mode.
         small: the same without some channels of the group; it stays as it is.
-        layout: of both.
-        group: its channels are counted as ``whole`` has them.
-        kept: int64, the channels that ``small`` has of it.
+        layout: says which modules meet the group.
+        width: channels that ``whole`` has of it; both may have been cut before.
+        kept: int64, which of these ``small`` has.
         x: a few inputs, on which both ways of computing must agree.
 
     Returns:
@@ -66,12 +72,12 @@ def shared_prefix(
     """
     with torch.no_grad():
         before, after = _calls(whole, x[:1]), _calls(small, x[:1])
-        start = min((before[name].began for name in _readers(whole, layout, group, before)))
+        start = min(before[name].began for name in _readers(whole, layout, group, before))
         axes: dict[str, int | None] = {}
         for name, call in before.items():
             is_inside = any(name.startswith(f"{outer}.") for outer in axes)
             if not is_inside and call.ended < start and name in after:
-                axis = _narrowed_axis(call, after[name], group.width, len(kept))
+                axis = _narrowed_axis(call, after[name], width, len(kept))
                 if axis != _OTHER:
                     axes[name] = axis
     stubs = {name: before[name].output for name in axes}
@@ -202,12 +208,12 @@ def _calls(model: nn.Module, x: Tensor) -> dict[str, _Call]:
 
 
 def _readers(
-    model: nn.Module, layout: Layout, group: Group, calls: Mapping[str, _Call]
+    model: nn.Module, layout: Layout, group: str, calls: Mapping[str, _Call]
 ) -> Sequence[str]:
     """Return the modules that compute something new from a group's channels; never none."""
     modules = dict(model.named_modules())
     found = []
-    for member in group.members:
+    for member in layout.groups[group].members:
         name = member.tensor.rpartition(".")[0]
         module = modules[name]
         is_maker = isinstance(module, _ConvNd | nn.Linear) and (
@@ -229,7 +235,9 @@ def _narrowed_axis(whole: _Call, small: _Call, width: int, kept: int) -> int | N
     before, after = tuple(whole.output.shape), tuple(small.output.shape)
     if before == after:
         return None
-    differ = [axis for axis, sizes in enumerate(zip(before, after, strict=True)) if len({*sizes}) > 1]
+    differ = [
+        axis for axis, sizes in enumerate(zip(before, after, strict=True)) if len({*sizes}) > 1
+    ]
     if len(differ) == 1 and (before[differ[0]], after[differ[0]]) == (width, kept):
         return differ[0]
     return _OTHER
