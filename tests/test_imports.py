@@ -38,6 +38,7 @@ ONLY_IN = {
         "report/plots.py",
         "report/method_plots.py",
         "report/prune_plots.py",
+        "report/sensitivity_plots.py",
     },
 }
 

@@ -18,6 +18,7 @@ import fpcli
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
 from fpcli.cli.prune import prune
+from fpcli.cli.sensitivity import sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train import train
 from fpcli.engine.process import before_torch
@@ -29,6 +30,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command()(train)
+app.command()(sensitivity)
 app.command()(prune)
 app.command()(methods)
 app.command()(doctor)

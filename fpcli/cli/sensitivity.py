@@ -1,0 +1,266 @@
+"""`fp sensitivity`: which share of each channel group a trained model can lose."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fpcli.cli import options as o
+from fpcli.cli import prune_options as p
+from fpcli.cli import sensitivity_options as s
+from fpcli.cli.session import Session, to_json
+from fpcli.cli.words import CODE, make_importable
+from fpcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fpcli.data.datasets import Dataset
+    from fpcli.engine.trained import Trained
+    from fpcli.pruning.sweep import SweepConfig, Tally
+
+_SAVE_EVERY_S = 1.0
+_MAX_RATIOS = 1000
+
+
+def sensitivity(
+    ctx: typer.Context,
+    source: p.Source = None,
+    weights: p.Weights = None,
+    model: p.Model = None,
+    data: p.Data = None,
+    data_dir: o.DataDir = None,
+    score: s.Score = None,
+    ratios: s.Ratios = "0.1:0.9:0.1",
+    samples: s.Samples = 2000,
+    split: s.Split = "validation",
+    retrain: s.Retrain = 0,
+    lr: s.LearningRate = 0.001,
+    max_drop: s.MaxDrop = 1.0,
+    seed: s.Seed = 0,
+    runs: o.Runs = Path("runs"),
+    force: s.Force = False,
+    out: s.Out = Path("sens.json"),
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+    debug: o.Debug = False,
+) -> None:
+    """Measure how much each layer of a trained model can lose."""
+    _Call(ctx.obj, ctx.params).run()
+
+
+@dataclass
+class _Call:
+    """One call and its options."""
+
+    session: Session
+    options: Mapping[str, Any]
+
+    def run(self) -> None:
+        """Sweep, and write and show the result."""
+        from fpcli.cli.sensitivity_result import result_text
+        from fpcli.pruning.sensitivity import identity, result, steep_to_flat
+        from fpcli.report.sensitivity_plots import draw_sensitivity
+        from fpcli.run.folder import write_atomic
+        from fpcli.run.partial import partial_of, read_partial
+
+        config, out = self._config(), self.options["out"]
+        if not out.parent.is_dir():
+            raise UsageError(f"no folder {out.parent}", hint="make it first", where="-o")
+        _settle()
+        trained, dataset = self._materials()
+        same = identity(trained, config)
+        known = read_partial(out, same, force=self.options["force"])
+        started = time.perf_counter()
+        tallies = self._sweep(trained, dataset, config, known)
+        found = result(
+            trained,
+            config,
+            tallies,
+            max_drop=self.options["max_drop"],
+            seconds=time.perf_counter() - started,
+        )
+        write_atomic(out, to_json(found) + "\n")
+        pictures = draw_sensitivity(found, out.with_suffix(""))
+        partial_of(out).unlink(missing_ok=True)
+        data = _told(found) | {
+            "steep_to_flat": steep_to_flat(found["groups"]),
+            "out": str(out),
+            "pictures": [str(path) for path in pictures],
+        }
+        self.session.finish(data, result_text(found, out, pictures))
+        self.session.hint(f"use it: {self._next(out)}")
+
+    def _config(self) -> SweepConfig:
+        from fpcli.engine.central import FitConfig
+        from fpcli.pruning.sweep import SweepConfig
+
+        split, epochs = self.options["split"], self.options["retrain"]
+        if split not in ("validation", "test"):
+            raise UsageError(
+                f"--split {split}: unknown", hint="give validation or test", where="--split"
+            )
+        if split == "test":
+            self.session.warnings.append(
+                "test images judge: ratios chosen by them make the test accuracy of the pruned "
+                "model too good"
+            )
+            self.session.warn()
+        # The paper's retraining; its weight decay is that of the networks' own paper.
+        retraining = FitConfig(
+            epochs=epochs, lr=self.options["lr"], schedule="constant", weight_decay=1e-4
+        )
+        return SweepConfig(
+            scores=tuple(dict.fromkeys(self.options["score"] or ["l1"])),
+            ratios=parse_ratios(self.options["ratios"]),
+            samples=self.options["samples"],
+            is_test=split == "test",
+            retraining=retraining if epochs else None,
+            seed=self.options["seed"],
+        )
+
+    def _materials(self) -> tuple[Trained, Dataset]:
+        """Return the model and its data."""
+        from fpcli.errors import LayoutError
+        from fpcli.recipe.schema import FitTask
+        from fpcli.run.source import dataset_of, find_folder, named
+        from fpcli.run.trained import read_trained
+
+        word, weights, code, data, data_dir = (
+            self.options[key] for key in ("source", "weights", "model", "data", "data_dir")
+        )
+        make_importable([word, code, data])
+        name = word or code
+        folder = None
+        if weights is None or (word is not None and Path(word).is_dir()):
+            folder = find_folder(word, self.options["runs"])
+        if folder is not None and weights is not None:
+            raise UsageError(
+                f"{folder} has weights of its own",
+                hint="give a model's name with -w, or a folder without",
+                where="-w",
+            )
+        if folder is not None:
+            trained = read_trained(folder, code=code or "")
+            dataset = dataset_of(trained, data, Path(data_dir) if data_dir else None)
+        elif name is None or weights is None or data is None:
+            missing = "model" if name is None else "weights" if weights is None else "data"
+            raise UsageError(
+                f"no {missing} given",
+                hint="for example `fp sensitivity lenet5 -w FILE --data mnist`, or a run",
+            )
+        else:
+            task = FitTask(data=data, model=name, data_dir=data_dir or "")
+            said = name if CODE.fullmatch(name) else ""
+            trained, loaded = named(task, weights, seed=self.options["seed"], code=said)
+            assert loaded is not None  # only a plan goes without
+            dataset = loaded
+        if not trained.layout.prunable:
+            raise LayoutError(
+                f"`{trained.model}` has no channels that may leave",
+                hint="its layers meet operations that tie all channels together",
+            )
+        return trained, dataset
+
+    def _sweep(
+        self,
+        trained: Trained,
+        dataset: Dataset,
+        config: SweepConfig,
+        known: Mapping[str, Tally],
+    ) -> dict[str, Tally]:
+        """Return all tallies; whatever stops the sweep, what it has found is kept."""
+        from fpcli.cli.sweep_watch import SweepWatcher
+        from fpcli.pruning.sensitivity import identity
+        from fpcli.pruning.sweep import cuts_of, sweep
+        from fpcli.run.partial import write_partial
+
+        out, same = self.options["out"], identity(trained, config)
+        cuts = cuts_of(trained, dataset, config)
+        tallies = dict(known)
+        watcher = SweepWatcher(
+            trained, dataset, config, cuts, is_quiet=self.options["quiet"] or self.session.is_json,
+            is_moving=not self.options["no_progress"],
+        )  # fmt: skip
+        watcher.start(tallies)
+        saved = time.monotonic()
+        try:
+            for key, tally in sweep(trained, dataset, config, cuts, known):
+                tallies[key] = tally
+                watcher.update(key, tallies)
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    write_partial(out, same, tallies)
+                    saved = time.monotonic()
+        except BaseException:
+            if len(tallies) > len(known):
+                write_partial(out, same, tallies)
+                watcher.stopped()
+            raise
+        finally:
+            watcher.end()
+        return tallies
+
+    def _next(self, out: Path) -> str:
+        words = ["fp", "prune"]
+        if self.options["source"]:
+            words.append(self.options["source"])
+        for flag, key in (("-w", "weights"), ("--model", "model"), ("--data", "data")):
+            if self.options[key]:
+                words += [flag, str(self.options[key])]
+        drop = f"{self.options['max_drop']:g}"
+        return f"`{shlex.join([*words, '--rates', str(out), '--max-drop', drop])}`"
+
+
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """Return the ratios of ``FIRST:LAST:STEP`` or of a list, ascending.
+
+    Raises:
+        UsageError: it is neither, or a ratio is not in [0, 1).
+
+    >>> parse_ratios("0.1:0.5:0.2"), parse_ratios("0.5, 0.25")
+    ((0.1, 0.3, 0.5), (0.25, 0.5))
+    """
+    hint = "for example `--ratios 0.1:0.9:0.1` or `--ratios 0.25,0.5`"
+    try:
+        if ":" in text:
+            first, last, step = (float(word) for word in text.split(":"))
+            count = (last - first) / step + 1e-9
+            if not (step > 0 and 0 <= count < _MAX_RATIOS):
+                raise ValueError
+            found: Sequence[float] = [first + number * step for number in range(int(count) + 1)]
+        else:
+            found = [float(word) for word in text.split(",")]
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise UsageError(f"--ratios {text}: no grid and no list of ratios", hint=hint,
+                         where="--ratios") from error  # fmt: skip
+    ratios = tuple(sorted({round(ratio, 9) for ratio in found}))
+    for ratio in ratios:
+        if not 0 <= ratio < 1:
+            raise UsageError(
+                f"--ratios {text}: {ratio:g} is no share from 0 to below 1",
+                hint=hint,
+                where="--ratios",
+            )
+    return ratios
+
+
+def _settle() -> None:
+    import torch
+
+    from fpcli.engine.process import num_cores, settle
+
+    settle()
+    torch.set_num_threads(num_cores())
+
+
+def _told(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``--json``: the result without what only pictures need."""
+    keys = ("model", "baseline_accuracy", "baseline_loss", "images", "ratios", "max_drop")
+    drawn = {"norms"} if len(found["scores"]) > 1 else {"norms", "curves"}
+    groups = [{k: v for k, v in group.items() if k not in drawn} for group in found["groups"]]
+    return {key: found[key] for key in keys} | {"groups": groups, "seconds": found["seconds"]}

@@ -1,0 +1,51 @@
+"""What `fp sensitivity` prints: accuracies by group and ratio, and which groups are robust."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpcli.cli import show
+from fpcli.pruning.sensitivity import largest_ratio, steep_to_flat
+from fpcli.units import format_seconds
+
+_MAX_COLUMNS = 10
+
+
+def result_text(found: Mapping[str, Any], out: Path, pictures: Sequence[Path]) -> str:
+    """Return the tables of a result, one per score and one more for it after retraining."""
+    parts = []
+    scores = list(found["groups"][0]["curves"])
+    for score in scores:
+        for measure in ("accuracy", "retrained_accuracy"):
+            if measure in found["groups"][0]["curves"][score]:
+                title = f"{score}, retrained" if measure != "accuracy" else score
+                is_only = len(scores) == 1 and measure == "accuracy"
+                parts.append(("" if is_only else f"{title}\n") + _table(found, score, measure))
+    areas = {group["name"]: group["norm_area"] for group in found["groups"]}
+    ranking = [f"{name} {areas[name]:.2f}" for name in steep_to_flat(found["groups"])]
+    parts.append(
+        f"whole model {found['baseline_accuracy']:.2%} of {found['images']:,} images; "
+        f"a group is cut alone, its channels leave together ({format_seconds(found['seconds'])})\n"
+        f"steep (robust) to flat (sensitive), area below sorted norms: {', '.join(ranking)}"
+    )
+    files = [str(path) for path in [out, *pictures] if path.suffix != ".svg"]
+    parts.append(f"saved {', '.join(files)} (pictures also as SVG)")
+    return "\n\n".join(parts)
+
+
+def _table(found: Mapping[str, Any], score: str, measure: str) -> str:
+    ratios, baseline = found["ratios"], found["baseline_accuracy"]
+    every = -(-len(ratios) // _MAX_COLUMNS)
+    shown = range(0, len(ratios), every)
+    points = f"{found['max_drop']:g} point{'s' * (found['max_drop'] != 1)}"
+    last = f"largest ratio with a loss of at most {points}"
+    head = ["group", "channels", *(f"{100 * ratios[i]:g}%" for i in shown), last]
+    rows = []
+    for group in found["groups"]:
+        curve = group["curves"][score][measure]
+        harmless = largest_ratio(ratios, curve, baseline, found["max_drop"])
+        cells = [f"{100 * curve[i]:.1f}" for i in shown]
+        rows.append([group["name"], f"{group['width']:,}", *cells, f"{100 * harmless:g}%"])
+    return show.table(head, rows, right=range(1, len(shown) + 2))

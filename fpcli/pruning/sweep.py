@@ -1,0 +1,272 @@
+"""Sweep: judge a model with some channels of one group gone, group by group and ratio by ratio.
+
+Channels are truly removed. Only what the cut changes is computed anew (``structure.reuse``): what
+comes before is recorded from the whole model once, for as many images as memory allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fpcli.data.batches import Batch, evaluation_batches
+from fpcli.data.datasets import Dataset
+from fpcli.data.split import Split
+from fpcli.engine.central import FitConfig, train
+from fpcli.engine.trained import Trained
+from fpcli.pruning.amounts import alive, best, num_left
+from fpcli.rng import stream
+from fpcli.scores.sample import Sample, score
+from fpcli.structure.reuse import Prefix, Recorded, Resumed, record, shared_prefix
+from fpcli.structure.shrink import shrink
+from fpcli.structure.support import Support
+
+BATCH_SIZE = 128
+"""Small, since what one layer leaves in the processor's cache the next one finds there."""
+
+_RECORDED_BYTES = 2**29
+_NUM_PROVING = 4
+BASELINE = ""
+"""Key of the whole model's tally."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What is swept.
+
+    Attributes:
+        scores: names; the channels with the lowest scores leave.
+        ratios: shares of a group's channels that leave, ascending, in [0, 1).
+        samples: images that judge, drawn without repetition; fewer if the split has fewer.
+        is_test: judge on test images instead of validation ones.
+        retraining: train every cut model so, and judge it again; None does not.
+        seed: of all draws.
+    """
+
+    scores: tuple[str, ...]
+    ratios: tuple[float, ...]
+    samples: int = 2000
+    is_test: bool = False
+    retraining: FitConfig | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How well a model did on the images seen so far; ``loss_sum`` is over images."""
+
+    seen: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+
+    def plus(self, logits: Tensor, labels: Tensor) -> Tally:
+        """Return the tally with one more batch."""
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        return Tally(
+            self.seen + len(labels),
+            self.correct + int((logits.argmax(1) == labels).sum()),
+            self.loss_sum + float(loss),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A group with some channels gone.
+
+    Attributes:
+        key: of its tally.
+        keep: channels that stay, in the initial model's numbers.
+        places: the same, counted among the channels that are alive now.
+    """
+
+    key: str
+    group: str
+    keep: Tensor
+    places: Tensor
+
+
+def key_of(score: str, group: str, num: int) -> str:
+    """Return the key of the tally of ``num`` channels that stay."""
+    return f"{score}/{group}/{num}"
+
+
+def retrained(key: str) -> str:
+    """Return the key of the tally after retraining."""
+    return f"{key}/retrained"
+
+
+def width_of(trained: Trained, group: str) -> int:
+    """Return how many channels of a group are alive."""
+    return len(alive(trained.layout, trained.support, group))
+
+
+def nums(trained: Trained, group: str, ratios: Sequence[float]) -> list[int]:
+    """Return how many channels of a group stay at each ratio, by the rule of Li et al."""
+    block = trained.layout.groups[group].block
+    return [num_left(width_of(trained, group), ratio, block) for ratio in ratios]
+
+
+def judging(dataset: Dataset, config: SweepConfig) -> Split:
+    """Return the images that judge, in stored order."""
+    split = dataset.test if config.is_test else dataset.validation
+    order = torch.randperm(len(split), generator=stream(config.seed, "sensitivity/samples"))
+    return split.take(order[: config.samples].sort().values)
+
+
+def cuts_of(trained: Trained, dataset: Dataset, config: SweepConfig) -> list[Cut]:
+    """Return every distinct cut, group by group; scores look at validation images only.
+
+    Raises:
+        FpError: a score does not exist or cannot judge this network.
+    """
+    few = judging(dataset, replace(config, is_test=False))
+    batches = list(evaluation_batches(few, dataset.normalise, batch_size=BATCH_SIZE))
+    sample = Sample(trained.template, batches, config.seed)
+    scores = {
+        name: score(name, trained.layout, trained.values, sample)
+        for name in dict.fromkeys(config.scores)
+    }
+    cuts = []
+    for group in trained.layout.prunable:
+        channels = alive(trained.layout, trained.support, group)
+        block = trained.layout.groups[group].block
+        for name, found in scores.items():
+            for num in dict.fromkeys(nums(trained, group, config.ratios)):
+                keep = best(channels, found[group], num, block)
+                places = torch.searchsorted(channels, keep)
+                cuts.append(Cut(key_of(name, group, num), group, keep, places))
+    return cuts
+
+
+def sweep(
+    trained: Trained,
+    dataset: Dataset,
+    config: SweepConfig,
+    cuts: Sequence[Cut],
+    tallies: Mapping[str, Tally],
+) -> Iterator[tuple[str, Tally]]:
+    """Judge the whole model and all cuts.
+
+    Args:
+        cuts: of :func:`cuts_of`.
+        tallies: of an earlier, interrupted call; what they have seen is not repeated.
+
+    Yields:
+        Key and tally whenever one has grown. A cut is done when it has seen all images, and its
+        retrained tally is there if ``config.retraining`` is.
+
+    Raises:
+        DivergedError: a retraining diverged.
+    """
+    split = judging(dataset, config)
+    whole = trained.module()
+    prefixes = _prefixes(trained, whole, cuts, dataset.normalise(split.images[:_NUM_PROVING]))
+    size = _part_size(prefixes)
+    whole_parts = {*range(0, len(split), size), len(split)}
+    known = {key: tally for key, tally in tallies.items() if tally.seen in whole_parts}
+    for start in range(0, len(split), size):
+        part = Split(split.images[start : start + size], split.labels[start : start + size])
+        end = start + len(part)
+        left = [cut for cut in cuts if known.get(cut.key, Tally()).seen < end]
+        if not left and known.get(BASELINE, Tally()).seen >= end:
+            continue
+        batches = list(evaluation_batches(part, dataset.normalise, batch_size=BATCH_SIZE))
+        recorded = _record(whole, {prefixes[cut.group] for cut in left}, batches)
+        if known.get(BASELINE, Tally()).seen < end:
+            known[BASELINE] = _tally(known.get(BASELINE, Tally()), recorded, batches)
+            yield BASELINE, known[BASELINE]
+        for cut in left:
+            known[cut.key] = _judged(
+                trained, prefixes[cut.group], cut, known.get(cut.key, Tally()), recorded, batches
+            )
+            yield cut.key, known[cut.key]
+    if config.retraining is not None:
+        for cut in cuts:
+            key = retrained(cut.key)
+            if key not in known:
+                yield key, _retrained(trained, dataset, config.retraining, config.seed, cut, split)
+
+
+def _support(trained: Trained, cut: Cut) -> Support:
+    return Support({**trained.support.keep, cut.group: cut.keep}, trained.support.mask)
+
+
+def _small(trained: Trained, cut: Cut) -> nn.Module:
+    """Return the cut network; it shares tensors with the model and must not be trained."""
+    block = _support(trained, cut).gather(trained.layout, trained.values)
+    return shrink(trained.template, block).eval()
+
+
+def _prefixes(
+    trained: Trained, whole: nn.Module, cuts: Sequence[Cut], x: Tensor
+) -> dict[str, Prefix]:
+    narrowest: dict[str, Cut] = {}
+    for cut in cuts:
+        if cut.group not in narrowest or len(cut.keep) < len(narrowest[cut.group].keep):
+            narrowest[cut.group] = cut
+    layout = trained.layout
+    return {
+        group: shared_prefix(
+            whole, _small(trained, cut), layout, group, width_of(trained, group), cut.places, x
+        )
+        for group, cut in narrowest.items()
+    }
+
+
+def _part_size(prefixes: Mapping[str, Prefix]) -> int:
+    """Return how many images are recorded at once, in whole batches."""
+    floats = {
+        name: prefix.stubs[name].numel() for prefix in prefixes.values() for name in prefix.read
+    }
+    per_batch = 4 * BATCH_SIZE * sum(floats.values())
+    return max(1, _RECORDED_BYTES // max(per_batch, 1)) * BATCH_SIZE
+
+
+@torch.no_grad()
+def _record(
+    whole: nn.Module, prefixes: set[Prefix], batches: Sequence[Batch]
+) -> list[dict[str, Tensor]]:
+    names = frozenset[str]().union(*(prefix.read for prefix in prefixes))
+    return [record(whole, names, x) for x, _ in batches]
+
+
+def _tally(tally: Tally, recorded: Sequence[Recorded], batches: Sequence[Batch]) -> Tally:
+    for outputs, (_, y) in zip(recorded, batches, strict=True):
+        tally = tally.plus(outputs[""], y)
+    return tally
+
+
+@torch.no_grad()
+def _judged(
+    trained: Trained,
+    prefix: Prefix,
+    cut: Cut,
+    tally: Tally,
+    recorded: Sequence[Recorded],
+    batches: Sequence[Batch],
+) -> Tally:
+    resumed = Resumed(_small(trained, cut), prefix, cut.places)
+    for outputs, (x, y) in zip(recorded, batches, strict=True):
+        tally = tally.plus(resumed(outputs, x), y)
+    return tally
+
+
+def _retrained(
+    trained: Trained, dataset: Dataset, config: FitConfig, seed: int, cut: Cut, split: Split
+) -> Tally:
+    support = _support(trained, cut)
+    small = trained.cut(support).module()
+    mask = support.block_mask(trained.layout)
+    # The same batches for every cut, so that nothing but the cut makes the difference.
+    for _ in train(small, dataset, config, seed=seed, purpose="sensitivity", mask=mask):
+        pass
+    small.eval()
+    tally = Tally()
+    with torch.no_grad():
+        for x, y in evaluation_batches(split, dataset.normalise, batch_size=BATCH_SIZE):
+            tally = tally.plus(small(x), y)
+    return tally

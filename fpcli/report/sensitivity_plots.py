@@ -1,0 +1,104 @@
+"""Pictures of a sensitivity sweep: norms, and accuracy against the share removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpcli.report.canvas import INK, drawing, figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LEGEND_ROWS = 18
+
+
+def draw_sensitivity(result: Mapping[str, Any], stem: Path) -> list[Path]:
+    """Draw a sweep, each picture as PNG and as SVG, as figure 2 of Li et al. (ICLR 2017) does.
+
+    Args:
+        result: of ``pruning.sensitivity.result``.
+        stem: folder and beginning of the files' names: ``STEM-norms``, ``STEM-accuracy`` and,
+            where cut models were retrained, ``STEM-retrained``.
+
+    Raises:
+        NeedError: the folder cannot be written.
+    """
+    with drawing():
+        paths = save(_norms(result), stem.with_name(f"{stem.name}-norms"))
+        paths += save(_curves(result, "accuracy", ""), stem.with_name(f"{stem.name}-accuracy"))
+        if "retrained_accuracy" in result["groups"][0]:
+            retrained = _curves(result, "retrained_accuracy", ", retrained")
+            paths += save(retrained, stem.with_name(f"{stem.name}-retrained"))
+    return paths
+
+
+def _norms(result: Mapping[str, Any]) -> Figure:
+    groups = result["groups"]
+    picture = figure(8.5, 4.4)
+    axes = picture.subplots()
+    for group, colour in zip(groups, _colours(len(groups)), strict=True):
+        sizes = group["norms"]
+        xs = [100 * (rank + 1) / len(sizes) for rank in range(len(sizes))]
+        axes.plot(xs, sizes, color=colour, marker=_marker(len(sizes)), label=group["name"])
+    axes.set_xlabel("rank of the filter (% of its group)")
+    axes.set_ylabel("l1 norm (largest = 1)")
+    axes.set_xlim(0, 101)
+    axes.set_ylim(0, 1.05)
+    axes.set_title(f"{result['model']}: sorted filter norms", loc="left", fontweight="bold")
+    _legend(picture, axes)
+    return picture
+
+
+def _curves(result: Mapping[str, Any], measure: str, remark: str) -> Figure:
+    """Draw one panel per score, one line per group, and the whole model's accuracy."""
+    scores = list(result["groups"][0]["curves"])
+    picture = figure(3.0 + 5.5 * len(scores), 4.4)
+    panels = picture.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for score, axes in zip(scores, panels, strict=True):
+        _panel(axes, result, score, measure)
+        axes.set_title(f"{score} smallest first", loc="left", fontsize=9.5)
+    panels[0].set_ylabel(f"accuracy on {result['images']:,} images (%)")
+    picture.suptitle(
+        f"{result['model']}: one group cut at a time{remark}", x=0.01, ha="left", fontweight="bold"
+    )
+    _legend(picture, panels[0])
+    return picture
+
+
+def _panel(axes: Axes, result: Mapping[str, Any], score: str, measure: str) -> None:
+    baseline = 100 * result["baseline_accuracy"]
+    xs = [100 * ratio for ratio in result["ratios"]]
+    has_zero = xs[0] == 0
+    groups = result["groups"]
+    for group, colour in zip(groups, _colours(len(groups)), strict=True):
+        ys = [100 * accuracy for accuracy in group["curves"][score][measure]]
+        axes.plot(
+            xs if has_zero else [0, *xs],
+            ys if has_zero else [baseline, *ys],
+            color=colour,
+            marker=".",
+            label=group["name"],
+        )
+    axes.axhline(baseline, color=INK, linestyle=":", linewidth=1)
+    axes.set_xlabel("share of the group's channels removed (%)")
+    axes.set_xlim(0, max(xs[-1], 1) * 1.02)
+    axes.set_ylim(0, 102)
+
+
+def _colours(count: int) -> Sequence[Any]:
+    from matplotlib import colormaps
+
+    return [colormaps["turbo"](0.05 + 0.9 * number / max(count - 1, 1)) for number in range(count)]
+
+
+def _marker(num_points: int) -> str:
+    return "." if num_points <= 32 else ""
+
+
+def _legend(picture: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = -(-len(labels) // _LEGEND_ROWS)
+    picture.legend(handles, labels, loc="outside right upper", ncols=columns, fontsize=8)

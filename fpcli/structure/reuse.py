@@ -1,0 +1,256 @@
+"""Reuse: what a network that is cut in one group need not compute again.
+
+Until a layer reads the channels of a group, cutting the group changes nothing but which channels
+there are: what the whole network computed up to there, cut to the kept channels, is what the small
+one would compute. So a module that has returned by then can be replaced by its recorded output,
+whatever the network's code does between modules.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from fpcli.structure.layout import Layout
+
+Recorded = Mapping[str, Tensor]
+"""Module -> its output for one batch; the network's own under ``""``."""
+
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The modules that a network cut in one group shares with the whole one.
+
+    Attributes:
+        axes: module -> the axis of its output that the cut narrows, or None.
+        read: those whose output anything else reads; the rest only has to return something.
+        reads_input: whether anything else reads the network's input.
+        stubs: outputs of the modules in ``axes`` for a single input.
+    """
+
+    axes: Mapping[str, int | None]
+    read: frozenset[str]
+    reads_input: bool
+    stubs: Recorded
+
+
+NOTHING = Prefix({}, frozenset(), True, {})
+"""Everything is computed anew."""
+
+
+def shared_prefix(
+    whole: nn.Module,
+    small: nn.Module,
+    layout: Layout,
+    group: str,
+    width: int,
+    kept: Tensor,
+    x: Tensor,
+) -> Prefix:
+    """Find what a network cut in one group shares with the whole one, and prove it.
+
+    Args:
+        whole: in evaluation mode.
+        small: the same without some channels of the group; it stays as it is.
+        layout: says which modules meet the group.
+        width: channels that ``whole`` has of it; both may have been cut before.
+        kept: int64, which of these ``small`` has.
+        x: a few inputs, on which both ways of computing must agree.
+
+    Returns:
+        The prefix; :data:`NOTHING` where none could be proved.
+    """
+    with torch.no_grad():
+        before, after = _calls(whole, x[:1]), _calls(small, x[:1])
+        start = min(before[name].began for name in _readers(whole, layout, group, before))
+        axes: dict[str, int | None] = {}
+        for name, call in before.items():
+            is_inside = any(name.startswith(f"{outer}.") for outer in axes)
+            if not is_inside and call.ended < start and name in after:
+                axis = _narrowed_axis(call, after[name], width, len(kept))
+                if axis != _OTHER:
+                    axes[name] = axis
+    stubs = {name: before[name].output for name in axes}
+    try:
+        read = _what_is_read(small, Prefix(axes, frozenset(axes), True, stubs), kept, x[:1])
+        prefix = Prefix(axes, read - {""}, "" in read, stubs)
+        with torch.no_grad():
+            want = small(x)
+            got = Resumed(small, prefix, kept)(record(whole, prefix.read, x), x)
+    except Exception:  # the network's own code may do anything with what it did not expect
+        return NOTHING
+    limit = _TOLERANCE * float(want.abs().max())
+    return prefix if bool(((got - want).abs() <= limit).all()) else NOTHING
+
+
+def record(whole: nn.Module, names: Iterable[str], x: Tensor) -> dict[str, Tensor]:
+    """Run the whole network and keep the outputs of some modules, and its own under ``""``."""
+    found: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            # Copied, since what follows may write to it.
+            found[name] = output.detach().clone()
+
+        return keep
+
+    modules = dict(whole.named_modules())
+    handles = [modules[name].register_forward_hook(hook(name)) for name in names]
+    try:
+        found[""] = whole(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+class Resumed:
+    """A small network that goes on from what was recorded of the whole one.
+
+    Args:
+        small: it stays as it is; the result shares its tensors.
+        prefix: what is replaced.
+        kept: int64, the channels of the prefix's group that ``small`` has.
+    """
+
+    def __init__(self, small: nn.Module, prefix: Prefix, kept: Tensor) -> None:
+        tensors = [*small.parameters(), *small.buffers()]
+        self._small = copy.deepcopy(small, {id(tensor): tensor for tensor in tensors})
+        self._prefix, self._kept = prefix, kept
+        self._stand_ins: dict[str, _StandIn] = {}
+        modules = dict(self._small.named_modules())
+        for name in prefix.axes:
+            parent, _, attribute = name.rpartition(".")
+            stand_in = _StandIn(self._narrow(name, prefix.stubs[name]))
+            modules[parent]._modules[attribute] = stand_in
+            self._stand_ins[name] = stand_in
+
+    def __call__(self, recorded: Recorded, x: Tensor) -> Tensor:
+        """Return the network's output for the batch that was recorded.
+
+        Args:
+            recorded: the outputs of ``prefix.read``; they stay as they are.
+            x: the batch itself.
+        """
+        for name in self._prefix.read:
+            self._stand_ins[name].output = self._narrow(name, recorded[name])
+        output: Tensor = self._small(x if self._prefix.reads_input else x[:1])
+        return output
+
+    def _narrow(self, name: str, output: Tensor) -> Tensor:
+        axis = self._prefix.axes[name]
+        # A copy in any case, since what follows may write to it.
+        return output.clone() if axis is None else output.index_select(axis, self._kept)
+
+
+class _StandIn(nn.Module):
+    """Returns what is known, whatever it is given."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *inputs: Any, **more: Any) -> Tensor:
+        return self.output
+
+
+@dataclass
+class _Call:
+    """When a module ran, counted in steps, how often, and what it returned."""
+
+    times: int = 0
+    began: float = float("inf")
+    ended: float = float("inf")
+    output: Any = None
+
+
+def _calls(model: nn.Module, x: Tensor) -> dict[str, _Call]:
+    """Run a network and return the calls of its modules, outer ones before inner ones."""
+    calls: dict[str, _Call] = {}
+    steps = itertools.count()
+
+    def enter(name: str) -> Callable[[nn.Module, Any], None]:
+        def note(module: nn.Module, inputs: Any) -> None:
+            call = calls.setdefault(name, _Call())
+            call.times += 1
+            call.began = min(call.began, next(steps))
+
+        return note
+
+    def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls[name].ended = next(steps)
+            calls[name].output = output.clone() if isinstance(output, Tensor) else output
+
+        return note
+
+    handles = []
+    for name, module in model.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(leave(name)))
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _readers(
+    model: nn.Module, layout: Layout, group: str, calls: Mapping[str, _Call]
+) -> Sequence[str]:
+    """Return the modules that compute something new from a group's channels; never none."""
+    modules = dict(model.named_modules())
+    found = []
+    for member in layout.groups[group].members:
+        name = member.tensor.rpartition(".")[0]
+        module = modules[name]
+        is_maker = isinstance(module, _ConvNd | nn.Linear) and (
+            member.produces or len(layout.tensors[member.tensor].shape) == 1
+        )
+        # Layer and group normalisation look at several channels at once.
+        if not is_maker and not isinstance(module, _NormBase | nn.PReLU) and name in calls:
+            found.append(name)
+    return found or [next(iter(calls))]
+
+
+_OTHER = -1
+
+
+def _narrowed_axis(whole: _Call, small: _Call, width: int, kept: int) -> int | None:
+    """Return the axis in which two outputs differ, None if in none, ``_OTHER`` if otherwise."""
+    if whole.times != 1 or not isinstance(whole.output, Tensor):
+        return _OTHER
+    before, after = tuple(whole.output.shape), tuple(small.output.shape)
+    if before == after:
+        return None
+    differ = [
+        axis for axis, sizes in enumerate(zip(before, after, strict=True)) if len({*sizes}) > 1
+    ]
+    if len(differ) == 1 and (before[differ[0]], after[differ[0]]) == (width, kept):
+        return differ[0]
+    return _OTHER
+
+
+def _what_is_read(small: nn.Module, prefix: Prefix, kept: Tensor, x: Tensor) -> frozenset[str]:
+    """Return the recorded modules, and ``""`` for the input, that the output depends on."""
+    leaves = {name: stub.detach().clone().requires_grad_() for name, stub in prefix.stubs.items()}
+    leaves[""] = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        inputs = {name: leaf * 1 for name, leaf in leaves.items()}
+        output = Resumed(small, prefix, kept)(inputs, inputs[""])
+        found = torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
+    return frozenset(
+        name for name, gradient in zip(leaves, found, strict=True) if gradient is not None
+    )
