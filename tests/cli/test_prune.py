@@ -142,6 +142,7 @@ def test_a_plan_needs_neither_weights_nor_data(fp: Callable) -> None:
         (["--params", "0.001"], 8, "parameters cannot fall to 0.10%: the closest is 0.15%"),
         (["--ratio", "0.5", "--data", "mnist"], 3, "needs a folder"),
         (["--ratio", "0.5", "-w", "w.pt"], 2, "has weights of its own"),
+        (["--rates", "none.json"], 3, "none.json"),
         (["--ratio", "0.5", "--device", "cud"], 5, "device `cud`"),
     ],
 )

@@ -49,5 +49,7 @@ def test_a_target_is_met_by_the_smallest_ratio(cnn: Trained) -> None:
     ratio = ratio_for(context(), cnn.layout, Target("params", 0.1), support_at)
     assert num_left(64, ratio) == 56
     assert num_left(64, ratio - 1e-6) == 57
-    with pytest.raises(CheckError, match=r"parameters cannot fall to 10.00%: the closest is 13.93%"):
+    with pytest.raises(
+        CheckError, match=r"parameters cannot fall to 10.00%: the closest is 13.93%"
+    ):
         ratio_for(context(), cnn.layout, Target("params", 0.9), support_at)
