@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,7 +73,8 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fitted:
-    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs; the optimiser starts fresh.
+    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs, or for ``cx.max_steps`` steps
+    where these are fewer; the optimiser starts fresh.
 
     Gradients are masked by ``cx.mask``, so that elements that are masked off (and 0 on arrival)
     stay exactly 0 under momentum and weight decay too.
@@ -80,7 +82,7 @@ def fit(
     Args:
         after_backward: sees the gradients of every step before they are masked and clipped, and
             may change them.
-        after_epoch: is called with the number of each finished epoch, counted from 1.
+        after_epoch: is called with the number of each epoch, counted from 1, when it ends.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -94,7 +96,8 @@ def fit(
     total, steps, samples = 0.0, 0, 0
     for epoch in range(local.epochs):
         epoch_loss = torch.zeros((), dtype=torch.float64, device=cx.torch_device)
-        for batch in cx.batches(epoch):
+        left = cx.max_steps - steps if cx.max_steps else None
+        for batch in islice(cx.batches(epoch), left):
             optimizer.zero_grad(set_to_none=True)
             value = loss(cx, model, batch)
             value.backward()
@@ -117,4 +120,6 @@ def fit(
             )
         if after_epoch is not None:
             after_epoch(epoch + 1, model)
+        if steps == cx.max_steps:
+            break
     return Fitted(total / max(samples, 1), steps, samples)
