@@ -33,6 +33,7 @@ class ClientContext:
         mask: boolean masks of the masked tensors, block coordinates.
         note: what the server's plan or probe told this client.
         device: the simulated device in this round.
+        max_steps: training steps after which `fit` stops; 0 does all epochs.
     """
 
     site: Site
@@ -47,6 +48,7 @@ class ClientContext:
     mask: Mapping[str, Tensor]
     keep: Mapping[str, Tensor] | None = field(repr=False, default=None)
     is_mask_known: bool = False
+    max_steps: int = 0
 
     @property
     def torch_device(self) -> torch.device:
@@ -168,6 +170,7 @@ def perform(data: bytes, site: Site) -> bytes:
         mask={name: mask.to(site.device) for name, mask in job.mask.items()},
         keep=job.keep,
         is_mask_known=job.is_mask_known,
+        max_steps=job.max_steps,
     )
 
     def pack(**fields: Any) -> bytes:

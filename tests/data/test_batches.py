@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.data.batches import batches, evaluation_batches
+from fpcli.data.batches import batches, evaluation_batches, num_processed
 from fpcli.data.split import Split
 from fpcli.rng import stream
 
@@ -67,6 +67,14 @@ def test_images_are_normalised_and_belong_to_their_labels(channels_last: bool) -
         assert images.is_contiguous() is not channels_last
         assert images.is_contiguous(memory_format=torch.channels_last) is channels_last
         assert images[:, 1, 2, 3].equal(2.0 * labels)
+
+
+@pytest.mark.parametrize("count", [1, 12, 13, 15])
+@pytest.mark.parametrize("max_steps", [0, 1, 3, 5, 99])
+def test_counted_samples_are_those_of_the_batches(count: int, max_steps: int) -> None:
+    epoch = batches(numbered(count), torch.arange(count), double, batch_size=4, generator=None)
+    sizes = [len(labels) for _, labels in epoch] * 2
+    assert num_processed(count, 4, 2, max_steps) == sum(sizes[: max_steps or None])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
