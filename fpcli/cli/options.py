@@ -124,8 +124,8 @@ Partition = Annotated[
         TASK,
         "--partition",
         "KIND",
-        "How it is split: iid, dirichlet or shards (default: iid).",
-        autocompletion=words("iid", "dirichlet", "shards"),
+        "How it is split: iid, dirichlet, shards or dominant (default: iid).",
+        autocompletion=words("iid", "dirichlet", "shards", "dominant"),
     ),
 ]
 Alpha = Annotated[

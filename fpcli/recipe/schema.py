@@ -24,12 +24,15 @@ FORMAT = 1
 class Partition:
     """How the training data is split over the clients."""
 
-    kind: Literal["iid", "dirichlet", "shards"] = "iid"
-    """`iid` deals evenly; `dirichlet` and `shards` give every client its own mix of classes."""
+    kind: Literal["iid", "dirichlet", "shards", "dominant"] = "iid"
+    """`iid` deals evenly; all others give every client its own mix of classes."""
     alpha: Annotated[float, Gt(0)] = 0.5
     """Concentration of `dirichlet`: the smaller, the fewer classes a client has."""
     shards_per_client: Annotated[int, Ge(1)] = 2
     """Pieces of label-sorted data that each client gets under `shards`."""
+    dominant_share: Annotated[float, Ge(0), Le(1)] = 0.4
+    """Fraction of a client's samples that have its one main label under `dominant`, in total; 0 is
+    `iid`."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         kind=task.partition.kind,
         alpha=task.partition.alpha,
         shards_per_client=task.partition.shards_per_client,
+        dominant_share=task.partition.dominant_share,
         seed=recipe.seed,
     )
     model = build(

@@ -25,7 +25,13 @@ def test_every_sample_is_used_once(
 ) -> None:
     labels = torch.arange(samples) % num_classes
     parts = partition(
-        labels, num_clients, kind=kind, alpha=5.0, shards_per_client=shards, seed=seed
+        labels,
+        num_clients,
+        kind=kind,
+        alpha=5.0,
+        shards_per_client=shards,
+        dominant_share=1 / num_classes,
+        seed=seed,
     )
     assert len(parts) == num_clients
     assert torch.cat(parts).sort().values.equal(torch.arange(samples))
