@@ -1,37 +1,66 @@
-"""Splits in which clients differ in their labels: tables of clients by labels, and dealing."""
+"""Splits in which clients differ in their labels."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fpcli.data.tables import Indices, Table, apportion, deal, fill, members_of
 from fpcli.errors import DataError
 
-Indices = NDArray[np.int64]
-Table = NDArray[np.int64]
-"""Number of samples by client and label, ``[clients, labels]``."""
+MAX_DRAWS = 100
+"""Dirichlet shares are drawn at most this often until every client has enough samples."""
 
 
-def members_of(labels: Indices) -> list[Indices]:
-    """Return the indices of each label's samples, by ascending label."""
-    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+def check_alpha(alpha: float) -> None:
+    """Refuse what is no concentration of a Dirichlet distribution.
 
-
-def deal(classes: Sequence[Indices], table: Table, rng: np.random.Generator) -> list[Indices]:
-    """Return each client's indices: of every class at random as many as ``table`` says.
-
-    Args:
-        classes: per label the indices of its samples.
-        table: a column sums to the size of its class.
+    Raises:
+        DataError: ``alpha`` is not above 0 and finite.
     """
-    dealt = [
-        np.split(rng.permutation(members), np.cumsum(column)[:-1])
-        for members, column in zip(classes, table.T, strict=True)
-    ]
-    return [np.concatenate(hands) for hands in zip(*dealt, strict=True)]
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise DataError(f"task.partition.alpha must be above 0, got {alpha}", hint="0.5 is usual")
+
+
+def shards(
+    labels: Indices, num_clients: int, per_client: int, rng: np.random.Generator
+) -> list[Indices]:
+    """Return for each client ``per_client`` of the equal pieces of the label-sorted samples."""
+    pieces = np.array_split(np.argsort(labels, kind="stable"), num_clients * per_client)
+    dealt = rng.permutation(len(pieces)).reshape(num_clients, per_client)
+    return [np.concatenate([pieces[piece] for piece in hand]) for hand in dealt]
+
+
+def dirichlet(
+    labels: Indices,
+    num_clients: int,
+    alpha: float,
+    min_size: int,
+    rng: np.random.Generator,
+) -> list[Indices]:
+    """Return clients that have of every class a share drawn from Dir(alpha).
+
+    Raises:
+        DataError: ``alpha`` is not above 0, or in each of ``MAX_DRAWS`` draws a client has fewer
+            than ``min_size`` samples.
+    """
+    check_alpha(alpha)
+    classes = members_of(labels)
+    sizes = np.array([[len(members)] for members in classes])
+    for _ in range(MAX_DRAWS):
+        shares = rng.dirichlet(np.full(num_clients, alpha), size=len(classes))
+        ends = np.rint(np.cumsum(shares, axis=1) * sizes).astype(np.int64)
+        ends[:, -1] = sizes[:, 0]
+        table = np.diff(ends, axis=1, prepend=0).T
+        if table.sum(axis=1).min() >= min_size:
+            return deal(classes, table, rng)
+    raise DataError(
+        f"dirichlet(alpha {alpha}) left one of {num_clients} clients with fewer than {min_size} "
+        f"of {len(labels)} samples in each of {MAX_DRAWS} draws",
+        hint="raise task.partition.alpha or lower task.clients",
+    )
 
 
 def dominant(
@@ -55,7 +84,8 @@ def dominant(
         )
     classes = members_of(labels)
     counts = np.array([len(members) for members in classes])
-    mains = rng.permutation(_mains(counts, num_clients, rng))
+    times = apportion(counts.astype(np.float64), num_clients, rng)
+    mains = rng.permutation(np.repeat(np.arange(len(counts)), times))
     table = _dominant_table(counts, mains, share)
     if table is None:
         most = bisect.bisect_left(
@@ -71,14 +101,40 @@ def dominant(
     return deal(classes, table, rng)
 
 
-def _mains(counts: Indices, num_clients: int, rng: np.random.Generator) -> Indices:
-    """Return ``num_clients`` positions of labels, each as often as its count is large."""
-    quotas = counts * num_clients / counts.sum()
-    times = np.floor(quotas).astype(np.int64)
-    order = rng.permutation(len(counts))  # decides between equal remainders
-    largest = order[np.argsort(-(quotas - times)[order], kind="stable")]
-    times[largest[: num_clients - times.sum()]] += 1
-    return np.repeat(np.arange(len(counts)), times)
+def some_classes(
+    labels: Indices, num_clients: int, held: int, rng: np.random.Generator
+) -> list[Indices]:
+    """Return clients that hold ``held`` classes each; a class is dealt evenly to its holders.
+
+    The classes are drawn so that each has equally many holders, up to one.
+
+    Args:
+        held: 1 or more.
+
+    Raises:
+        DataError: there are not as many classes, a class would have no holder, or a class has
+            fewer samples than holders.
+    """
+    classes = members_of(labels)
+    slots = num_clients * held
+    if not 1 <= held <= len(classes) <= slots:
+        raise DataError(
+            f"{num_clients} clients cannot share {len(classes)} classes with {held} classes each",
+            hint=f"a client holds from {-(-len(classes) // num_clients)} to {len(classes)} classes",
+        )
+    table = np.zeros((num_clients, len(classes)), dtype=np.int64)
+    for row in table:
+        order = rng.permutation(len(classes))
+        # Those with the fewest holders so far: only so do the numbers of holders stay equal.
+        row[order[np.argsort(table.sum(0)[order], kind="stable")[:held]]] = 1
+    for column, members in zip(table.T, classes, strict=True):
+        if len(members) < column.sum():
+            raise DataError(
+                f"label {labels[members[0]]} has {len(members)} samples for {column.sum()} clients",
+                hint="lower task.clients or task.partition.classes_per_client",
+            )
+        column[:] = apportion(column.astype(np.float64), len(members), rng)
+    return deal(classes, table, rng)
 
 
 def _dominant_table(counts: Indices, mains: Indices, share: float) -> Table | None:
@@ -97,78 +153,3 @@ def _dominant_table(counts: Indices, mains: Indices, share: float) -> Table | No
     if table is not None:
         table[np.arange(num_clients), mains] = own
     return table
-
-
-def fill(rows: Indices, columns: Indices, is_allowed: NDArray[np.bool_]) -> Table | None:
-    """Return whole numbers with the given sums, near to proportional; None if there are none.
-
-    Args:
-        rows: sums of the rows, 0 or more.
-        columns: sums of the columns, 0 or more, of the same total.
-        is_allowed: ``[rows, columns]``; the numbers are 0 where it is False.
-    """
-    exact = _proportional(rows, columns, is_allowed)
-    floor = np.floor(exact + 1e-6).astype(np.int64)
-    ceiling = np.ceil(exact - 1e-6).astype(np.int64)
-    anything = np.where(is_allowed, rows[:, None], 0)
-    table = floor.copy()
-    # A table between floor and ceiling exists if the scaling came to its end; it may not have.
-    for lowest, highest in ((floor, ceiling), (np.zeros_like(floor), anything)):
-        row_gaps, column_gaps = rows - table.sum(1), columns - table.sum(0)
-        while path := _augmenting_path(table - lowest, highest - table, row_gaps, column_gaps):
-            table[tuple(zip(*path[::2], strict=True))] += 1
-            if lowered := path[1::2]:
-                table[tuple(zip(*lowered, strict=True))] -= 1
-            row_gaps[path[0][0]] -= 1
-            column_gaps[path[-1][1]] -= 1
-        if not row_gaps.any():
-            return table
-    return None
-
-
-def _proportional(
-    rows: Indices, columns: Indices, is_allowed: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Scale a table of ones to the sums in turn; in the end no sum is exceeded."""
-    exact = is_allowed.astype(np.float64)
-    for _ in range(100):
-        exact *= columns / np.maximum(exact.sum(0), 1e-12)
-        exact *= (rows / np.maximum(exact.sum(1), 1e-12))[:, None]
-    return exact * np.minimum(1, columns / np.maximum(exact.sum(0), 1e-12))
-
-
-def _augmenting_path(
-    may_fall: Table, may_rise: Table, row_gaps: Indices, column_gaps: Indices
-) -> list[tuple[int, int]] | None:
-    """Return cells to raise and lower in turn, from a row that lacks to a column that lacks."""
-    starts = np.flatnonzero(row_gaps)
-    if not len(starts):
-        return None
-    start = int(starts[0])
-    came_by: dict[int, int] = {}  # column -> row that reaches it
-    left_by: dict[int, int] = {}  # row -> column that it was reached from
-    queue = [start]
-    for row in queue:
-        # Columns that lack the most come first, so that what is left over spreads evenly.
-        columns = np.flatnonzero(may_rise[row])
-        for column in map(int, columns[np.argsort(-column_gaps[columns], kind="stable")]):
-            if column in came_by:
-                continue
-            came_by[column] = row
-            if column_gaps[column]:
-                return _walk_back(column, start, came_by, left_by)
-            for other in map(int, np.flatnonzero(may_fall[:, column])):
-                if other != start and other not in left_by:
-                    left_by[other] = column
-                    queue.append(other)
-    return None
-
-
-def _walk_back(
-    column: int, start: int, came_by: dict[int, int], left_by: dict[int, int]
-) -> list[tuple[int, int]]:
-    path = [(came_by[column], column)]
-    while path[-1][0] != start:
-        row = path[-1][0]
-        path += [(row, left_by[row]), (came_by[left_by[row]], left_by[row])]
-    return path[::-1]

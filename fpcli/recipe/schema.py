@@ -14,25 +14,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
+from fpcli.data.partition import Partition
 from fpcli.wire.message import LocalConfig
 
 FORMAT = 1
 """The newest recipe format that this version reads."""
-
-
-@dataclass(frozen=True)
-class Partition:
-    """How the training data is split over the clients."""
-
-    kind: Literal["iid", "dirichlet", "shards", "dominant"] = "iid"
-    """`iid` deals evenly; all others give every client its own mix of classes."""
-    alpha: Annotated[float, Gt(0)] = 0.5
-    """Concentration of `dirichlet`: the smaller, the fewer classes a client has."""
-    shards_per_client: Annotated[int, Ge(1)] = 2
-    """Pieces of label-sorted data that each client gets under `shards`."""
-    dominant_share: Annotated[float, Ge(0), Le(1)] = 0.4
-    """Fraction of a client's samples that have its one main label under `dominant`, in total; 0 is
-    `iid`."""
 
 
 @dataclass(frozen=True)

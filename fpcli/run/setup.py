@@ -58,22 +58,8 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     """
     task = recipe.task
     _check_device(recipe.executor.device)
-    dataset = load(
-        task.data,
-        Path(task.data_dir) if task.data_dir else None,
-        validation_fraction=task.validation_fraction,
-        seed=recipe.seed,
-        allow_code=True,
-    )
-    parts = partition(
-        dataset.train.labels,
-        task.clients,
-        kind=task.partition.kind,
-        alpha=task.partition.alpha,
-        shards_per_client=task.partition.shards_per_client,
-        dominant_share=task.partition.dominant_share,
-        seed=recipe.seed,
-    )
+    dataset = load_data(recipe)
+    parts = share_out(recipe, dataset)
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
     )
@@ -105,9 +91,41 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     return Setup(recipe, fed, values, site, parts)
 
 
+def load_data(recipe: Recipe) -> Dataset:
+    """Return the data that a recipe names.
+
+    Raises:
+        FpError: it is missing, corrupt or unsuitable.
+    """
+    task = recipe.task
+    return load(
+        task.data,
+        Path(task.data_dir) if task.data_dir else None,
+        validation_fraction=task.validation_fraction,
+        seed=recipe.seed,
+        allow_code=True,
+    )
+
+
+def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
+    """Return the training samples of each client: sorted indices into ``dataset.train``.
+
+    Raises:
+        DataError: the data cannot be split as the recipe asks.
+    """
+    return partition(
+        dataset.train.labels,
+        recipe.task.clients,
+        recipe.task.partition,
+        owners=getattr(dataset.train, "owners", None),
+        data=recipe.task.data,
+        seed=recipe.seed,
+    )
+
+
 def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
     is_personal = fed.method.kind == "personalised" or recipe.eval_clients
-    tests = _personal_tests(fed.dataset, parts) if is_personal else ()
+    tests = personal_tests(fed.dataset, parts) if is_personal else ()
     return Site(
         run=fed.run,
         method=plugins.reference("methods", fed.method_name),
@@ -183,8 +201,8 @@ def _rules(recipe: Recipe) -> Rules:
     )
 
 
-def _personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return for each client the test samples of the classes that it has in training."""
+def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return for each client the indices of the test samples of its training classes."""
     labels = dataset.test.labels
     return tuple(
         torch.isin(labels, dataset.train.labels[part].unique()).nonzero().flatten()
