@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
+from fpcli.data.augment import Augment
 from fpcli.data.partition import Partition
 from fpcli.wire.message import LocalConfig
 
@@ -35,6 +36,9 @@ class Task:
     """Number of clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
     """How it is split."""
+    augment: Augment = "none"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too."""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli import plugins
+from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
 from fpcli.engine.exchange import Executor
@@ -59,6 +60,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     task = recipe.task
     _check_device(recipe.executor.device)
     dataset = load_data(recipe)
+    check_augment(task.augment, task.data, dataset.train.images)
     parts = share_out(recipe, dataset)
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
@@ -144,6 +146,7 @@ def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path
         limit_bytes=fed.limit_bytes,
         device=fed.device,
         is_channels_last=fed.is_channels_last,
+        augment=recipe.task.augment,
     )
 
 
