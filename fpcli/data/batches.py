@@ -56,6 +56,7 @@ def batches(
     generator: torch.Generator | None,
     device: torch.device | str = "cpu",
     channels_last: bool = False,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Batch]:
     """Yield one epoch of the samples at ``indices``, each exactly once (see `batch_ends`).
 
@@ -67,13 +68,14 @@ def batches(
         generator: draws the order; None keeps the order of ``indices``.
         device: where the batches go.
         channels_last: lay the images out channels last, which most convolutions like better.
+        augment: changes the stored images of each batch (``augment.augmenter``).
     """
     if generator is not None:
         indices = indices[torch.randperm(len(indices), generator=generator)]
     ends = batch_ends(len(indices), batch_size)
     for chosen in indices.tensor_split(ends[:-1]) if ends else ():
         batch = split.take(chosen.to(split.images.device))
-        yield _ready(batch, normalise, device, channels_last)
+        yield _ready(batch, normalise, device, channels_last, augment)
 
 
 def evaluation_batches(
@@ -96,9 +98,11 @@ def _ready(
     normalise: Callable[[Tensor], Tensor],
     device: torch.device | str,
     channels_last: bool,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Batch:
-    # Stored images are smaller than normalised ones, so they travel first.
-    images = normalise(batch.images.to(device))
+    # Stored images are smaller than normalised ones, so they travel and are changed first.
+    images = batch.images.to(device)
+    images = normalise(images if augment is None else augment(images))
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, batch.labels.to(device)
