@@ -80,14 +80,17 @@ class Pruner:
     """Paper, venue and year."""
     is_structured: ClassVar[bool] = True
     """False where single weights go and the model keeps its shape."""
+    needs_target: ClassVar[bool] = True
+    """False where the method finds by itself how much goes unless it is told."""
     Options: ClassVar[type] = NoOptions
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: Target | None) -> Trained:
         """Return the model with a smaller support; its values may have been trained too.
 
         Args:
             trained: may have been cut before, in an earlier step; what is gone stays gone.
-            target: what must hold for the result, against the model of the first step.
+            target: what must hold for the result, against the model of the first step; None only
+                where the method needs none.
 
         Raises:
             CheckError: the target cannot be met; says how close the method came.
