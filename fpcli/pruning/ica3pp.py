@@ -17,18 +17,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from fpcli.data.batches import evaluation_batches
 from fpcli.engine.central import train
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.pruning.ranking import alive, most_within, top
 from fpcli.scores.bn_scale import add_l1
+from fpcli.scores.sample import Sample, score
 from fpcli.structure.layout import Group, Layout, Tensors
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -43,6 +46,8 @@ class Options:
     rule: Rule = "product"
     """How the criteria join (ours): u v; their weighted sum; channels that are low in `both`, or in
     `either`; or one of them alone."""
+    channel: Literal["gamma", "mean-activation", "taylor"] = "gamma"
+    """Channel criterion: scale of batch norm, mean activation or Taylor score (all ours)."""
     kappa: Annotated[float, Ge(0), Le(1)] = 0.5
     """Weight of the channel criterion under `sum` (ours)."""
     weight_norm: Literal["l1", "l2"] = "l1"
@@ -73,13 +78,17 @@ class ICA3PP(Pruner):
         groups = candidates(trained.layout, px.ignore)
         if options.sparse_epochs:
             trained = _sparse(px, trained)
-        elif options.penalty and options.rule != "weight":
+        elif options.channel == "gamma" and options.rule != "weight":
             px.tell(
                 "scales of batch norm are taken as they are; without sparse training they may "
                 "carry little information (`--set prune.sparse_epochs=N`)"
             )
         u = weight_criterion(groups, trained.values, options.weight_norm)
-        v = channel_criterion(trained.layout, groups, trained.values)
+        v = (
+            channel_criterion(trained.layout, groups, trained.values)
+            if options.channel == "gamma"
+            else _from_data(px, trained, groups)
+        )
         has = {group.name: alive(trained, group) for group in groups}
         pick = partial(chosen, u, v, has, options)
         total = sum(group.width for group in groups)
@@ -180,6 +189,19 @@ def channel_criterion(layout: Layout, groups: list[Group], values: Tensors) -> d
     }
     mean = torch.cat(list(scales.values())).mean().clamp_min(1e-12)
     return {name: scale / mean for name, scale in scales.items()}
+
+
+def _from_data(px: PruneContext, trained: Trained, groups: list[Group]) -> dict[str, Tensor]:
+    options: Options = px.options
+    drawn = islice(
+        evaluation_batches(px.dataset.validation, px.dataset.normalise, batch_size=128), 8
+    )
+    sample = Sample(trained.template, list(drawn), px.seed)
+    name = "taylor" if options.channel == "taylor" else "activation-mean-mean"
+    found = score(name, trained.layout, trained.values, sample)
+    sizes = {group.name: found[group.name].abs() for group in groups}
+    mean = torch.cat(list(sizes.values())).mean().clamp_min(1e-12)
+    return {name: size / mean for name, size in sizes.items()}
 
 
 def chosen(

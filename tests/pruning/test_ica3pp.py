@@ -17,6 +17,7 @@ from fpcli.pruning.ica3pp import (
     weight_criterion,
 )
 from fpcli.pruning.method import Target
+from fpcli.scores.bn_scale import add_l1
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 
@@ -146,8 +147,6 @@ def test_targets_and_extremes() -> None:
 
 def test_sparse_training_shrinks_the_scales() -> None:
     """One step by hand: scale (.5, -.3, 0), gradient (.02, .01, -.03), lr .1, penalty 1e-4."""
-    from fpcli.scores.bn_scale import add_l1
-
     norm = nn.BatchNorm1d(3)
     norm.weight.data = torch.tensor([0.5, -0.3, 0.0])
     norm.weight.grad = torch.tensor([0.02, 0.01, -0.03])
@@ -167,3 +166,17 @@ def test_a_network_without_batch_norm_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     with pytest.raises(LayoutError, match="batch norm"):
         ICA3PP().cut(context(Options()), of_model(model), Target("ratio", 0.5))
+
+
+@pytest.mark.parametrize("channel", ["mean-activation", "taylor"])
+def test_the_channel_criterion_can_come_from_data(channel: Any) -> None:
+    torch.manual_seed(0)
+    trained = of_model(shaken(Convs()))
+    px = context(Options(channel=channel, rule="gamma"))
+    pruned = ICA3PP().cut(px, trained, Target("ratio", 0.5))
+    by_scale = ICA3PP().cut(context(Options(rule="gamma")), trained, Target("ratio", 0.5))
+    widths = {"conv1": 6, "conv2": 5}
+    gone = [widths[name] - len(kept) for name, kept in pruned.support.keep.items()]
+    assert sum(gone) == 5  # floor(0.5 * 11)
+    kept = {name: channels.tolist() for name, channels in pruned.support.keep.items()}
+    assert kept != {name: channels.tolist() for name, channels in by_scale.support.keep.items()}

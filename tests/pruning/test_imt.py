@@ -26,7 +26,9 @@ def larger() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
 
 
-def cut(model: nn.Module, target: Target | None = None, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
+def cut(
+    model: nn.Module, target: Target | None = None, **options: Any
+) -> tuple[Any, list[dict[str, Any]]]:
     logged: list[dict[str, Any]] = []
     px = context(Options(**options), log=lambda **values: logged.append(values))
     return IMT().cut(px, of_model(model), target), logged
