@@ -63,7 +63,7 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
 def context(options: Any, dataset: Dataset | None = None, **more: Any) -> PruneContext:
     """Return a context that says and logs nothing unless told otherwise."""
     return PruneContext(
-        dataset=dataset or digits(),
+        found=dataset or digits(),
         options=options,
         retraining=FitConfig(epochs=1, batch_size=32, lr=0.05),
         seed=3,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 PRUNERS: Mapping[str, str] = {
     "fedprune-ica3pp": "fpcli.pruning.ica3pp:ICA3PP",
+    "filters": "fpcli.pruning.filters:Filters",
     "gdp": "fpcli.pruning.gdp:GDP",
     "imt": "fpcli.pruning.imt:IMT",
 }

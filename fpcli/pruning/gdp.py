@@ -32,12 +32,11 @@ from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.gates import gates
 from fpcli.pruning.method import PruneContext, Pruner, Target
-from fpcli.pruning.ranking import alive, most_within, top
+from fpcli.pruning.ranking import is_there, most_within, num_at_start, supported, top
 from fpcli.scores.taylor import saliency
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Group, Layout
 from fpcli.structure.shrink import shrink
-from fpcli.structure.support import Support
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,13 @@ class GDP(Pruner):
     source: ClassVar[str] = "Lin et al., IJCAI 2018"
     Options: ClassVar[type] = Options
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target | None) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Train under dynamic masks, and return the trained model without the masked filters.
 
         Raises:
             LayoutError: no convolution of the network may lose filters.
             CheckError: removing filters of convolutions cannot meet the target.
         """
-        assert target is not None
         options: Options = px.options
         dense = {name: value.clone() for name, value in trained.values.items()}
         model = shrink(trained.template, dense).to(px.device)
@@ -118,9 +116,8 @@ class GDP(Pruner):
         masks.hold()
         state = model.state_dict()
         values = {name: state[name].detach().cpu() for name in trained.layout.tensors}
-        support = Support({**trained.support.keep, **masks.keep()}, trained.support.mask)
-        kept, _ = support.scatter(trained.layout, support.gather(trained.layout, values))
-        return replace(trained, support=support, values=kept)
+        stays = {name: bits.cpu() > 0 for name, bits in masks.bits.items()}
+        return replace(trained, values=values).cut(supported(trained, stays))
 
 
 class _Masks:
@@ -138,7 +135,7 @@ class _Masks:
         self._px, self._trained, self._target, self._model = px, trained, target, model
         self._options: Options = px.options
         self.groups = candidates(trained.layout, px.ignore, self._options.residual)
-        self._alive = {group.name: alive(trained, group) for group in self.groups}
+        self._alive = {group.name: is_there(trained, group) for group in self.groups}
         self.bits = {name: alive.float() for name, alive in self._alive.items()}
         self._frozen: list[tuple[Tensor, Tensor, Tensor]] = []
         self.num_returned = 0
@@ -160,11 +157,10 @@ class _Masks:
         scores = self._scores(step)
         chosen = self._choose(scores)
         for name, stays in chosen.items():
-            was = self.bits[name] > 0
-            self.num_returned += int((stays & ~was & self._alive[name]).sum()) if step else 0
+            self.num_returned += int((stays & (self.bits[name] == 0).cpu()).sum())
             self.bits[name].copy_(stays)
         self._freeze()
-        size = cost(self._trained.layout, Support({**self._trained.support.keep, **self.keep()}))
+        size = cost(self._trained.layout, supported(self._trained, chosen))
         kept = {name: int(bits.sum()) for name, bits in self.bits.items()}
         self._px.log(event="mask", step=step, kept=kept, params=size.params, macs=size.macs)
 
@@ -172,11 +168,13 @@ class _Masks:
         there = {
             name: torch.where(self._alive[name], score, -math.inf) for name, score in scores.items()
         }
-        total = sum(len(score) for score in scores.values())
+        total = num_at_start(self._px, self._trained, self.groups)
         least = self._options.min_filters
         if self._target.measure == "ratio":
             return top(there, math.floor((1 - self._target.removed) * total + 1e-9), least)
-        return most_within(self._trained, self._target, partial(top, there, least=least), total)
+        return most_within(
+            self._px, self._trained, self._target, partial(top, there, least=least), total
+        )
 
     def _scores(self, step: int) -> dict[str, Tensor]:
         """Return the mean saliency over batches, with every filter of the model active."""
@@ -231,15 +229,6 @@ class _Masks:
                     parameter = parameters[member.tensor]
                     where = member.index[dead].flatten().to(parameter.device)
                     self._frozen.append((parameter, where, parameter.detach()[where].clone()))
-
-    def keep(self) -> dict[str, Tensor]:
-        """Return the kept channels of every group that loses some."""
-        kept = {name: bits.nonzero().flatten().cpu() for name, bits in self.bits.items()}
-        return {
-            name: channels
-            for name, channels in kept.items()
-            if len(channels) < len(self.bits[name])
-        }
 
 
 def candidates(layout: Layout, ignore: frozenset[str], residual: str) -> list[Group]:

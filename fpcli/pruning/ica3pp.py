@@ -29,12 +29,10 @@ from fpcli.engine.central import train
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.method import PruneContext, Pruner, Target
-from fpcli.pruning.ranking import alive, most_within, top
+from fpcli.pruning.ranking import is_there, most_within, num_at_start, supported, top
 from fpcli.scores.bn_scale import add_l1
 from fpcli.scores.sample import Sample, score
 from fpcli.structure.layout import Group, Layout, Tensors
-from fpcli.structure.shrink import shrink
-from fpcli.structure.support import Support
 
 Rule = Literal["product", "sum", "both", "either", "gamma", "weight"]
 
@@ -66,22 +64,21 @@ class ICA3PP(Pruner):
     source: ClassVar[str] = "Pei et al., ICA3PP 2020"
     Options: ClassVar[type] = Options
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target | None) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Train with the penalty if asked, then remove the channels with the lowest joint score.
 
         Raises:
             LayoutError: no convolution is followed by batch norm.
             CheckError: the target cannot be met.
         """
-        assert target is not None
         options: Options = px.options
         groups = candidates(trained.layout, px.ignore)
         if options.sparse_epochs:
             trained = _sparse(px, trained)
         elif options.channel == "gamma" and options.rule != "weight":
             px.tell(
-                "scales of batch norm are taken as they are; without sparse training they may "
-                "carry little information (`--set prune.sparse_epochs=N`)"
+                "warning: scales of batch norm are taken as they are; without sparse training "
+                "they may carry little information (`--set method.sparse_epochs=N`)"
             )
         u = weight_criterion(groups, trained.values, options.weight_norm)
         v = (
@@ -89,37 +86,26 @@ class ICA3PP(Pruner):
             if options.channel == "gamma"
             else _from_data(px, trained, groups)
         )
-        has = {group.name: alive(trained, group) for group in groups}
+        has = {group.name: is_there(trained, group) for group in groups}
         pick = partial(chosen, u, v, has, options)
-        total = sum(group.width for group in groups)
+        total = num_at_start(px, trained, groups)
         if target.measure == "ratio":
             stays = pick(total - math.floor(target.removed * total + 1e-9))
         else:
-            stays = most_within(trained, target, pick, total)
-        keep = {
-            name: bits.nonzero().flatten() for name, bits in stays.items() if not bool(bits.all())
-        }
-        support = Support({**trained.support.keep, **keep}, trained.support.mask)
-        return replace(trained, support=support)
+            stays = most_within(px, trained, target, pick, total)
+        return trained.cut(supported(trained, stays))
 
 
 def _sparse(px: PruneContext, trained: Trained) -> Trained:
     options: Options = px.options
-    dense = {name: value.clone() for name, value in trained.values.items()}
-    model = shrink(trained.template, dense).to(px.device)
+    model = trained.module().to(px.device)
     config = replace(px.retraining, epochs=options.sparse_epochs)
     penalty = partial(add_l1, strength=options.penalty)
     for epoch in train(
         model, px.dataset, config, seed=px.seed, purpose="ica3pp", after_backward=penalty
     ):
-        px.tell(f"sparse epoch {epoch.number}/{options.sparse_epochs} · loss {epoch.loss:.4f}")
         px.log(event="sparse", epoch=epoch.number, loss=epoch.loss, lr=epoch.lr)
-    state = model.state_dict()
-    values = {name: state[name].detach().cpu() for name in trained.layout.tensors}
-    kept, _ = trained.support.scatter(
-        trained.layout, trained.support.gather(trained.layout, values)
-    )
-    return replace(trained, values=kept)
+    return trained.updated(model)
 
 
 def candidates(layout: Layout, ignore: frozenset[str]) -> list[Group]:

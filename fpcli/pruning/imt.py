@@ -17,9 +17,9 @@ Lipschitz estimators are ours. What is ours is an option; `recipes/imt/README.md
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -94,10 +94,13 @@ class IMT(Pruner):
 
     source: ClassVar[str] = "Zhang et al., NeurIPS 2021"
     is_structured: ClassVar[bool] = False
-    needs_target: ClassVar[bool] = False
     Options: ClassVar[type] = Options
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target | None) -> Trained:
+    def decides(self, options: Any) -> bool:
+        """Tell that the curvature says how much goes, unless the rate is fixed."""
+        return bool(options.rate != "fixed")
+
+    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Return the model with the smallest weights masked, at the rate that was found.
 
         Raises:
@@ -138,7 +141,7 @@ def _batches(px: PruneContext, size: int) -> Iterator[Batch]:
         )
 
 
-def look(px: PruneContext, before: nn.Module, after: nn.Module, target: Target | None) -> Finding:
+def look(px: PruneContext, before: nn.Module, after: nn.Module, target: Target) -> Finding:
     """Return the rate for one model, and everything that led to it.
 
     Args:
@@ -174,7 +177,7 @@ def look(px: PruneContext, before: nn.Module, after: nn.Module, target: Target |
         raise CheckError(
             f"no spectral gap is wider than 4 L = {4 * lipschitz:.3g}; "
             f"the widest is {widest(spectrum):.3g}",
-            hint="`--set prune.no_gap=spectrum`, or `--set prune.lipschitz=local`",
+            hint="`--set method.no_gap=spectrum`, or `--set method.lipschitz=local`",
         )
     return Finding(
         rate=min(rate, options.max_rate),
@@ -201,11 +204,9 @@ def report(found: Finding) -> str:
     return "; ".join(words) if found.branch != "fixed" else words[0]
 
 
-def _fixed(target: Target | None, options: Options) -> float:
-    if target is None or target.measure != "ratio":
-        raise CheckError(
-            "a fixed rate needs to be said", hint="add `--ratio R`, or `--set prune.rate=gap`"
-        )
+def _fixed(target: Target, options: Options) -> float:
+    if target.measure != "ratio" or not target.removed:
+        raise CheckError("a fixed rate needs to be said", hint="add `--ratio R`")
     return min(target.removed, options.max_rate)
 
 
@@ -236,13 +237,10 @@ def _eligible(model: nn.Module) -> dict[str, Tensor]:
 
 def _masked(trained: Trained, model: nn.Module, mask: dict[str, Tensor]) -> Trained:
     """Return the trained model with a module's values, masked in block coordinates."""
-    layout, keep = trained.layout, trained.support.keep
+    layout = trained.layout
     axes = trained.support.axes(layout)
     dense = {
         name: place(bits, axes[name], layout.tensors[name].shape) for name, bits in mask.items()
     }
-    support = trained.support.intersect(Support(keep, dense))
-    state = model.state_dict()
-    block = {name: state[name].detach() for name in layout.tensors}
-    values, _ = support.scatter(layout, block)
-    return replace(trained, support=support, values=values)
+    support = trained.support.intersect(Support(trained.support.keep, dense))
+    return trained.updated(model).cut(support)

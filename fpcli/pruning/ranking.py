@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fpcli.engine.trained import Trained
-from fpcli.errors import CheckError
-from fpcli.pruning.method import Target
-from fpcli.structure.cost import cost
+from fpcli.pruning.amounts import alive, missed, size
+from fpcli.pruning.method import PruneContext, Target
 from fpcli.structure.layout import Group
 from fpcli.structure.support import Support
-
-
-def alive(trained: Trained, group: Group) -> Tensor:
-    """Return which channels of a group are there, bool ``[width]``."""
-    kept = trained.support.keep.get(group.name)
-    if kept is None:
-        return torch.ones(group.width, dtype=torch.bool)
-    return torch.zeros(group.width, dtype=torch.bool).index_fill_(0, kept, True)
 
 
 def top(
@@ -67,8 +58,23 @@ def _descending(score: Tensor, is_first_kept: bool) -> Tensor:
     return score.sort(stable=True).indices.flip(0)
 
 
+def is_there(trained: Trained, group: Group) -> Tensor:
+    """Return which channels of a group are left, bool ``[width]``."""
+    channels = alive(trained.layout, trained.support, group.name)
+    return torch.zeros(group.width, dtype=torch.bool).index_fill_(0, channels, True)
+
+
+def num_at_start(px: PruneContext, trained: Trained, groups: Sequence[Group]) -> int:
+    """Return how many channels the groups had when the whole pruning began."""
+    return sum(len(alive(trained.layout, px.start, group.name)) for group in groups)
+
+
 def most_within(
-    trained: Trained, target: Target, pick: Callable[[int], Mapping[str, Tensor]], total: int
+    px: PruneContext,
+    trained: Trained,
+    target: Target,
+    pick: Callable[[int], Mapping[str, Tensor]],
+    total: int,
 ) -> dict[str, Tensor]:
     """Return the largest choice of channels whose model is within a target.
 
@@ -81,22 +87,23 @@ def most_within(
     Raises:
         CheckError: even the smallest choice is above the target.
     """
-    full = getattr(cost(trained.layout, Support()), target.measure)
+    layout = trained.layout
+    limit = size(layout, px.start, target.measure) * (1 - target.removed)
 
-    def left(num_kept: int) -> float:
-        keep = {name: bits.nonzero().flatten() for name, bits in pick(num_kept).items()}
-        found = cost(trained.layout, Support({**trained.support.keep, **keep}))
-        return float(getattr(found, target.measure)) / full
+    def support(num_kept: int) -> Support:
+        return supported(trained, pick(num_kept))
 
-    wanted = 1 - target.removed
-    if left(0) > wanted:
-        raise CheckError(
-            f"{target.measure} cannot fall by {target.removed:.1%}: this method and network reach "
-            f"{1 - left(0):.1%} at most",
-            hint="ask for less",
-        )
+    if size(layout, support(0), target.measure) > limit:
+        raise missed(px, layout, target, support(0))
     low, high = 0, total
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if left(middle) <= wanted else (low, middle - 1)
+        fits = size(layout, support(middle), target.measure) <= limit
+        low, high = (middle, high) if fits else (low, middle - 1)
     return dict(pick(low))
+
+
+def supported(trained: Trained, stays: Mapping[str, Tensor]) -> Support:
+    """Return the support of a model in which only some channels of some groups stay."""
+    keep = {name: bits.nonzero().flatten() for name, bits in stays.items() if not bool(bits.all())}
+    return Support({**trained.support.keep, **keep}, trained.support.mask)

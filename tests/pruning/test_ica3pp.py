@@ -141,7 +141,7 @@ def test_targets_and_extremes() -> None:
     assert untouched.support.keep == {}
     almost = ICA3PP().cut(context(Options()), trained, Target("ratio", 0.999))
     assert [len(kept) for kept in almost.support.keep.values()] == [1, 1]
-    with pytest.raises(CheckError, match="at most"):
+    with pytest.raises(CheckError, match="the closest is"):
         ICA3PP().cut(context(Options()), trained, Target("params", 0.99))
 
 

@@ -13,6 +13,8 @@ from fpcli.pruning.imt import IMT, Options
 from fpcli.pruning.method import Target
 from fpcli.structure.cost import cost
 
+NONE = Target("ratio", 0.0)
+
 
 def small() -> nn.Module:
     torch.manual_seed(0)
@@ -27,7 +29,7 @@ def larger() -> nn.Module:
 
 
 def cut(
-    model: nn.Module, target: Target | None = None, **options: Any
+    model: nn.Module, target: Target = NONE, **options: Any
 ) -> tuple[Any, list[dict[str, Any]]]:
     logged: list[dict[str, Any]] = []
     px = context(Options(**options), log=lambda **values: logged.append(values))
@@ -105,9 +107,3 @@ def test_masked_weights_stay_zero_through_training() -> None:
     for name, bits in mask.items():
         assert not bool(state[name][~bits].any())
         assert bool(state[name][bits].all())
-
-
-def test_rate_zero_leaves_the_model_alone() -> None:
-    pruned, _ = cut(small(), Target("ratio", 0.0), rate="fixed")
-    assert all(bool(bits.all()) for bits in pruned.support.mask.values())
-    assert all(torch.equal(pruned.values[n], v) for n, v in of_model(small()).values.items())
