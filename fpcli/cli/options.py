@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from fpcli.data import PARTITIONS
+from fpcli.models import MODELS
+from fpcli.models.names import complete
 
 TASK, METHOD, TRAINING = "Task", "Method", "Training"
 FLEET, RUN, OUTPUT = "Fleet", "Run", "Output"
@@ -50,12 +52,12 @@ KEYS = {
 def names(kind: str) -> Callable[[str], list[str]]:
     """Return a completer for the names of one kind of thing."""
 
-    def complete(incomplete: str) -> list[str]:
+    def beginning(incomplete: str) -> list[str]:
         from fpcli import plugins
 
         return [name for name in plugins.names(kind) if name.startswith(incomplete)]
 
-    return complete
+    return beginning
 
 
 def words(*known: str) -> Callable[[str], list[str]]:
@@ -113,8 +115,10 @@ Model = Annotated[
         TASK,
         "--model",
         "NAME",
-        "Network: a name, `torchvision:NAME` or `module:function` (default: the data's usual one).",
-        autocompletion=names("models"),
+        f"Network: {', '.join(MODELS)}, each also as NAME-gn (group norm for batch norm), vgg, "
+        "resnet and alexnet as NAME@0.5 (half the width); `torchvision:NAME` or `module:function` "
+        "(default: the data's usual one).",
+        autocompletion=complete,
     ),
 ]
 Clients = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -47,3 +47,20 @@ class Trained:
         block = self.support.gather(self.layout, self.values)
         copies = {name: value.clone() for name, value in block.items()}
         return shrink(self.template, copies).eval()
+
+    def cut(self, support: Support) -> Trained:
+        """Return the model with less alive; values are 0 where nothing is alive any more.
+
+        Args:
+            support: within the present one.
+        """
+        block = support.gather(self.layout, self.values)
+        values, _ = support.scatter(self.layout, block)
+        return replace(self, support=support, values=values)
+
+    def updated(self, small: nn.Module) -> Trained:
+        """Return the model with the values of its small network, which may have been trained."""
+        state = small.state_dict()
+        block = {name: state[name].detach().cpu() for name in self.layout.tensors}
+        values, _ = self.support.scatter(self.layout, block)
+        return replace(self, values=values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -10,11 +11,15 @@ from torch import Tensor, nn
 
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.models import MODELS
+from fpcli.models.group_norm import replace_batch_norm
+from fpcli.models.names import GROUP_NORM, find, parse
 from fpcli.rng import derive
 
 Shape = tuple[int, int, int]
 Factory = Callable[[Shape, int], nn.Module]
 
+_TORCHVISION = "torchvision:"
 PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
     name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")
 }
@@ -78,24 +83,56 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
     """Return the function that makes a network for an input shape and a number of classes.
 
     Args:
-        name: a registered name; ``torchvision:NAME``, a classification network without trained
-            weights; or ``pkg.mod:function``, a function of (input_shape, num_classes).
+        name: a registered name or ``torchvision:NAME``, a classification network without trained
+            weights, either perhaps followed by ``-gn`` (group norm for batch norm); registered
+            ones also by ``@WIDTH`` (a factor of all widths). Or ``pkg.mod:function``, a function
+            of (input_shape, num_classes).
         allow_code: True lets ``pkg.mod:function`` be imported.
 
     Raises:
-        UsageError: no model has that name, or it cannot be imported.
+        UsageError: no model has that name, or it cannot be imported, or not in another width.
         RecipeError: ``name`` is a function and ``allow_code`` is False.
     """
-    if name.startswith("torchvision:"):
-        return _torchvision(name.removeprefix("torchvision:"))
-    if ":" in name and not allow_code:
-        raise RecipeError(
-            f"model `{name}` would run code",
-            hint=f"code must stand on the command line: --model {name}",
-            where="task.model",
-        )
-    found: Factory = plugins.load(name) if ":" in name else plugins.lookup("models", name)
-    return found
+    if ":" in name and not name.startswith(_TORCHVISION):
+        if not allow_code:
+            raise RecipeError(
+                f"model `{name}` would run code",
+                hint=f"code must stand on the command line: --model {name}",
+                where="task.model",
+            )
+        own: Factory = plugins.load(name)
+        return own
+    make: Factory
+    if name.startswith(_TORCHVISION):
+        wanted = parse(name)
+        make = _torchvision(wanted.base.removeprefix(_TORCHVISION))
+    else:
+        wanted = find(name)
+        make = plugins.lookup("models", wanted.base)
+    if wanted.width is not None:
+        if not _has_width(make):
+            raise _no_width(name)
+        make = partial(make, **{"width": wanted.width})
+    return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
+
+
+def _has_width(make: Factory) -> bool:
+    return "width" in inspect.signature(make).parameters
+
+
+def _no_width(name: str) -> UsageError:
+    able = [other for other in MODELS if _has_width(plugins.lookup("models", other))]
+    return UsageError(
+        f"model `{name}`: this network has one width only",
+        hint=f"those with others: {', '.join(able)}",
+    )
+
+
+def _make_with_group_norm(make: Factory, input_shape: Shape, num_classes: int) -> nn.Module:
+    model = make(input_shape, num_classes)
+    if not replace_batch_norm(model):
+        raise ValueError(f"it has no batch norm; leave out `{GROUP_NORM}`")
+    return model
 
 
 def _torchvision(name: str) -> Factory:

@@ -30,7 +30,8 @@ class FitTask:
     data: str = "digits"
     """Data set: a name of `fp data list`, or `npz:PATH`."""
     model: str = ""
-    """Network: a known name or `torchvision:NAME`; empty means the usual one for the data."""
+    """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
+    factor of all widths) behind it; empty means the usual one for the data."""
     data_dir: str = ""
     """Folder that holds downloaded data (`MNIST/`, `cifar-10-batches-py/`)."""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1

@@ -12,6 +12,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.models.build import factory
+from fpcli.models.names import find
 from fpcli.recipe.schema import FORMAT, AnyRecipe, MethodChoice, Recipe, default_of, type_text
 
 SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor", "fit")
@@ -203,11 +205,23 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
     if "task.data" in settings:
         _name("datasets", settings["task.data"], allow_code=True, prefixes=("npz:",))
     if values["task.model"]:
-        _name("models", settings["task.model"], allow_code=True, prefixes=("torchvision:",))
+        _check_model(settings["task.model"])
     if "fleet.profile" in settings:
         _name("fleets", settings["fleet.profile"])
     if "wire.codec" in settings:
         _name("codecs", settings["wire.codec"])
+
+
+def _check_model(setting: Setting) -> None:
+    value = str(setting.value)
+    if ":" in value:
+        _name("models", setting, allow_code=True, prefixes=("torchvision:",))
+        return
+    try:
+        if find(value).width is not None:
+            factory(value)  # only the network itself knows whether it has other widths
+    except UsageError as error:
+        raise setting.error(error.message, error.hint) from error
 
 
 def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
