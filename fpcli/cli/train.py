@@ -16,6 +16,7 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
+from fpcli.data import PREFIXES
 from fpcli.errors import FpError, UsageError
 from fpcli.units import parse_seconds
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fpcli.run.folder import RunFolder
     from fpcli.run.summary import Summary
 
-_CODE = re.compile(r"(?!npz:|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_CODE = re.compile(rf"(?!{'|'.join(PREFIXES)}|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Batches of normalised images, drawn from tensors in memory."""
+"""Batches of normalised samples, drawn from tensors in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from fpcli.data.split import Split
 
 Batch = tuple[Tensor, Tensor]
-"""Images, float32 ``[b, C, H, W]``, and labels, int64 ``[b]``."""
+"""Samples, float32 ``[b, C, H, W]`` or ``[b, features]``, and labels, int64 ``[b]``."""
 
 
 def batches(
@@ -31,11 +31,12 @@ def batches(
     Args:
         split: where the samples are.
         indices: int64 ``[n]`` into ``split``; a single sample is yielded as it is.
-        normalise: stored images -> float32 (``Dataset.normalise``).
+        normalise: stored samples -> float32 (``Dataset.normalise``).
         batch_size: 1 or more.
         generator: draws the order; None keeps the order of ``indices``.
         device: where the batches go.
-        channels_last: lay the images out channels last, which most convolutions like better.
+        channels_last: lay images out channels last, which most convolutions like better; tables
+            stay as they are.
     """
     count = len(indices)
     if generator is not None:
@@ -69,8 +70,8 @@ def _ready(
     device: torch.device | str,
     channels_last: bool,
 ) -> Batch:
-    # Stored images are smaller than normalised ones, so they travel first.
+    # Stored samples are smaller than normalised ones, so they travel first.
     images = normalise(batch.images.to(device))
-    if channels_last:
+    if channels_last and images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, batch.labels.to(device)

@@ -1,4 +1,4 @@
-"""Data sets by name, file or function: training, validation and test images in memory."""
+"""Data sets by name, file or function: training, validation and test samples in memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from fpcli import plugins
 from fpcli.data.npz import read_npz
-from fpcli.data.split import Split, make_splits
+from fpcli.data.split import Split, make_splits, stratified
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
-from fpcli.rng import stream
 
-__all__ = ["Dataset", "Split", "cifar10", "digits", "load", "mnist"]
+__all__ = ["Dataset", "Split", "cifar10", "load", "mnist"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +29,10 @@ class Dataset:
         test: reported on, never decides anything.
         num_classes: labels are 0..num_classes-1.
         scale: stored values times this are in the unit of ``mean`` and ``std``.
-        mean: per channel.
-        std: per channel, above 0.
+        mean: per channel of an image or feature of a table.
+        std: likewise, above 0.
+        class_names: one per class.
+        owner_names: one per natural client, where ``train.owners`` names them.
     """
 
     name: str
@@ -42,17 +43,18 @@ class Dataset:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    owner_names: tuple[str, ...] = ()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (channels, height, width) of an image, (features,) of a row."""
+        return tuple(self.train.images.shape[1:])
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return ``(images * scale - mean) / std``: float32 ``[n, C, H, W]``, never a view."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        """Return ``(images * scale - mean) / std``: float32, of the same shape, never a view."""
+        mean = _along_channels(torch.tensor(self.mean, device=images.device), images)
+        std = _along_channels(torch.tensor(self.std, device=images.device), images)
         return (images * (self.scale / std)).sub_(mean / std)
 
     def share(self) -> None:
@@ -63,8 +65,8 @@ class Dataset:
         """
         try:
             for split in (self.train, self.validation, self.test):
-                split.images.share_memory_()
-                split.labels.share_memory_()
+                for tensor in split.tensors():
+                    tensor.share_memory_()
         except RuntimeError as error:
             raise NeedError(
                 f"data `{self.name}` does not fit in shared memory: {error}",
@@ -86,7 +88,7 @@ def load(
         name: a registered name; ``npz:PATH``; or ``pkg.mod:function``, a function without
             arguments that returns arrays under the keys of such a file.
         data_dir: the folder in which registered data sets find their files.
-        validation_fraction: of every class's training images, in (0, 1), at least one image;
+        validation_fraction: of every class's training samples, in (0, 1), at least one of them;
             unused where the data brings a validation split.
         seed: of the validation draw.
         allow_code: True lets ``pkg.mod:function`` run.
@@ -102,42 +104,29 @@ def load(
     if "val" in splits:
         train, validation = whole, splits["val"]
     else:
-        kept, drawn = _stratified(whole.labels, validation_fraction, seed, "validation")
+        kept, drawn = stratified(whole.labels, validation_fraction, seed, "validation")
         if not len(drawn):
             raise DataError(
-                f"{name}: no class has the 2 training images that a validation split needs",
-                hint="add training images, or val_images and val_labels",
+                f"{name}: no class has the 2 training samples that a validation split needs",
+                hint="add training samples, or val_images and val_labels",
                 where=name,
             )
         train, validation = whole.take(kept), whole.take(drawn)
     scale, mean, std = _constants(name, arrays, whole.images)
+    num_classes = int(whole.labels.max()) + 1
+    num_owners = 0 if whole.owners is None else int(whole.owners.max()) + 1
     return Dataset(
         name=name,
         train=train,
         validation=validation,
         test=splits["test"],
-        num_classes=int(whole.labels.max()) + 1,
+        num_classes=num_classes,
         scale=scale,
         mean=mean,
         std=std,
+        class_names=_names(name, arrays, "class_names", num_classes),
+        owner_names=_names(name, arrays, "owner_names", num_owners),
     )
-
-
-def digits(data_dir: Path | None) -> dict[str, Any]:
-    """Return the 1,797 handwritten 8x8 digits that come with scikit-learn, 80 % for training."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).to(torch.uint8)
-    labels = torch.from_numpy(bunch.target)
-    train, test = _stratified(labels, 0.2, 0, "digits")
-    return {
-        "train_images": images[train],
-        "train_labels": labels[train],
-        "test_images": images[test],
-        "test_labels": labels[test],
-        "scale": 1 / 16,
-    }
 
 
 def mnist(data_dir: Path | None) -> dict[str, Any]:
@@ -239,16 +228,20 @@ def _torchvision(kind: str, folder: Path, where: Path) -> dict[str, Any]:
     }
 
 
-def _stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Return sorted indices (kept, drawn): ``fraction`` of each class, 1 at least, never all."""
-    generator = stream(seed, purpose)
-    is_drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        order = torch.randperm(len(members), generator=generator)
-        is_drawn[members[order[:count]]] = True
-    return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
+def _names(name: str, arrays: Mapping[str, Any], key: str, count: int) -> tuple[str, ...]:
+    """Return the names that came with the data, or the numbers 0..count-1."""
+    if key not in arrays:
+        return tuple(map(str, range(count)))
+    names = tuple(map(str, arrays[key]))
+    # A natural client may have lost its last training sample to the test data, a class never.
+    most = count if key == "class_names" else len(names)
+    if not count <= len(names) <= most or len(set(names)) < len(names):
+        raise DataError(
+            f"{name}: {key} must be {count} different names, got {len(names)}",
+            hint="give one name each, or leave the names out",
+            where=name,
+        )
+    return names
 
 
 def _constants(
@@ -266,20 +259,26 @@ def _constants(
     if not len(mean) == len(std) == images.shape[1] or min(std) <= 0:
         raise DataError(
             f"{name}: mean {mean} and std {std} do not suit {images.shape[1]} channels",
-            hint="give one mean and one positive std per channel, or neither",
+            hint="give one mean and one positive std per channel or feature, or neither",
             where=name,
         )
     return scale, mean, std
 
 
 def _moments(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of the scaled images."""
+    """Return mean and standard deviation per channel or feature of the scaled samples."""
     values = images.numel() / images.shape[1]
+    others = (0, *range(2, images.dim()))
     chunks = images.split(4096)
-    mean = sum(chunk.sum((0, 2, 3), dtype=torch.float64) for chunk in chunks) / values * scale
-    centre = mean.view(1, -1, 1, 1)
-    squares = sum(((chunk.double() * scale - centre) ** 2).sum((0, 2, 3)) for chunk in chunks)
+    mean = sum(chunk.sum(others, dtype=torch.float64) for chunk in chunks) / values * scale
+    centre = _along_channels(mean, images)
+    squares = sum(((chunk.double() * scale - centre) ** 2).sum(others) for chunk in chunks)
     # A constant channel carries nothing, but its rounding error would be blown up by 1 / std.
-    is_constant = images.amin((0, 2, 3)) == images.amax((0, 2, 3))
+    is_constant = images.amin(others) == images.amax(others)
     std = torch.where(is_constant, 1.0, (squares / values).sqrt())
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _along_channels(values: Tensor, images: Tensor) -> Tensor:
+    """Return one value per channel or feature in a shape that broadcasts over samples."""
+    return values.view(1, -1, *[1] * (images.dim() - 2))

@@ -9,6 +9,7 @@ MODELS: Mapping[str, str] = {
     "lenet5": "fpcli.models.cnn:lenet5",
     "mnist-cnn": "fpcli.models.cnn:mnist_cnn",
     "mnist-mlp": "fpcli.models.mlp:mnist_mlp",
+    "tabular-mlp": "fpcli.models.mlp:tabular_mlp",
     "fedavg-cnn": "fpcli.models.cnn:fedavg_cnn",
     "resnet20": "fpcli.models.resnet:resnet20",
     "resnet56": "fpcli.models.resnet:resnet56",
@@ -19,11 +20,15 @@ MODELS: Mapping[str, str] = {
     "subfedavg-mnist": "fpcli.models.subfedavg:mnist",
     "subfedavg-mnist-bn": "fpcli.models.subfedavg:mnist_bn",
 }
-"""Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W)."""
+"""Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W) of
+an image or (features,) of a row of a table."""
 
 DEFAULT_MODEL: Mapping[str, str] = {
     "digits": "digits-cnn",
     "mnist": "lenet5",
     "cifar10": "resnet20",
+    "breast-cancer": "tabular-mlp",
+    "csv:": "tabular-mlp",
 }
-"""Data set -> the model that it is trained with unless another one is named."""
+"""Data set -> the model that it is trained with unless another one is named; a key that ends in a
+colon stands for all data with that prefix."""

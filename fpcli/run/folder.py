@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import fpcli
+from fpcli.data import PREFIXES
 from fpcli.errors import FpError, NeedError, ResumeError, UsageError, nearest
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
@@ -88,8 +89,9 @@ def checksums(folder: Path, files: Sequence[Path]) -> str:
 def default_name(recipe: Recipe) -> str:
     """Return ``<method>-<data>-<model>-s<seed>``, fit for a file name."""
     data = recipe.task.data
-    if data.startswith("npz:"):
-        data = f"npz-{Path(data.removeprefix('npz:')).stem}"
+    kind, _, path = data.partition(":")
+    if f"{kind}:" in PREFIXES:
+        data = f"{kind}-{Path(path).stem}"
     words = [recipe.method.name, data, recipe.task.model]
     name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)
     return f"{name[:100]}-s{recipe.seed}"

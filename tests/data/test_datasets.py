@@ -80,6 +80,49 @@ def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
     torch.testing.assert_close(values, expected)
 
 
+def test_moments_of_a_table_are_per_feature(tmp_path: Path) -> None:
+    """Feature 0 is 0, 2, 4 ..., 118: mean 59, variance 4 * (60 ** 2 - 1) / 12; feature 1 is 5."""
+    rows = np.stack([np.arange(60) * 2.0, np.full(60, 5.0)], axis=1)
+    labels = np.arange(60) % 3
+    name = save(
+        tmp_path / "x.npz",
+        train_images=rows,
+        test_images=rows,
+        test_labels=labels,
+        train_owners=np.arange(60) // 20,
+    )
+    data = load(name, None, seed=0)
+    assert (data.input_shape, data.class_names) == ((2,), ("0", "1", "2"))
+    assert data.mean == pytest.approx((59.0, 5.0))
+    assert data.std == pytest.approx(((4 * 3599 / 12) ** 0.5, 1.0))
+    assert data.normalise(data.test.images)[0].tolist() == pytest.approx([-59 / data.std[0], 0])
+    assert data.owner_names == ("0", "1", "2")
+    assert data.train.owners is not None
+    assert data.train.owners.equal((data.train.images[:, 0] // 40).long())
+    data.share()
+    assert data.train.owners.is_shared()
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({"class_names": ["a", "b"]}, "class_names must be 3 different names, got 2"),
+        ({"class_names": ["a", "b", "c", "d"]}, "class_names must be 3"),
+        ({"class_names": ["a", "b", "a"]}, "class_names must be 3"),
+        ({"train_owners": np.arange(60) // 20, "owner_names": ["x"]}, "owner_names must be 3"),
+        ({"class_names": ["a", "b", "c"], "train_owners": [0] * 60, "owner_names": "xy"}, ""),
+    ],
+)
+def test_names(monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], wanted: str) -> None:
+    monkeypatch.setattr("fpcli.plugins.lookup", lambda kind, name: lambda data_dir: arrays() | more)
+    if wanted:
+        with pytest.raises(DataError, match=wanted):
+            load("theirs", None, seed=0)
+    else:
+        data = load("theirs", None, seed=0)
+        assert (data.class_names, data.owner_names) == (("a", "b", "c"), ("x", "y"))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_moments_are_per_channel_and_a_constant_channel_becomes_0(
     tmp_path: Path, dtype: str
