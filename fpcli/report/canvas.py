@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.run.folder import write_atomic
+from fpcli.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,11 +19,12 @@ from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.process import settle
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
+from fpcli.files import write_atomic
 from fpcli.recipe.load import differences, digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
 from fpcli.run import checkpoint, events
-from fpcli.run.folder import RunFolder, write_atomic
+from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
 from fpcli.structure.cost import cost
