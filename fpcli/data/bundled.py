@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpcli.data.split import stratified
+from fpcli.data.split import with_test
 from fpcli.errors import DataError
 
 SHA256: Mapping[str, str] = {
@@ -26,7 +26,7 @@ def digits(data_dir: Path | None) -> dict[str, Any]:
 
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8)
-    return _shared_out("digits", images, torch.from_numpy(bunch.target)) | {"scale": 1 / 16}
+    return _checked("digits", images, torch.from_numpy(bunch.target)) | {"scale": 1 / 16}
 
 
 def breast_cancer(data_dir: Path | None) -> dict[str, Any]:
@@ -38,15 +38,15 @@ def breast_cancer(data_dir: Path | None) -> dict[str, Any]:
 
     bunch = load_breast_cancer()
     rows = torch.from_numpy(bunch.data).float()
-    arrays = _shared_out("breast-cancer", rows, torch.from_numpy(bunch.target))
+    arrays = _checked("breast-cancer", rows, torch.from_numpy(bunch.target))
     return arrays | {"class_names": tuple(map(str, bunch.target_names))}
 
 
-def _shared_out(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return arrays with a fifth of each class as test data, after checking that all is there.
+def _checked(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return arrays, test data included, if these are the samples that fpcli knows.
 
     Raises:
-        DataError: they are not the samples that this version of fpcli knows.
+        DataError: they are others.
     """
     content = hashlib.sha256(samples.numpy().tobytes())
     content.update(labels.long().numpy().tobytes())
@@ -56,10 +56,4 @@ def _shared_out(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
             hint="`pip install --force-reinstall scikit-learn`",
             where=name,
         )
-    train, test = stratified(labels, 0.2, 0, name)
-    return {
-        "train_images": samples[train],
-        "train_labels": labels[train],
-        "test_images": samples[test],
-        "test_labels": labels[test],
-    }
+    return with_test({"train_images": samples, "train_labels": labels}, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,21 @@ import torch
 from torch import Tensor
 
 from fpcli import plugins
+from fpcli.data.folder import read_folder
 from fpcli.data.npz import read_npz
 from fpcli.data.split import Split, make_splits, stratified
+from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
 
-__all__ = ["Dataset", "Split", "cifar10", "load", "mnist"]
+__all__ = ["Dataset", "Split", "load"]
+
+
+_READERS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {
+    "npz": lambda place: read_npz(Path(place).expanduser()),
+    "folder": read_folder,
+    "csv": lambda place: read_table(Path(place).expanduser()),
+}
+"""Word before the colon -> what reads the rest; the words are those of ``data.PREFIXES``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +95,9 @@ def load(
     """Load a data set and cut a validation split from its training data.
 
     Args:
-        name: a registered name; ``npz:PATH``; or ``pkg.mod:function``, a function without
-            arguments that returns arrays under the keys of such a file.
+        name: a registered name; ``npz:PATH``, ``folder:PATH`` or ``csv:PATH``; or
+            ``pkg.mod:function``, a function without arguments that returns arrays under the keys
+            of an npz file.
         data_dir: the folder in which registered data sets find their files.
         validation_fraction: of every class's training samples, in (0, 1), at least one of them;
             unused where the data brings a validation split.
@@ -129,38 +140,10 @@ def load(
     )
 
 
-def mnist(data_dir: Path | None) -> dict[str, Any]:
-    """Return MNIST's 60,000 training and 10,000 test images of 1x28x28.
-
-    Raises:
-        DataError: ``data_dir/MNIST/raw`` lacks the files, or they are damaged.
-    """
-    folder = _folder("mnist", data_dir)
-    where = folder / "MNIST" / "raw"
-    return _torchvision("MNIST", folder, where) | {"mean": (0.1307,), "std": (0.3081,)}
-
-
-def cifar10(data_dir: Path | None) -> dict[str, Any]:
-    """Return CIFAR-10's 50,000 training and 10,000 test images of 3x32x32.
-
-    Raises:
-        DataError: neither ``data_dir/cifar-10-batches-py`` nor ``data_dir/cifar10.npz`` is there,
-            or the files are damaged.
-    """
-    folder = _folder("cifar10", data_dir)
-    where = folder / "cifar-10-batches-py"
-    packed = folder / "cifar10.npz"
-    arrays: dict[str, Any] = (
-        dict(read_npz(packed))
-        if packed.is_file() and not where.is_dir()
-        else _torchvision("CIFAR10", folder, where)
-    )
-    return arrays | {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
-
-
 def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, Any]:
-    if name.startswith("npz:"):
-        return read_npz(Path(name.removeprefix("npz:")).expanduser())
+    kind, _, place = name.partition(":")
+    if kind in _READERS:
+        return _READERS[kind](place)
     if ":" not in name:
         found: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
         return found
@@ -187,45 +170,6 @@ def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, 
             where=name,
         )
     return made
-
-
-def _folder(name: str, data_dir: Path | None) -> Path:
-    if data_dir is None:
-        raise DataError(
-            f"data `{name}` needs a folder, none was given",
-            hint="give --data-dir FOLDER or set FP_DATA_DIR",
-            where=name,
-        )
-    return data_dir
-
-
-def _torchvision(kind: str, folder: Path, where: Path) -> dict[str, Any]:
-    """Return the arrays of a torchvision class from ``where``, which lies in ``folder``."""
-    from torchvision import datasets
-
-    if not where.is_dir():
-        raise DataError(
-            f"no {kind} in {where}",
-            hint="give the folder that holds it with --data-dir or FP_DATA_DIR",
-            where=str(where),
-        )
-    try:
-        train, test = (
-            getattr(datasets, kind)(folder, train=is_train, download=False)
-            for is_train in (True, False)
-        )
-    except Exception as error:  # a damaged file makes the parsers raise almost anything
-        raise DataError(
-            f"{kind} in {where} cannot be read: {error}".splitlines()[0],
-            hint="files are missing or damaged: fetch them again",
-            where=str(where),
-        ) from error
-    return {
-        "train_images": train.data,
-        "train_labels": train.targets,
-        "test_images": test.data,
-        "test_labels": test.targets,
-    }
 
 
 def _names(name: str, arrays: Mapping[str, Any], key: str, count: int) -> tuple[str, ...]:

@@ -101,6 +101,18 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tupl
     return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
 
 
+def with_test(arrays: Mapping[str, Any], purpose: str) -> dict[str, Any]:
+    """Return arrays whose test samples are a fifth of each class of the training samples.
+
+    Args:
+        arrays: training arrays of one length as tensors, among them ``train_labels``.
+        purpose: of the draw, which is the same for every seed of a run.
+    """
+    kept, drawn = stratified(arrays["train_labels"], 0.2, 0, purpose)
+    made = {key: value[kept] for key, value in arrays.items()}
+    return made | {f"test_{what}": arrays[f"train_{what}"][drawn] for what in ("images", "labels")}
+
+
 def _array(source: str, key: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
     if key not in arrays:
         raise DataError(

@@ -25,9 +25,17 @@ an image or (features,) of a row of a table."""
 
 DEFAULT_MODEL: Mapping[str, str] = {
     "digits": "digits-cnn",
-    "mnist": "lenet5",
-    "cifar10": "resnet20",
     "breast-cancer": "tabular-mlp",
+    "mnist": "lenet5",
+    "fashion-mnist": "lenet5",
+    "emnist": "lenet5",
+    "emnist-letters": "lenet5",
+    "emnist-digits": "lenet5",
+    "emnist-byclass": "lenet5",
+    "emnist-bymerge": "lenet5",
+    "cifar10": "resnet20",
+    "cifar100": "resnet20",
+    "svhn": "resnet20",
     "csv:": "tabular-mlp",
 }
 """Data set -> the model that it is trained with unless another one is named; a key that ends in a

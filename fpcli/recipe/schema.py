@@ -37,11 +37,11 @@ class Task:
     """What is learned, and who holds the data."""
 
     data: str = "digits"
-    """Data set: a name of `fp data list`, or `npz:PATH`."""
+    """Data set: a name of `fp data list`, or `npz:PATH`, `folder:PATH` or `csv:PATH`."""
     model: str = ""
     """Network: a known name or `torchvision:NAME`; empty means the usual one for the data."""
     data_dir: str = ""
-    """Folder that holds downloaded data (`MNIST/`, `cifar-10-batches-py/`)."""
+    """Folder that holds downloaded data, as `fp data fetch` leaves it."""
     clients: Annotated[int, Ge(1)] = 10
     """Number of clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
