@@ -92,7 +92,7 @@ class _Call:
         from fpcli.recipe.load import find_recipe, load
 
         flags, overrides = self.flags(), self.overrides()
-        _make_importable([*flags.values(), *(value for _, value in overrides)])
+        make_importable([*flags.values(), *(value for _, value in overrides)])
         if self.run is not None:
             self._check_resume()
             return load(self.folder().recipe, overrides, flags)
@@ -155,7 +155,7 @@ class _Call:
                 )
 
 
-def _make_importable(values: list[Any]) -> None:
+def make_importable(values: list[Any]) -> None:
     """Let ``module:function`` name a file of the current folder."""
     here = str(Path.cwd())
     if any(_CODE.fullmatch(str(value)) for value in values) and here not in sys.path:
