@@ -95,7 +95,7 @@ Data = Annotated[
         TASK,
         "--data",
         "NAME",
-        "Data set: a name, `npz:PATH` or `module:function` (default: digits).",
+        "Data: a name, `folder:`, `csv:` or `npz:PATH`, `module:function` (default: digits).",
         autocompletion=names("datasets"),
     ),
 ]

@@ -1,4 +1,4 @@
-"""Batches of normalised images, drawn from tensors in memory."""
+"""Batches of normalised samples, drawn from tensors in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from fpcli.data.split import Split
 
 Batch = tuple[Tensor, Tensor]
-"""Images, float32 ``[b, C, H, W]``, and labels, int64 ``[b]``."""
+"""Samples, float32 ``[b, C, H, W]`` or ``[b, features]``, and labels, int64 ``[b]``."""
 
 
 def batch_ends(count: int, batch_size: int) -> list[int]:
@@ -63,11 +63,12 @@ def batches(
     Args:
         split: where the samples are.
         indices: int64 ``[n]`` into ``split``; a single sample is yielded as it is.
-        normalise: stored images -> float32 (``Dataset.normalise``).
+        normalise: stored samples -> float32 (``Dataset.normalise``).
         batch_size: 1 or more.
         generator: draws the order; None keeps the order of ``indices``.
         device: where the batches go.
-        channels_last: lay the images out channels last, which most convolutions like better.
+        channels_last: lay images out channels last, which most convolutions like better; tables
+            stay as they are.
         augment: changes the stored images of each batch (``augment.augmenter``).
     """
     if generator is not None:
@@ -100,9 +101,9 @@ def _ready(
     channels_last: bool,
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Batch:
-    # Stored images are smaller than normalised ones, so they travel and are changed first.
+    # Stored samples are smaller than normalised ones, so they travel and are changed first.
     images = batch.images.to(device)
     images = normalise(images if augment is None else augment(images))
-    if channels_last:
+    if channels_last and images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, batch.labels.to(device)

@@ -28,12 +28,12 @@ class FitTask:
     """What is learned."""
 
     data: str = "digits"
-    """Data set: a name of `fp data list`, or `npz:PATH`."""
+    """Data set: a name of `fp data list`, or `npz:PATH`, `folder:PATH` or `csv:PATH`."""
     model: str = ""
     """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
     factor of all widths) behind it; empty means the usual one for the data."""
     data_dir: str = ""
-    """Folder that holds downloaded data (`MNIST/`, `cifar-10-batches-py/`)."""
+    """Folder that holds downloaded data, as `fp data fetch` leaves it."""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
 

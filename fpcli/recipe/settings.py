@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
+from fpcli.data import PREFIXES
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.models.build import factory
 from fpcli.models.names import find
@@ -203,7 +204,7 @@ def _name(
 
 def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
     if "task.data" in settings:
-        _name("datasets", settings["task.data"], allow_code=True, prefixes=("npz:",))
+        _name("datasets", settings["task.data"], allow_code=True, prefixes=PREFIXES)
     if values["task.model"]:
         _check_model(settings["task.model"])
     if "fleet.profile" in settings:
@@ -245,11 +246,11 @@ def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) ->
 def _default_model(
     data: str, settings: Mapping[str, Setting], default_models: Mapping[str, str]
 ) -> str:
-    if data in default_models:
-        return default_models[data]
+    if usual := default_models.get(data) or default_models.get(f"{data.partition(':')[0]}:"):
+        return usual
     raise settings["task.data"].error(
         f"`task.model` must be given: data `{data}` has no usual network",
-        "for example `--model lenet5` (one channel) or `--model resnet20` (three)",
+        "for example `--model lenet5` (one channel), `resnet20` (three) or `tabular-mlp` (tables)",
     )
 
 

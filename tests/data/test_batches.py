@@ -83,3 +83,9 @@ def test_evaluation_keeps_order_and_single_samples(channels_last: bool) -> None:
     epoch = list(evaluation_batches(split, double, batch_size=3, channels_last=channels_last))
     assert [labels.tolist() for _, labels in epoch] == [[0, 1, 2], [3, 4, 5], [6]]
     assert torch.cat([images for images, _ in epoch]).equal(2.0 * split.images)
+
+
+def test_rows_of_a_table_have_no_channels_to_move() -> None:
+    split = Split(torch.arange(12.0).view(6, 2), torch.arange(6))
+    for rows, labels in evaluation_batches(split, double, batch_size=4, channels_last=True):
+        assert rows[:, 0].tolist() == (labels * 4.0).tolist()
