@@ -231,7 +231,7 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
         f"split: {_words(found['partition'])}, {recipe.task.clients} clients, "
         f"seed {recipe.seed}, digest {found['sha256'][:16]}",
         show.table(headers, rows, right=range(len(headers))),
-        f"min {min(sizes):,}, median {statistics.median(sizes):,g}, max {max(sizes):,} samples; "
+        f"min {min(sizes):,}, median {statistics.median(sizes):,.10g}, max {max(sizes):,} samples; "
         f"{used}",
         "test: the test samples of a client's own classes, for its personal accuracy",
     ]
