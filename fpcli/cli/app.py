@@ -16,6 +16,7 @@ import typer
 
 import fpcli
 from fpcli.cli import data
+from fpcli.cli.data_split import split
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
 from fpcli.cli.session import Session, close_stdout, emit, error_text
@@ -30,8 +31,9 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(methods)
-app.command()(doctor)
 app.add_typer(data.app, name="data")
+data.app.command()(split)
+app.command()(doctor)
 
 # The parser's errors have no public name that all versions of typer share.
 _ParserError: type[Exception] = next(

@@ -91,12 +91,13 @@ def dominant(
         most = bisect.bisect_left(
             range(100), True, key=lambda p: _dominant_table(counts, mains, p / 100) is None
         )
+        is_multiple = num_clients % len(classes) == 0
         raise DataError(
             f"a dominant share of {share:g} is impossible for {num_clients} clients of equal size: "
             f"{len(classes)} labels have from {counts.min()} to {counts.max()} samples, a client "
             f"has {len(labels) // num_clients}",
-            hint=f"lower task.partition.dominant_share to {max(most - 1, 0) / 100:g}, or "
-            "make task.clients a multiple of the number of labels",
+            hint=f"lower task.partition.dominant_share to {max(most - 1, 0) / 100:g}"
+            + ("" if is_multiple else ", or make task.clients a multiple of the number of labels"),
         )
     return deal(classes, table, rng)
 
@@ -131,7 +132,7 @@ def some_classes(
         if len(members) < column.sum():
             raise DataError(
                 f"label {labels[members[0]]} has {len(members)} samples for {column.sum()} clients",
-                hint="lower task.clients or task.partition.classes_per_client",
+                hint="lower task.clients, or the number of classes that each of them holds",
             )
         column[:] = apportion(column.astype(np.float64), len(members), rng)
     return deal(classes, table, rng)
@@ -144,12 +145,13 @@ def _dominant_table(counts: Indices, mains: Indices, share: float) -> Table | No
     wealth = counts[mains] / np.bincount(mains, minlength=len(counts))[mains]
     sizes[np.argsort(-wealth, kind="stable")[: counts.sum() % num_clients]] += 1
     shares = np.maximum(share, counts[mains] / counts.sum())
-    own = np.rint(shares * sizes).astype(np.int64)
-    taken = np.bincount(mains, weights=own, minlength=len(counts)).astype(np.int64)
-    if (taken > counts).any():
-        return None
-    is_allowed = np.arange(len(counts)) != mains[:, None]
-    table = fill(sizes - own, counts - taken, is_allowed)
-    if table is not None:
-        table[np.arange(num_clients), mains] = own
-    return table
+    # Where a share uses its label up, rounding to the nearest may ask for a sample too many.
+    for rounded in (np.rint, np.floor):
+        own = rounded(shares * sizes).astype(np.int64)
+        taken = np.bincount(mains, weights=own, minlength=len(counts)).astype(np.int64)
+        is_allowed = np.arange(len(counts)) != mains[:, None]
+        table = fill(sizes - own, counts - taken, is_allowed) if (taken <= counts).all() else None
+        if table is not None:
+            table[np.arange(num_clients), mains] = own
+            return table
+    return None

@@ -28,7 +28,9 @@ class Partition:
     """How the training data is split over the clients."""
 
     kind: Kind = "iid"
-    """`iid` deals evenly, `quantity` sizes, `natural` owners, `file` a file; the others classes."""
+    """`iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
+    client its own mix of classes, `quantity` its own size; `natural` goes by the samples' owners,
+    `file` by a file."""
     alpha: Annotated[float, Gt(0)] = 0.5
     """Concentration of `dirichlet` and `quantity`: the smaller, the more clients differ."""
     shards_per_client: Annotated[int, Ge(1)] = 2

@@ -119,7 +119,7 @@ def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
         dataset.train.labels,
         recipe.task.clients,
         recipe.task.partition,
-        owners=getattr(dataset.train, "owners", None),
+        owners=dataset.train.owners,
         data=recipe.task.data,
         seed=recipe.seed,
     )
