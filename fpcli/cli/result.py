@@ -11,6 +11,7 @@ from typing import Any
 
 from fpcli.cli import show
 from fpcli.cli.watch import ratio_span
+from fpcli.engine.method import choose_cohort
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
@@ -93,7 +94,7 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
     ctx = fed.context(0, "start", _log_nothing)
     state = fed.method.begin(ctx, ServerState(0, setup.values, Support()))
     ctx = fed.context(1, "round", _log_nothing)
-    ctx = replace(ctx, cohort=tuple(sorted(fed.method.select(ctx, state))))
+    ctx = replace(ctx, cohort=choose_cohort(fed.method, ctx, state))
     plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
     return {
         "model": _size(cost(fed.layout, Support())),

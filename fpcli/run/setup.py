@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,8 @@ from fpcli.engine.method import Method
 from fpcli.engine.process import num_cores
 from fpcli.engine.site import Site
 from fpcli.errors import LayoutError, NeedError, RecipeError
+from fpcli.fleet.classes import fleet_of
+from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
@@ -58,6 +60,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     """
     task = recipe.task
     _check_device(recipe.executor.device)
+    fleet = fleet_for(recipe)
     dataset = load(
         task.data,
         Path(task.data_dir) if task.data_dir else None,
@@ -81,7 +84,6 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     layout = layout_of(model, dataset, method)
     values = {name: model.state_dict()[name].detach().clone() for name in layout.tensors}
     run = hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest()
-    fleet = plugins.lookup("fleets", recipe.fleet.profile)(recipe.seed, recipe.fleet.variation)
     options = method.Options(**recipe.method.options)
     fed = Federation(
         run=run,
@@ -102,6 +104,28 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     )
     site = _site(recipe, fed, parts, home)
     return Setup(recipe, fed, values, site, parts)
+
+
+def fleet_for(recipe: Recipe) -> Fleet:
+    """Return the simulated devices of a recipe.
+
+    Raises:
+        RecipeError: classes of devices do not fit the number of clients.
+    """
+    choice, seed = recipe.fleet, recipe.seed
+    fleet: Fleet
+    if choice.devices:
+        clients = recipe.task.clients
+        fleet = fleet_of(choice.profile, choice.devices, seed, choice.variation, clients)
+    else:
+        fleet = plugins.lookup("fleets", choice.profile)(seed, choice.variation)
+    return replace(
+        fleet,
+        link_variation=choice.link_variation,
+        availability=choice.availability,
+        dropout=choice.dropout,
+        dropout_when=choice.dropout_when,
+    )
 
 
 def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
