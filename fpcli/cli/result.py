@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,8 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         ``model`` with params, macs and bytes, and ``clients`` with the same for each client of the
-        cohort; bytes are those of the tensors, without a message's header.
+        cohort and the class of its simulated ``device``; bytes are those of the tensors, without a
+        message's header.
     """
     # No file comes into being there: only clients at work remember things.
     setup = prepare(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
@@ -99,7 +101,11 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
     return {
         "model": _size(cost(fed.layout, Support())),
         "clients": [
-            {"client": plan.client, "num_examples": fed.num_examples[plan.client]}
+            {
+                "client": plan.client,
+                "device": fed.fleet.level(plan.client).name,
+                "num_examples": fed.num_examples[plan.client],
+            }
             | _size(cost(fed.layout, plan.support))
             | {"notes": dict(plan.record)}
             for plan in plans
@@ -125,7 +131,12 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
         rows.append((str(item["client"]), f"{item['num_examples']:,}", *_cells(item), *words))
     headers = ("client", "examples", "params", "multiply-adds", "tensors", *noted)
     table = show.table(headers, rows, right=range(len(headers)))
-    return f"{to_yaml(recipe)}\nround 1, one line per client (`all` is the whole model):\n{table}"
+    devices = Counter(item["device"] for item in plan["clients"])
+    fleet = ", ".join(f"{number} {name or 'nameless'}" for name, number in devices.items())
+    return (
+        f"{to_yaml(recipe)}\ndevices of round 1: {fleet}\n"
+        f"round 1, one line per client (`all` is the whole model):\n{table}"
+    )
 
 
 def _cells(size: Mapping[str, Any]) -> tuple[str, str, str]:
