@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import yaml
+from annotated_types import Ge
 
 from fpcli import units
 from fpcli.errors import RecipeError, nearest
@@ -53,14 +54,17 @@ def read_fleet(path: Path) -> list[dict[str, Any]]:
         RecipeError: the file cannot be read, is of a newer format, or something in it is wrong.
     """
     root = compose(path, "fleet file", _LIMIT_BYTES)
-    written = _settings(root, path, ("fleet", "devices"))
+    known = ("fleet", "devices")
+    written = _settings(root, path, known)
+    # Before anything else: a newer file may hold keys that this version cannot know.
     if (format_ := written.get("fleet")) is not None:
-        number = check_value("fleet", Leaf(int, FORMAT), format_)
+        number = check_value("fleet", Leaf(Annotated[int, Ge(1)], FORMAT), format_)
         if number > FORMAT:
             raise format_.error(
                 f"fleet format {number} is newer than this version reads ({FORMAT})",
                 "update with `pip install -U fpcli`",
             )
+    _refuse_unknown(written, known)
     devices = written.get("devices")
     nodes = devices.value if devices is not None else None
     if not isinstance(nodes, yaml.SequenceNode) or not nodes.value:
@@ -85,16 +89,21 @@ def _settings(node: Any, path: Path, known: tuple[str, ...]) -> dict[str, Settin
     for key, value, line in pairs(node, str(path)):
         is_list_of_classes = key == "devices" and isinstance(value, yaml.SequenceNode)
         said = value if is_list_of_classes else plain(value, str(path))
-        setting = Setting(said, f"{path}:{line}", is_in_file=True)
-        if key not in known:
-            hint = nearest(key, known) or f"keys are {', '.join(known)}"
-            raise setting.error(f"unknown key `{key}`", hint)
-        settings[key] = setting
+        settings[key] = Setting(said, f"{path}:{line}", is_in_file=True)
     return settings
 
 
+def _refuse_unknown(settings: Mapping[str, Setting], known: tuple[str, ...]) -> None:
+    for key, setting in settings.items():
+        if key not in known:
+            hint = nearest(key, known) or f"keys are {', '.join(known)}"
+            raise setting.error(f"unknown key `{key}`", hint)
+
+
 def _device(node: yaml.Node, path: Path, number: int) -> dict[str, Any]:
-    said = _settings(node, path, ("device", *_FIELDS))
+    known = ("device", *_FIELDS)
+    said = _settings(node, path, known)
+    _refuse_unknown(said, known)
     values: dict[str, Any] = {"name": f"class {number}"}
     if (board := said.pop("device", None)) is not None:
         values |= _published(board)
