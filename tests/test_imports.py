@@ -31,7 +31,8 @@ itself, which holds the version."""
 
 ONLY_IN = {
     "torch_pruning": {"structure/trace.py"},
-    "yaml": {"recipe/load.py", "run/folder.py"},
+    # `load` writes recipes, `yaml_file` reads files safely, `fleet_file` looks at what it read.
+    "yaml": {"recipe/load.py", "recipe/yaml_file.py", "recipe/fleet_file.py"},
     "rich": {"cli/show.py"},
     "matplotlib": {
         "report/canvas.py",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fpcli.data import PARTITIONS
+from fpcli.fleet import FLEETS
 from fpcli.models import MODELS
 from fpcli.models.names import complete
 
@@ -115,9 +116,8 @@ Model = Annotated[
         TASK,
         "--model",
         "NAME",
-        f"Network: {', '.join(MODELS)}, each also as NAME-gn (group norm for batch norm), vgg, "
-        "resnet and alexnet as NAME@0.5 (half the width); `torchvision:NAME` or `module:function` "
-        "(default: the data's usual one).",
+        f"Network: {', '.join(MODELS)}, also NAME-gn (group norm) and NAME@0.5 (half the width), "
+        "`torchvision:NAME` or `module:function` (default: the data's usual one).",
         autocompletion=complete,
     ),
 ]
@@ -196,8 +196,8 @@ Fleet = Annotated[
     _option(
         FLEET,
         "--fleet",
-        "NAME",
-        "Simulated devices: uniform, two-speed or ten-speed (default: two-speed).",
+        "NAME|FILE",
+        f"Simulated devices: {', '.join(FLEETS)} or a YAML file (default: two-speed).",
         autocompletion=names("fleets"),
     ),
 ]

@@ -109,7 +109,7 @@ class Refusal:
     """A reply that was not used.
 
     Attributes:
-        code: see ``receive.Rejected``.
+        code: see ``receive.Rejected`` and ``receive.DROPPED``.
         is_dropped: True for a late or missing reply, False for a wrong one.
     """
 
@@ -120,7 +120,7 @@ class Refusal:
     @property
     def is_dropped(self) -> bool:
         """Tell a late or missing reply from a wrong one."""
-        return self.code in ("F409", "F410")
+        return "F409" <= self.code <= "F413"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -88,6 +89,12 @@ class RoundContext:
         """Return the stream of one purpose in this round."""
         return stream(self.seed, f"method/{purpose}", self.round)
 
+    @cached_property
+    def available(self) -> tuple[int, ...]:
+        """The clients that can be chosen in this attempt at the round."""
+        everyone = range(len(self.num_examples))
+        return tuple(c for c in everyone if self.fleet.is_available(self.round, c, self.attempt))
+
     def device(self, client: int) -> Device:
         """Return the conditions of one client in this round."""
         return self.fleet.at(self.round, client)
@@ -108,12 +115,18 @@ class RoundContext:
 
 
 def sample_cohort(ctx: RoundContext) -> list[int]:
-    """Draw ``clients_per_round`` clients uniformly without replacement, sorted by id."""
-    everyone = len(ctx.num_examples)
-    if ctx.clients_per_round >= everyone:
-        return list(range(everyone))
-    order = torch.randperm(everyone, generator=ctx.rng(f"cohort/{ctx.attempt}"))
-    return sorted(order[: ctx.clients_per_round].tolist())
+    """Draw ``clients_per_round`` available clients uniformly without replacement, sorted by id."""
+    available = ctx.available
+    if ctx.clients_per_round >= len(available):
+        return list(available)
+    order = torch.randperm(len(available), generator=ctx.rng(f"cohort/{ctx.attempt}"))
+    return sorted(available[position] for position in order[: ctx.clients_per_round].tolist())
+
+
+def choose_cohort(method: Method, ctx: RoundContext, state: ServerState) -> tuple[int, ...]:
+    """Return whom a method selects, without clients that are not available, sorted by id."""
+    available = set(ctx.available)
+    return tuple(sorted(c for c in method.select(ctx, state) if c in available))
 
 
 def merged(
@@ -169,7 +182,7 @@ class Method:
         return state
 
     def select(self, ctx: RoundContext, state: ServerState) -> list[int]:
-        """Choose the cohort."""
+        """Choose the cohort; ``ctx.available`` says who can be, and others are left out."""
         return sample_cohort(ctx)
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:

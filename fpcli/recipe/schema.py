@@ -17,6 +17,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from fpcli.data.augment import Augment
 from fpcli.data.partition import Partition
 from fpcli.engine.central import FitConfig
+from fpcli.fleet.classes import DeviceClass
 from fpcli.wire.message import LocalConfig
 
 FORMAT = 1
@@ -66,11 +67,21 @@ class FleetChoice:
     """The simulated hardware of the clients."""
 
     profile: str = "two-speed"
-    """A named mix of devices and links."""
+    """A named mix of devices and links, or a YAML file with classes of devices."""
     variation: Annotated[float, Ge(0)] = 0.1
     """Spread of speeds from round to round: standard deviation of their logarithm."""
+    link_variation: Annotated[float, Ge(0)] | None = None
+    """The same for the links' bandwidths; null means as `variation`."""
+    availability: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of rounds in which a client can be chosen."""
+    dropout: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Probability that what a chosen client does in a round is lost."""
+    dropout_when: Literal["any", "before", "training", "after"] = "any"
+    """Where that happens: before the job arrives, during training, after the upload, or any."""
     deadline_s: Annotated[float, Gt(0)] | None = None
     """Simulated seconds after which a round closes without the late clients; null waits for all."""
+    devices: tuple[DeviceClass, ...] = ()
+    """What the fleet file said; with it `profile` is a mere name."""
 
 
 @dataclass(frozen=True)

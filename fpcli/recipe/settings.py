@@ -207,7 +207,7 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
         _name("datasets", settings["task.data"], allow_code=True, prefixes=PREFIXES)
     if values["task.model"]:
         _check_model(settings["task.model"])
-    if "fleet.profile" in settings:
+    if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
     if "wire.codec" in settings:
         _name("codecs", settings["wire.codec"])

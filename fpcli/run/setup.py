@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ from fpcli.engine.method import Method
 from fpcli.engine.process import num_cores
 from fpcli.engine.site import Site
 from fpcli.errors import LayoutError, NeedError, RecipeError
+from fpcli.fleet.classes import fleet_of
+from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
@@ -59,6 +61,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     """
     task = recipe.task
     _check_device(recipe.executor.device)
+    fleet = fleet_for(recipe)
     dataset = load_data(recipe)
     check_augment(task.augment, task.data, dataset.train.images)
     parts = share_out(recipe, dataset)
@@ -70,7 +73,6 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     layout = layout_of(model, dataset, method)
     values = {name: model.state_dict()[name].detach().clone() for name in layout.tensors}
     run = hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest()
-    fleet = plugins.lookup("fleets", recipe.fleet.profile)(recipe.seed, recipe.fleet.variation)
     options = method.Options(**recipe.method.options)
     fed = Federation(
         run=run,
@@ -122,6 +124,28 @@ def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
         owners=dataset.train.owners,
         data=recipe.task.data,
         seed=recipe.seed,
+    )
+
+
+def fleet_for(recipe: Recipe) -> Fleet:
+    """Return the simulated devices of a recipe.
+
+    Raises:
+        RecipeError: classes of devices do not fit the number of clients.
+    """
+    choice, seed = recipe.fleet, recipe.seed
+    fleet: Fleet
+    if choice.devices:
+        clients = recipe.task.clients
+        fleet = fleet_of(choice.profile, choice.devices, seed, choice.variation, clients)
+    else:
+        fleet = plugins.lookup("fleets", choice.profile)(seed, choice.variation)
+    return replace(
+        fleet,
+        link_variation=choice.link_variation,
+        availability=choice.availability,
+        dropout=choice.dropout,
+        dropout_when=choice.dropout_when,
     )
 
 
