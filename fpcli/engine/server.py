@@ -25,6 +25,7 @@ from fpcli.engine.federation import (
 )
 from fpcli.engine.method import Phase
 from fpcli.engine.process import num_cores
+from fpcli.engine.server_optimizer import optimized
 from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
 from fpcli.errors import ClientError, DivergedError
 from fpcli.fleet.clock import round_seconds
@@ -107,7 +108,8 @@ def _round(
         _give_up_if_all_diverged(number, cohort, brought.refusals)
     else:
         raise _too_few(fed, number, len(usable), spent.refusals)
-    new = replace(fed.method.aggregate(ctx, asked, usable), round=number)
+    merged = fed.method.aggregate(ctx, asked, usable)
+    new = replace(optimized(fed.server, fed.layout, asked, merged), round=number)
     _check_finite(new)
     evaluation = None
     if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:

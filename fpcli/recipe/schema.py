@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
+from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.wire.message import LocalConfig
 
 FORMAT = 1
@@ -108,6 +109,8 @@ class Recipe:
     """How it is learned."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """How a client trains."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    """What the server does with the mean change of a round."""
     fleet: FleetChoice = field(default_factory=FleetChoice)
     """Simulated hardware."""
     wire: WireChoice = field(default_factory=WireChoice)

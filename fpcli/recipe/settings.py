@@ -14,7 +14,7 @@ from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
 
-SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor")
+SECTIONS = ("task", "task.partition", "method", "local", "server", "fleet", "wire", "executor")
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -158,7 +158,7 @@ def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
     section, _, last = key.rpartition(".")
     groups = [
         {word.rpartition(".")[2]: word for word in known if word.rpartition(".")[0] == section},
-        {word.rpartition(".")[2]: word for word in known},
+        {word.rpartition(".")[2]: word for word in reversed([*known])},  # the first of a name wins
         {word: word for word in SECTIONS},
     ]
     parts = []
