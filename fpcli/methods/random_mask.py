@@ -35,10 +35,9 @@ def drawn(layout: Layout, options: Options, rng: torch.Generator) -> Support:
     density = 1 - options.ratio
     if options.pattern == "channels":
         return Support(scattered(layout, density, rng))
-    masks = {}
-    for name in maskable(layout) if options.ratio else ():
-        masks |= largest({name: torch.rand(layout.tensors[name].shape, generator=rng)}, density)
-    return Support(mask=masks)
+    shapes = {name: layout.tensors[name].shape for name in maskable(layout) if options.ratio}
+    chance = {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()}
+    return Support(mask={n: largest({n: x}, density)[n] for n, x in chance.items()})
 
 
 class RandomMask(Method):
