@@ -26,6 +26,7 @@ from fpcli.engine.federation import (
 from fpcli.engine.method import Phase, choose_cohort
 from fpcli.engine.process import num_cores
 from fpcli.engine.quorum import check_finite_state, give_up_if_all_diverged, too_few
+from fpcli.engine.server_optimizer import optimized
 from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
 from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
@@ -112,7 +113,8 @@ def _round(
         give_up_if_all_diverged(number, cohort, brought.refusals)
     else:
         raise too_few(fed.rules, number, len(usable), spent.refusals)
-    new = replace(fed.method.aggregate(ctx, asked, usable), round=number)
+    merged = fed.method.aggregate(ctx, asked, usable)
+    new = replace(optimized(fed.server, fed.layout, asked, merged), round=number)
     check_finite_state(new)
     evaluation = None
     if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fpcli.engine.server_optimizer import Moments
 from fpcli.fleet.devices import Device
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import Support
@@ -50,12 +51,14 @@ class ServerState:
         values: dense tensors in the coordinates of the initial model.
         support: what is alive in the global model.
         method: the method's own frozen dataclass, or None.
+        moments: what the server optimiser remembers, or None.
     """
 
     round: int
     values: Tensors
     support: Support
     method: Any = None
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ METHODS = {
     "heterofl": "fpcli.methods.heterofl:HeteroFL",
     "local-only": "fpcli.methods.local:LocalOnly",
     "prunefl": "fpcli.methods.prunefl:PruneFL",
+    "random-mask": "fpcli.methods.random_mask:RandomMask",
     "subfedavg": "fpcli.methods.subfedavg:SubFedAvg",
     "uniform": "fpcli.methods.uniform:Uniform",
 }

@@ -65,7 +65,8 @@ def work_share(compute_s: Sequence[float], own_s: float, pace: float) -> float:
     >>> work_share([1.0, 4.0], 4.0, 0.5), work_share([1.0, 4.0], 1.0, 0.5)
     (0.625, 1.0)
     """
-    return min(1.0, float(torch.tensor(compute_s).double().quantile(pace)) / own_s)
+    in_time = torch.tensor(compute_s, dtype=torch.float64).quantile(pace)
+    return min(1.0, float(in_time) / own_s)
 
 
 def drawn_epochs(ctx: RoundContext) -> dict[int, int]:

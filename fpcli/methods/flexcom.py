@@ -10,7 +10,7 @@ the paper balances energy. See recipes/flexcom.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -24,8 +24,6 @@ from fpcli.engine.types import Plan, ServerState, Timing
 from fpcli.structure.budget import largest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fpcli.engine.client import ClientContext
 
 MASK_SHARE = 1 / 32
@@ -56,8 +54,9 @@ def compression(times: Sequence[Timing], own: Timing, options: Options) -> float
     time is the quantile ``pace`` of the times at ``ratio_min``, interpolated linearly.
     """
     sent = 1 - options.ratio_min + MASK_SHARE
-    totals = torch.tensor([t.compute_s + t.down_s + t.up_s * sent for t in times]).double()
-    left_s = float(totals.quantile(options.pace)) - own.compute_s - own.down_s
+    totals = [time.compute_s + time.down_s + time.up_s * sent for time in times]
+    in_time = torch.tensor(totals, dtype=torch.float64).quantile(options.pace)
+    left_s = float(in_time) - own.compute_s - own.down_s
     ratio = 1 + MASK_SHARE - left_s / own.up_s
     return min(options.ratio_max, max(ratio, options.ratio_min))
 

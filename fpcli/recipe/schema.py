@@ -17,6 +17,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from fpcli.data.augment import Augment
 from fpcli.data.partition import Partition
 from fpcli.engine.central import FitConfig
+from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.fleet.classes import DeviceClass
 from fpcli.wire.message import LocalConfig
 
@@ -120,6 +121,8 @@ class Recipe:
     """How it is learned."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """How a client trains."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    """What the server does with the mean change of a round."""
     fleet: FleetChoice = field(default_factory=FleetChoice)
     """Simulated hardware."""
     wire: WireChoice = field(default_factory=WireChoice)

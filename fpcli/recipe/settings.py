@@ -17,7 +17,9 @@ from fpcli.models.build import factory
 from fpcli.models.names import find
 from fpcli.recipe.schema import FORMAT, AnyRecipe, MethodChoice, Recipe, default_of, type_text
 
-SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor", "fit")
+SECTIONS = (
+    "task", "task.partition", "method", "local", "server", "fleet", "wire", "executor", "fit",
+)  # fmt: skip
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -167,7 +169,7 @@ def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
     section, _, last = key.rpartition(".")
     groups = [
         {word.rpartition(".")[2]: word for word in known if word.rpartition(".")[0] == section},
-        {word.rpartition(".")[2]: word for word in known},
+        {word.rpartition(".")[2]: word for word in reversed([*known])},  # the first of a name wins
         {word: word for word in SECTIONS},
     ]
     parts = []

@@ -90,6 +90,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         seed=recipe.seed,
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
+        server=recipe.server,
     )
     site = _site(recipe, fed, parts, home)
     return Setup(recipe, fed, values, site, parts)
