@@ -18,6 +18,7 @@ from fpcli.engine.process import settle
 from fpcli.models.build import build
 from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import load as load_recipe
+from fpcli.report import sensitivity_plots
 from fpcli.run import pruned
 from fpcli.run.trained import read_trained, write_trained
 
@@ -114,9 +115,7 @@ def test_a_plan_needs_neither_weights_nor_data(fp: Callable) -> None:
     plan = data_of(fp("prune", "-c", "filters/resnet56_a", "--dry-run", "--json").out)
     assert plan["paper_count"]["after"] == {"weights": 769_456, "macs": 112_435_840}
     assert plan["after"]["accuracy"] is None
-    preset = ("--data", "cifar10", "--set", "method.preset=resnet56-A", "--dry-run", "--json")
-    assert data_of(fp("prune", "resnet56-pad", *preset).out)["groups"] == plan["groups"]
-    needy = fp("prune", "resnet20", "--data", "cifar10", "--ratio", "0.5", "--score", "taylor",
+    needy = fp("prune", "lenet5", "--data", "mnist", "--ratio", "0.5", "--score", "taylor",
                "--dry-run")  # fmt: skip
     assert needy.status == 5
     assert "looks at the data" in needy.err
@@ -180,6 +179,18 @@ def test_data_of_another_shape_is_refused(fp: Callable, runs: Path) -> None:
     done = fp("prune", "base", "--runs", runs, "--ratio", "0.5", "--data", "npz:odd.npz")
     assert done.status == 3
     assert "has 1x9x9 images of 2 classes; the model takes 1x8x8 images of 10" in done.err
+
+
+def test_rates_come_from_a_sensitivity_result(
+    fp: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity_plots, "draw_sensitivity", lambda *arguments: [])
+    words = ("--runs", runs, "--ratios", "0.25,0.5", "--samples", "40", "-q")
+    assert fp("sensitivity", "base", *words).status == 0
+    found = fp("prune", "base", "--runs", runs, "--rates", "sens.json", "--max-drop", "100",
+               "--rate", "conv1=0.25", "--json")  # fmt: skip
+    after = {group["name"]: group["after"] for group in data_of(found.out)["groups"]}
+    assert after == {"conv1": 12, "conv2": 16, "fc1": 32}
 
 
 def test_nothing_is_replaced_unless_asked(fp: Callable, runs: Path) -> None:
