@@ -6,10 +6,9 @@ import time
 from typing import Any
 
 import pytest
-from prunings import context, trained_of
+from prunings import context, named
 
 from fpcli.engine.process import settle
-from fpcli.models.build import build
 from fpcli.pruning.filters import Filters
 from fpcli.pruning.method import Target
 from fpcli.pruning.prune import planned
@@ -23,7 +22,7 @@ LIMIT_S = 2.0
 @pytest.mark.parametrize("strategy", ["independent", "greedy"])
 def test_pruning_and_shrinking_resnet56(benchmark: Any, strategy: str) -> None:
     """Scores, cut and small module, for a target that has to be searched for."""
-    net = trained_of(build("resnet56", (3, 32, 32), 10, seed=0), (3, 32, 32))
+    net = named("resnet56")
     px = context(strategy=strategy, residual="group-sum")
 
     def work() -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from prunings import context, trained_of
+from prunings import context, named, trained_of
 from torch import Tensor, nn
 
 from fpcli.data.datasets import Dataset
@@ -17,7 +16,6 @@ from fpcli.pruning.layers import weights_and_macs
 from fpcli.pruning.method import Target
 from fpcli.pruning.prune import planned
 
-Named = Callable[..., Trained]
 QUARTER = Target("ratio", 0.25)
 WHOLE = [[0.9], [0.2], [1.5], [0.6]]
 SECOND = [[0.1, 2.0, 0.3, 0.2], [0.9, 0.1, 0.5, 0.4], [0.4, 0.9, 0.6, 0.1]]
@@ -79,7 +77,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("preset", COUNTS)
-def test_presets_cut_what_the_paper_cuts(named: Named, preset: str) -> None:
+def test_presets_cut_what_the_paper_cuts(preset: str) -> None:
     name, before, after = COUNTS[preset]
     is_large = name.startswith("torchvision")
     net = named(name, (3, 224, 224), 1000) if is_large else named(name)
@@ -96,8 +94,8 @@ def test_presets_cut_what_the_paper_cuts(named: Named, preset: str) -> None:
         assert first == [64, 32, 32, 128, 51, 51, 128, 256, 153, 153, 153, 153, 256, 512, 512, 512]
 
 
-def test_a_preset_is_for_its_network_and_stands_alone(cnn: Trained, named: Named) -> None:
-    with pytest.raises(RecipeError, match="for a network of 56 layers, `a model` has 4"):
+def test_a_preset_is_for_its_network_and_stands_alone(cnn: Trained) -> None:
+    with pytest.raises(RecipeError, match="for a network of 56 layers, `digits-cnn` has 4"):
         planned(Filters(), context(preset="resnet56-A"), cnn, Target("ratio", 0.0))
     with pytest.raises(RecipeError, match="says how much goes"):
         planned(Filters(), context(preset="resnet56-A"), named("resnet56-pad"), QUARTER)
@@ -111,7 +109,7 @@ def stage2(net: Trained) -> str:
     )  # fmt: skip
 
 
-def test_sums_stay_or_follow_the_projection_or_all_their_writers(named: Named) -> None:
+def test_sums_stay_or_follow_the_projection_or_all_their_writers() -> None:
     net = named("resnet20")
     name = stage2(net)
     assert name not in Filters().cut(context(), net, QUARTER).support.keep
@@ -143,7 +141,7 @@ def test_rates_ignored_groups_and_rounding(cnn: Trained) -> None:
     px = context(rates={"conv1": 0.75, "fc1": 0.0}, ignore=frozenset({"conv2"}), round_to=8)
     keep = Filters().cut(px, cnn, Target("ratio", 0.5)).support.keep
     assert {name: len(channels) for name, channels in keep.items()} == {"conv1": 8}
-    with pytest.raises(CheckError, match="no group of `a model` may lose channels"):
+    with pytest.raises(CheckError, match="no group of `digits-cnn` may lose channels"):
         Filters().cut(context(ignore=frozenset(cnn.layout.groups)), cnn, QUARTER)
 
 

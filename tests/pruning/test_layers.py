@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from prunings import named
 
-from fpcli.engine.trained import Trained
 from fpcli.errors import UsageError
 from fpcli.pruning.layers import numbered, select, weights_and_macs, writers
 from fpcli.structure.support import Support
 
-Named = Callable[..., Trained]
 
-
-def test_layers_are_numbered_without_projections(named: Named) -> None:
+def test_layers_are_numbered_without_projections() -> None:
     plain, projected = named("resnet20-pad"), named("resnet20")
     assert len(numbered(plain.layout)) == len(numbered(projected.layout)) == 20
     # 1 is the stem, even numbers are first convolutions of blocks.
@@ -24,7 +20,7 @@ def test_layers_are_numbered_without_projections(named: Named) -> None:
     )
 
 
-def test_places_are_numbers_ranges_modules_and_patterns(named: Named) -> None:
+def test_places_are_numbers_ranges_modules_and_patterns() -> None:
     net = named("resnet20")
     assert select(net, "2", "--rate") == {"stage1.0.conv1"}
     # Layer 3 writes to the maps that the stem began.
@@ -46,13 +42,13 @@ def test_places_are_numbers_ranges_modules_and_patterns(named: Named) -> None:
         ("nothing*", "no module `nothing\\*`", "such as"),
     ],
 )
-def test_unknown_places_are_refused(named: Named, word: str, message: str, hint: str) -> None:
+def test_unknown_places_are_refused(word: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         select(named("resnet20"), word, "--ignore")
     assert hint in caught.value.hint
 
 
-def test_the_writers_of_a_sum_are_all_who_add_to_it(named: Named) -> None:
+def test_the_writers_of_a_sum_are_all_who_add_to_it() -> None:
     net = named("resnet20")
     group = net.layout.groups["conv"]
     assert writers(net, group) == ["conv.weight", *(f"stage1.{n}.conv2.weight" for n in range(3))]

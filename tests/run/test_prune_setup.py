@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from prunings import trained_of
+from prunings import named
 
 from fpcli.engine.process import settle
 from fpcli.errors import UsageError
-from fpcli.models.build import build
 from fpcli.pruning.method import Target
 from fpcli.pruning.prune import planned
 from fpcli.recipe.kinds import PruneRecipe
@@ -40,7 +39,7 @@ def setup_of(recipe: PruneRecipe, trained: Any) -> PruneSetup:
 )
 def test_recipes_of_the_paper_cut_what_its_table_says(name: str, weights: int, macs: int) -> None:
     recipe = load(find_recipe(f"filters/{name}"), cls=PruneRecipe)
-    net = trained_of(build(recipe.task.model, (3, 32, 32), 10, seed=0), (3, 32, 32))
+    net = named(recipe.task.model)
     setup = setup_of(recipe, net)
     result = planned(setup.pruner, setup.px, setup.trained, setup.target)
     count = report_of(setup, result)["paper_count"]
@@ -49,7 +48,7 @@ def test_recipes_of_the_paper_cut_what_its_table_says(name: str, weights: int, m
 
 
 def test_shares_that_stay_become_a_target_of_what_goes() -> None:
-    net = trained_of(build("digits-cnn", (1, 8, 8), 10, seed=0), (1, 8, 8))
+    net = named("digits-cnn", (1, 8, 8))
 
     def target(**said: Any) -> Target:
         flags = {f"prune.{key}": value for key, value in said.items()}
@@ -65,7 +64,7 @@ def test_shares_that_stay_become_a_target_of_what_goes() -> None:
 
 
 def test_places_become_groups_and_later_ratios_win() -> None:
-    net = trained_of(build("digits-cnn", (1, 8, 8), 10, seed=0), (1, 8, 8))
+    net = named("digits-cnn", (1, 8, 8))
     flags = {"prune.rates": ["1-2=0.5", "conv2=0.25"], "prune.ignore": ["fc*"]}
     setup = setup_of(load(None, flags=flags, cls=PruneRecipe), net)
     assert setup.px.rates == {"conv1": 0.5, "conv2": 0.25}

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prunings import context, trained_of
+from prunings import context, named
 
 from fpcli.errors import NeedError, UsageError
-from fpcli.models.build import build
 from fpcli.pruning.filters import Filters
 from fpcli.pruning.method import Target
 from fpcli.pruning.prune import Pruned, planned
@@ -21,7 +20,7 @@ from fpcli.run.pruned import write_pruned
 def write(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that writes the same result into a folder."""
     monkeypatch.setattr(pruned, "draw_pruning", lambda *arguments: [])
-    net = trained_of(build("digits-cnn", (1, 8, 8), 10, seed=0), (1, 8, 8))
+    net = named("digits-cnn", (1, 8, 8))
     result: Pruned = planned(Filters(), context(), net, Target("ratio", 0.5))
     recipe = load(None, flags={"prune.ratio": 0.5}, cls=PruneRecipe)
 

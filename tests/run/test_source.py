@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prunings import trained_of
+from prunings import named as named_net
 
+from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
-from fpcli.models.build import build
 from fpcli.recipe.schema import FitTask
 from fpcli.run.source import dataset_of, find_folder, named, training_rate
 
@@ -38,11 +39,10 @@ def test_a_word_is_a_folder_a_run_or_a_model(tmp_path: Path) -> None:
 
 
 def test_code_for_data_runs_only_if_it_is_named() -> None:
-    net = trained_of(build("digits-cnn", (1, 8, 8), 10, seed=0), (1, 8, 8))
-    object.__setattr__(net.data, "name", "os:getcwd")
+    net = named_net("digits-cnn", (1, 8, 8))
     with pytest.raises(UsageError, match="code of yours"):
-        dataset_of(net, None, None)
-    object.__setattr__(net, "data", None)
+        dataset_of(replace(net, data=DataKey("os:getcwd", 0.1, 0)), None, None)
+    net = replace(net, data=None)
     with pytest.raises(UsageError, match="does not say what data it is for"):
         dataset_of(net, None, None)
     assert dataset_of(net, "digits", None).name == "digits"
