@@ -16,6 +16,7 @@ from fpcli.data.batches import batches, num_batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.fit import Batch, Passed, cross_entropy, one_epoch
+from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
 from fpcli.rng import derive, stream
 from fpcli.structure.layout import Tensors
@@ -67,6 +68,7 @@ class Epoch:
         loss: mean training loss over its samples.
         lr: learning rate of its last step.
         real_s: measured seconds.
+        momentum: a copy, so that it stays that of this epoch.
     """
 
     number: int
@@ -127,7 +129,7 @@ def train(
         after_backward: see ``fit.one_epoch``.
 
     Raises:
-        DivergedError: the loss of an epoch is not finite.
+        DivergedError: the loss of an epoch, or the model after it, is not finite.
     """
     split = dataset.train if split is None else split
     device = next(model.parameters()).device
@@ -170,7 +172,17 @@ def train(
                 before_step=advance,
                 after_backward=after_backward,
             )
+        _check_finite(number, passed, model, config)
         yield _finished(number, passed, optimizer, model, started)
+
+
+def _check_finite(number: int, passed: Passed, model: nn.Module, config: FitConfig) -> None:
+    values = [x for x in model.state_dict().values() if x.is_floating_point()]
+    if not (math.isfinite(passed.loss_sum) and all(map(is_finite, values))):
+        raise DivergedError(
+            f"the training loss or the model is not finite after epoch {number}",
+            hint=f"lower the learning rate (it starts at {config.lr:g})",
+        )
 
 
 def _finished(
@@ -180,21 +192,15 @@ def _finished(
     model: nn.Module,
     started: float,
 ) -> Epoch:
-    lr = optimizer.param_groups[0]["lr"]
-    if not math.isfinite(passed.loss_sum):
-        raise DivergedError(
-            f"the training loss is not finite after epoch {number}",
-            hint=f"lower the learning rate (now {lr:g})",
-        )
     buffers: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         held = optimizer.state[parameter].get("momentum_buffer")
         if held is not None:
-            buffers[name] = held
+            buffers[name] = held.clone()
     return Epoch(
         number=number,
         loss=passed.loss_sum / max(passed.num_samples, 1),
-        lr=lr,
+        lr=optimizer.param_groups[0]["lr"],
         num_steps=passed.num_steps,
         num_samples=passed.num_samples,
         real_s=time.perf_counter() - started,
@@ -208,4 +214,6 @@ def _load_momentum(
     held: Tensors = EMPTY if momentum is None else momentum.buffers
     for name, parameter in model.named_parameters():
         if name in held:
-            optimizer.state[parameter]["momentum_buffer"] = held[name].to(parameter.device).clone()
+            # Laid out in memory like the parameter, for the same kernels and so the same bits.
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
