@@ -25,6 +25,7 @@ from fpcli.recipe.load import load
 from fpcli.run import events, experiment
 from fpcli.run.checkpoint import dump_state, load_newest
 from fpcli.run.folder import RunFolder
+from fpcli.run.session import Interrupted
 from fpcli.run.setup import Setup
 
 LONG: dict[str, Any] = {"rounds": 6, "checkpoint_every": 2}
@@ -191,7 +192,7 @@ def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[st
         else:
             shutil.rmtree(runs / name, ignore_errors=True)  # killed before it was a run
             begin(runs, name, method, Listener(tell), **options)
-    except experiment.Interrupted as error:
+    except Interrupted as error:
         pipe.send(f"interrupted by {error.number} after round {error.round}")
         raise SystemExit(128 + error.number) from None
 

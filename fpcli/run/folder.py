@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 import fpcli
 from fpcli.errors import FpError, NeedError, ResumeError, UsageError, nearest
 from fpcli.recipe.load import to_yaml
-from fpcli.recipe.schema import Recipe
+from fpcli.recipe.schema import AnyRecipe, Recipe
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
 _REMEDIES: Mapping[int | None, str] = {
-    errno.ENOSPC: "free some disk space, then go on with `fp train --resume RUN`",
-    errno.EDQUOT: "free some of your disk quota, then go on with `fp train --resume RUN`",
+    errno.ENOSPC: "free some disk space, then go on with `fp resume RUN`",
+    errno.EDQUOT: "free some of your disk quota, then go on with `fp resume RUN`",
     errno.EFBIG: "raise the file size limit (`ulimit -f`)",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
 }
@@ -85,12 +85,13 @@ def checksums(folder: Path, files: Sequence[Path]) -> str:
     return "".join(f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
 
 
-def default_name(recipe: Recipe) -> str:
-    """Return ``<method>-<data>-<model>-s<seed>``, fit for a file name."""
+def default_name(recipe: AnyRecipe) -> str:
+    """Return ``<method>-<data>-<model>-s<seed>`` (``fit`` for the method of plain training)."""
     data = recipe.task.data
     if data.startswith("npz:"):
         data = f"npz-{Path(data.removeprefix('npz:')).stem}"
-    words = [recipe.method.name, data, recipe.task.model]
+    method = recipe.method.name if isinstance(recipe, Recipe) else "fit"
+    words = [method, data, recipe.task.model]
     name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)
     return f"{name[:100]}-s{recipe.seed}"
 
@@ -178,7 +179,7 @@ class RunFolder:
         """The trained model."""
         return self.path / "final"
 
-    def write_recipe(self, recipe: Recipe) -> None:
+    def write_recipe(self, recipe: AnyRecipe) -> None:
         """Write the resolved recipe, which makes the folder a run."""
         write_atomic(self.recipe, to_yaml(recipe))
 
