@@ -23,7 +23,7 @@ from fpcli.engine.site import Site
 from fpcli.errors import LayoutError, NeedError, RecipeError
 from fpcli.models.build import build
 from fpcli.recipe.load import digest
-from fpcli.recipe.schema import Recipe
+from fpcli.recipe.schema import AnyRecipe, Recipe
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import hollow
 from fpcli.structure.trace import trace, untraced
@@ -57,14 +57,8 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         FpError: of many kinds; data, model or device do not exist or do not fit together.
     """
     task = recipe.task
-    _check_device(recipe.executor.device)
-    dataset = load(
-        task.data,
-        Path(task.data_dir) if task.data_dir else None,
-        validation_fraction=task.validation_fraction,
-        seed=recipe.seed,
-        allow_code=True,
-    )
+    check_device(recipe.executor.device, "executor.device")
+    dataset = load_data(recipe)
     parts = partition(
         dataset.train.labels,
         task.clients,
@@ -104,6 +98,22 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     return Setup(recipe, fed, values, site, parts)
 
 
+def load_data(recipe: AnyRecipe) -> Dataset:
+    """Return the data that a recipe names.
+
+    Raises:
+        FpError: it is missing, corrupt or unsuitable.
+    """
+    task = recipe.task
+    return load(
+        task.data,
+        Path(task.data_dir) if task.data_dir else None,
+        validation_fraction=task.validation_fraction,
+        seed=recipe.seed,
+        allow_code=True,
+    )
+
+
 def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
     is_personal = fed.method.kind == "personalised" or recipe.eval_clients
     tests = _personal_tests(fed.dataset, parts) if is_personal else ()
@@ -134,19 +144,28 @@ def layout_of(model: nn.Module, dataset: Dataset, method: Method) -> Layout:
     Raises:
         LayoutError: the model cannot be traced, and the method prunes channels.
     """
-    example = torch.zeros(1, *dataset.input_shape)
-    try:
-        layout = trace(model, example)
-    except LayoutError:
-        if method.kind != "dense":
-            raise
-        return untraced(model, example)
+    if method.kind == "dense":
+        return any_layout(model, dataset)
+    layout = trace(model, torch.zeros(1, *dataset.input_shape))
     if method.kind == "structured" and not layout.prunable:
         raise LayoutError(
             f"{type(model).__name__} has no channels that may leave",
             hint="its layers meet operations that tie all channels together; use another model",
         )
     return layout
+
+
+def any_layout(model: nn.Module, dataset: Dataset) -> Layout:
+    """Trace a model; of one that cannot be traced return the tensors without channel groups.
+
+    Raises:
+        LayoutError: the model fails on the data, cannot be copied, or shares tensors.
+    """
+    example = torch.zeros(1, *dataset.input_shape)
+    try:
+        return trace(model, example)
+    except LayoutError:
+        return untraced(model, example)
 
 
 def open_executor(setup: Setup) -> tuple[Executor, str]:
@@ -191,12 +210,21 @@ def _personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor
     )
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str, key: str) -> None:
+    """Check that torch can compute on a device.
+
+    Args:
+        name: of the device.
+        key: of the recipe, which says so.
+
+    Raises:
+        NeedError: it cannot.
+    """
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise NeedError(
             f"device `{name}` cannot be used: {str(error).splitlines()[0]}",
             hint="`fp doctor` lists the devices of this machine",
-            where="executor.device",
+            where=key,
         ) from error
