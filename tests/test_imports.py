@@ -33,7 +33,12 @@ ONLY_IN = {
     "torch_pruning": {"structure/trace.py"},
     "yaml": {"recipe/load.py", "run/folder.py"},
     "rich": {"cli/show.py"},
-    "matplotlib": {"report/canvas.py", "report/plots.py", "report/method_plots.py"},
+    "matplotlib": {
+        "report/canvas.py",
+        "report/plots.py",
+        "report/method_plots.py",
+        "report/split_plot.py",
+    },
 }
 
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "flwr", "ray"}

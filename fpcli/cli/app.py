@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import fpcli
+from fpcli.cli import data
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
 from fpcli.cli.session import Session, close_stdout, emit, error_text
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(methods)
+app.add_typer(data.app, name="data")
 app.command()(doctor)
 
 # The parser's errors have no public name that all versions of typer share.

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fpcli.data import PARTITIONS
+
 TASK, METHOD, TRAINING = "Task", "Method", "Training"
 FLEET, RUN, OUTPUT = "Fleet", "Run", "Output"
 
@@ -124,8 +126,8 @@ Partition = Annotated[
         TASK,
         "--partition",
         "KIND",
-        "How it is split: iid, dirichlet or shards (default: iid).",
-        autocompletion=words("iid", "dirichlet", "shards"),
+        f"How it is split: {', '.join(PARTITIONS[:-1])} or {PARTITIONS[-1]} (default: iid).",
+        autocompletion=words(*PARTITIONS),
     ),
 ]
 Alpha = Annotated[
@@ -134,7 +136,7 @@ Alpha = Annotated[
         TASK,
         "--alpha",
         "X",
-        "Evenness of a dirichlet split, above 0; small = uneven (default: 0.5).",
+        "Evenness of a dirichlet or quantity split, above 0; small = uneven (default: 0.5).",
     ),
 ]
 

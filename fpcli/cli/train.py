@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,13 +90,13 @@ class _Call:
         """Return what the recipe file (of the run that is resumed) and the options say together."""
         from fpcli.recipe.load import find_recipe, load
 
-        flags, overrides = self.flags(), self.overrides()
-        _make_importable([*flags.values(), *(value for _, value in overrides)])
+        flags, pairs = self.flags(), overrides(self.options["set_"])
+        make_importable([*flags.values(), *(value for _, value in pairs)])
         if self.run is not None:
             self._check_resume()
-            return load(self.folder().recipe, overrides, flags)
+            return load(self.folder().recipe, pairs, flags)
         name = self.options["recipe"]
-        return load(find_recipe(name) if name else None, overrides, flags)
+        return load(find_recipe(name) if name else None, pairs, flags)
 
     def folder(self) -> RunFolder:
         """Return the folder of the run that is resumed, which may go without that of all runs."""
@@ -130,20 +130,6 @@ class _Call:
             given["target_accuracy"] = _target(given["target_accuracy"])
         return given
 
-    def overrides(self) -> list[tuple[str, str]]:
-        """Return key and text of every ``--set``."""
-        pairs = []
-        for word in self.options["set_"] or ():
-            key, equals, value = word.partition("=")
-            if not (key and equals):
-                raise UsageError(
-                    f"--set {word}: not of the form KEY=VALUE",
-                    hint="for example `--set local.momentum=0.9`",
-                    where="--set",
-                )
-            pairs.append((key.strip(), value.strip()))
-        return pairs
-
     def _check_resume(self) -> None:
         for name in ("recipe", "name"):
             if self.options[name]:
@@ -154,7 +140,22 @@ class _Call:
                 )
 
 
-def _make_importable(values: list[Any]) -> None:
+def overrides(words: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Return key and text of every ``--set``."""
+    pairs = []
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise UsageError(
+                f"--set {word}: not of the form KEY=VALUE",
+                hint="for example `--set local.momentum=0.9`",
+                where="--set",
+            )
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def make_importable(values: list[Any]) -> None:
     """Let ``module:function`` name a file of the current folder."""
     here = str(Path.cwd())
     if any(_CODE.fullmatch(str(value)) for value in values) and here not in sys.path:

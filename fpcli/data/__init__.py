@@ -11,3 +11,8 @@ DATASETS: Mapping[str, str] = {
 }
 """Name -> function of a data folder (or None) that returns arrays under the keys of ``split.KEYS``
 and, optionally, ``scale``, ``mean`` and ``std`` (see ``datasets.Dataset``)."""
+
+PARTITIONS = (
+    "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file",
+)  # fmt: skip
+"""Ways to split the training data over the clients (:mod:`fpcli.data.partition`)."""

@@ -22,6 +22,7 @@ def batches(
     generator: torch.Generator | None,
     device: torch.device | str = "cpu",
     channels_last: bool = False,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Batch]:
     """Yield one epoch of the samples at ``indices``, each exactly once.
 
@@ -36,13 +37,14 @@ def batches(
         generator: draws the order; None keeps the order of ``indices``.
         device: where the batches go.
         channels_last: lay the images out channels last, which most convolutions like better.
+        augment: changes the stored images of each batch (``augment.augmenter``).
     """
     count = len(indices)
     if generator is not None:
         indices = indices[torch.randperm(count, generator=generator)]
     for chosen in indices.tensor_split(_ends(count, batch_size)) if count else ():
         batch = split.take(chosen.to(split.images.device))
-        yield _ready(batch, normalise, device, channels_last)
+        yield _ready(batch, normalise, device, channels_last, augment)
 
 
 def num_batches(count: int, batch_size: int) -> int:
@@ -82,9 +84,11 @@ def _ready(
     normalise: Callable[[Tensor], Tensor],
     device: torch.device | str,
     channels_last: bool,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Batch:
-    # Stored images are smaller than normalised ones, so they travel first.
-    images = normalise(batch.images.to(device))
+    # Stored images are smaller than normalised ones, so they travel and are changed first.
+    images = batch.images.to(device)
+    images = normalise(images if augment is None else augment(images))
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, batch.labels.to(device)

@@ -12,6 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
+from fpcli.data.augment import Augment, augmenter
 from fpcli.data.batches import batches, num_batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
@@ -111,6 +112,7 @@ def train(
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
     before_step: Callable[[int], None] | None = None,
     after_backward: Callable[[nn.Module], None] | None = None,
+    augment: Augment = "none",
     is_channels_last: bool = True,
 ) -> Iterator[Epoch]:
     """Train ``model`` in place and yield after every epoch.
@@ -127,6 +129,7 @@ def train(
         mask: parameter -> bool mask of its shape (see ``fit.one_epoch``).
         before_step: is called with the number of every step, counted from 0 over all epochs.
         after_backward: see ``fit.one_epoch``.
+        augment: random change of the training images.
 
     Raises:
         DivergedError: the loss of an epoch, or the model after it, is not finite.
@@ -158,6 +161,7 @@ def train(
             generator=stream(seed, f"{purpose}/batches", number),
             device=device,
             channels_last=is_channels_last,
+            augment=augmenter(augment, stream(seed, f"{purpose}/augment", number)),
         )
         model.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

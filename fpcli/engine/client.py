@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fpcli.data.augment import augmenter
 from fpcli.data.batches import batches
 from fpcli.engine import memory
 from fpcli.engine.evaluate import evaluate
@@ -79,8 +80,13 @@ class ClientContext:
         """Return the stream of one purpose for this client in this round."""
         return stream(self.site.seed, f"client/{purpose}", self.round, self.client)
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield this client's training batches of one epoch, shuffled by (round, client, epoch)."""
+    def batches(self, epoch: int = 0, *, is_augmented: bool = True) -> Iterator[Batch]:
+        """Yield this client's training batches of one epoch, shuffled by (round, client, epoch).
+
+        Args:
+            is_augmented: change the images as the recipe says; False for statistics of the data.
+        """
+        augment = augmenter(self.site.augment, self.rng(f"augment/{epoch}"))
         return batches(
             self.site.dataset.train,
             self.site.parts[self.client],
@@ -89,6 +95,7 @@ class ClientContext:
             generator=self.rng(f"batches/{epoch}"),
             device=self.torch_device,
             channels_last=self.site.is_channels_last,
+            augment=augment if is_augmented else None,
         )
 
     def result(

@@ -14,23 +14,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
+from fpcli.data.augment import Augment
+from fpcli.data.partition import Partition
 from fpcli.engine.central import FitConfig
 from fpcli.wire.message import LocalConfig
 
 FORMAT = 1
 """The newest recipe format that this version reads."""
-
-
-@dataclass(frozen=True)
-class Partition:
-    """How the training data is split over the clients."""
-
-    kind: Literal["iid", "dirichlet", "shards"] = "iid"
-    """`iid` deals evenly; `dirichlet` and `shards` give every client its own mix of classes."""
-    alpha: Annotated[float, Gt(0)] = 0.5
-    """Concentration of `dirichlet`: the smaller, the fewer classes a client has."""
-    shards_per_client: Annotated[int, Ge(1)] = 2
-    """Pieces of label-sorted data that each client gets under `shards`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,9 @@ class FitTask:
     """Folder that holds downloaded data (`MNIST/`, `cifar-10-batches-py/`)."""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
+    augment: Literal["auto", "none", "crop", "crop-flip"] = "auto"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too; `auto` is `crop-flip` for CIFAR, else `none`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,9 @@ class Task(FitTask):
     """Number of clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
     """How it is split."""
+    augment: Augment = "none"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from fpcli.data.augment import Augment, check_augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine import central
 from fpcli.engine.central import Momentum
@@ -21,7 +22,7 @@ from fpcli.engine.trained import DataKey, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError
 from fpcli.models.build import build
-from fpcli.recipe.schema import FitRecipe
+from fpcli.recipe.schema import FitRecipe, FitTask
 from fpcli.report.plots import draw_fit
 from fpcli.run import events
 from fpcli.run.folder import RunFolder
@@ -92,8 +93,16 @@ class Watcher(Listener[EpochRecord], Protocol):
 
 
 def resolved(recipe: FitRecipe) -> FitRecipe:
-    """Return a recipe with what it leaves to the machine written out."""
-    return replace(recipe, threads=recipe.threads or num_cores())
+    """Return a recipe with what it leaves to the machine and to the data written out."""
+    task = replace(recipe.task, augment=augmentation(recipe.task))
+    return replace(recipe, task=task, threads=recipe.threads or num_cores())
+
+
+def augmentation(task: FitTask) -> Augment:
+    """Return how training images are changed: what the recipe says, or the usual for the data."""
+    if task.augment != "auto":
+        return task.augment
+    return "crop-flip" if task.data.startswith("cifar") else "none"
 
 
 def prepare(recipe: FitRecipe) -> FitSetup:
@@ -110,6 +119,7 @@ def prepare(recipe: FitRecipe) -> FitSetup:
         raise RecipeError("`fit.epochs` is 0: nothing would be trained", hint="`--epochs 1`")
     check_device(recipe.device, "device")
     dataset = load_data(recipe)
+    check_augment(augmentation(recipe.task), recipe.task.data, dataset.train.images)
     shape, classes = dataset.input_shape, dataset.num_classes
     model = build(recipe.task.model, shape, classes, seed=recipe.seed, allow_code=True)
     layout = any_layout(model, dataset)
@@ -217,6 +227,7 @@ def _epochs(
         seed=recipe.seed,
         done=state.round,
         momentum=carried.momentum,
+        augment=augmentation(recipe.task),
     )
     started = time.perf_counter()
     for epoch in trained:

@@ -16,6 +16,7 @@ from fpcli.data.datasets import load as load_data
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
+from fpcli.recipe.schema import FitRecipe, FitTask
 from fpcli.run import events, fitting
 from fpcli.run.folder import checksums
 from fpcli.run.session import Interrupted
@@ -195,6 +196,19 @@ def test_a_network_that_cannot_be_traced_is_trained_all_the_same(tmp_path: Path)
     assert about["layout"]["groups"] == []
     stored = load_file(tmp_path / "run/final/model.safetensors")
     assert sorted(stored) == sorted(row[0] for row in about["layout"]["tensors"])
+
+
+def test_images_are_augmented_where_that_is_usual(tmp_path: Path) -> None:
+    """Both kinds of stream, order and augmentation, go on after a stop."""
+    changes = {"fit__epochs": 3, "task__augment": "crop-flip"}
+    whole = fit(tmp_path, "whole", **changes)
+    with pytest.raises(Interrupted):
+        fit(tmp_path, "run", stop_after(1), **changes)
+    assert fit_on(tmp_path, "run").state_sha256 == whole.state_sha256
+    assert fit(tmp_path, "plain", fit__epochs=3).state_sha256 != whole.state_sha256
+    assert "  augment: none\n" in (tmp_path / "plain/recipe.yaml").read_text()
+    task = FitTask(data="cifar10", model="resnet20")
+    assert fitting.resolved(FitRecipe(task=task)).task.augment == "crop-flip"
 
 
 def test_no_epochs_are_no_training(tmp_path: Path) -> None:
