@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import typer
 import fpcli
 from fpcli.cli import data
 from fpcli.cli.doctor import doctor
+from fpcli.cli.fit import fit
 from fpcli.cli.methods import methods
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train import train
@@ -29,6 +31,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command()(train)
+app.command()(fit)
 app.command()(methods)
 app.add_typer(data.app, name="data")
 app.command()(doctor)
@@ -90,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     except _ParserError as error:
         return _failed(session, _usage_error(error, session), error)
     except (KeyboardInterrupt, typer.Abort) as error:
-        going = f"continue with `fp train --resume {session.log.parent}`" if session.log else ""
+        going = f"continue with `fp resume {session.log.parent}`" if session.log else ""
         return _failed(session, StoppedError(signal.SIGINT, hint=going), error)
     except SystemExit as error:
         # The parser ends like this when nobody reads its help text any more.
@@ -123,14 +126,27 @@ def _call(arguments: Sequence[str], session: Session) -> int:
 
 
 def _without_alias(arguments: Sequence[str]) -> list[str]:
-    """Turn ``fp resume RUN`` into ``fp train --resume RUN``."""
+    """Turn ``fp resume RUN`` into ``fp train --resume RUN``, or ``fp fit`` for a run of that."""
     if list(arguments[:1]) != ["resume"]:
         return list(arguments)
     if {"-h", "--help"} & set(arguments):
         return ["train", "--help"]
     if len(arguments) < 2 or arguments[1].startswith("-"):
         raise UsageError("`fp resume` needs a run", hint="for example `fp resume runs/NAME`")
-    return ["train", "--resume", *arguments[1:]]
+    return [_command_of_run(arguments[1:]), "--resume", *arguments[1:]]
+
+
+def _command_of_run(words: Sequence[str]) -> str:
+    from fpcli.cli.call import open_run
+    from fpcli.recipe.load import command_of
+
+    runs = "runs"
+    for word, following in itertools.pairwise([*words, ""]):
+        if word.startswith("--runs="):
+            runs = word.removeprefix("--runs=")
+        elif word == "--runs":
+            runs = following
+    return command_of(open_run(words[0], Path(runs)).recipe)
 
 
 class StoppedError(FpError):
@@ -190,7 +206,7 @@ def _stopped_run(error: Any) -> StoppedError:
     return StoppedError(
         error.number,
         f"stopped by {name}; checkpoint round-{error.round:05d} is kept",
-        hint=f"continue with `fp train --resume {error.folder}`",
+        hint=f"continue with `fp resume {error.folder}`",
     )
 
 

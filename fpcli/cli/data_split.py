@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fpcli.cli import options as o
+from fpcli.cli.call import make_importable, overrides
 from fpcli.cli.session import Session
-from fpcli.cli.train import make_importable, overrides
 from fpcli.errors import UsageError
 
 if TYPE_CHECKING:

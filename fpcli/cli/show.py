@@ -78,9 +78,10 @@ class Display:
 
     Args:
         is_moving: draw the bar where stderr is a terminal.
+        unit: what is counted.
     """
 
-    def __init__(self, *, is_moving: bool) -> None:
+    def __init__(self, *, is_moving: bool, unit: str = "round") -> None:
         is_live = is_terminal(sys.stderr)
         self._console = Console(
             file=sys.stderr, force_terminal=is_live, width=None if is_live else _UNLIMITED
@@ -88,7 +89,7 @@ class Display:
         self.is_moving = is_moving and is_live
         self._details = Text("", overflow="ellipsis")
         self._progress = Progress(
-            TextColumn("round {task.completed:>{task.fields[width]}.0f}/{task.total:.0f}"),
+            TextColumn(unit + " {task.completed:>{task.fields[width]}.0f}/{task.total:.0f}"),
             BarColumn(bar_width=32),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),

@@ -82,6 +82,15 @@ def load(
     return recipe
 
 
+def command_of(path: Path) -> str:
+    """Return the command that a recipe file is for: with a section ``fit`` it is ``fit``.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    return "fit" if any(key.startswith("fit.") for key in _read(path)) else "train"
+
+
 def flag_name(key: str) -> str:
     """Return the command-line option that sets a dotted key.
 

@@ -151,7 +151,8 @@ class FitRecipe:
     device: str = "cpu"
     """Torch device to train on, such as `cpu` or `cuda`."""
     threads: Annotated[int, Ge(0)] = 0
-    """Threads of one operation; 0 means as many as there are cores. Other numbers, other bits."""
+    """Threads of one operation; 0 means as many as there are cores, but 1 where a step is below a
+    thousand million multiply-adds. Other numbers, other bits."""
     checkpoint_every: Annotated[int, Ge(1)] = 1
     """Epochs from one checkpoint to the next."""
     target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None

@@ -34,13 +34,15 @@ from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import EMPTY, Support
 
+_MANY_MACS = 1e9
+
 
 @dataclass(frozen=True, eq=False)
 class FitSetup:
     """A recipe of plain training, built.
 
     Attributes:
-        recipe: resolved.
+        recipe: with what it left to the machine and the data written out.
         model: with its initial values, on the device that trains it.
         layout: has no channel groups if the model cannot be traced.
     """
@@ -92,12 +94,6 @@ class Watcher(Listener[EpochRecord], Protocol):
         """Called once when everything is built."""
 
 
-def resolved(recipe: FitRecipe) -> FitRecipe:
-    """Return a recipe with what it leaves to the machine and to the data written out."""
-    task = replace(recipe.task, augment=augmentation(recipe.task))
-    return replace(recipe, task=task, threads=recipe.threads or num_cores())
-
-
 def augmentation(task: FitTask) -> Augment:
     """Return how training images are changed: what the recipe says, or the usual for the data."""
     if task.augment != "auto":
@@ -114,17 +110,27 @@ def prepare(recipe: FitRecipe) -> FitSetup:
     Raises:
         FpError: of many kinds; data, model or device do not exist or do not fit together.
     """
-    recipe = resolved(recipe)
     if not recipe.fit.epochs:
         raise RecipeError("`fit.epochs` is 0: nothing would be trained", hint="`--epochs 1`")
     check_device(recipe.device, "device")
     dataset = load_data(recipe)
-    check_augment(augmentation(recipe.task), recipe.task.data, dataset.train.images)
+    task = replace(recipe.task, augment=augmentation(recipe.task))
+    check_augment(augmentation(task), task.data, dataset.train.images)
     shape, classes = dataset.input_shape, dataset.num_classes
-    model = build(recipe.task.model, shape, classes, seed=recipe.seed, allow_code=True)
+    model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
     layout = any_layout(model, dataset)
+    size = cost(layout, Support())
+    threads = recipe.threads or usual_threads(size.macs * recipe.fit.batch_size)
     model = place(model, recipe.device, is_channels_last=True)
-    return FitSetup(recipe, dataset, model, layout, cost(layout, Support()))
+    return FitSetup(replace(recipe, task=task, threads=threads), dataset, model, layout, size)
+
+
+def usual_threads(step_macs: float) -> int:
+    """Return how many threads train fastest, for the multiply-adds of a step's forward pass.
+
+    Threads that wait for each other after every small operation are slower than one alone.
+    """
+    return num_cores() if step_macs >= _MANY_MACS else 1
 
 
 def start(
@@ -136,11 +142,10 @@ def start(
         Interrupted: by a signal, after a checkpoint.
         FpError: anything that a user can mend.
     """
-    recipe = resolved(recipe)
-    settle(recipe.threads)
     with folder.lock():
         begin(folder, recipe, command)
         setup = prepare(recipe)
+        folder.write_recipe(setup.recipe)
         return _run(setup, _session(setup, folder, watcher), watcher, found=None)
 
 
@@ -154,8 +159,6 @@ def resume(
     force: bool = False,
 ) -> FitSummary:
     """Go on with a training; arguments and errors as in ``experiment.resume``."""
-    recipe = resolved(recipe)
-    settle(recipe.threads)
     with folder.lock():
         if not force:
             check_recipe(folder, recipe, stored)
@@ -189,6 +192,7 @@ def to_event(record: EpochRecord) -> dict[str, Any]:
 def _run(
     setup: FitSetup, session: RunSession[EpochRecord], watcher: Watcher, found: Place | None
 ) -> FitSummary:
+    settle(setup.recipe.threads)
     with session.signals() as stop:
         if found is None:
             found = _state(setup, 0, Momentum()), Totals()

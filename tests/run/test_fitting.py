@@ -16,7 +16,7 @@ from fpcli.data.datasets import load as load_data
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
-from fpcli.recipe.schema import FitRecipe, FitTask
+from fpcli.recipe.schema import FitTask
 from fpcli.run import events, fitting
 from fpcli.run.folder import checksums
 from fpcli.run.session import Interrupted
@@ -207,8 +207,7 @@ def test_images_are_augmented_where_that_is_usual(tmp_path: Path) -> None:
     assert fit_on(tmp_path, "run").state_sha256 == whole.state_sha256
     assert fit(tmp_path, "plain", fit__epochs=3).state_sha256 != whole.state_sha256
     assert "  augment: none\n" in (tmp_path / "plain/recipe.yaml").read_text()
-    task = FitTask(data="cifar10", model="resnet20")
-    assert fitting.resolved(FitRecipe(task=task)).task.augment == "crop-flip"
+    assert fitting.augmentation(FitTask(data="cifar10")) == "crop-flip"
 
 
 def test_no_epochs_are_no_training(tmp_path: Path) -> None:
@@ -220,12 +219,13 @@ def test_the_number_of_threads_is_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "num_cores", lambda: 2)
-    fit(tmp_path, "run", fit__epochs=1, threads=0)
-    assert "\nthreads: 2\n" in (tmp_path / "run/recipe.yaml").read_text()
-    environment = json.loads((tmp_path / "run/environment.json").read_text())
-    assert environment["torch_threads"] == 2
+    for name, limit, threads in (("small", 1e9, 1), ("large", 1.0, 2)):
+        monkeypatch.setattr(fitting, "_MANY_MACS", limit)
+        fit(tmp_path, name, fit__epochs=1, threads=0)
+        assert f"\nthreads: {threads}\n" in (tmp_path / name / "recipe.yaml").read_text()
+        assert torch.get_num_threads() == threads
     monkeypatch.setattr(fitting, "num_cores", lambda: 8)
-    fit_on(tmp_path, "run")
+    fit_on(tmp_path, "large")
 
 
 def test_the_same_recipe_gives_the_same_bits(
