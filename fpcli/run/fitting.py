@@ -120,12 +120,12 @@ def prepare(recipe: FitRecipe) -> FitSetup:
     model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
     layout = any_layout(model, dataset)
     size = cost(layout, Support())
-    threads = recipe.threads or usual_threads(size.macs * recipe.fit.batch_size)
+    threads = recipe.threads or _usual_threads(size.macs * recipe.fit.batch_size)
     model = place(model, recipe.device, is_channels_last=True)
     return FitSetup(replace(recipe, task=task, threads=threads), dataset, model, layout, size)
 
 
-def usual_threads(step_macs: float) -> int:
+def _usual_threads(step_macs: float) -> int:
     """Return how many threads train fastest, for the multiply-adds of a step's forward pass.
 
     Threads that wait for each other after every small operation are slower than one alone.
