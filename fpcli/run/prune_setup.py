@@ -56,7 +56,7 @@ def prepare(
     Raises:
         FpError: of many kinds; a place, device or file does not exist or does not fit the model.
     """
-    check_device(recipe.device)
+    check_device(recipe.device, "device")
     settle()
     torch.set_num_threads(recipe.threads or num_cores())
     if not recipe.retrain.lr:
