@@ -33,6 +33,7 @@ ONLY_IN = {
     "torch_pruning": {"structure/trace.py"},
     "yaml": {"recipe/load.py", "run/folder.py"},
     "rich": {"cli/show.py"},
+    "scipy": {"report/measures.py"},
     "matplotlib": {"report/canvas.py", "report/plots.py", "report/method_plots.py"},
 }
 

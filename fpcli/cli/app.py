@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import fpcli
+from fpcli.cli.compare import compare
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
 from fpcli.cli.session import Session, close_stdout, emit, error_text
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command()(train)
+app.command()(compare)
 app.command()(methods)
 app.command()(doctor)
 

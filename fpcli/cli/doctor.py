@@ -27,7 +27,7 @@ _MODULES = {
 """Package -> module, where the two have different names."""
 _NEEDED = (
     "annotated-types", "filelock", "matplotlib", "numpy", "pydantic", "pyyaml", "rich",
-    "safetensors", "scikit-learn", "torch", "torch-pruning", "torchvision", "typer",
+    "safetensors", "scikit-learn", "scipy", "torch", "torch-pruning", "torchvision", "typer",
 )  # fmt: skip
 _LEAST_FREE_BYTES = 10**8
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fpcli.errors import UsageError
+
 TASK, METHOD, TRAINING = "Task", "Method", "Training"
 FLEET, RUN, OUTPUT = "Fleet", "Run", "Output"
 
@@ -59,6 +61,25 @@ def names(kind: str) -> Callable[[str], list[str]]:
 def words(*known: str) -> Callable[[str], list[str]]:
     """Return a completer for a few fixed words."""
     return lambda incomplete: [word for word in known if word.startswith(incomplete)]
+
+
+def target_text(text: str) -> str:
+    """Return the number of ``acc=X``; the number alone is understood too.
+
+    Raises:
+        UsageError: it is of another measure.
+
+    >>> target_text("acc=0.98"), target_text("0.98")
+    ('0.98', '0.98')
+    """
+    name, equals, value = text.rpartition("=")
+    if equals and name != "acc":
+        raise UsageError(
+            f"--target: unknown measure `{name}`",
+            hint="write `--target acc=0.98`",
+            where="--target",
+        )
+    return value
 
 
 def _option(panel: str, name: str, metavar: str, text: str, **more: Any) -> Any:

@@ -127,7 +127,7 @@ class _Call:
         if given.get("executor.workers") == "auto":
             given["executor.workers"] = 0
         if "target_accuracy" in given:
-            given["target_accuracy"] = _target(given["target_accuracy"])
+            given["target_accuracy"] = o.target_text(given["target_accuracy"])
         return given
 
     def overrides(self) -> list[tuple[str, str]]:
@@ -166,17 +166,6 @@ def _seconds(flag: str, text: str) -> float:
         return parse_seconds(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}", hint=f"`{flag} 60s`", where=flag) from error
-
-
-def _target(text: str) -> str:
-    name, equals, value = text.rpartition("=")
-    if equals and name != "acc":
-        raise UsageError(
-            f"--target: unknown measure `{name}`",
-            hint="write `--target acc=0.98`",
-            where="--target",
-        )
-    return value
 
 
 def _dry_run(session: Session, call: _Call) -> None:

@@ -220,15 +220,28 @@ def _nested(recipe: Recipe) -> dict[str, Any]:
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Return dotted key -> plain value (lists for tuples), in the order of the schema."""
+    return dict(_walk(_nested(recipe), ""))
 
-    def walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in section.items():
-            if prefix + key in SECTIONS:
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, value
 
-    return dict(walk(_nested(recipe), ""))
+def _walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if prefix + key in SECTIONS and isinstance(value, Mapping):
+            yield from _walk(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Return dotted key -> plain value of a run's recipe, of whatever version of fpcli.
+
+    Nothing is looked up or checked against the schema, so that runs of methods, models or data
+    that are not installed here can be read too.
+
+    Raises:
+        RecipeError: the file is no recipe at all.
+    """
+    _read(path)  # refuses what is unsafe or has no sections
+    return dict(_walk(yaml.safe_load(path.read_text("utf-8-sig")) or {}, ""))
 
 
 def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
