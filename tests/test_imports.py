@@ -34,7 +34,12 @@ ONLY_IN = {
     "yaml": {"recipe/load.py", "run/folder.py"},
     "rich": {"cli/show.py"},
     "scipy": {"report/measures.py"},
-    "matplotlib": {"report/canvas.py", "report/plots.py", "report/method_plots.py"},
+    "matplotlib": {
+        "report/canvas.py",
+        "report/charts.py",
+        "report/plots.py",
+        "report/method_plots.py",
+    },
 }
 
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "flwr", "ray"}

@@ -18,6 +18,7 @@ import fpcli
 from fpcli.cli.compare import compare
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
+from fpcli.cli.report import report
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train import train
 from fpcli.engine.process import before_torch
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(compare)
+app.command()(report)
 app.command()(methods)
 app.command()(doctor)
 

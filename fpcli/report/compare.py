@@ -212,7 +212,8 @@ def _warnings(
         for run in runs:
             if run.rounds and effort(run, run.rounds[-1])[budget.effort] < budget.limit:
                 texts.append(f"{run.path} ended before {budget}; its last value stands")
-    if len({frozenset(row.seeds) for row in rows}) > 1:
-        seeds = "; ".join(f"{row.label}: {', '.join(map(str, row.seeds))}" for row in rows)
-        texts.append(f"rows have different seeds ({seeds})")
+    seeds = Counter(tuple(sorted(row.seeds)) for row in rows)
+    if len(seeds) > 1:
+        sets = (f"{', '.join(map(str, one))} in {count}" for one, count in seeds.items())
+        texts.append(f"rows have different seeds ({'; '.join(sets)})")
     return tuple(texts)

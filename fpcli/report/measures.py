@@ -27,8 +27,8 @@ SHORT = {
 class Budget(NamedTuple):
     """An effort after which accuracy is looked up, such as 60 seconds of the clock.
 
-    >>> str(Budget("clock_s", 60.0)), str(Budget("bytes", 5e7)), str(Budget("rounds", 20))
-    ('clock 60.0 s', 'traffic 50.0 MB', 'round 20')
+    >>> str(Budget("clock_s", 20.0)), str(Budget("bytes", 5e7)), str(Budget("rounds", 20))
+    ('clock 20.0 s', 'traffic 50.0 MB', 'round 20')
     """
 
     effort: str
@@ -68,7 +68,7 @@ def to_text(name: str, value: float) -> str:
     if name.endswith("_s"):
         return format_seconds(value)
     if name.endswith("rounds"):
-        return f"{value:.4g}"
+        return f"{value:.1f}".removesuffix(".0")
     return f"{value:.4f}" if name == "loss" else f"{value:,.0f}"
 
 

@@ -22,6 +22,11 @@ UNIMPORTANT = NOT_IN_DIGEST - {"rounds", "target_accuracy"}
 
 _NUMBERS = (
     "round", "clock_s", "real_s", "total_down_bytes", "total_up_bytes", "params", "macs",
+    "coverage",
+)  # fmt: skip
+_CLIENT_NUMBERS = (
+    "client", "num_examples", "params", "macs", "pruning_error", "down_bytes", "up_bytes",
+    "compute_s", "down_s", "up_s",
 )  # fmt: skip
 
 
@@ -147,9 +152,16 @@ def _problems(event: Event) -> Iterator[str]:
             yield f"`{split}` has no accuracy"
     if bool(event.get("validation")) != bool(event.get("test")):
         yield "only one of `validation` and `test` is there"
-    clients = event.get("clients")
-    if not (isinstance(clients, list) and all(isinstance(item, Mapping) for item in clients)):
-        yield "`clients` is not a list of clients"
+    if not isinstance(event.get("notes"), Mapping):
+        yield "`notes` is not there"
+    personal = event.get("clients_accuracy") or {"mean": 0.0}
+    if not (isinstance(personal, Mapping) and _is_number(personal.get("mean"))):
+        yield "`clients_accuracy` has no mean"
+    for client in event.get("clients") or ():
+        if not (isinstance(client, Mapping) and isinstance(client.get("notes"), Mapping)):
+            yield "`clients` is not a list of clients"
+        elif missing := [key for key in _CLIENT_NUMBERS if not _is_number(client.get(key))]:
+            yield f"client {client.get('client')}: `{missing[0]}` is not a number"
 
 
 def _is_number(value: Any) -> bool:

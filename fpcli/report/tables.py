@@ -80,6 +80,8 @@ def plain(value: Any) -> str:
 
 def notes(found: Comparison) -> list[str]:
     """Return what a reader must know about the numbers."""
+    if len(found.rows) == len(found.rows[0].runs) == 1:
+        return []
     if any(len(row.runs) > 1 for row in found.rows):
         texts = ["± is half of the 95 % interval of the mean over seeds"]
     else:

@@ -38,11 +38,19 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     lines = done.stdout.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for word in ("train", "compare", "methods", "doctor", "--version", "--install-completion"):
+    for word in (
+        "train",
+        "compare",
+        "report",
+        "methods",
+        "doctor",
+        "--version",
+        "--install-completion",
+    ):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "methods", "doctor"])
+@pytest.mark.parametrize("command", ["train", "compare", "report", "methods", "doctor"])
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:
     done = fp(command, "--help")
     assert (done.status, done.err) == (0, "")
@@ -61,7 +69,7 @@ def test_version(fp: Callable) -> None:
     ("words", "message", "hint"),
     [
         (["trian"], "unknown command `trian`", "did you mean `train`?"),
-        (["xyz"], "unknown command `xyz`", "known: train, compare, methods, doctor"),
+        (["xyz"], "unknown command `xyz`", "known: train, compare, report, methods, doctor"),
         (["--verson"], "unknown option `--verson`", "did you mean `--version`?"),
         (["train", "--rouns", "3"], "unknown option `--rouns`", "did you mean `--rounds`?"),
         (["train", "--zzz"], "unknown option `--zzz`", "`fp train --help` lists the options"),
