@@ -61,6 +61,8 @@ def to_text(name: str, value: float) -> str:
     >>> to_text("macs", 337_536.0), to_text("rounds", 9.7), to_text("loss", 0.5)
     ('337,536', '9.7', '0.5000')
     """
+    if math.isinf(value):
+        return "never"
     if name.endswith("accuracy") or name.startswith("at_"):
         return f"{value:.2%}"
     if name.endswith("bytes"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import fpcli
 from fpcli.report import curves, markup, tables
+from fpcli.report.charts import DASHES, SERIES
 from fpcli.report.clients import client_table, refusals
 from fpcli.report.compare import Comparison, Row
 from fpcli.report.markup import element, text
@@ -26,6 +26,7 @@ _HEAD = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 """
+_MOST_LINES = len(SERIES) * len(DASHES)
 _TILES = {
     "accuracy": "test accuracy, last",
     "best_accuracy": "at best validation",
@@ -38,45 +39,48 @@ _TILES = {
 
 def page(found: Comparison) -> str:
     """Return a page as HTML, of at most ``LIMIT_BYTES``; equal runs give an equal page."""
-    for num_clients, num_details in ((100, 50), (20, 20), (0, 5), (0, 0)):
-        html = _page(found, num_clients, num_details)
+    runs = [run for row in found.rows for run in row.runs]
+    title = found.rows[0].label if len(found.rows) == 1 else f"{len(found.rows)} settings compared"
+    head = f"{_HEAD}<title>{text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>"
+    above = [head, element("h1", text(title)), *_overview(found, runs)]
+    charts = {row.runs[0].path: _run_charts(row.runs[0], n) for n, row in enumerate(found.rows)}
+    below = [
+        element("footer", element("p", f"fpcli {text(fpcli.__version__)}", "quiet")),
+        "</body>\n</html>\n",
+    ]
+    for num_clients, num_runs in ((100, 50), (20, 20), (0, 5), (0, 0)):
+        middle = _runs(runs[:num_runs], len(runs), charts, num_clients)
+        html = "\n".join([*above, *middle, *below])
         if len(html.encode()) <= LIMIT_BYTES:
             break
     return html
 
 
-def _page(found: Comparison, num_clients: int, num_details: int) -> str:
-    runs = [run for row in found.rows for run in row.runs]
-    title = found.rows[0].label if len(found.rows) == 1 else f"{len(found.rows)} settings compared"
+def _overview(found: Comparison, runs: Sequence[Run]) -> Iterator[str]:
     rounds = sum(len(run.rounds) for run in runs)
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}, {rounds:,} rounds"
-    parts = [
-        element("h1", text(title)),
-        element("p", text(about), "quiet"),
-        *_warnings(found),
-        *([_tiles(found.rows[0])] if len(found.rows) == 1 else []),
-        *_numbers(found),
-        *_charts(found),
-    ]
-    names = (f"m{number}-" for number in itertools.count())
-    shown = [run for row in found.rows for run in row.runs][:num_details]
-    for row in found.rows:
-        first = row.runs[0]
-        drawn = list(_run_charts(first, next(names))) if first in shown else []
-        if drawn:
-            of = f" of {first.name}" if len(runs) > 1 else ""
-            parts.append(element("h2", text(f"Clients and layers{of}")))
-            parts.append(element("div", "\n".join(drawn), "charts"))
-    parts.append(element("h2", "Every run" if len(runs) > 1 else "The run"))
-    parts += [_details(run, num_clients, is_open=len(runs) == 1) for run in shown]
-    if len(shown) < len(runs):
-        left = len(runs) - len(shown)
-        parts.append(
-            element("p", f"{left} more runs are not shown, to keep the page small.", "quiet")
-        )
-    parts.append(element("footer", element("p", f"fpcli {text(fpcli.__version__)}", "quiet")))
-    head = f"{_HEAD}<title>{text(title)}</title>\n<style>{CSS}</style>\n</head>\n"
-    return "\n".join([f"{head}<body>", *parts, "</body>\n</html>\n"])
+    yield element("p", text(about), "quiet")
+    yield from _warnings(found)
+    if len(found.rows) == 1:
+        yield _tiles(found.rows[0])
+    yield from _numbers(found)
+    yield from _charts(found)
+
+
+def _runs(
+    shown: Sequence[Run], total: int, charts: Mapping[Path, str], num_clients: int
+) -> Iterator[str]:
+    for run in shown:
+        if drawn := charts.get(run.path):
+            of = f" of {run.name}" if total > 1 else ""
+            yield element("h2", text(f"Clients and layers{of}"))
+            yield element("div", drawn, "charts")
+    yield element("h2", "Every run" if total > 1 else "The run")
+    for run in shown:
+        yield _details(run, num_clients, is_open=total == 1)
+    if left := total - len(shown):
+        words = f"{left} more runs are not shown, to keep the page small."
+        yield element("p", words, "quiet")
 
 
 def _warnings(found: Comparison) -> Iterator[str]:
@@ -121,25 +125,29 @@ def _numbers(found: Comparison) -> Iterator[str]:
 
 
 def _charts(found: Comparison) -> Iterator[str]:
-    charts = [chart for chart in curves.of_rows(found.rows) if any(x.points for x in chart.lines)]
+    rows = found.rows[:_MOST_LINES]
+    charts = [chart for chart in curves.of_rows(rows) if any(x.points for x in chart.lines)]
     if not charts:
         return
     yield element("h2", "Curves")
-    if any(len(row.runs) > 1 for row in found.rows):
-        note = "lines: means over seeds; bands: lowest to highest seed"
-        yield element("p", note, "quiet")
+    notes = ["lines: means over seeds; bands: lowest to highest seed"] * any(
+        len(row.runs) > 1 for row in rows
+    )
+    notes += [f"only the first {_MOST_LINES} rows are drawn"] * (len(rows) < len(found.rows))
+    yield from (element("p", note, "quiet") for note in notes)
     # Once for all charts, since they have the same lines.
     lines = {line.label: line for chart in charts for line in chart.lines if line.points}
     yield markup.legend(lines.values())
-    drawn = [
-        markup.figure(chart, f"c{number}-", has_legend=False) for number, chart in enumerate(charts)
-    ]
+    drawn = (markup.figure(c, f"c{n}-", has_legend=False) for n, c in enumerate(charts))
     yield element("div", "\n".join(drawn), "charts")
 
 
-def _run_charts(run: Run, name: str) -> Iterator[str]:
-    for number, chart in enumerate(curves.of_run(run)):
-        yield markup.figure(chart, f"{name}{number}-", has_legend=True)
+def _run_charts(run: Run, number: int) -> str:
+    drawn = (
+        markup.figure(chart, f"r{number}-{place}-", has_legend=True)
+        for place, chart in enumerate(curves.of_run(run))
+    )
+    return "\n".join(drawn)
 
 
 def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
