@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import fpcli
+from fpcli.cli import recipe
 from fpcli.cli.compare import compare
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(compare)
 app.command()(report)
+app.add_typer(recipe.app, name="recipe")
 app.command()(methods)
 app.command()(doctor)
 

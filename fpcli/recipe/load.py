@@ -272,6 +272,12 @@ def shipped() -> list[Path]:
     return sorted(root.rglob("*.yaml")) if root else []
 
 
+def shipped_names() -> dict[str, Path]:
+    """Return name (``fedmp/digits``) -> file of the recipes that come with fpcli."""
+    root = _shipped_root() or Path()
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in shipped()}
+
+
 def find_recipe(name_or_path: str) -> Path:
     """Return an existing file, or the shipped recipe of that name (``fedmp/digits``).
 
@@ -281,8 +287,7 @@ def find_recipe(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    root = _shipped_root() or Path()
-    names = {item.relative_to(root).with_suffix("").as_posix(): item for item in shipped()}
+    names = shipped_names()
     name = name_or_path.removesuffix(".yaml")
     if name in names:
         return names[name]
