@@ -115,8 +115,15 @@ class CheckError(FpError):
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return a hint of the form ``did you mean `x`?``, or an empty text when nothing is near.
 
-    >>> nearest("fedmpp", ["fedavg", "fedmp"])
-    'did you mean `fedmp`?'
+    Of words that are equally near, the one that begins most like the wrong one is it.
+
+    >>> nearest("fedmpp", ["fedavg", "fedmp"]), nearest("resnet2O", ["resnet20", "resnet32"])
+    ('did you mean `fedmp`?', 'did you mean `resnet20`?')
     """
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"did you mean `{found[0]}`?" if found else ""
+
+    def nearness(known: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, known, word).ratio()
+        return ratio, sum(word.startswith(known[:length]) for length in range(1, len(known)))
+
+    found = difflib.get_close_matches(word, list(words), n=5, cutoff=0.6)
+    return f"did you mean `{max(found, key=nearness)}`?" if found else ""

@@ -12,6 +12,7 @@ from fpcli.errors import UsageError, nearest
 
 TABLES: Mapping[str, str] = {
     "methods": "fpcli.methods:METHODS",
+    "pruners": "fpcli.pruning:PRUNERS",
     "models": "fpcli.models:MODELS",
     "datasets": "fpcli.data:DATASETS",
     "scores": "fpcli.scores:SCORES",

@@ -12,7 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from fpcli.data import PARTITIONS
 from fpcli.errors import UsageError
+from fpcli.models import MODELS
+from fpcli.models.names import complete
 
 TASK, METHOD, TRAINING = "Task", "Method", "Training"
 FLEET, RUN, OUTPUT = "Fleet", "Run", "Output"
@@ -50,12 +53,12 @@ KEYS = {
 def names(kind: str) -> Callable[[str], list[str]]:
     """Return a completer for the names of one kind of thing."""
 
-    def complete(incomplete: str) -> list[str]:
+    def beginning(incomplete: str) -> list[str]:
         from fpcli import plugins
 
         return [name for name in plugins.names(kind) if name.startswith(incomplete)]
 
-    return complete
+    return beginning
 
 
 def words(*known: str) -> Callable[[str], list[str]]:
@@ -112,7 +115,7 @@ Data = Annotated[
         TASK,
         "--data",
         "NAME",
-        "Data set: a name, `npz:PATH` or `module:function` (default: digits).",
+        "Data: a name, `folder:`, `csv:` or `npz:PATH`, `module:function` (default: digits).",
         autocompletion=names("datasets"),
     ),
 ]
@@ -132,8 +135,10 @@ Model = Annotated[
         TASK,
         "--model",
         "NAME",
-        "Network: a name, `torchvision:NAME` or `module:function` (default: the data's usual one).",
-        autocompletion=names("models"),
+        f"Network: {', '.join(MODELS)}, each also as NAME-gn (group norm for batch norm), vgg, "
+        "resnet and alexnet as NAME@0.5 (half the width); `torchvision:NAME` or `module:function` "
+        "(default: the data's usual one).",
+        autocompletion=complete,
     ),
 ]
 Clients = Annotated[
@@ -145,8 +150,8 @@ Partition = Annotated[
         TASK,
         "--partition",
         "KIND",
-        "How it is split: iid, dirichlet or shards (default: iid).",
-        autocompletion=words("iid", "dirichlet", "shards"),
+        f"How it is split: {', '.join(PARTITIONS[:-1])} or {PARTITIONS[-1]} (default: iid).",
+        autocompletion=words(*PARTITIONS),
     ),
 ]
 Alpha = Annotated[
@@ -155,7 +160,7 @@ Alpha = Annotated[
         TASK,
         "--alpha",
         "X",
-        "Evenness of a dirichlet split, above 0; small = uneven (default: 0.5).",
+        "Evenness of a dirichlet or quantity split, above 0; small = uneven (default: 0.5).",
     ),
 ]
 

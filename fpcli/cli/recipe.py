@@ -14,12 +14,7 @@ from fpcli.cli import options as o
 from fpcli.cli.session import Session, emit
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 
-app = typer.Typer(
-    help="List, show, copy and check recipes.",
-    no_args_is_help=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(help="List, show, copy and check recipes; list their keys.")
 
 
 def _shipped_names(incomplete: str) -> list[str]:
@@ -74,7 +69,7 @@ Editor = Annotated[
 def list_(
     ctx: typer.Context, method: MethodOnly = None, json: o.Json = False, debug: o.Debug = False
 ) -> None:
-    """List the shipped recipes: whose result, what to expect, on what machine."""
+    """List the shipped recipes and what to expect of them."""
     from fpcli.cli import show
     from fpcli.plugins import names
     from fpcli.recipe.load import shipped_names
@@ -145,8 +140,8 @@ def copy(
     debug: o.Debug = False,
 ) -> None:
     """Copy a recipe to change it."""
+    from fpcli.files import write_atomic
     from fpcli.recipe.load import find_recipe
-    from fpcli.run.folder import write_atomic
 
     source = find_recipe(name)
     usual = f"{source.parent.name}-{source.name}"
@@ -176,13 +171,15 @@ def check(ctx: typer.Context, file: Files, json: o.Json = False, debug: o.Debug 
             about = {"message": error.message, "hint": error.hint, "where": error.where}
             items.append({"file": name, "ok": False, **about})
     rows = [
-        (item["file"], "ok", item["summary"]) if item["ok"] else (item["file"], "wrong", "")
+        (item["file"], "ok", item["summary"])
+        if item["ok"]
+        else (item["file"], "wrong", " ".join([item["message"], item["hint"]]).strip())
         for item in items
     ]
     failed: FpError | None = errors[0] if errors else None
     if len(errors) > 1:
-        lines = "; ".join(error.message for error in errors)
-        failed = RecipeError(f"{len(errors)} of {len(items)} recipes are wrong: {lines}")
+        message = f"{len(errors)} of {len(items)} recipes are wrong"
+        failed = RecipeError(message, hint="the lines above say where")
     ctx.obj.finish({"items": items}, screen.table(("", "", ""), rows), failed)
 
 

@@ -43,8 +43,8 @@ def report(
     It is one file without scripts that needs no network.
     """
     found = c.load(run, runs, target=target, at=at, by=by, reference=reference)
+    from fpcli.files import write_atomic
     from fpcli.report.page import page
-    from fpcli.run.folder import write_atomic
 
     paths = [one.path for row in found.rows for one in row.runs]
     output = output or (paths[0] if len(paths) == 1 else Path()) / "report.html"

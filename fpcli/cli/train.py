@@ -16,6 +16,7 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
+from fpcli.data import PREFIXES
 from fpcli.errors import FpError, UsageError
 from fpcli.units import parse_seconds
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fpcli.run.folder import RunFolder
     from fpcli.run.summary import Summary
 
-_CODE = re.compile(r"(?!npz:|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_CODE = re.compile(rf"(?!{'|'.join(PREFIXES)}|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def train(
@@ -91,7 +92,7 @@ class _Call:
         from fpcli.recipe.load import find_recipe, load
 
         flags, overrides = self.flags(), self.overrides()
-        _make_importable([*flags.values(), *(value for _, value in overrides)])
+        make_importable([*flags.values(), *(value for _, value in overrides)])
         if self.run is not None:
             self._check_resume()
             return load(self.folder().recipe, overrides, flags)
@@ -154,7 +155,7 @@ class _Call:
                 )
 
 
-def _make_importable(values: list[Any]) -> None:
+def make_importable(values: list[Any]) -> None:
     """Let ``module:function`` name a file of the current folder."""
     here = str(Path.cwd())
     if any(_CODE.fullmatch(str(value)) for value in values) and here not in sys.path:

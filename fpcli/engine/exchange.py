@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fpcli.data.batches import num_processed
 from fpcli.engine.executors.inline import Outcome
 from fpcli.engine.federation import Federation, Refusal
 from fpcli.engine.receive import (
@@ -126,7 +127,8 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
                 fed.travels,
                 mask,
                 num_examples=fed.num_examples[plan.client],
-                may_choose_mask=fed.method.kind in ("masks", "personalised"),
+                may_choose_mask=fed.method.kind in ("masks", "personalised")
+                or fed.method.sparsifies,
             )
             deadline_s = fed.rules.deadline_s
             if deadline_s is not None and arrived.time.total_s > deadline_s:
@@ -137,7 +139,7 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
             brought.refusals.append(Refusal(plan.client, error.code, error.reason))
             continue
         support = plan.support
-        if reply.mask is not None:
+        if reply.mask is not None and not fed.method.sparsifies:
             axes = support.axes(fed.layout)
             own = {
                 name: place(mask, axes[name], fed.layout.tensors[name].shape)
@@ -200,6 +202,7 @@ def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op
         values=support.gather(layout, state.values),
         mask=support.block_mask(layout),
         is_mask_known=isinstance(task, Plan) and task.is_mask_known,
+        max_steps=task.max_steps if isinstance(task, Plan) else 0,
         keep=support.keep if fed.method.sends_indices else None,
     )
 
@@ -228,7 +231,9 @@ def _read(
     macs = cost(fed.layout, support).macs
     samples = fed.num_examples[task.client]
     if isinstance(task, Plan):
-        compute_s = train_seconds(macs, samples * task.local.epochs, device)
+        local = task.local
+        processed = num_processed(samples, local.batch_size, local.epochs, task.max_steps)
+        compute_s = train_seconds(macs, processed, device)
     elif reply.num_steps:
         compute_s = train_seconds(macs, reply.num_steps * fed.local.batch_size, device)
     else:

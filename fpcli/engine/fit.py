@@ -1,16 +1,20 @@
-"""The local training loop of a client."""
+"""The training loop: one epoch of SGD, and a client's local training made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.errors import DivergedError
+from fpcli.structure.support import EMPTY
 
 if TYPE_CHECKING:
     from fpcli.engine.client import ClientContext
@@ -64,6 +68,59 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(x), y)
 
 
+class Passed(NamedTuple):
+    """What one pass over some batches did; ``loss_sum`` is over samples."""
+
+    loss_sum: float
+    num_steps: int
+    num_samples: int
+
+
+def one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    *,
+    mask: Mapping[str, Tensor] = EMPTY,
+    clip_norm: float = 0.0,
+    before_step: Callable[[], None] | None = None,
+    after_backward: Callable[[nn.Module], None] | None = None,
+) -> Passed:
+    """Train ``model`` in place on every batch once.
+
+    Args:
+        mask: parameter -> its mask; gradients are masked, so that elements that are masked off
+            (and 0 before) stay exactly 0 under momentum and weight decay too.
+        clip_norm: largest norm of a step's whole gradient; 0 does not clip.
+        before_step: is called ahead of every step; a schedule sets the learning rate here.
+        after_backward: sees the gradients of every step before they are masked and clipped, and
+            may change them.
+    """
+    masked = [(p, mask[name]) for name, p in model.named_parameters() if name in mask]
+    device = next(model.parameters()).device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    steps, samples = 0, 0
+    for batch in batches:
+        if before_step is not None:
+            before_step()
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(model, batch)
+        value.backward()
+        if after_backward is not None:
+            after_backward(model)
+        for parameter, alive in masked:
+            if parameter.grad is not None:
+                parameter.grad.mul_(alive)
+        if clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+        total += value.detach() * len(batch[1])
+        steps += 1
+        samples += len(batch[1])
+    return Passed(total.item(), steps, samples)
+
+
 def fit(
     model: nn.Module,
     cx: ClientContext,
@@ -72,15 +129,14 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fitted:
-    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs; the optimiser starts fresh.
+    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs, or for ``cx.max_steps`` steps
+    where these are fewer; the optimiser starts fresh.
 
-    Gradients are masked by ``cx.mask``, so that elements that are masked off (and 0 on arrival)
-    stay exactly 0 under momentum and weight decay too.
+    Gradients are masked by ``cx.mask`` (see :func:`one_epoch`).
 
     Args:
-        after_backward: sees the gradients of every step before they are masked and clipped, and
-            may change them.
-        after_epoch: is called with the number of each finished epoch, counted from 1.
+        after_backward: see :func:`one_epoch`.
+        after_epoch: is called with the number of each epoch, counted from 1, when it ends.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -89,32 +145,29 @@ def fit(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=local.lr, momentum=local.momentum, weight_decay=local.weight_decay
     )
-    masked = [(p, cx.mask[name]) for name, p in model.named_parameters() if name in cx.mask]
     model.train()
     total, steps, samples = 0.0, 0, 0
     for epoch in range(local.epochs):
-        epoch_loss = torch.zeros((), dtype=torch.float64, device=cx.torch_device)
-        for batch in cx.batches(epoch):
-            optimizer.zero_grad(set_to_none=True)
-            value = loss(cx, model, batch)
-            value.backward()
-            if after_backward is not None:
-                after_backward(model)
-            for parameter, mask in masked:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(mask)
-            if local.clip_norm:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), local.clip_norm)
-            optimizer.step()
-            epoch_loss += value.detach() * len(batch[1])
-            steps += 1
-            samples += len(batch[1])
-        total += epoch_loss.item()
-        if not torch.isfinite(epoch_loss):
+        left = cx.max_steps - steps if cx.max_steps else None
+        passed = one_epoch(
+            model,
+            optimizer,
+            islice(cx.batches(epoch), left),
+            partial(loss, cx),
+            mask=cx.mask,
+            clip_norm=local.clip_norm,
+            after_backward=after_backward,
+        )
+        total += passed.loss_sum
+        steps += passed.num_steps
+        samples += passed.num_samples
+        if not math.isfinite(passed.loss_sum):
             raise DivergedError(
                 f"the training loss is not finite after epoch {epoch + 1}",
                 hint=f"lower local.lr (now {local.lr:g})",
             )
         if after_epoch is not None:
             after_epoch(epoch + 1, model)
+        if steps == cx.max_steps:
+            break
     return Fitted(total / max(samples, 1), steps, samples)

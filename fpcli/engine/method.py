@@ -18,9 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.fit import Result, Work, cross_entropy, fit
-from fpcli.engine.types import Answer, Plan, Probe, ServerState, Tensors, Update
+from fpcli.engine.types import (
+    Answer,
+    Plan,
+    Probe,
+    ServerState,
+    Support,
+    Tensors,
+    Timing,
+    Update,
+)
+from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import Device, Fleet
 from fpcli.rng import stream
+from fpcli.structure.cost import cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.merge import Absent, Contribution, merge
 from fpcli.wire.message import LocalConfig
@@ -81,6 +92,20 @@ class RoundContext:
         """Return the conditions of one client in this round."""
         return self.fleet.at(self.round, client)
 
+    def full_times(self) -> dict[int, Timing]:
+        """Return the seconds that each client of the cohort needs in this round for all of its
+        epochs on the whole model, sent densely both ways."""
+        macs = cost(self.layout, Support()).macs
+        size = cost(self.travels, Support()).bytes
+        times = {}
+        for client in self.cohort:
+            device = self.device(client)
+            num = self.num_examples[client] * self.local.epochs
+            compute_s = train_seconds(macs, num, device)
+            seconds = stamp(device, compute_s=compute_s, down_bytes=size, up_bytes=size)
+            times[client] = Timing(*seconds)
+        return times
+
 
 def sample_cohort(ctx: RoundContext) -> list[int]:
     """Draw ``clients_per_round`` clients uniformly without replacement, sorted by id."""
@@ -130,6 +155,9 @@ class Method:
     remembers_mask: ClassVar[bool] = False
     """True where clients keep the masks they last had, so that a plan may send values alone
     (``Plan.is_mask_known``)."""
+    sparsifies: ClassVar[bool] = False
+    """True where clients leave entries out of their change, by the mask of their result: such an
+    entry did not change, and the client held and trained it all the same."""
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Dotted recipe keys that the method wants another default for (``local.epochs``)."""
     Options: ClassVar[type] = NoOptions

@@ -4,6 +4,8 @@ METHODS = {
     "coverage": "fpcli.methods.coverage:Coverage",
     "fedavg": "fpcli.methods.fedavg:FedAvg",
     "fedmp": "fpcli.methods.fedmp:FedMP",
+    "fedprox": "fpcli.methods.fedprox:FedProx",
+    "flexcom": "fpcli.methods.flexcom:FlexCom",
     "heterofl": "fpcli.methods.heterofl:HeteroFL",
     "local-only": "fpcli.methods.local:LocalOnly",
     "prunefl": "fpcli.methods.prunefl:PruneFL",

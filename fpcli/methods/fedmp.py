@@ -29,7 +29,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from fpcli.engine.method import Kind, Method, RoundContext, merged
 from fpcli.engine.types import Plan, ServerState, Support, Update
-from fpcli.plugins import lookup
+from fpcli.scores.sample import score_of_weights
 from fpcli.structure.patterns import ranked
 
 
@@ -64,7 +64,8 @@ class Options:
     weights: Literal["samples", "uniform"] = "samples"
     """Weights of the average: sample counts, so that ratio 0 is FedAvg, or equal ones."""
     score: str = "l1"
-    """Which channels stay: the ones with the highest score (a name of `fpcli.scores`)."""
+    """Which channels stay: the ones with the highest score (a name of `fpcli.scores`
+    that needs only weights: l1, l2, bn-scale, largest)."""
 
     def __post_init__(self) -> None:
         if self.ratio_min > self.ratio_max:
@@ -203,7 +204,7 @@ class FedMP(Method):
         """Let the client's agent choose a ratio, and keep the highest-scored channels."""
         options: Options = ctx.options
         ratio = choose(state.method.agents[client], options, ctx.rng(f"arm/{client}"))
-        scores = lookup("scores", options.score)(ctx.layout, state.values)
+        scores = score_of_weights(options.score, ctx.layout, state.values)
         support = Support(ranked(ctx.layout, scores, ratio))
         return Plan(client, support, ctx.local, record={"ratio": ratio})
 

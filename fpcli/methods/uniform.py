@@ -15,7 +15,7 @@ from annotated_types import Ge, Lt
 
 from fpcli.engine.method import Kind, Method, RoundContext, merged
 from fpcli.engine.types import Plan, ServerState, Support, Update
-from fpcli.plugins import lookup
+from fpcli.scores.sample import score_of_weights
 from fpcli.structure.patterns import ranked
 
 
@@ -26,7 +26,8 @@ class Options:
     ratio: Annotated[float, Ge(0), Lt(1)] = 0.3
     """Share of the channels of every group that is left out, for all clients and rounds."""
     score: str = "l1"
-    """Which channels stay: the ones with the highest score (a name of `fpcli.scores`)."""
+    """Which channels stay: the ones with the highest score (a name of `fpcli.scores`
+    that needs only weights: l1, l2, bn-scale, largest)."""
 
 
 class Uniform(Method):
@@ -39,7 +40,7 @@ class Uniform(Method):
     def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
         """Keep the highest-scored channels of the current global model."""
         options: Options = ctx.options
-        scores = lookup("scores", options.score)(ctx.layout, state.values)
+        scores = score_of_weights(options.score, ctx.layout, state.values)
         support = Support(ranked(ctx.layout, scores, options.ratio))
         return Plan(client, support, ctx.local, record={"ratio": options.ratio})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -10,11 +11,18 @@ from torch import Tensor, nn
 
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.models import MODELS
+from fpcli.models.group_norm import replace_batch_norm
+from fpcli.models.names import GROUP_NORM, find, parse
 from fpcli.rng import derive
+from fpcli.units import format_input
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+"""Of one sample: (channels, height, width) of an image, (features,) of a row of a table."""
+
 Factory = Callable[[Shape, int], nn.Module]
 
+_TORCHVISION = "torchvision:"
 PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
     name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")
 }
@@ -33,7 +41,7 @@ def build(
 
     Args:
         name: see :func:`factory`.
-        input_shape: (channels, height, width) of one image.
+        input_shape: of one sample.
         num_classes: width of the output.
         seed: of the initial values.
         allow_code: see :func:`factory`.
@@ -41,10 +49,10 @@ def build(
     Raises:
         UsageError: no model has that name, or it cannot be imported.
         RecipeError: the name would run code without ``allow_code``, or the network cannot be
-            built, fails on an image of zeros, or does not return finite ``[1, num_classes]``.
+            built, fails on a sample of zeros, or does not return finite ``[1, num_classes]``.
     """
     make = factory(name, allow_code=allow_code)
-    task = f"{'x'.join(map(str, input_shape))} images and {num_classes} classes"
+    task = f"{format_input(input_shape)} and {num_classes} classes"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
         try:
@@ -55,19 +63,21 @@ def build(
         except Exception as error:  # networks of others may raise anything
             raise RecipeError(
                 f"model `{name}` does not fit {task}: {_first_line(error)}",
-                hint="channels and image size must suit the network; choose another model",
+                hint="channels and image size must suit the network; choose another model"
+                if len(input_shape) > 1
+                else "choose a network for tables, such as `tabular-mlp`",
                 where="task.model",
             ) from error
     if not isinstance(output, Tensor) or tuple(output.shape) != (1, num_classes):
         found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise RecipeError(
-            f"model `{name}` returns {found} for one image, wanted [1, {num_classes}]",
+            f"model `{name}` returns {found} for one sample, wanted [1, {num_classes}]",
             hint="its output width must be the number of classes",
             where="task.model",
         )
     if not output.isfinite().all():
         raise RecipeError(
-            f"model `{name}` returns non-finite values for an image of zeros",
+            f"model `{name}` returns non-finite values for a sample of zeros",
             hint="check its initial values",
             where="task.model",
         )
@@ -78,24 +88,56 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
     """Return the function that makes a network for an input shape and a number of classes.
 
     Args:
-        name: a registered name; ``torchvision:NAME``, a classification network without trained
-            weights; or ``pkg.mod:function``, a function of (input_shape, num_classes).
+        name: a registered name or ``torchvision:NAME``, a classification network without trained
+            weights, either perhaps followed by ``-gn`` (group norm for batch norm); registered
+            ones also by ``@WIDTH`` (a factor of all widths). Or ``pkg.mod:function``, a function
+            of (input_shape, num_classes).
         allow_code: True lets ``pkg.mod:function`` be imported.
 
     Raises:
-        UsageError: no model has that name, or it cannot be imported.
+        UsageError: no model has that name, or it cannot be imported, or not in another width.
         RecipeError: ``name`` is a function and ``allow_code`` is False.
     """
-    if name.startswith("torchvision:"):
-        return _torchvision(name.removeprefix("torchvision:"))
-    if ":" in name and not allow_code:
-        raise RecipeError(
-            f"model `{name}` would run code",
-            hint=f"code must stand on the command line: --model {name}",
-            where="task.model",
-        )
-    found: Factory = plugins.load(name) if ":" in name else plugins.lookup("models", name)
-    return found
+    if ":" in name and not name.startswith(_TORCHVISION):
+        if not allow_code:
+            raise RecipeError(
+                f"model `{name}` would run code",
+                hint=f"code must stand on the command line: --model {name}",
+                where="task.model",
+            )
+        own: Factory = plugins.load(name)
+        return own
+    make: Factory
+    if name.startswith(_TORCHVISION):
+        wanted = parse(name)
+        make = _torchvision(wanted.base.removeprefix(_TORCHVISION))
+    else:
+        wanted = find(name)
+        make = plugins.lookup("models", wanted.base)
+    if wanted.width is not None:
+        if not _has_width(make):
+            raise _no_width(name)
+        make = partial(make, **{"width": wanted.width})
+    return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
+
+
+def _has_width(make: Factory) -> bool:
+    return "width" in inspect.signature(make).parameters
+
+
+def _no_width(name: str) -> UsageError:
+    able = [other for other in MODELS if _has_width(plugins.lookup("models", other))]
+    return UsageError(
+        f"model `{name}`: this network has one width only",
+        hint=f"those with others: {', '.join(able)}",
+    )
+
+
+def _make_with_group_norm(make: Factory, input_shape: Shape, num_classes: int) -> nn.Module:
+    model = make(input_shape, num_classes)
+    if not replace_batch_norm(model):
+        raise ValueError(f"it has no batch norm; leave out `{GROUP_NORM}`")
+    return model
 
 
 def _torchvision(name: str) -> Factory:
@@ -114,15 +156,15 @@ def _torchvision(name: str) -> Factory:
 def _make_torchvision(name: str, input_shape: Shape, num_classes: int) -> nn.Module:
     from torchvision import models
 
-    if input_shape[0] != 3:
-        raise ValueError(f"torchvision's networks take 3 channels, not {input_shape[0]}")
+    if len(input_shape) != 3 or input_shape[0] != 3:
+        raise ValueError("torchvision's networks take images of 3 channels")
     extra = PLAIN_OUTPUT.get(name, {})
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
     return model
 
 
 def _try_out(model: nn.Module, input_shape: Shape) -> object:
-    """Return what the network makes of one image of zeros in evaluation mode."""
+    """Return what the network makes of one sample of zeros in evaluation mode."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"it is a {type(model).__name__}, not a torch.nn.Module")
     model.eval()

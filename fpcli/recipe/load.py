@@ -8,15 +8,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
-from fpcli.recipe.schema import Recipe
+from fpcli.recipe.safety import refuse_unsafe
+from fpcli.recipe.schema import AnyRecipe, FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
+
+R = TypeVar("R", Recipe, FitRecipe)
 
 NOT_IN_DIGEST = frozenset(
     {
@@ -33,7 +36,6 @@ NOT_IN_DIGEST = frozenset(
 """Keys that decide where and how long a run computes, but not what."""
 
 _LIMIT_BYTES = 64 * 1024
-_LIMIT_DEPTH = 8
 _FLAGS = {
     "method.name": "--method",
     "fleet.profile": "--fleet",
@@ -47,7 +49,9 @@ def load(
     path: Path | None,
     overrides: Sequence[tuple[str, str]] = (),
     flags: Mapping[str, Any] = MappingProxyType({}),
-) -> Recipe:
+    *,
+    cls: type[R] = Recipe,  # type: ignore[assignment]
+) -> R:
     """Return the recipe that a file, ``--set`` and flags describe together.
 
     A flag wins over ``--set``, that over the file, the file over the defaults. When the command
@@ -57,6 +61,7 @@ def load(
         path: the recipe file, or None for the defaults.
         overrides: dotted key and text of each ``--set``.
         flags: dotted key -> value; None means that the flag was not given.
+        cls: kind of recipe.
 
     Raises:
         RecipeError: something in the file is wrong; the message starts with ``FILE:LINE``.
@@ -72,7 +77,9 @@ def load(
         written["method.name"].value != said["method.name"].value
     ):
         written = {key: item for key, item in written.items() if not key.startswith("method.")}
-    return resolve(written | said, models.DEFAULT_MODEL)
+    recipe = resolve(written | said, models.DEFAULT_MODEL, cls)
+    assert isinstance(recipe, cls)
+    return recipe
 
 
 def flag_name(key: str) -> str:
@@ -113,7 +120,7 @@ def _read(path: Path) -> dict[str, Setting]:
             f"{path}: larger than {_LIMIT_BYTES // 1024} KiB", hint="is this a recipe?"
         )
     try:
-        _refuse_unsafe(text, path)
+        refuse_unsafe(text, path)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -128,31 +135,6 @@ def _read(path: Path) -> dict[str, Setting]:
             raise setting.error(f"key `{key}` stands twice", "keep one of them")
         settings[key] = setting
     return settings
-
-
-def _refuse_unsafe(text: str, path: Path) -> None:
-    # On the event stream, hence before anything is built that could be large or deep.
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = f"{path}:{event.start_mark.line + 1 if event.start_mark else 0}"
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise RecipeError(
-                f"{place}: anchors and aliases are not allowed",
-                hint="write the value out, or quote a text that starts with `&` or `*`",
-                where=place,
-            )
-        if tag := getattr(event, "tag", None):
-            raise RecipeError(
-                f"{place}: tags such as `{tag}` are not allowed",
-                hint="write the plain value, or quote a text that starts with `!`",
-                where=place,
-            )
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _LIMIT_DEPTH:
-            raise RecipeError(f"{place}: nested deeper than any recipe", where=place)
 
 
 def _settings(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str, Setting]]:
@@ -205,20 +187,21 @@ def _is_null(node: yaml.Node) -> bool:
     return node.tag == "tag:yaml.org,2002:null"
 
 
-def to_yaml(recipe: Recipe) -> str:
+def to_yaml(recipe: AnyRecipe) -> str:
     """Return a recipe with every key written out; loading it gives an equal recipe."""
     # ASCII only: PyYAML loses line breaks such as U+0085 when it writes them as they are.
     return yaml.safe_dump(_nested(recipe), sort_keys=False, width=10_000)
 
 
-def _nested(recipe: Recipe) -> dict[str, Any]:
+def _nested(recipe: AnyRecipe) -> dict[str, Any]:
     nested = dataclasses.asdict(recipe)
-    nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
+    if isinstance(recipe, Recipe):
+        nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
     plain: dict[str, Any] = json.loads(json.dumps(nested))
     return plain
 
 
-def flatten(recipe: Recipe) -> dict[str, Any]:
+def flatten(recipe: AnyRecipe) -> dict[str, Any]:
     """Return dotted key -> plain value (lists for tuples), in the order of the schema."""
     return dict(_walk(_nested(recipe), ""))
 
@@ -244,14 +227,14 @@ def stored(path: Path) -> dict[str, Any]:
     return dict(_walk(yaml.safe_load(path.read_text("utf-8-sig")) or {}, ""))
 
 
-def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:
     """Return dotted key -> both values where two recipes differ; None where one has no such key."""
     left, right = flatten(a), flatten(b)
     keys = [*left, *(key for key in right if key not in left)]
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
 
-def digest(recipe: Recipe) -> str:
+def digest(recipe: AnyRecipe) -> str:
     """Return the hex SHA-256 of everything in a recipe that decides the trained bits."""
     deciding = {key: value for key, value in flatten(recipe).items() if key not in NOT_IN_DIGEST}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

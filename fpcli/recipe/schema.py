@@ -9,11 +9,14 @@ import json
 import textwrap
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
+from fpcli.data.augment import Augment
+from fpcli.data.partition import Partition
+from fpcli.engine.central import FitConfig
 from fpcli.wire.message import LocalConfig
 
 FORMAT = 1
@@ -21,33 +24,31 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Partition:
-    """How the training data is split over the clients."""
+class FitTask:
+    """What is learned."""
 
-    kind: Literal["iid", "dirichlet", "shards"] = "iid"
-    """`iid` deals evenly; `dirichlet` and `shards` give every client its own mix of classes."""
-    alpha: Annotated[float, Gt(0)] = 0.5
-    """Concentration of `dirichlet`: the smaller, the fewer classes a client has."""
-    shards_per_client: Annotated[int, Ge(1)] = 2
-    """Pieces of label-sorted data that each client gets under `shards`."""
+    data: str = "digits"
+    """Data set: a name of `fp data list`, or `npz:PATH`, `folder:PATH` or `csv:PATH`."""
+    model: str = ""
+    """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
+    factor of all widths) behind it; empty means the usual one for the data."""
+    data_dir: str = ""
+    """Folder that holds downloaded data, as `fp data fetch` leaves it."""
+    validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
+    """Fraction of the training data set aside for decisions, so that the test data makes none."""
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(FitTask):
     """What is learned, and who holds the data."""
 
-    data: str = "digits"
-    """Data set: a name of `fp data list`, or `npz:PATH`."""
-    model: str = ""
-    """Network: a known name or `torchvision:NAME`; empty means the usual one for the data."""
-    data_dir: str = ""
-    """Folder that holds downloaded data (`MNIST/`, `cifar-10-batches-py/`)."""
     clients: Annotated[int, Ge(1)] = 10
     """Number of clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
     """How it is split."""
-    validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
-    """Fraction of the training data set aside for decisions, so that the test data makes none."""
+    augment: Augment = "none"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,31 @@ class Recipe:
     """Where every random stream starts from."""
 
 
+@dataclass(frozen=True)
+class FitRecipe:
+    """One plain training where all data is in one place, completely."""
+
+    recipe: Annotated[int, Ge(1)] = FORMAT
+    """Format number of the recipe."""
+    task: FitTask = field(default_factory=FitTask)
+    """What is learned."""
+    fit: FitConfig = field(default_factory=FitConfig)
+    """How."""
+    device: str = "cpu"
+    """Torch device to train on, such as `cpu` or `cuda`."""
+    threads: Annotated[int, Ge(0)] = 0
+    """Threads of one operation; 0 means as many as there are cores. Other numbers, other bits."""
+    checkpoint_every: Annotated[int, Ge(1)] = 1
+    """Epochs from one checkpoint to the next."""
+    target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
+    """Validation accuracy, a fraction, at which training is done; null trains all epochs."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Where every random stream starts from."""
+
+
+AnyRecipe = Recipe | FitRecipe
+
+
 class OptionRow(NamedTuple):
     """One field of an options class, as text for a table."""
 
@@ -145,13 +171,14 @@ class OptionRow(NamedTuple):
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the text literal under each field of a class, in one line each.
+    """Return the text literal under each field of a class, inherited ones too, in one line each.
 
     >>> field_docs(WireChoice)["codec"][:28]
     '`dense` sends every value of'
     """
+    inherited = [field_docs(base) for base in cls.__bases__ if is_dataclass(base)]
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    docs = {}
+    docs = {name: text for found in inherited for name, text in found.items()}
     body = node.body if isinstance(node, ast.ClassDef) else []
     for statement, following in itertools.pairwise(body):
         if (

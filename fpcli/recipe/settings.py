@@ -11,10 +11,13 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
+from fpcli.data import PREFIXES
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
-from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
+from fpcli.models.build import factory
+from fpcli.models.names import find
+from fpcli.recipe.schema import FORMAT, AnyRecipe, MethodChoice, Recipe, default_of, type_text
 
-SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor")
+SECTIONS = ("task", "task.partition", "method", "local", "fleet", "wire", "executor", "fit")
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -66,32 +69,38 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
     return found
 
 
-def resolve(settings: Mapping[str, Setting], default_models: Mapping[str, str]) -> Recipe:
+def resolve(
+    settings: Mapping[str, Setting], default_models: Mapping[str, str], cls: type[AnyRecipe]
+) -> AnyRecipe:
     """Check settings by dotted key, and fill in everything that was not said.
 
     Args:
         settings: dotted key -> setting.
         default_models: data set -> network, for when no network was said.
+        cls: kind of recipe.
 
     Raises:
         RecipeError: a setting from a file is wrong.
         UsageError: a setting from the command line is wrong.
     """
     _check_format(settings.get("recipe"))
-    known = leaves(Recipe)
-    method = _method(settings.get("method.name"), known["method.name"].default)
-    known |= leaves(method.Options, "method.")
-    usual = {
-        key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
-        for key, value in getattr(method, "defaults", {}).items()
-    }
+    known = leaves(cls)
+    usual: dict[str, Setting] = {}
+    if "method.name" in known:
+        method = _method(settings.get("method.name"), known["method.name"].default)
+        known |= leaves(method.Options, "method.")
+        usual = {
+            key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
+            for key, value in getattr(method, "defaults", {}).items()
+        }
     values = _checked({**usual, **settings}, known)
     _check_names(settings, values)
-    _check_counts(settings, values)
     if not values["task.model"]:
         values["task.model"] = _default_model(values["task.data"], settings, default_models)
-    recipe: Recipe = _build(Recipe, "", values)
-    _check_options(method.Options, recipe.method, settings)
+    recipe: AnyRecipe = _build(cls, "", values)
+    if isinstance(recipe, Recipe):
+        _check_counts(settings, values)
+        _check_options(method.Options, recipe.method, settings)
     return recipe
 
 
@@ -195,13 +204,25 @@ def _name(
 
 def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
     if "task.data" in settings:
-        _name("datasets", settings["task.data"], allow_code=True, prefixes=("npz:",))
+        _name("datasets", settings["task.data"], allow_code=True, prefixes=PREFIXES)
     if values["task.model"]:
-        _name("models", settings["task.model"], allow_code=True, prefixes=("torchvision:",))
+        _check_model(settings["task.model"])
     if "fleet.profile" in settings:
         _name("fleets", settings["fleet.profile"])
     if "wire.codec" in settings:
         _name("codecs", settings["wire.codec"])
+
+
+def _check_model(setting: Setting) -> None:
+    value = str(setting.value)
+    if ":" in value:
+        _name("models", setting, allow_code=True, prefixes=("torchvision:",))
+        return
+    try:
+        if find(value).width is not None:
+            factory(value)  # only the network itself knows whether it has other widths
+    except UsageError as error:
+        raise setting.error(error.message, error.hint) from error
 
 
 def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
@@ -225,11 +246,11 @@ def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) ->
 def _default_model(
     data: str, settings: Mapping[str, Setting], default_models: Mapping[str, str]
 ) -> str:
-    if data in default_models:
-        return default_models[data]
+    if usual := default_models.get(data) or default_models.get(f"{data.partition(':')[0]}:"):
+        return usual
     raise settings["task.data"].error(
         f"`task.model` must be given: data `{data}` has no usual network",
-        "for example `--model lenet5` (one channel) or `--model resnet20` (three)",
+        "for example `--model lenet5` (one channel), `resnet20` (three) or `tabular-mlp` (tables)",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,20 +11,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from safetensors.torch import save
-
 from fpcli.engine import memory, server
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.process import settle
+from fpcli.engine.trained import DataKey, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
 from fpcli.recipe.load import differences, digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
 from fpcli.run import checkpoint, events
-from fpcli.run.folder import RunFolder, write_atomic
+from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
+from fpcli.run.trained import write_trained
 from fpcli.structure.cost import cost
 
 
@@ -251,18 +250,20 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
     fed = setup.fed
     history = events.read(folder.events)
     folder.final.mkdir(exist_ok=True)
-    block = state.support.gather(fed.layout, state.values)
-    keep = {name: kept.tolist() for name, kept in state.support.keep.items()}
-    write_atomic(folder.final / "model.safetensors", save(dict(block)))
-    layout = {
-        "format": 1,
-        "model": setup.recipe.task.model,
-        "input_shape": list(fed.dataset.input_shape),
-        "num_classes": fed.dataset.num_classes,
-        "keep": keep,
-        "layout": fed.layout.to_json(),
-    }
-    write_atomic(folder.final / "layout.json", json.dumps(layout, indent=1) + "\n")
+    task = setup.recipe.task
+    write_trained(
+        folder.final,
+        Trained(
+            model=task.model,
+            template=fed.template,
+            layout=fed.layout,
+            support=state.support,
+            values=state.values,
+            input_shape=tuple(fed.dataset.input_shape),
+            num_classes=fed.dataset.num_classes,
+            data=DataKey(task.data, task.validation_fraction, fed.seed),
+        ),
+    )
     draw_run(history, folder.path)
     folder.write_checksums()
     size = cost(fed.layout, state.support)

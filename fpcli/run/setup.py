@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli import plugins
+from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
 from fpcli.engine.exchange import Executor
@@ -58,21 +59,9 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     """
     task = recipe.task
     _check_device(recipe.executor.device)
-    dataset = load(
-        task.data,
-        Path(task.data_dir) if task.data_dir else None,
-        validation_fraction=task.validation_fraction,
-        seed=recipe.seed,
-        allow_code=True,
-    )
-    parts = partition(
-        dataset.train.labels,
-        task.clients,
-        kind=task.partition.kind,
-        alpha=task.partition.alpha,
-        shards_per_client=task.partition.shards_per_client,
-        seed=recipe.seed,
-    )
+    dataset = load_data(recipe)
+    check_augment(task.augment, task.data, dataset.train.images)
+    parts = share_out(recipe, dataset)
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
     )
@@ -104,9 +93,41 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     return Setup(recipe, fed, values, site, parts)
 
 
+def load_data(recipe: Recipe) -> Dataset:
+    """Return the data that a recipe names.
+
+    Raises:
+        FpError: it is missing, corrupt or unsuitable.
+    """
+    task = recipe.task
+    return load(
+        task.data,
+        Path(task.data_dir) if task.data_dir else None,
+        validation_fraction=task.validation_fraction,
+        seed=recipe.seed,
+        allow_code=True,
+    )
+
+
+def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
+    """Return the training samples of each client: sorted indices into ``dataset.train``.
+
+    Raises:
+        DataError: the data cannot be split as the recipe asks.
+    """
+    return partition(
+        dataset.train.labels,
+        recipe.task.clients,
+        recipe.task.partition,
+        owners=getattr(dataset.train, "owners", None),
+        data=recipe.task.data,
+        seed=recipe.seed,
+    )
+
+
 def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
     is_personal = fed.method.kind == "personalised" or recipe.eval_clients
-    tests = _personal_tests(fed.dataset, parts) if is_personal else ()
+    tests = personal_tests(fed.dataset, parts) if is_personal else ()
     return Site(
         run=fed.run,
         method=plugins.reference("methods", fed.method_name),
@@ -125,6 +146,7 @@ def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path
         limit_bytes=fed.limit_bytes,
         device=fed.device,
         is_channels_last=fed.is_channels_last,
+        augment=recipe.task.augment,
     )
 
 
@@ -182,8 +204,8 @@ def _rules(recipe: Recipe) -> Rules:
     )
 
 
-def _personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return for each client the test samples of the classes that it has in training."""
+def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return for each client the indices of the test samples of its training classes."""
     labels = dataset.test.labels
     return tuple(
         torch.isin(labels, dataset.train.labels[part].unique()).nonzero().flatten()

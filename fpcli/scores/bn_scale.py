@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fpcli.errors import RecipeError
+from fpcli.scores.magnitude import l1
 from fpcli.structure.layout import Layout, Tensors
 
 
@@ -40,6 +42,31 @@ def bn_scale(layout: Layout, values: Tensors) -> dict[str, Tensor]:
         if parts:
             scores[name] = torch.stack(parts).sum(0)
     return scores
+
+
+def bn_scale_or_l1(layout: Layout, values: Tensors) -> dict[str, Tensor]:
+    """Score every channel by :func:`bn_scale`, or by its l1 norm where no batch norm follows.
+
+    The norms are divided by their mean over the group, to lie around 1 where the scales of batch
+    norms start; within a group that changes no order.
+
+    Returns:
+        Prunable group -> ``[width]``, larger = keep.
+
+    Raises:
+        RecipeError: no group goes through batch norm.
+    """
+    scales = bn_scale(layout, values)
+    if not scales:
+        raise RecipeError(
+            "score `bn-scale` needs a network with batch norm",
+            hint="choose another score, such as l1",
+        )
+    norms = l1(layout, values)
+    return {
+        name: scales[name] if name in scales else norms[name] / norms[name].mean().clamp(min=1e-30)
+        for name in layout.prunable
+    }
 
 
 def above_share(scores: Tensor, share: float, floor: int, *, is_strict: bool) -> Tensor:

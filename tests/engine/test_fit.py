@@ -20,6 +20,7 @@ class Client:
     local: LocalConfig
     data: list[tuple[Tensor, Tensor]]
     mask: Mapping[str, Tensor] = field(default_factory=dict)
+    max_steps: int = 0
     torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

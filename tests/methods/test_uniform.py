@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import toy_recipe
 
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
+from fpcli.errors import RecipeError
 from fpcli.run.setup import prepare
 from fpcli.scores.magnitude import l1
 
@@ -38,3 +40,12 @@ def test_ratio_zero_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
         *_, (state, _) = server.play(setup.fed, state, executor, totals)
         ends.append(state.values)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("method", ["uniform", "fedmp"])
+def test_a_score_that_needs_data_is_a_wrong_option(tmp_path: Path, method: str) -> None:
+    setup = prepare(toy_recipe(method, method__score="taylor"), tmp_path / "memory")
+    state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
+    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
+    with pytest.raises(RecipeError, match="a server has not"):
+        setup.fed.method.plan(ctx, state, 0)

@@ -21,8 +21,8 @@ from faults import Tampering, losing
 from safetensors.torch import load_file
 
 from fpcli.errors import ClientError, DivergedError, ResumeError
+from fpcli.files import checksums
 from fpcli.run import experiment
-from fpcli.run.folder import checksums
 from fpcli.run.setup import Setup
 
 pytestmark = pytest.mark.usefixtures("no_figures")

@@ -1,0 +1,211 @@
+"""Plain training of one model where the data is: what pruning starts from and retrains with."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from fpcli.data.batches import batch_ends, batches
+from fpcli.data.datasets import Dataset
+from fpcli.data.split import Split
+from fpcli.engine.fit import Batch, Passed, cross_entropy, one_epoch
+from fpcli.errors import DivergedError
+from fpcli.rng import derive, stream
+from fpcli.structure.layout import Tensors
+from fpcli.structure.support import EMPTY
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How one model is trained where the data is."""
+
+    epochs: Annotated[int, Ge(0)] = 30
+    """Passes over the training data."""
+
+    batch_size: Annotated[int, Ge(1)] = 128
+    """Examples per SGD step."""
+
+    lr: Annotated[float, Ge(0)] = 0.1
+    """Learning rate of SGD at the start."""
+
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Momentum of SGD."""
+
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
+    """Factor of the squared-norm penalty on all parameters."""
+
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    """How the learning rate falls: as half a cosine to 0, not at all, or at `drop_at`."""
+
+    drop_at: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.75)
+    """Under `steps`: shares of the training at which the learning rate is divided by 10."""
+
+    clip_norm: Annotated[float, Ge(0)] = 0.0
+    """Largest norm of a step's whole gradient; 0 does not clip."""
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """What SGD carries from one epoch to the next: parameter -> momentum buffer."""
+
+    buffers: Mapping[str, Tensor] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch.
+
+    Attributes:
+        number: counted from 1.
+        loss: mean training loss over its samples.
+        lr: learning rate of its last step.
+        real_s: measured seconds.
+    """
+
+    number: int
+    loss: float
+    lr: float
+    num_steps: int
+    num_samples: int
+    real_s: float
+    momentum: Momentum
+
+
+def lr_at(config: FitConfig, step: int, num_steps: int) -> float:
+    """Return the learning rate of one step of ``num_steps``, counted from 0.
+
+    >>> config = FitConfig(lr=1.0)
+    >>> [round(lr_at(config, step, 4), 4) for step in range(4)]
+    [1.0, 0.8536, 0.5, 0.1464]
+    >>> [lr_at(FitConfig(lr=1.0, schedule="steps"), step, 4) for step in range(4)]
+    [1.0, 1.0, 0.1, 0.01]
+    """
+    share = step / num_steps
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
+    if config.schedule == "steps":
+        return config.lr / 10 ** sum(at <= share for at in config.drop_at)
+    return config.lr
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    config: FitConfig,
+    *,
+    seed: int,
+    purpose: str = "fit",
+    split: Split | None = None,
+    done: int = 0,
+    momentum: Momentum | None = None,
+    mask: Mapping[str, Tensor] = EMPTY,
+    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
+    before_step: Callable[[int], None] | None = None,
+    after_backward: Callable[[nn.Module], None] | None = None,
+    is_channels_last: bool = True,
+) -> Iterator[Epoch]:
+    """Train ``model`` in place and yield after every epoch.
+
+    Every random number is derived from seed, purpose and epoch, so that training that goes on
+    from ``done`` epochs and their momentum ends in the same bits as training in one piece.
+
+    Args:
+        model: on the device that computes.
+        dataset: brings normalisation and, unless ``split`` says otherwise, the training samples.
+        purpose: names the random streams; two trainings of one seed differ by it.
+        done: epochs that lie behind.
+        momentum: of these epochs.
+        mask: parameter -> bool mask of its shape (see ``fit.one_epoch``).
+        before_step: is called with the number of every step, counted from 0 over all epochs.
+        after_backward: see ``fit.one_epoch``.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    split = dataset.train if split is None else split
+    device = next(model.parameters()).device
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    _load_momentum(optimizer, model, momentum)
+    per_epoch = len(batch_ends(len(split), config.batch_size))
+    step = done * per_epoch
+
+    def advance() -> None:
+        nonlocal step
+        if before_step is not None:
+            before_step(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(config, step, per_epoch * config.epochs)
+        step += 1
+
+    for number in range(done + 1, config.epochs + 1):
+        started = time.perf_counter()
+        drawn = batches(
+            split,
+            torch.arange(len(split)),
+            dataset.normalise,
+            batch_size=config.batch_size,
+            generator=stream(seed, f"{purpose}/batches", number),
+            device=device,
+            channels_last=is_channels_last,
+        )
+        model.train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(seed, f"{purpose}/torch", number))
+            passed = one_epoch(
+                model,
+                optimizer,
+                drawn,
+                loss,
+                mask=mask,
+                clip_norm=config.clip_norm,
+                before_step=advance,
+                after_backward=after_backward,
+            )
+        yield _finished(number, passed, optimizer, model, started)
+
+
+def _finished(
+    number: int,
+    passed: Passed,
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    started: float,
+) -> Epoch:
+    lr = optimizer.param_groups[0]["lr"]
+    if not math.isfinite(passed.loss_sum):
+        raise DivergedError(
+            f"the training loss is not finite after epoch {number}",
+            hint=f"lower the learning rate (now {lr:g})",
+        )
+    buffers: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        held = optimizer.state[parameter].get("momentum_buffer")
+        if held is not None:
+            buffers[name] = held
+    return Epoch(
+        number=number,
+        loss=passed.loss_sum / max(passed.num_samples, 1),
+        lr=lr,
+        num_steps=passed.num_steps,
+        num_samples=passed.num_samples,
+        real_s=time.perf_counter() - started,
+        momentum=Momentum(buffers),
+    )
+
+
+def _load_momentum(
+    optimizer: torch.optim.Optimizer, model: nn.Module, momentum: Momentum | None
+) -> None:
+    held: Tensors = EMPTY if momentum is None else momentum.buffers
+    for name, parameter in model.named_parameters():
+        if name in held:
+            optimizer.state[parameter]["momentum_buffer"] = held[name].to(parameter.device).clone()

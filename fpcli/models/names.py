@@ -1,0 +1,90 @@
+"""Names of networks with what may follow them: ``NAME[-gn][@WIDTH]``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fpcli import plugins
+from fpcli.errors import UsageError, nearest
+
+GROUP_NORM = "-gn"
+WIDEST = 10.0
+_NAME = re.compile(rf"(?P<base>[^@]*?)(?P<norm>{GROUP_NORM})?(?:@(?P<width>.*))?")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A name, taken apart.
+
+    Attributes:
+        base: the name proper.
+        has_group_norm: whether group norm takes the place of batch norm.
+        width: factor of all widths; None where none was said.
+    """
+
+    base: str
+    has_group_norm: bool = False
+    width: float | None = None
+
+
+def parse(name: str) -> ModelName:
+    """Take a name apart; whether such a network exists is not asked.
+
+    Raises:
+        UsageError: what follows ``@`` is no number above 0 and up to 10.
+
+    >>> parse("vgg16-gn@0.5")
+    ModelName(base='vgg16', has_group_norm=True, width=0.5)
+    >>> parse("resnet20")
+    ModelName(base='resnet20', has_group_norm=False, width=None)
+    """
+    found = _NAME.fullmatch(name)
+    assert found is not None, "every text matches"
+    base, norm, text = found.group("base", "norm", "width")
+    if text is None:
+        return ModelName(base, norm is not None)
+    try:
+        width = float(text)
+    except ValueError:
+        width = 0.0
+    if not 0 < width <= WIDEST:
+        raise UsageError(
+            f"model `{name}`: width `{text}` is not a number above 0 and up to {WIDEST:g}",
+            hint=f"write for example `{base}{_suffix(norm, text)}@0.5`",
+        )
+    return ModelName(base, norm is not None, width)
+
+
+def find(name: str) -> ModelName:
+    """Take the name of a registered network apart.
+
+    Raises:
+        UsageError: no network is registered under that name, or as in :func:`parse`.
+    """
+    wanted = parse(name)
+    table = plugins.names("models")
+    if wanted.base not in table:
+        front = wanted.base.rpartition("-")[0]
+        known = [*table, front + GROUP_NORM] if front in table else table
+        raise UsageError(
+            f"unknown model `{name}`",
+            hint=nearest(wanted.base, known) or f"known: {', '.join(table)}",
+        )
+    return wanted
+
+
+def complete(incomplete: str) -> list[str]:
+    """Return the names that begin like this, with group norm only behind a whole one.
+
+    >>> complete("vgg16"), complete("vgg16-")
+    (['vgg16', 'vgg16-gn'], ['vgg16-gn'])
+    """
+    table = plugins.names("models")
+    known = [*table, *(name + GROUP_NORM for name in table if incomplete.startswith(name))]
+    return [name for name in known if name.startswith(incomplete)]
+
+
+def _suffix(norm: str | None, text: str) -> str:
+    """Return the suffix that was meant, also if it stands in the wrong place."""
+    return GROUP_NORM if norm or text.endswith(GROUP_NORM) else ""

@@ -1,0 +1,203 @@
+"""Prune: judge, cut, retrain, step by step, whatever the method; no file or screen is touched."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import torch
+
+from fpcli.data.batches import evaluation_batches
+from fpcli.engine.central import FitConfig, train
+from fpcli.engine.evaluate import Score, evaluate
+from fpcli.engine.trained import Trained
+from fpcli.errors import CheckError, LayoutError
+from fpcli.pruning.amounts import alive, missed, size
+from fpcli.pruning.method import PruneContext, Pruner, Target
+from fpcli.structure.cost import Cost, cost
+from fpcli.structure.shrink import shrink
+
+TOLERANCE = 1e-5
+"""By how much the outputs of the small and of the masked network may differ, relative to the
+largest output where that is above 1."""
+
+_NUM_COMPARED = 64
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model at one moment: before, just cut, or retrained; scores are None without data."""
+
+    cost: Cost
+    validation: Score | None
+    test: Score | None
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """What pruning came to.
+
+    Attributes:
+        trained: the final model.
+        pruned: after the last cut, ahead of its retraining.
+        widths: group -> channels before and after, for every group that may lose some.
+        difference: of the outputs of the small and the masked network; see ``TOLERANCE``.
+    """
+
+    trained: Trained
+    before: Stage
+    pruned: Stage
+    after: Stage
+    widths: dict[str, tuple[int, int]]
+    difference: float
+
+
+def prune(
+    pruner: Pruner, px: PruneContext, trained: Trained, target: Target, num_steps: int = 1
+) -> Pruned:
+    """Cut a model to a target in steps, and retrain it after each.
+
+    Args:
+        px: its ``retraining`` is done after every step; ``log`` gets the events ``before``, ``cut``
+            (one per step), ``epoch`` and ``after``, beside those of the method.
+
+    Raises:
+        CheckError: the target is missed, or nothing was removed.
+        DivergedError: the retraining diverged.
+        FpError: the method, its options and the model do not fit together.
+    """
+    px = _starting(px, trained)
+    before = pruned = judged(px, trained)
+    px.log(event="before", **_told(before))
+    start, difference = trained, 0.0
+    steps = pruner.steps(px, trained, target, num_steps)
+    for number, (own, share) in enumerate(steps, start=1):
+        trained = pruner.cut(replace(own, log=partial(px.log, step=number)), trained, share)
+        pruned, difference = judged(px, trained), max(difference, masked_difference(px, trained))
+        px.log(event="cut", step=number, **_told(pruned), widths=_widths(start, trained))
+        _check(own, start, trained, share, is_last=number == len(steps))
+        trained = retrained(px, trained, purpose=f"prune/retrain/{number}", step=number)
+    after = judged(px, trained) if px.retraining.epochs else pruned
+    px.log(event="after", **_told(after))
+    widths = _widths(start, trained)
+    return Pruned(trained, before, pruned, after, widths, difference)
+
+
+def planned(pruner: Pruner, px: PruneContext, trained: Trained, target: Target) -> Pruned:
+    """Cut a model in one go and judge nothing, so that no data is needed unless the method asks.
+
+    Raises:
+        FpError: as in :func:`prune`.
+    """
+    px = _starting(px, trained)
+    own, share = pruner.steps(px, trained, target, 1)[-1]
+    smaller = pruner.cut(own, trained, share)
+    _check(own, trained, smaller, share, is_last=True)
+    before, after = (
+        Stage(cost(model.layout, model.support), None, None) for model in (trained, smaller)
+    )
+    return Pruned(smaller, before, after, after, _widths(trained, smaller), 0.0)
+
+
+def _starting(px: PruneContext, trained: Trained) -> PruneContext:
+    if not trained.layout.prunable:
+        raise LayoutError(
+            f"`{trained.model}` has no channels that may leave",
+            hint="its layers meet operations that tie all channels together; use another model",
+        )
+    return replace(px, start=trained.support)
+
+
+def judged(px: PruneContext, trained: Trained) -> Stage:
+    """Return cost and accuracy of a model."""
+    small = trained.module().to(px.device)
+    validation, test = (
+        evaluate(small, split, px.dataset.normalise)
+        for split in (px.dataset.validation, px.dataset.test)
+    )
+    return Stage(cost(trained.layout, trained.support), validation, test)
+
+
+def retrained(
+    px: PruneContext,
+    trained: Trained,
+    *,
+    purpose: str,
+    config: FitConfig | None = None,
+    step: int = 1,
+) -> Trained:
+    """Return the model after training of what is alive, and log every epoch.
+
+    Args:
+        purpose: names the random streams.
+        config: in place of ``px.retraining``.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    small = trained.module().to(px.device)
+    mask = {
+        name: bits.to(px.device)
+        for name, bits in trained.support.block_mask(trained.layout).items()
+    }
+    for epoch in train(
+        small, px.dataset, config or px.retraining, seed=px.seed, purpose=purpose, mask=mask
+    ):
+        px.log(
+            event="epoch",
+            step=step,
+            epoch=epoch.number,
+            loss=epoch.loss,
+            lr=epoch.lr,
+            validation=asdict(evaluate(small, px.dataset.validation, px.dataset.normalise)),
+            real_s=epoch.real_s,
+        )
+    return trained.updated(small)
+
+
+@torch.no_grad()
+def masked_difference(px: PruneContext, trained: Trained) -> float:
+    """Return how far the small network is from the dense one with zeros, on validation images.
+
+    Returns:
+        The largest difference of an output, divided by the largest output where that is above 1.
+    """
+    dense = shrink(trained.template, {name: x.clone() for name, x in trained.values.items()})
+    images, _ = next(evaluation_batches(px.dataset.validation, px.dataset.normalise))
+    x = images[:_NUM_COMPARED]
+    wanted, got = dense.eval()(x), trained.module()(x)
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+
+
+def _check(
+    px: PruneContext, start: Trained, trained: Trained, target: Target, *, is_last: bool
+) -> None:
+    layout, support = trained.layout, trained.support
+    if target.measure != "ratio":
+        limit = size(layout, px.start, target.measure) * (1 - target.removed)
+        if size(layout, support, target.measure) > limit:
+            raise missed(px, layout, target, support)
+    if is_last and cost(layout, support) == cost(layout, start.support):
+        raise CheckError(
+            "nothing was removed",
+            hint="ask for more, round less, or ignore fewer groups",
+            where="--ratio",
+        )
+
+
+def _widths(start: Trained, trained: Trained) -> dict[str, tuple[int, int]]:
+    return {
+        name: (
+            len(alive(start.layout, start.support, name)),
+            len(alive(trained.layout, trained.support, name)),
+        )
+        for name in start.layout.prunable
+    }
+
+
+def _told(stage: Stage) -> dict[str, object]:
+    return {
+        **asdict(stage.cost),
+        "validation": stage.validation and asdict(stage.validation),
+        "test": stage.test and asdict(stage.test),
+    }

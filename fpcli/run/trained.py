@@ -1,0 +1,194 @@
+"""A trained model on disk: its weights, what was cut off, and the data that it is for.
+
+A folder of one holds ``model.safetensors`` (every floating-point tensor in its small shape),
+``layout.json`` (what they mean) and, where single weights are masked, ``mask.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fpcli.data.datasets import Dataset
+from fpcli.engine.trained import DataKey, Trained
+from fpcli.errors import FpError, UsageError
+from fpcli.files import write_atomic
+from fpcli.models.build import build
+from fpcli.run.weights import check_tensors, misfit, read_tensors, unreadable
+from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.support import Support
+from fpcli.structure.trace import trace
+
+FORMAT = 1
+"""Format number of layout.json."""
+
+_LIMIT_JSON_BYTES = 64 * 2**20
+
+
+def write_trained(folder: Path, trained: Trained) -> None:
+    """Write a trained model into an existing folder.
+
+    Raises:
+        NeedError: a file cannot be written.
+    """
+    layout = trained.layout
+    block = trained.support.gather(layout, trained.values)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in block.items()}
+    write_atomic(folder / "model.safetensors", save(tensors))
+    if trained.support.mask:
+        masks = {
+            name: bits.contiguous() for name, bits in trained.support.block_mask(layout).items()
+        }
+        write_atomic(folder / "mask.safetensors", save(masks))
+    about = {
+        "format": FORMAT,
+        "model": trained.model,
+        "input_shape": list(trained.input_shape),
+        "num_classes": trained.num_classes,
+        "data": trained.data and vars(trained.data),
+        "keep": {name: kept.tolist() for name, kept in trained.support.keep.items()},
+        "layout": layout.to_json(),
+    }
+    write_atomic(folder / "layout.json", json.dumps(about, indent=1) + "\n")
+
+
+def read_trained(folder: Path, *, code: str = "") -> Trained:
+    """Return the trained model in a folder that :func:`write_trained` has filled, or in a run.
+
+    Args:
+        folder: a run (its ``final/`` is read) or the folder itself.
+        code: ``module:function`` of a network that the caller may run; a stored name that is code
+            must be equal to it.
+
+    Raises:
+        UsageError: the folder does not exist or holds no trained model.
+        DataError: a file is damaged, hostile, or belongs to another network.
+        FpError: the network cannot be built.
+        LayoutError: the network cannot be traced.
+    """
+    place = folder / "final" if (folder / "final").is_dir() else folder
+    about = _about(folder, place / "layout.json")
+    model = build_model(about["model"], about["input_shape"], about["num_classes"], code=code)
+    layout = trace(model, torch.zeros(1, *about["input_shape"]))
+    keep = {name: torch.tensor(kept, dtype=torch.int64) for name, kept in about["keep"].items()}
+    support = Support(keep)
+    try:
+        support.check(layout)
+    except FpError as error:
+        raise misfit(place / "layout.json", error.message) from error
+    block = read_tensors(place / "model.safetensors")
+    check_tensors(place / "model.safetensors", block, support.block_shapes(layout))
+    values, _ = support.scatter(layout, block)
+    if (place / "mask.safetensors").exists():
+        masks = read_tensors(place / "mask.safetensors")
+        support = Support(keep, _dense_masks(place / "mask.safetensors", masks, support, layout))
+    data = about["data"] and DataKey(**about["data"])
+    return Trained(
+        model=about["model"],
+        template=model,
+        layout=layout,
+        support=support,
+        values=values,
+        input_shape=tuple(about["input_shape"]),
+        num_classes=about["num_classes"],
+        data=data,
+    )
+
+
+def of_weights(
+    name: str, weights: Path, dataset: Dataset, *, data: DataKey, code: str = ""
+) -> Trained:
+    """Return a network by name with the weights of a file.
+
+    Args:
+        name: of the network.
+        weights: ``.safetensors``, or a ``.pt``/``.pth`` file that holds a plain ``state_dict``; of
+            the full network.
+        dataset: gives input shape and classes.
+        data: names it.
+        code: see :func:`read_trained`.
+
+    Raises:
+        DataError: the file is missing, damaged, hostile, or of another network.
+        LayoutError: the network cannot be traced.
+    """
+    model = build_model(name, dataset.input_shape, dataset.num_classes, code=code)
+    layout = trace(model, torch.zeros(1, *dataset.input_shape))
+    values = read_tensors(weights)
+    check_tensors(weights, values, {key: spec.shape for key, spec in layout.tensors.items()})
+    return Trained(
+        model=name,
+        template=model,
+        layout=layout,
+        support=Support(),
+        values=values,
+        input_shape=tuple(dataset.input_shape),
+        num_classes=dataset.num_classes,
+        data=data,
+    )
+
+
+def build_model(name: str, input_shape: Any, num_classes: int, *, code: str = "") -> nn.Module:
+    """Return a network by name; one that is code only if the caller named the same code.
+
+    Raises:
+        FpError: the name is unknown, or the network does not fit the task.
+    """
+    if ":" in name and not name.startswith("torchvision:") and name != code:
+        raise UsageError(
+            f"the network is code of yours (`{name}`), which runs only if you name it",
+            hint=f"if you trust it, add `--model {name}`",
+            where="--model",
+        )
+    return build(name, tuple(input_shape), num_classes, seed=0, allow_code=bool(code))
+
+
+def _about(folder: Path, path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        problem = "has no trained model" if folder.exists() else "does not exist"
+        unfinished = folder.exists() and (folder / "checkpoints").is_dir()
+        raise UsageError(
+            f"{folder} {problem}",
+            hint="finish it first with `--resume`"
+            if unfinished
+            else "give a finished run, or an output folder of `fp prune`",
+            where=str(folder),
+        )
+    try:
+        if path.stat().st_size > _LIMIT_JSON_BYTES:
+            raise ValueError("it is too large")
+        about = json.loads(path.read_text("utf-8"))
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']} is not {FORMAT}, which this version reads")
+        DataKey(**(about["data"] or {"name": "", "validation_fraction": 0.1, "seed": 0}))
+        _check_plain(about)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise unreadable(path, error) from error
+    return dict(about)
+
+
+def _check_plain(about: Mapping[str, Any]) -> None:
+    sizes = [*about["input_shape"], about["num_classes"]]
+    if not all(type(size) is int and 0 < size < 2**20 for size in sizes) or len(sizes) > 5:
+        raise ValueError("input shape or number of classes is impossible")
+    if not isinstance(about["model"], str) or not isinstance(about["keep"], dict):
+        raise ValueError("model or kept channels have the wrong type")
+    for name, kept in about["keep"].items():
+        if not isinstance(kept, list) or not all(type(channel) is int for channel in kept):
+            raise ValueError(f"kept channels of `{name}` are no list of numbers")
+
+
+def _dense_masks(path: Path, masks: Tensors, support: Support, layout: Layout) -> dict[str, Tensor]:
+    shapes = support.block_shapes(layout)
+    for name, bits in masks.items():
+        if name not in shapes or tuple(bits.shape) != shapes[name] or bits.dtype != torch.bool:
+            raise misfit(path, f"the mask of `{name}` fits no tensor of the network")
+    dense, held = support.scatter(layout, {name: bits.float() for name, bits in masks.items()})
+    # Where a channel is gone the mask says nothing; alive is its neutral value.
+    return {name: dense[name].bool() | ~held[name].bool() for name in masks}

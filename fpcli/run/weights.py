@@ -1,0 +1,84 @@
+"""Weights from files of untrusted origin: no code in them runs, and they fit or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from fpcli.errors import DataError, nearest
+from fpcli.structure.layout import Tensors
+
+_LIMIT_BYTES = 4 * 2**30
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the floating-point and boolean tensors of an untrusted file; no code in it runs.
+
+    Raises:
+        DataError: the file is missing, too large, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}", hint="give the weights with -w FILE", where=str(path))
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise DataError(
+            f"{path}: larger than {_LIMIT_BYTES // 2**30} GiB", hint="no network here needs that"
+        )
+    try:
+        if path.suffix in (".pt", ".pth"):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            found = load_tensors(path.read_bytes())
+    except Exception as error:  # torch's reader raises almost anything on a wrong file
+        raise unreadable(path, error) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(isinstance(x, Tensor) for x in found.values()):
+        raise DataError(
+            f"{path}: holds something else than named tensors",
+            hint="save `model.state_dict()`",
+            where=str(path),
+        )
+    wanted = (x for x in found.items() if x[1].is_floating_point() or x[1].dtype == torch.bool)
+    return {
+        str(name): x.detach().float() if x.is_floating_point() else x.detach() for name, x in wanted
+    }
+
+
+def check_tensors(path: Path, found: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Make sure that tensors are those of a network, and finite.
+
+    Raises:
+        DataError: a name is missing or unknown, a shape differs, or a value is not finite.
+    """
+    for name in [*shapes, *found]:
+        if name not in found:
+            raise misfit(path, f"`{name}` is missing", nearest(name, found))
+        if name not in shapes:
+            raise misfit(path, f"the network has no `{name}`", nearest(name, shapes))
+        if tuple(found[name].shape) != tuple(shapes[name]):
+            have, want = list(found[name].shape), list(shapes[name])
+            raise misfit(path, f"`{name}` has shape {have}, the network {want}")
+        if not bool(torch.isfinite(found[name]).all()):
+            raise DataError(
+                f"{path}: `{name}` is not finite", hint="the training diverged", where=str(path)
+            )
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Return the error for a file that is damaged or of another kind."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return DataError(
+        f"{path}: cannot be read: {reason}", hint="the file is damaged or of another kind",
+        where=str(path),
+    )  # fmt: skip
+
+
+def misfit(path: Path, problem: str, hint: str = "") -> DataError:
+    """Return the error for a file whose content belongs to another network."""
+    return DataError(
+        f"{path}: {problem}", hint=hint or "is this file of another network?", where=str(path)
+    )

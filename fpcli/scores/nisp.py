@@ -1,0 +1,245 @@
+"""NISP: importance that flows back from the responses just before the classifier.
+
+Source: Yu et al., "NISP: Pruning Networks using Neuron Importance Score Propagation", CVPR 2018.
+The rules are linear, ``|W|^T s`` from layer to layer, so all scores at once are the gradients of
+the *absolute linear twin* of the network: absolute weights, no biases, no activations, average in
+place of maximum pooling, and batch norm as the factor ``|scale| / sqrt(variance + eps)``. The
+paper's own rules for pooling, batch norm and sums are not known; these are ours.
+
+Scores grow with fan-out, so only those within one group can be compared; here they sum to 1 there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+from fpcli.errors import RecipeError
+from fpcli.scores.inf_fs import infinite_feature_selection
+from fpcli.scores.producers import maps, producers, summed, watched
+from fpcli.scores.sample import Sample
+from fpcli.structure.layout import Layout, Tensors
+
+_IDENTITIES = frozenset(
+    {
+        F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.softplus,
+        F.hardswish, F.hardtanh, F.prelu, F.logsigmoid, torch.relu, torch.relu_, torch.tanh,
+        torch.sigmoid, torch.prelu, Tensor.relu, Tensor.relu_, Tensor.tanh, Tensor.sigmoid,
+    }
+)  # fmt: skip
+
+
+def ones_out(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
+    """Score by importance that starts as 1 at every output; no data are looked at.
+
+    Only the shape of the sample's images counts. This is the start for a server without data
+    (Kumar and Toshniwal, CIKM 2022, as we read it).
+
+    Returns:
+        Prunable group -> ``[width]``, larger = keep, float64; each group sums to 1.
+
+    Raises:
+        RecipeError: the network is more than layers, activations, pooling and sums.
+    """
+    return _scored(layout, values, sample, lambda name, twin: twin[""].sum())
+
+
+def ones(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
+    """Score by importance that starts as 1 at every input of the classifier, whose weights do not
+    count; result and errors as of :func:`ones_out`.
+    """
+    return _scored(layout, values, sample, lambda name, twin: twin[name].sum())
+
+
+def inf_fs(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
+    """Score by importance that starts as infinite feature selection at the classifier's input.
+
+    The sample's responses there are what it selects from; result and errors as of
+    :func:`ones_out`.
+
+    Source: NISP's start (CVPR 2018); see ``scores.inf_fs``.
+    """
+
+    def start(name: str, twin: Tensors) -> Tensor:
+        responses = _responses(sample.module(values), name, sample)
+        weights = infinite_feature_selection(responses.flatten(1))
+        return (twin[name].flatten(1) * weights.to(twin[name])).sum()
+
+    return _scored(layout, values, sample, start)
+
+
+def score_maps(
+    model: nn.Module,
+    x: Tensor,
+    layers: Sequence[str],
+    start: Callable[[str, Tensors], Tensor] = lambda name, twin: twin[""].sum(),
+) -> dict[str, Tensor]:
+    """Propagate importance back through a network.
+
+    Args:
+        model: in evaluation mode; it is turned into its twin and is of no further use.
+        x: ``[1, ...]``; only its shape counts.
+        layers: whose outputs are scored.
+        start: takes the classifier's name and, from the twin, its input under that name and the
+            network's output under ``""``; returns their sum, weighted by the starting scores.
+
+    Returns:
+        Layer -> score of each element of its output, ``[1, ...]``, and ``""`` -> of the input;
+        float64, as they come.
+
+    Raises:
+        RecipeError: the twin is not linear, or scores are not finite.
+    """
+    _make_absolute(model)
+    classifier = _classifier(model, x)
+    outputs: dict[str, list[Tensor]] = {}
+    inputs: dict[str, Tensor] = {}
+
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs[classifier] = args[0]
+
+    handle = dict(model.named_modules())[classifier].register_forward_pre_hook(enter)
+    # Weights are constants here; what they are multiplied with is not.
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    x = torch.ones_like(x, dtype=torch.float64).requires_grad_()
+    with _Absolute():
+        doubled = model(2 * x.detach())
+        with watched(model, list(layers), lambda name, y: outputs.setdefault(name, []).append(y)):
+            inputs[""] = model(x)
+    handle.remove()
+    if not torch.allclose(doubled, 2 * inputs[""], rtol=1e-6, atol=0):
+        raise RecipeError(
+            f"score `nisp` cannot follow {type(model).__name__}: it is more than layers, "
+            "activations, pooling and sums",
+            hint="gates and attention multiply what they read; choose another score",
+        )
+    flat = [(name, y) for name, parts in outputs.items() for y in parts]
+    found = torch.autograd.grad(
+        start(classifier, inputs), [x, *(y for _, y in flat)], allow_unused=True
+    )
+    scores = {"": torch.zeros_like(x)} | {name: torch.zeros_like(y) for name, y in flat}
+    for name, gradient in zip(["", *(name for name, _ in flat)], found, strict=True):
+        if gradient is not None:
+            scores[name] = scores[name] + gradient
+    if not all(bool(score.isfinite().all()) for score in scores.values()):
+        raise RecipeError("scores of `nisp` overflow in this network", hint="choose another score")
+    return scores
+
+
+def _scored(
+    layout: Layout, values: Tensors, sample: Sample, start: Callable[[str, Tensors], Tensor]
+) -> dict[str, Tensor]:
+    model = sample.module(values)
+    layers = dict(model.named_modules())
+    found = score_maps(model, sample.batches[0][0][:1], producers(layout), start)
+    per_layer = {name: maps(layers[name], score)[0].sum(1) for name, score in found.items() if name}
+    groups = summed(layout, per_layer)
+    return {name: score / score.sum().clamp(min=1e-300) for name, score in groups.items()}
+
+
+def _make_absolute(model: nn.Module) -> None:
+    model.double()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, _ConvNd | nn.Linear):
+                layer.weight.abs_()
+                if layer.bias is not None:
+                    layer.bias.zero_()
+
+
+def _classifier(model: nn.Module, x: Tensor) -> str:
+    """Return the name of the layer that runs last."""
+    layers = [name for name, part in model.named_modules() if isinstance(part, _ConvNd | nn.Linear)]
+    order: list[str] = []
+    with torch.no_grad(), watched(model, layers, lambda name, output: order.append(name)):
+        model(x.double())
+    return order[-1]
+
+
+@torch.no_grad()
+def _responses(model: nn.Module, classifier: str, sample: Sample) -> Tensor:
+    """Return what the classifier reads of every image of a sample, ``[images, ...]``."""
+    seen: list[Tensor] = []
+    layer = dict(model.named_modules())[classifier]
+    layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    for x, _ in sample.batches:
+        model(x)
+    return torch.cat(seen)
+
+
+class _Absolute(TorchFunctionMode):
+    """Replace what is not linear by its linear stand-in."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Replace activations, pooling by maximum, and normalisation; call everything else."""
+        kwargs = dict(kwargs or {})
+        if func in _IDENTITIES:
+            return args[0]
+        if func in _STAND_INS:
+            return _STAND_INS[func](*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _batch_norm(x: Tensor, mean: Any, var: Any, weight: Any = None, *args: Any, **more: Any) -> Any:
+    weight = more.get("weight", weight)
+    eps = more.get("eps", 1e-5) if len(args) < 4 else args[3]
+    factor = torch.ones(x.shape[1]).to(x) if weight is None else weight.abs()
+    if var is not None:
+        factor = factor / (var + eps).sqrt()
+    return x * factor.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _group_norm(x: Tensor, num_groups: int, weight: Any = None, *args: Any, **more: Any) -> Any:
+    weight = more.get("weight", weight)
+    return x if weight is None else x * weight.abs().reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _layer_norm(x: Tensor, shape: Any, weight: Any = None, *args: Any, **more: Any) -> Any:
+    weight = more.get("weight", weight)
+    return x if weight is None else x * weight.abs()
+
+
+def _max_pool(average: Callable[..., Tensor]) -> Callable[..., Any]:
+    def pool(
+        x: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        if return_indices or dilation not in (1, (1, 1)):
+            raise RecipeError(
+                "score `nisp` cannot follow a dilated maximum pooling", hint="choose another score"
+            )
+        # A maximum never comes from the padding, so that only true inputs share a window.
+        return average(
+            x, kernel_size, stride, padding, ceil_mode=ceil_mode, count_include_pad=False
+        )
+
+    return pool
+
+
+_STAND_INS: Mapping[Any, Callable[..., Any]] = {
+    F.batch_norm: _batch_norm,
+    F.group_norm: _group_norm,
+    F.layer_norm: _layer_norm,
+    F.max_pool1d: _max_pool(F.avg_pool1d),
+    F.max_pool2d: _max_pool(F.avg_pool2d),
+    F.adaptive_max_pool1d: lambda x, size, *args, **more: F.adaptive_avg_pool1d(x, size),
+    F.adaptive_max_pool2d: lambda x, size, *args, **more: F.adaptive_avg_pool2d(x, size),
+}

@@ -1,0 +1,93 @@
+"""Call a score by name; a sample is what the scores that need more than weights look at."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fpcli import plugins
+from fpcli.errors import NeedError, RecipeError
+from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.shrink import shrink
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What a score may look at beside the weights.
+
+    Attributes:
+        template: any module of the layout's structure; its values do not matter.
+        batches: normalised images ``[b, C, H, W]`` and labels ``[b]``; at least one batch.
+        seed: of scores that draw.
+    """
+
+    template: nn.Module
+    batches: Sequence[tuple[Tensor, Tensor]]
+    seed: int = 0
+
+    def module(self, values: Tensors) -> nn.Module:
+        """Return the network with these dense values, in evaluation mode, all of it trainable."""
+        return shrink(self.template, values).eval().requires_grad_()
+
+
+def score(
+    name: str, layout: Layout, values: Tensors, sample: Sample | None = None
+) -> dict[str, Tensor]:
+    """Score the channels of all prunable groups by a registered score.
+
+    Args:
+        name: of ``SCORES`` or ``module:function``.
+        layout: the groups.
+        values: dense tensors.
+        sample: needed by scores that look at the network or at data.
+
+    Returns:
+        Prunable group -> ``[width]``, larger = keep.
+
+    Raises:
+        UsageError: there is no such score.
+        NeedError: the score needs a sample, and there is none.
+        RecipeError: the network is not one that the score can judge.
+    """
+    found = plugins.lookup("scores", name)
+    if not needs_sample(name):
+        return dict(found(layout, values))
+    if sample is None:
+        raise NeedError(
+            f"score `{name}` needs the network and validation data",
+            hint=f"scores that need only weights: {', '.join(_of_weights())}",
+            where=name,
+        )
+    return dict(found(layout, values, sample))
+
+
+def score_of_weights(name: str, layout: Layout, values: Tensors) -> dict[str, Tensor]:
+    """Score channels where only weights are known, as on a server; else as :func:`score`.
+
+    Raises:
+        UsageError: there is no such score.
+        RecipeError: the score needs more than weights.
+    """
+    if needs_sample(name):
+        raise RecipeError(
+            f"score `{name}` needs the network and data, which a server has not",
+            hint=f"choose one of {', '.join(_of_weights())}",
+            where="method.score",
+        )
+    return score(name, layout, values)
+
+
+def needs_sample(name: str) -> bool:
+    """Tell whether a score looks at the network or at data.
+
+    >>> needs_sample("l1"), needs_sample("taylor")
+    (False, True)
+    """
+    return len(inspect.signature(plugins.lookup("scores", name)).parameters) > 2
+
+
+def _of_weights() -> list[str]:
+    return [name for name in plugins.names("scores") if not needs_sample(name)]
