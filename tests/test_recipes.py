@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fpcli import methods
+from fpcli import methods, plugins
+from fpcli.recipe.header import read_header
 from fpcli.recipe.load import load, shipped
 from fpcli.recipe.schema import Recipe
 from fpcli.run.experiment import Watcher, start
 from fpcli.run.folder import RunFolder
 
 RECIPES = shipped()
+NUM_RECIPES = 37
+"""Raise it with every recipe that is added."""
 
 
 class Silent:
@@ -23,7 +26,7 @@ class Silent:
 
 
 def test_all_recipes_are_found() -> None:
-    assert len(RECIPES) == 37
+    assert len(RECIPES) == NUM_RECIPES
     smoke = {path.stem for path in RECIPES if path.parent.name == "smoke"}
     assert smoke == set(methods.METHODS)
 
@@ -34,10 +37,14 @@ def test_a_recipe_loads_and_has_a_header(path: Path) -> None:
     assert isinstance(recipe, Recipe)
     text = path.read_text()
     assert len(text.splitlines()) <= 30
-    header = text[: text.index("recipe: 1")]
-    assert all(line.startswith("#") for line in header.splitlines())
-    assert "Machine:" in header
-    if path.parent.name != "smoke":
+    assert max(map(len, text.splitlines())) <= 100
+    header = read_header(path)
+    assert "2 CPU cores" in header.machine or "GPU" in header.machine
+    if header.measure == "clients_accuracy":
+        assert plugins.lookup("methods", recipe.method.name).kind == "personalised"
+    if path.parent.name == "smoke":
+        assert header.expected is None
+    else:
         assert recipe.method.name == path.parent.name
 
 

@@ -193,4 +193,4 @@ def test_completion_knows_the_names(spawn: Callable) -> None:
     }
     process = spawn(env=os.environ | request)
     out, _ = process.communicate(timeout=60)
-    assert out.split() == ["fedavg", "fedmp"]
+    assert out.split() == ["fedavg", "fedmp", "fedprox"]
