@@ -288,6 +288,17 @@ CheckpointEvery = Annotated[
         RUN, "--checkpoint-every", "N", "Rounds from one checkpoint to the next (default: 10)."
     ),
 ]
+Track = Annotated[
+    Text,
+    _option(
+        RUN,
+        "--track",
+        "tensorboard|wandb",
+        "Also feed these, with commas between; wandb stays offline without WANDB_MODE "
+        "(default: none).",
+        autocompletion=words("tensorboard", "wandb"),
+    ),
+]
 Name = Annotated[
     Text, _option(RUN, "--name", "NAME", "Folder of the run (default: METHOD-DATA-MODEL-sSEED).")
 ]

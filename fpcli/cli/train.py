@@ -58,6 +58,7 @@ def train(
     workers: o.Workers = None,
     client_timeout: o.ClientTimeout = None,
     checkpoint_every: o.CheckpointEvery = None,
+    track: o.Track = None,
     name: o.Name = None,
     runs: o.Runs = Path("runs"),
     resume: o.Resume = None,
@@ -184,8 +185,10 @@ def _train(session: Session, call: _Call) -> None:
     from fpcli.cli.watch import RunWatcher
     from fpcli.run.experiment import resume, start
     from fpcli.run.folder import RunFolder, default_name
+    from fpcli.run.track import check, tracking
 
     recipe, options = call.recipe(), call.options
+    trackers = check(options["track"] or "")
     command = ("fp", *sys.argv[1:])
     if call.run is not None:
         folder = call.folder()
@@ -201,12 +204,15 @@ def _train(session: Session, call: _Call) -> None:
         is_verbose=options["verbose"],
         is_moving=not (options["no_progress"] or session.is_lines),
     )
-    with _cleanup(session, folder, watcher, is_new=call.run is None):
+    with (
+        _cleanup(session, folder, watcher, is_new=call.run is None),
+        tracking(trackers, watcher, recipe, folder) as told,
+    ):
         if call.run is not None:
             force = options["force"]
-            summary = resume(recipe, stored, folder, watcher, command=command, force=force)
+            summary = resume(recipe, stored, folder, told, command=command, force=force)
         else:
-            summary = start(recipe, folder, watcher, command=command)
+            summary = start(recipe, folder, told, command=command)
     _finish(session, folder, recipe, summary)
 
 
