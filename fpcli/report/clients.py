@@ -40,9 +40,7 @@ def client_table(run: Run, most: int) -> Iterator[str]:
     table = markup.table(headers, rows, range(1, len(headers)))
     left = len(found) - len(rows)
     more = markup.element("p", f"{left} more clients are not shown.", "quiet") if left else ""
-    yield markup.fold(
-        f"{len(found)} clients; seconds are simulated, sums over the run", table + more
-    )
+    yield markup.fold(f"{len(found)} clients took part; seconds are simulated", table + more)
 
 
 def _row(client: int, records: list[Mapping[str, Any]]) -> list[str]:

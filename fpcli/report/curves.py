@@ -126,16 +126,13 @@ def of_run(run: Run) -> Iterator[Chart]:
         )  # fmt: skip
     if any(c["pruning_error"] > 0 for e in run.rounds for c in e["clients"]):
         yield from _coverage(run)
-    overlap = [(e["round"], e["notes"]["overlap"]) for e in run.rounds if _has(e, "overlap")]
+    notes = ((e["round"], e["notes"].get("overlap")) for e in run.rounds)
+    overlap = [(number, value) for number, value in notes if isinstance(value, int | float)]
     if overlap:
         yield Chart(
             "Overlap of the clients' masks", [Line("mean of pairs", 0, overlap)],
             _EFFORTS["rounds"], Axis("shared weights", "percent", 0, 1.02),
         )  # fmt: skip
-
-
-def _has(event: Event, note: str) -> bool:
-    return bool(event["notes"].get(note))
 
 
 def _ratios(run: Run) -> list[Line]:
@@ -160,7 +157,7 @@ def _ratios(run: Run) -> list[Line]:
 
 
 def _densities(run: Run) -> list[Line]:
-    dense = [event for event in run.rounds if _has(event, "density")]
+    dense = [e for e in run.rounds if isinstance(e["notes"].get("density"), Mapping)]
     layers = list(dense[-1]["notes"]["density"])[:_MOST_LAYERS] if dense else []
     return [
         Line(

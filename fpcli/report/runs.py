@@ -134,12 +134,17 @@ def read(path: Path) -> Run:
     rounds = tuple(event for event in history if event.get("event") == "round")
     for event in rounds:
         for problem in _problems(event):
-            raise DataError(
-                f"{folder.events}: round {event.get('round')}: {problem}",
-                hint="was the file changed, or written by another version of fpcli?",
-                where=str(folder.events),
-            )
-    return Run(path, stored(folder.recipe), rounds)
+            raise _foreign(folder.events, f"round {event.get('round')}: {problem}")
+    settings = stored(folder.recipe)
+    for key in ("seed", "rounds", "target_accuracy"):
+        if not (settings.get(key) is None or _is_number(settings[key])):
+            raise _foreign(folder.recipe, f"`{key}` is not a number")
+    return Run(path, settings, rounds)
+
+
+def _foreign(path: Path, problem: str) -> DataError:
+    hint = "was the file changed, or written by another version of fpcli?"
+    return DataError(f"{path}: {problem}", hint=hint, where=str(path))
 
 
 def _problems(event: Event) -> Iterator[str]:
@@ -150,6 +155,8 @@ def _problems(event: Event) -> Iterator[str]:
         score = event.get(split) or {"accuracy": 0.0}
         if not (isinstance(score, Mapping) and _is_number(score.get("accuracy"))):
             yield f"`{split}` has no accuracy"
+        elif not all(_is_number(score.get(key) or 0) for key in ("loss", "num_examples")):
+            yield f"`{split}` has a value that is no number"
     if bool(event.get("validation")) != bool(event.get("test")):
         yield "only one of `validation` and `test` is there"
     if not isinstance(event.get("notes"), Mapping):
@@ -157,11 +164,18 @@ def _problems(event: Event) -> Iterator[str]:
     personal = event.get("clients_accuracy") or {"mean": 0.0}
     if not (isinstance(personal, Mapping) and _is_number(personal.get("mean"))):
         yield "`clients_accuracy` has no mean"
+    if not _is_number(event.get("loss") or 0):
+        yield "`loss` is not a number"
+    for key in ("rejected", "dropped"):
+        if not all(isinstance(reply, Mapping) for reply in event.get(key) or ()):
+            yield f"`{key}` is not a list of replies"
+    if not isinstance(event.get("clients"), list):
+        yield "`clients` is not a list of clients"
     for client in event.get("clients") or ():
         if not (isinstance(client, Mapping) and isinstance(client.get("notes"), Mapping)):
             yield "`clients` is not a list of clients"
-        elif missing := [key for key in _CLIENT_NUMBERS if not _is_number(client.get(key))]:
-            yield f"client {client.get('client')}: `{missing[0]}` is not a number"
+        elif wrong := [key for key in _CLIENT_NUMBERS if not _is_number(client.get(key))]:
+            yield f"client {client.get('client')}: `{wrong[0]}` is not a number"
 
 
 def _is_number(value: Any) -> bool:

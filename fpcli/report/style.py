@@ -69,6 +69,7 @@ footer { margin-top: 3rem; }
   .charts { grid-template-columns: repeat(2, 1fr); }
   .scroll { overflow: visible; }
   tr, figure, .tile { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
 }
 """
 """Style sheet of a report; ``--s0`` to ``--s7`` are the colours of ``charts.SERIES``."""

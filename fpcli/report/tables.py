@@ -26,7 +26,9 @@ def columns(found: Comparison) -> dict[str, str]:
     titles = {"accuracy": "test acc last", "best_accuracy": "at best val"}
     if any(row.values["clients_accuracy"].num_known for row in found.rows):
         titles["clients_accuracy"] = "clients' acc"
-    titles |= {f"at_{n}": f"acc at {budget}" for n, budget in enumerate(found.budgets, start=1)}
+    titles |= {
+        f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(found.budgets, start=1)
+    }
     words = {"rounds": "rounds", "bytes": "down+up", "clock_s": "clock"}
     if found.target is None:
         titles |= words

@@ -16,7 +16,7 @@ def run(tmp_path: Path, **more: object) -> Run:
 def test_sums_and_means_of_every_client(tmp_path: Path) -> None:
     clients = [client(0, notes={"ratio": 0.25}), client(3)]
     (html,) = client_table(run(tmp_path, clients=clients, personal={"3": 0.5}), 9)
-    assert "<summary>2 clients" in html
+    assert "<summary>2 clients took part" in html
     assert "own accuracy" in html
     cells = [row.split("</td>") for row in html.split("<tr>")[2:]]
     texts = [[cell.rpartition(">")[2] for cell in row[:-1]] for row in cells]

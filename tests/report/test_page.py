@@ -76,7 +76,7 @@ def test_what_it_tells(text: str) -> None:
         "2 settings compared", "3 runs, 5 rounds", "Test accuracy by simulated time",
         "Settings that differ", "method.name", "Pruning ratio per client", "Density per layer",
         "1 replies of clients were not used", "1 rejected (F402 &lt;b&gt;bad&lt;/b&gt;)",
-        "&lt;script&gt;", "&lt;/pre&gt;", "packages.torch", "All settings", "2 clients;",
+        "&lt;script&gt;", "&lt;/pre&gt;", "packages.torch", "All settings", "2 clients took part",
     ):  # fmt: skip
         assert words in text, words
 

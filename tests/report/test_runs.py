@@ -75,7 +75,11 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         ({"round": "1"}, "`round` is not a number"),
         ({"test": {"loss": 1}}, "`test` has no accuracy"),
         ({"test": None}, "only one of"),
+        ({"test": {"accuracy": 1, "num_examples": "x"}}, "`test` has a value that is no number"),
+        ({"loss": "x"}, "`loss` is not a number"),
+        ({"dropped": ["x"]}, "`dropped` is not a list of replies"),
         ({"notes": 3}, "`notes` is not there"),
+        ({"clients": None}, "not a list of clients"),
         ({"clients": [3]}, "not a list of clients"),
         ({"clients": [client(1, params="x")]}, "client 1: `params` is not a number"),
         ({"clients_accuracy": {"std": 0.1}}, "has no mean"),
@@ -86,4 +90,12 @@ def test_events_that_are_not_ours(tmp_path: Path, change: dict, problem: str) ->
     broken = event(1, 0.5, 0.5) | change
     (path / "events.jsonl").write_text(json.dumps(broken) + "\n" + json.dumps({"event": "other"}))
     with pytest.raises(DataError, match=problem):
+        read(path)
+
+
+def test_a_recipe_that_is_not_ours(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a", rounds(0.5))
+    text = (path / "recipe.yaml").read_text()
+    (path / "recipe.yaml").write_text(text.replace("seed: 0", "seed: zero"))
+    with pytest.raises(DataError, match="`seed` is not a number"):
         read(path)

@@ -39,7 +39,7 @@ def test_targets_and_budgets_stand_in_the_header(tmp_path: Path) -> None:
     found = comparison(tmp_path, target=0.85, budgets=[Budget("clock_s", 2.0)])
     headers, rows, _ = table(found)
     assert headers[4:8] == [
-        "acc at clock 2.0 s", "rounds to 85% val", "down+up to 85% val", "clock to 85% val",
+        "test acc at clock 2.0 s", "rounds to 85% val", "down+up to 85% val", "clock to 85% val",
     ]  # fmt: skip
     assert rows[0][4:8] == ["50.00%", "1 of 2 seeds", "1 of 2 seeds", "1 of 2 seeds"]
     assert rows[1][4:8] == ["60.00%", "-", "-", "-"]
