@@ -23,7 +23,7 @@ ORDERS = {"acc": "accuracy", "bytes": "bytes", "clock": "clock_s", "rounds": "ro
 
 RunPaths = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Folders of runs, or a folder that holds such folders."),
+    typer.Argument(metavar="RUN", help="Folders of runs, or a folder that holds such folders."),
 ]
 Target = Annotated[
     str | None,
@@ -66,8 +66,8 @@ FailIf = Annotated[
         "macs; may be repeated.",
     ),
 ]
-Markdown = Annotated[bool, typer.Option("--md", help="Print the table as Markdown.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print plain numbers as CSV.")]
+Markdown = Annotated[bool, typer.Option("--md", metavar="", help="Print the table as Markdown.")]
+Csv = Annotated[bool, typer.Option("--csv", metavar="", help="Print plain numbers as CSV.")]
 
 
 def compare(

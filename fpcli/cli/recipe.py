@@ -38,18 +38,20 @@ MethodOnly = Annotated[
         autocompletion=o.names("methods"),
     ),
 ]
-Resolved = Annotated[bool, typer.Option("--resolved", help="Print every key with its value.")]
+Resolved = Annotated[
+    bool, typer.Option("--resolved", metavar="", help="Print every key with its value.")
+]
 Destination = Annotated[
     Path | None,
-    typer.Argument(metavar="[DEST]", help="File or folder (default: METHOD-NAME.yaml here)."),
+    typer.Argument(metavar="DEST", help="File or folder (default: METHOD-NAME.yaml here)."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that exists.")]
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Recipes of yours, or shipped ones.")
+    list[str], typer.Argument(metavar="FILE", help="Recipes of yours, or shipped ones.")
 ]
 Prefix = Annotated[
     str | None,
-    typer.Argument(metavar="[PREFIX]", help="Only these keys: `local`, `task.partition`, ..."),
+    typer.Argument(metavar="PREFIX", help="Only these keys: `local`, `task.partition`, ..."),
 ]
 OptionsOf = Annotated[
     str | None,
@@ -61,7 +63,10 @@ OptionsOf = Annotated[
     ),
 ]
 Editor = Annotated[
-    bool, typer.Option("--editor", help="Print a JSON schema that editors complete and check by.")
+    bool,
+    typer.Option(
+        "--editor", metavar="", help="Print a JSON schema that editors complete and check by."
+    ),
 ]
 
 

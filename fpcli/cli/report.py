@@ -20,8 +20,8 @@ Output = Annotated[
         help="Where the page goes (default: report.html, in the run's folder if there is one run).",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
-Open = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that exists.")]
+Open = Annotated[bool, typer.Option("--open", metavar="", help="Show the page in the browser.")]
 
 
 def report(
