@@ -14,7 +14,7 @@ from fpcli.run.experiment import Watcher, start
 from fpcli.run.folder import RunFolder
 
 RECIPES = shipped()
-NUM_RECIPES = 49
+NUM_RECIPES = 48
 KINDS: dict[str, type[AnyRecipe]] = {"prune": PruneRecipe, "fit": FitRecipe}
 """Section that only one kind of recipe has -> that kind."""
 
