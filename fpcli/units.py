@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(.*)", re.DOTALL)
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -109,6 +109,15 @@ def format_bytes(num_bytes: float) -> str:
         if round(num_bytes / factor, 1) < 1000:
             return f"{num_bytes / factor:.1f} {unit}"
     return f"{num_bytes / 1e9:.1f} GB"
+
+
+def format_input(shape: Sequence[int]) -> str:
+    """Return what samples of a shape are, in words.
+
+    >>> format_input((1, 8, 8)), format_input((30,))
+    ('1x8x8 images', '30 features')
+    """
+    return f"{'x'.join(map(str, shape))} {'images' if len(shape) > 1 else 'features'}"
 
 
 def format_seconds(seconds: float) -> str:

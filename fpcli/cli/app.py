@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 import fpcli
+from fpcli.cli import data
+from fpcli.cli.data_split import split
 from fpcli.cli.doctor import doctor
 from fpcli.cli.methods import methods
 from fpcli.cli.prune import prune
@@ -33,6 +35,8 @@ app.command()(train)
 app.command()(sensitivity)
 app.command()(prune)
 app.command()(methods)
+app.add_typer(data.app, name="data")
+data.app.command()(split)
 app.command()(doctor)
 
 # The parser's errors have no public name that all versions of typer share.
@@ -109,19 +113,39 @@ def run(arguments: Sequence[str]) -> int:
 
 def _call(arguments: Sequence[str], session: Session) -> int:
     command = typer.main.get_command(app)
-    # The list of commands stays plain, and so within one small screen.
-    command.rich_markup_mode = None  # type: ignore[attr-defined]
-    known = list(getattr(command, "commands", ()))
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
-        raise UsageError(
-            f"unknown command `{arguments[0]}`",
-            hint=nearest(arguments[0], known) or f"known: {', '.join(known)}",
-        )
-    words = list(arguments) or ["--help"]
+    words = _with_help(command, arguments, session)
     status = command.main(words, prog_name="fp", standalone_mode=False, obj=session)
     if status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
+
+
+def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list[str]:
+    """Tell the session which command is meant, and ask a group without a command for its help.
+
+    Raises:
+        UsageError: a group has no command of that name.
+    """
+    path: list[str] = []
+    for word in arguments:
+        if not hasattr(command, "commands"):
+            break
+        if word.startswith("-"):
+            continue
+        known = list(command.commands)
+        if word not in known:
+            raise UsageError(
+                f"unknown command `{' '.join([*path, word])}`",
+                hint=nearest(word, known) or f"known: {', '.join(known)}",
+            )
+        command = command.commands[word]
+        path.append(word)
+    session.command = " ".join(path)
+    if not hasattr(command, "commands"):
+        return list(arguments)
+    # A list of commands stays plain, and so within one small screen.
+    command.rich_markup_mode = None
+    return list(arguments) if len(path) < len(arguments) else [*path, "--help"]
 
 
 def _without_alias(arguments: Sequence[str]) -> list[str]:

@@ -20,14 +20,16 @@ from fpcli.units import format_bytes
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "CUBLAS_WORKSPACE_CONFIG")
 _MODULES = {
     "annotated-types": "annotated_types",
+    "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
     "torch-pruning": "torch_pruning",
 }
 """Package -> module, where the two have different names."""
 _NEEDED = (
-    "annotated-types", "filelock", "matplotlib", "numpy", "pydantic", "pyyaml", "rich",
-    "safetensors", "scikit-learn", "torch", "torch-pruning", "torchvision", "typer",
+    "annotated-types", "filelock", "matplotlib", "numpy", "pillow", "platformdirs", "pydantic",
+    "pyyaml", "rich", "safetensors", "scikit-learn", "scipy", "torch", "torch-pruning",
+    "torchvision", "typer",
 )  # fmt: skip
 _LEAST_FREE_BYTES = 10**8
 

@@ -11,7 +11,8 @@ from fpcli.cli import options as o
 from fpcli.cli.session import Session, one_line
 from fpcli.errors import FpError, UsageError, nearest
 
-KINDS = ("dense", "structured", "masks", "personalised", "unlearning", "control")
+PRUNING = "pruning"
+KINDS = ("dense", "structured", "masks", "personalised", "unlearning", "control", PRUNING)
 
 Name = Annotated[
     str | None,
@@ -37,7 +38,7 @@ def methods(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """List the federated methods, or show one with its options."""
+    """List the federated methods (`--kind pruning`: those of `fp prune`), or show one."""
     if kind is not None and kind not in KINDS:
         raise UsageError(
             f"--kind: unknown kind `{kind}`",
@@ -55,9 +56,10 @@ def _list(session: Session, kind: str | None) -> None:
     from fpcli.plugins import lookup, names
 
     items = []
-    for name in names("methods"):
+    table = "pruners" if kind == PRUNING else "methods"
+    for name in names(table):
         try:
-            items.append(_item(name, lookup("methods", name)))
+            items.append(_item(name, lookup(table, name)))
         except FpError as error:  # of another package
             session.warnings.append(f"method `{name}`: {error.message}")
     items = [item for item in items if kind in (None, item["kind"])]
@@ -79,10 +81,11 @@ def _list(session: Session, kind: str | None) -> None:
 
 def _show(session: Session, name: str) -> None:
     from fpcli.cli import show
-    from fpcli.plugins import lookup
+    from fpcli.plugins import lookup, names
     from fpcli.recipe.schema import options_table
 
-    method = lookup("methods", name)
+    is_pruner = name in names("pruners") and name not in names("methods")
+    method = lookup("pruners" if is_pruner else "methods", name)
     item = _item(name, method)
     table = options_table(method.Options)
     item["options"] = [row._asdict() for row in table]
@@ -98,18 +101,22 @@ def _show(session: Session, name: str) -> None:
     )
     session.finish({"items": [item]}, f"{item['summary']}\n\n{facts}\n\n{options}")
     more = " --set method.OPTION=VALUE" if table else ""
-    session.hint(
-        f"`fp train --method {name}{more}` trains with it; its page is recipes/{name}/README.md"
+    does = (
+        f"`fp prune --method {name}{more}` prunes"
+        if is_pruner
+        else (f"`fp train --method {name}{more}` trains")
     )
+    session.hint(f"{does} with it; its page is recipes/{name}/README.md")
 
 
 def _item(name: str, method: Any) -> dict[str, Any]:
+    is_federated = hasattr(method, "clients_differ")
     return {
         "name": name,
-        "kind": method.kind,
+        "kind": method.kind if is_federated else PRUNING,
         "paper": method.source,
-        "clients_differ": method.clients_differ,
-        "runs": ["pool", "inline"],
+        "clients_differ": is_federated and method.clients_differ,
+        "runs": ["pool", "inline"] if is_federated else ["fp prune"],
         "summary": _summary(method),
     }
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fpcli.data import PARTITIONS
+from fpcli.fleet import FLEETS
 from fpcli.models import MODELS
 from fpcli.models.names import complete
 
@@ -94,7 +96,7 @@ Data = Annotated[
         TASK,
         "--data",
         "NAME",
-        "Data set: a name, `npz:PATH` or `module:function` (default: digits).",
+        "Data: a name, `folder:`, `csv:` or `npz:PATH`, `module:function` (default: digits).",
         autocompletion=names("datasets"),
     ),
 ]
@@ -114,9 +116,8 @@ Model = Annotated[
         TASK,
         "--model",
         "NAME",
-        f"Network: {', '.join(MODELS)}, each also as NAME-gn (group norm for batch norm), vgg, "
-        "resnet and alexnet as NAME@0.5 (half the width); `torchvision:NAME` or `module:function` "
-        "(default: the data's usual one).",
+        f"Network: {', '.join(MODELS)}, also NAME-gn (group norm) and NAME@0.5 (half the width), "
+        "`torchvision:NAME` or `module:function` (default: the data's usual one).",
         autocompletion=complete,
     ),
 ]
@@ -129,8 +130,8 @@ Partition = Annotated[
         TASK,
         "--partition",
         "KIND",
-        "How it is split: iid, dirichlet or shards (default: iid).",
-        autocompletion=words("iid", "dirichlet", "shards"),
+        f"How it is split: {', '.join(PARTITIONS[:-1])} or {PARTITIONS[-1]} (default: iid).",
+        autocompletion=words(*PARTITIONS),
     ),
 ]
 Alpha = Annotated[
@@ -139,7 +140,7 @@ Alpha = Annotated[
         TASK,
         "--alpha",
         "X",
-        "Evenness of a dirichlet split, above 0; small = uneven (default: 0.5).",
+        "Evenness of a dirichlet or quantity split, above 0; small = uneven (default: 0.5).",
     ),
 ]
 
@@ -195,8 +196,8 @@ Fleet = Annotated[
     _option(
         FLEET,
         "--fleet",
-        "NAME",
-        "Simulated devices: uniform, two-speed or ten-speed (default: two-speed).",
+        "NAME|FILE",
+        f"Simulated devices: {', '.join(FLEETS)} or a YAML file (default: two-speed).",
         autocompletion=names("fleets"),
     ),
 ]

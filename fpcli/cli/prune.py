@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,15 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli import prune_options as p
-from fpcli.cli.session import Session, one_line
+from fpcli.cli.session import Session
 from fpcli.cli.words import CODE, make_importable, overrides
 from fpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from fpcli.cli.prune_watch import PruneWatch
     from fpcli.data.datasets import Dataset
     from fpcli.engine.trained import Trained
+    from fpcli.pruning.prune import Pruned
     from fpcli.recipe.kinds import PruneRecipe
     from fpcli.run.prune_setup import PruneSetup
 
@@ -55,6 +57,7 @@ def prune(
     out: p.Out = Path("out"),
     json: o.Json = False,
     quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
     debug: o.Debug = False,
 ) -> None:
     """Make a trained model smaller, and retrain it."""
@@ -65,13 +68,12 @@ def prune(
         call.prune()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Call:
-    """One call: its options, and what happened so far."""
+    """One call and its options."""
 
     session: Session
     options: Mapping[str, Any]
-    history: list[dict[str, Any]] = field(default_factory=list)
 
     def plan(self) -> None:
         """Cut, but judge, train and write nothing."""
@@ -79,7 +81,7 @@ class _Call:
         from fpcli.pruning.prune import planned
         from fpcli.run.prune_setup import report_of
 
-        setup = self._setup(is_planned=True)
+        setup, _ = self._setup(is_planned=True)
         result = planned(setup.pruner, setup.px, setup.trained, setup.target)
         report = report_of(setup, result)
         self.session.finish(report, result_text(report))
@@ -87,50 +89,66 @@ class _Call:
 
     def prune(self) -> None:
         """Cut, retrain and write."""
-        from fpcli.cli.prune_result import latencies, latency_warnings, result_text
-        from fpcli.pruning.prune import TOLERANCE, prune
+        from fpcli.cli.prune_result import result_text
+        from fpcli.pruning.prune import prune
         from fpcli.run.prune_setup import report_of
         from fpcli.run.pruned import check_free, write_pruned
 
         out, force = self.options["out"], self.options["force"]
         check_free(out, force=force)
-        setup = self._setup(is_planned=False)
-        result = prune(
-            setup.pruner, setup.px, setup.trained, setup.target, setup.recipe.prune.steps
-        )
+        setup, watch = self._setup(is_planned=False)
+        try:
+            result = prune(
+                setup.pruner, setup.px, setup.trained, setup.target, setup.recipe.prune.steps
+            )
+        finally:
+            watch.end()
         report = report_of(setup, result)
+        self._look_closer(setup, result, report, watch)
+        write_pruned(
+            out, result, recipe=setup.recipe, report=report, history=watch.history, force=force
+        )
+        report["out"] = str(out)
+        self.session.finish(report, result_text(report))
+
+    def _look_closer(
+        self, setup: PruneSetup, result: Pruned, report: dict[str, Any], watch: PruneWatch
+    ) -> None:
+        """Warn where the small model is not what one would expect, and time it if asked."""
+        from fpcli.cli.prune_result import latencies, latency_warnings
+        from fpcli.pruning.prune import TOLERANCE
+
         if result.difference > TOLERANCE:
-            self._tell(
+            watch.tell(
                 f"warning: outputs of the small and the masked network differ by "
                 f"{result.difference:.1e}: a layer looks at all channels at once"
             )
         if self.options["latency"]:
             report["latency_ms"] = latencies(setup.trained, result.trained, setup.recipe.device)
             for text in latency_warnings(report["latency_ms"]):
-                self._tell(f"warning: {text}")
-        write_pruned(
-            out, result, recipe=setup.recipe, report=report, history=self.history, force=force
-        )
-        report["out"] = str(out)
-        self.session.finish(report, result_text(report))
+                watch.tell(f"warning: {text}")
 
-    def _setup(self, *, is_planned: bool) -> PruneSetup:
+    def _setup(self, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:
+        from fpcli.cli.prune_watch import PruneWatch
+        from fpcli.cli.show import dot
         from fpcli.run.prune_setup import prepare
         from fpcli.run.source import training_rate
 
         folder = self._folder(is_planned=is_planned)
         recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
-        setup = prepare(
-            recipe,
-            trained,
-            dataset,
-            training_rate=training_rate(folder),
-            tell=self._tell,
-            log=self._log,
+        watch = PruneWatch(
+            self.session,
+            recipe.retrain.epochs,
+            is_quiet=self.options["quiet"],
+            is_moving=not (self.options["no_progress"] or self.session.is_json),
         )
-        parts = [setup.recipe.method.name, f"{trained.model}", str(folder or "")]
-        self._say(" · ".join(part for part in parts if part))
-        return setup
+        rate = training_rate(folder)
+        setup = prepare(
+            recipe, trained, dataset, training_rate=rate, tell=watch.tell, log=watch.log
+        )
+        parts = [setup.recipe.method.name, trained.model, str(folder or "")]
+        watch.say(dot().join(part for part in parts if part))
+        return setup, watch
 
     def _folder(self, *, is_planned: bool) -> Path | None:
         """Return the folder of the trained model, or None if its parts are named one by one."""
@@ -179,7 +197,7 @@ class _Call:
         try:
             return recipe, trained, dataset_of(trained, self.options["data"], data_dir)
         except DataError:
-            if not is_planned:
+            if not is_planned or self.options["data"]:
                 raise
             return recipe, trained, None
 
@@ -190,35 +208,13 @@ class _Call:
         given = {
             p.KEYS[key]: value
             for key, value in self.options.items()
-            if key in p.KEYS and value not in (None, [])
+            if key in p.KEYS and value not in (None, [], ())
         }
         flags = {**more, **given}
         pairs = overrides(self.options["set_"])
         make_importable([*flags.values(), *(value for _, value in pairs)])
         name = self.options["recipe"]
         return load(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)
-
-    def _log(self, **values: Any) -> None:
-        self.history.append(values)
-        from fpcli.cli.prune_result import progress
-
-        if line := progress(values):
-            self._say(line)
-
-    def _tell(self, text: str) -> None:
-        text = one_line(text)
-        if text.startswith("warning: "):
-            self.session.warnings.append(text.removeprefix("warning: "))
-        self._show(text)
-
-    def _say(self, text: str) -> None:
-        if not self.options["quiet"]:
-            self._show(text)
-
-    def _show(self, text: str) -> None:
-        from fpcli.cli.show import Display
-
-        Display(is_moving=False).line(text)
 
 
 def _said_by(trained: Trained) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fpcli.cli.options import Text, _option, names
+from fpcli.cli.options import OUTPUT, RUN, TASK, Text, _option, names
 
-MODEL, AMOUNT, RETRAINING, RUN, OUTPUT = "Model", "How much", "Retraining", "Run", "Output"
+AMOUNT, RETRAINING = "How much", "Retraining"
 
 KEYS = {
     "data": "task.data",
@@ -46,14 +46,12 @@ Source = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    _option(
-        MODEL, "-w/--weights", "FILE", "Weights of a model: .safetensors, .pt (default: none)."
-    ),
+    _option(TASK, "-w/--weights", "FILE", "Weights of a model: .safetensors, .pt (default: none)."),
 ]
 Data = Annotated[
     Text,
     _option(
-        MODEL,
+        TASK,
         "--data",
         "NAME",
         "Data set, as in `fp train` (default: what the model was trained on).",
@@ -63,7 +61,7 @@ Data = Annotated[
 Model = Annotated[
     Text,
     _option(
-        MODEL,
+        TASK,
         "--model",
         "NAME",
         "Network; needed if a run's network is code of yours (default: the run's).",

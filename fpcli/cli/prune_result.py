@@ -1,4 +1,4 @@
-"""What `fp prune` prints: a line of progress, and the table of what came of it."""
+"""What `fp prune` prints at its end: the table of what came of it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,7 @@ from typing import Any
 from fpcli.cli import show
 from fpcli.engine.trained import Trained
 from fpcli.pruning.latency import BATCHES, latency_ms
-from fpcli.units import format_bytes, format_seconds
-
-
-def progress(event: Mapping[str, Any]) -> str:
-    """Return a line about an event of the history, or nothing."""
-    kind = event["event"]
-    if kind == "before":
-        parts = ["before", _accuracies(event), f"{event['params']:,} params"]
-    elif kind == "cut":
-        parts = [f"step {event['step']}", "cut", _accuracies(event), f"{event['params']:,} params"]
-    elif kind == "epoch":
-        parts = [
-            f"step {event['step']}",
-            f"epoch {event['epoch']}",
-            f"loss {event['loss']:.4f}",
-            f"validation acc {event['validation']['accuracy']:.1%}",
-            f"real {format_seconds(event['real_s'])}",
-        ]
-    else:
-        return ""
-    return show.dot().join(parts)
-
-
-def _accuracies(event: Mapping[str, Any]) -> str:
-    return f"validation acc {event['validation']['accuracy']:.1%}"
+from fpcli.units import format_bytes
 
 
 def result_text(report: Mapping[str, Any]) -> str:

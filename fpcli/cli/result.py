@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from fpcli.cli import show
 from fpcli.cli.watch import ratio_span
+from fpcli.engine.method import choose_cohort
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
@@ -85,7 +87,8 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         ``model`` with params, macs and bytes, and ``clients`` with the same for each client of the
-        cohort; bytes are those of the tensors, without a message's header.
+        cohort and the class of its simulated ``device``; bytes are those of the tensors, without a
+        message's header.
     """
     # No file comes into being there: only clients at work remember things.
     setup = prepare(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
@@ -93,12 +96,16 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
     ctx = fed.context(0, "start", _log_nothing)
     state = fed.method.begin(ctx, ServerState(0, setup.values, Support()))
     ctx = fed.context(1, "round", _log_nothing)
-    ctx = replace(ctx, cohort=tuple(sorted(fed.method.select(ctx, state))))
+    ctx = replace(ctx, cohort=choose_cohort(fed.method, ctx, state))
     plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
     return {
         "model": _size(cost(fed.layout, Support())),
         "clients": [
-            {"client": plan.client, "num_examples": fed.num_examples[plan.client]}
+            {
+                "client": plan.client,
+                "device": fed.fleet.level(plan.client).name,
+                "num_examples": fed.num_examples[plan.client],
+            }
             | _size(cost(fed.layout, plan.support))
             | {"notes": dict(plan.record)}
             for plan in plans
@@ -124,7 +131,12 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
         rows.append((str(item["client"]), f"{item['num_examples']:,}", *_cells(item), *words))
     headers = ("client", "examples", "params", "multiply-adds", "tensors", *noted)
     table = show.table(headers, rows, right=range(len(headers)))
-    return f"{to_yaml(recipe)}\nround 1, one line per client (`all` is the whole model):\n{table}"
+    devices = Counter(item["device"] for item in plan["clients"])
+    fleet = ", ".join(f"{number} {name or 'nameless'}" for name, number in devices.items())
+    return (
+        f"{to_yaml(recipe)}\ndevices of round 1: {fleet}\n"
+        f"round 1, one line per client (`all` is the whole model):\n{table}"
+    )
 
 
 def _cells(size: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -64,9 +64,9 @@ class _Call:
     def run(self) -> None:
         """Sweep, and write and show the result."""
         from fpcli.cli.sensitivity_result import result_text
+        from fpcli.files import write_atomic
         from fpcli.pruning.sensitivity import identity, result, steep_to_flat
         from fpcli.report.sensitivity_plots import draw_sensitivity
-        from fpcli.run.folder import write_atomic
         from fpcli.run.partial import partial_of, read_partial
 
         config, out = self._config(), self.options["out"]

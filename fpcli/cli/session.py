@@ -24,7 +24,7 @@ class Session:
     """One call of `fp`.
 
     Attributes:
-        command: its first word.
+        command: its words without options, such as `train` or `data list`.
         is_json: stdout gets one JSON object, also for errors.
         is_lines: stdout gets events as JSON lines, and that object as the last line.
         is_debug: errors come with a traceback.

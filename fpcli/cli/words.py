@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from fpcli.data import PREFIXES
 from fpcli.errors import UsageError
 
-CODE = re.compile(r"(?!npz:|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+CODE = re.compile(rf"(?!{'|'.join(PREFIXES)}|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """What ``module:function`` looks like."""
 
 

@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 DATASETS: Mapping[str, str] = {
-    "digits": "fpcli.data.datasets:digits",
-    "mnist": "fpcli.data.datasets:mnist",
-    "cifar10": "fpcli.data.datasets:cifar10",
+    "digits": "fpcli.data.bundled:digits",
+    "breast-cancer": "fpcli.data.bundled:breast_cancer",
+    "mnist": "fpcli.data.vision:mnist",
+    "fashion-mnist": "fpcli.data.vision:fashion_mnist",
+    "emnist": "fpcli.data.vision:emnist",
+    "emnist-letters": "fpcli.data.vision:emnist_letters",
+    "emnist-digits": "fpcli.data.vision:emnist_digits",
+    "emnist-byclass": "fpcli.data.vision:emnist_byclass",
+    "emnist-bymerge": "fpcli.data.vision:emnist_bymerge",
+    "cifar10": "fpcli.data.vision:cifar10",
+    "cifar100": "fpcli.data.vision:cifar100",
+    "svhn": "fpcli.data.vision:svhn",
 }
 """Name -> function of a data folder (or None) that returns arrays under the keys of ``split.KEYS``
-and, optionally, ``scale``, ``mean`` and ``std`` (see ``datasets.Dataset``)."""
+and, optionally, ``train_owners``, ``scale``, ``mean``, ``std``, ``class_names`` and ``owner_names``
+(see ``datasets.Dataset``)."""
+
+PREFIXES = ("npz:", "folder:", "csv:")
+"""What a data set starts with that is a path and no name."""
+
+PARTITIONS = (
+    "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file",
+)  # fmt: skip
+"""Ways to split the training data over the clients (:mod:`fpcli.data.partition`)."""

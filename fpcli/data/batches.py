@@ -1,4 +1,4 @@
-"""Batches of normalised images, drawn from tensors in memory."""
+"""Batches of normalised samples, drawn from tensors in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,41 @@ from torch import Tensor
 from fpcli.data.split import Split
 
 Batch = tuple[Tensor, Tensor]
-"""Images, float32 ``[b, C, H, W]``, and labels, int64 ``[b]``."""
+"""Samples, float32 ``[b, C, H, W]`` or ``[b, features]``, and labels, int64 ``[b]``."""
+
+
+def batch_ends(count: int, batch_size: int) -> list[int]:
+    """Return where in its order each batch of an epoch ends.
+
+    A last partial batch is kept, but a last single sample joins the batch before it: batch
+    normalisation cannot train on one value per channel.
+
+    >>> batch_ends(70, 32), batch_ends(65, 32), batch_ends(0, 32)
+    ([32, 64, 70], [32, 65], [])
+    """
+    ends = list(range(batch_size, count, batch_size))
+    if ends and batch_size > 1 and count - ends[-1] == 1:
+        ends.pop()
+    return [*ends, count] if count else []
+
+
+def num_processed(count: int, batch_size: int, epochs: int, max_steps: int = 0) -> int:
+    """Return how many samples go through in some epochs, counted again in each.
+
+    Args:
+        count: samples of one epoch.
+        batch_size: 1 or more.
+        epochs: passes over the samples.
+        max_steps: steps after which training stops, even within an epoch; 0 stops at its end.
+
+    >>> num_processed(70, 32, 2), num_processed(70, 32, 2, 4), num_processed(70, 32, 2, 9)
+    (140, 102, 140)
+    """
+    ends = batch_ends(count, batch_size)
+    if not 0 < max_steps < epochs * len(ends):
+        return epochs * count
+    whole, more = divmod(max_steps, len(ends))
+    return whole * count + (ends[more - 1] if more else 0)
 
 
 def batches(
@@ -22,44 +56,27 @@ def batches(
     generator: torch.Generator | None,
     device: torch.device | str = "cpu",
     channels_last: bool = False,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Batch]:
-    """Yield one epoch of the samples at ``indices``, each exactly once.
-
-    A last partial batch is kept, but a last single sample joins the batch before it: batch
-    normalisation cannot train on one value per channel.
+    """Yield one epoch of the samples at ``indices``, each exactly once (see `batch_ends`).
 
     Args:
         split: where the samples are.
         indices: int64 ``[n]`` into ``split``; a single sample is yielded as it is.
-        normalise: stored images -> float32 (``Dataset.normalise``).
+        normalise: stored samples -> float32 (``Dataset.normalise``).
         batch_size: 1 or more.
         generator: draws the order; None keeps the order of ``indices``.
         device: where the batches go.
-        channels_last: lay the images out channels last, which most convolutions like better.
+        channels_last: lay images out channels last, which most convolutions like better; tables
+            stay as they are.
+        augment: changes the stored images of each batch (``augment.augmenter``).
     """
-    count = len(indices)
     if generator is not None:
-        indices = indices[torch.randperm(count, generator=generator)]
-    for chosen in indices.tensor_split(_ends(count, batch_size)) if count else ():
+        indices = indices[torch.randperm(len(indices), generator=generator)]
+    ends = batch_ends(len(indices), batch_size)
+    for chosen in indices.tensor_split(ends[:-1]) if ends else ():
         batch = split.take(chosen.to(split.images.device))
-        yield _ready(batch, normalise, device, channels_last)
-
-
-def num_batches(count: int, batch_size: int) -> int:
-    """Return how many batches :func:`batches` yields for ``count`` samples.
-
-    >>> num_batches(10, 4), num_batches(9, 4), num_batches(1, 4), num_batches(0, 4)
-    (3, 2, 1, 0)
-    """
-    return len(_ends(count, batch_size)) + 1 if count else 0
-
-
-def _ends(count: int, batch_size: int) -> list[int]:
-    """Return where the batches but the last one end."""
-    ends = list(range(batch_size, count, batch_size))
-    if ends and batch_size > 1 and count - ends[-1] == 1:
-        ends.pop()
-    return ends
+        yield _ready(batch, normalise, device, channels_last, augment)
 
 
 def evaluation_batches(
@@ -82,9 +99,11 @@ def _ready(
     normalise: Callable[[Tensor], Tensor],
     device: torch.device | str,
     channels_last: bool,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Batch:
-    # Stored images are smaller than normalised ones, so they travel first.
-    images = normalise(batch.images.to(device))
-    if channels_last:
+    # Stored samples are smaller than normalised ones, so they travel and are changed first.
+    images = batch.images.to(device)
+    images = normalise(images if augment is None else augment(images))
+    if channels_last and images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, batch.labels.to(device)

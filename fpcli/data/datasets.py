@@ -1,8 +1,8 @@
-"""Data sets by name, file or function: training, validation and test images in memory."""
+"""Data sets by name, file or function: training, validation and test samples in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,21 @@ import torch
 from torch import Tensor
 
 from fpcli import plugins
+from fpcli.data.folder import read_folder
 from fpcli.data.npz import read_npz
-from fpcli.data.split import Split, make_splits
+from fpcli.data.split import Split, make_splits, stratified
+from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
-from fpcli.rng import stream
 
-__all__ = ["Dataset", "Split", "cifar10", "digits", "load", "mnist"]
+__all__ = ["Dataset", "Split", "load"]
+
+
+_READERS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {
+    "npz": lambda place: read_npz(Path(place).expanduser()),
+    "folder": read_folder,
+    "csv": lambda place: read_table(Path(place).expanduser()),
+}
+"""Word before the colon -> what reads the rest; the words are those of ``data.PREFIXES``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +39,10 @@ class Dataset:
         test: reported on, never decides anything.
         num_classes: labels are 0..num_classes-1.
         scale: stored values times this are in the unit of ``mean`` and ``std``.
-        mean: per channel.
-        std: per channel, above 0.
+        mean: per channel of an image or feature of a table.
+        std: likewise, above 0.
+        class_names: one per class.
+        owner_names: one per natural client, where ``train.owners`` names them.
     """
 
     name: str
@@ -42,17 +53,18 @@ class Dataset:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    owner_names: tuple[str, ...] = ()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (channels, height, width) of an image, (features,) of a row."""
+        return tuple(self.train.images.shape[1:])
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return ``(images * scale - mean) / std``: float32 ``[n, C, H, W]``, never a view."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        """Return ``(images * scale - mean) / std``: float32, of the same shape, never a view."""
+        mean = _along_channels(torch.tensor(self.mean, device=images.device), images)
+        std = _along_channels(torch.tensor(self.std, device=images.device), images)
         return (images * (self.scale / std)).sub_(mean / std)
 
     def share(self) -> None:
@@ -63,8 +75,8 @@ class Dataset:
         """
         try:
             for split in (self.train, self.validation, self.test):
-                split.images.share_memory_()
-                split.labels.share_memory_()
+                for tensor in split.tensors():
+                    tensor.share_memory_()
         except RuntimeError as error:
             raise NeedError(
                 f"data `{self.name}` does not fit in shared memory: {error}",
@@ -83,10 +95,11 @@ def load(
     """Load a data set and cut a validation split from its training data.
 
     Args:
-        name: a registered name; ``npz:PATH``; or ``pkg.mod:function``, a function without
-            arguments that returns arrays under the keys of such a file.
+        name: a registered name; ``npz:PATH``, ``folder:PATH`` or ``csv:PATH``; or
+            ``pkg.mod:function``, a function without arguments that returns arrays under the keys
+            of an npz file.
         data_dir: the folder in which registered data sets find their files.
-        validation_fraction: of every class's training images, in (0, 1), at least one image;
+        validation_fraction: of every class's training samples, in (0, 1), at least one of them;
             unused where the data brings a validation split.
         seed: of the validation draw.
         allow_code: True lets ``pkg.mod:function`` run.
@@ -102,76 +115,35 @@ def load(
     if "val" in splits:
         train, validation = whole, splits["val"]
     else:
-        kept, drawn = _stratified(whole.labels, validation_fraction, seed, "validation")
+        kept, drawn = stratified(whole.labels, validation_fraction, seed, "validation")
         if not len(drawn):
             raise DataError(
-                f"{name}: no class has the 2 training images that a validation split needs",
-                hint="add training images, or val_images and val_labels",
+                f"{name}: no class has the 2 training samples that a validation split needs",
+                hint="add training samples, or val_images and val_labels",
                 where=name,
             )
         train, validation = whole.take(kept), whole.take(drawn)
     scale, mean, std = _constants(name, arrays, whole.images)
+    num_classes = int(whole.labels.max()) + 1
+    num_owners = 0 if whole.owners is None else int(whole.owners.max()) + 1
     return Dataset(
         name=name,
         train=train,
         validation=validation,
         test=splits["test"],
-        num_classes=int(whole.labels.max()) + 1,
+        num_classes=num_classes,
         scale=scale,
         mean=mean,
         std=std,
+        class_names=_names(name, arrays, "class_names", num_classes),
+        owner_names=_names(name, arrays, "owner_names", num_owners),
     )
-
-
-def digits(data_dir: Path | None) -> dict[str, Any]:
-    """Return the 1,797 handwritten 8x8 digits that come with scikit-learn, 80 % for training."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).to(torch.uint8)
-    labels = torch.from_numpy(bunch.target)
-    train, test = _stratified(labels, 0.2, 0, "digits")
-    return {
-        "train_images": images[train],
-        "train_labels": labels[train],
-        "test_images": images[test],
-        "test_labels": labels[test],
-        "scale": 1 / 16,
-    }
-
-
-def mnist(data_dir: Path | None) -> dict[str, Any]:
-    """Return MNIST's 60,000 training and 10,000 test images of 1x28x28.
-
-    Raises:
-        DataError: ``data_dir/MNIST/raw`` lacks the files, or they are damaged.
-    """
-    folder = _folder("mnist", data_dir)
-    where = folder / "MNIST" / "raw"
-    return _torchvision("MNIST", folder, where) | {"mean": (0.1307,), "std": (0.3081,)}
-
-
-def cifar10(data_dir: Path | None) -> dict[str, Any]:
-    """Return CIFAR-10's 50,000 training and 10,000 test images of 3x32x32.
-
-    Raises:
-        DataError: neither ``data_dir/cifar-10-batches-py`` nor ``data_dir/cifar10.npz`` is there,
-            or the files are damaged.
-    """
-    folder = _folder("cifar10", data_dir)
-    where = folder / "cifar-10-batches-py"
-    packed = folder / "cifar10.npz"
-    arrays: dict[str, Any] = (
-        dict(read_npz(packed))
-        if packed.is_file() and not where.is_dir()
-        else _torchvision("CIFAR10", folder, where)
-    )
-    return arrays | {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 
 
 def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, Any]:
-    if name.startswith("npz:"):
-        return read_npz(Path(name.removeprefix("npz:")).expanduser())
+    kind, _, place = name.partition(":")
+    if kind in _READERS:
+        return _READERS[kind](place)
     if ":" not in name:
         found: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
         return found
@@ -200,55 +172,20 @@ def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, 
     return made
 
 
-def _folder(name: str, data_dir: Path | None) -> Path:
-    if data_dir is None:
+def _names(name: str, arrays: Mapping[str, Any], key: str, count: int) -> tuple[str, ...]:
+    """Return the names that came with the data, or the numbers 0..count-1."""
+    if key not in arrays:
+        return tuple(map(str, range(count)))
+    names = tuple(map(str, arrays[key]))
+    # A natural client may have lost its last training sample to the test data, a class never.
+    most = count if key == "class_names" else len(names)
+    if not count <= len(names) <= most or len(set(names)) < len(names):
         raise DataError(
-            f"data `{name}` needs a folder, none was given",
-            hint="give --data-dir FOLDER or set FP_DATA_DIR",
+            f"{name}: {key} must be {count} different names, got {len(names)}",
+            hint="give one name each, or leave the names out",
             where=name,
         )
-    return data_dir
-
-
-def _torchvision(kind: str, folder: Path, where: Path) -> dict[str, Any]:
-    """Return the arrays of a torchvision class from ``where``, which lies in ``folder``."""
-    from torchvision import datasets
-
-    if not where.is_dir():
-        raise DataError(
-            f"no {kind} in {where}",
-            hint="give the folder that holds it with --data-dir or FP_DATA_DIR",
-            where=str(where),
-        )
-    try:
-        train, test = (
-            getattr(datasets, kind)(folder, train=is_train, download=False)
-            for is_train in (True, False)
-        )
-    except Exception as error:  # a damaged file makes the parsers raise almost anything
-        raise DataError(
-            f"{kind} in {where} cannot be read: {error}".splitlines()[0],
-            hint="files are missing or damaged: fetch them again",
-            where=str(where),
-        ) from error
-    return {
-        "train_images": train.data,
-        "train_labels": train.targets,
-        "test_images": test.data,
-        "test_labels": test.targets,
-    }
-
-
-def _stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    """Return sorted indices (kept, drawn): ``fraction`` of each class, 1 at least, never all."""
-    generator = stream(seed, purpose)
-    is_drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        order = torch.randperm(len(members), generator=generator)
-        is_drawn[members[order[:count]]] = True
-    return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
+    return names
 
 
 def _constants(
@@ -266,20 +203,26 @@ def _constants(
     if not len(mean) == len(std) == images.shape[1] or min(std) <= 0:
         raise DataError(
             f"{name}: mean {mean} and std {std} do not suit {images.shape[1]} channels",
-            hint="give one mean and one positive std per channel, or neither",
+            hint="give one mean and one positive std per channel or feature, or neither",
             where=name,
         )
     return scale, mean, std
 
 
 def _moments(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of the scaled images."""
+    """Return mean and standard deviation per channel or feature of the scaled samples."""
     values = images.numel() / images.shape[1]
+    others = (0, *range(2, images.dim()))
     chunks = images.split(4096)
-    mean = sum(chunk.sum((0, 2, 3), dtype=torch.float64) for chunk in chunks) / values * scale
-    centre = mean.view(1, -1, 1, 1)
-    squares = sum(((chunk.double() * scale - centre) ** 2).sum((0, 2, 3)) for chunk in chunks)
+    mean = sum(chunk.sum(others, dtype=torch.float64) for chunk in chunks) / values * scale
+    centre = _along_channels(mean, images)
+    squares = sum(((chunk.double() * scale - centre) ** 2).sum(others) for chunk in chunks)
     # A constant channel carries nothing, but its rounding error would be blown up by 1 / std.
-    is_constant = images.amin((0, 2, 3)) == images.amax((0, 2, 3))
+    is_constant = images.amin(others) == images.amax(others)
     std = torch.where(is_constant, 1.0, (squares / values).sqrt())
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _along_channels(values: Tensor, images: Tensor) -> Tensor:
+    """Return one value per channel or feature in a shape that broadcasts over samples."""
+    return values.view(1, -1, *[1] * (images.dim() - 2))

@@ -2,46 +2,88 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from fpcli.data import label_skew, size_skew
+from fpcli.data.split_file import read_split
+from fpcli.data.tables import Indices
 from fpcli.errors import DataError
 from fpcli.rng import derive
 
-Kind = Literal["iid", "dirichlet", "shards"]
+Kind = Literal[
+    "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file"
+]
 
-PARTITIONS: tuple[Kind, ...] = ("iid", "dirichlet", "shards")
 
-MAX_DRAWS = 100
-"""Dirichlet shares are drawn at most this often until every client has enough samples."""
+@dataclass(frozen=True)
+class Partition:
+    """How the training data is split over the clients."""
+
+    kind: Kind = "iid"
+    """`iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
+    client its own mix of classes, `quantity` its own size; `natural` goes by the samples' owners,
+    `file` by a file."""
+    alpha: Annotated[float, Gt(0)] = 0.5
+    """Concentration of `dirichlet` and `quantity`: the smaller, the more clients differ."""
+    shards_per_client: Annotated[int, Ge(1)] = 2
+    """Pieces of label-sorted data that each client gets under `shards`."""
+    dominant_share: Annotated[float, Ge(0), Le(1)] = 0.4
+    """Fraction of a client's samples that have its one main label under `dominant`, in total; 0 is
+    `iid`."""
+    classes_per_client: Annotated[int, Ge(1)] = 2
+    """Classes that each client holds under `classes`."""
+    missing_classes: Annotated[int, Ge(0)] = 2
+    """Classes that each client lacks under `missing`."""
+    size_law: size_skew.Law = "dirichlet"
+    """Sizes under `quantity`: drawn from a `dirichlet` of `alpha`, or falling as a `power`."""
+    exponent: Annotated[float, Gt(0)] = 1.0
+    """Under the `power` law the r-th largest client is proportional to r to the minus this."""
+    sizes: tuple[Annotated[float, Gt(0)], ...] = ()
+    """Relative sizes under `quantity`, one per client; none means those of `size_law`."""
+    file: str = ""
+    """Split that `file` reads, as `fp data split -o` writes it."""
+    imbalance: Annotated[float, Ge(1)] = 1.0
+    """Long tail: the first class keeps this many times the samples of the last, the others in
+    between; samples are left out, then `kind` splits the rest."""
+    min_size: Annotated[int, Ge(1)] = 1
+    """Smallest allowed number of samples of a client."""
 
 
 def partition(
     labels: Tensor,
     num_clients: int,
+    how: Partition,
     *,
-    kind: Kind,
-    alpha: float = 0.5,
-    shards_per_client: int = 2,
-    min_size: int = 1,
+    owners: Tensor | None = None,
+    data: str = "",
     seed: int,
 ) -> tuple[Tensor, ...]:
-    """Return one set of sample indices per client; every sample belongs to exactly one client.
+    """Return one set of sample indices per client; no sample belongs to two clients.
+
+    Every sample belongs to a client, except those that ``imbalance`` or a file leave out.
 
     Args:
         labels: int64 ``[n]``.
         num_clients: number of parts, 1 or more.
-        kind: ``iid``: equal shares at random. ``dirichlet``: every class is shared out in
+        how: ``iid``: equal shares at random. ``dirichlet``: every class is shared out in
             proportions drawn from Dir(alpha). ``shards``: samples sorted by label are cut in
-            equal shards, ``shards_per_client`` of them for each client.
-        alpha: for ``dirichlet``, above 0; smaller means more different clients.
-        shards_per_client: for ``shards``; few shards mean few classes per client.
-        min_size: smallest allowed number of samples of a client.
+            equal shards, ``shards_per_client`` of them for each client. ``dominant``: clients of
+            equal size; ``dominant_share`` of a client's samples have one label, the others are
+            spread over the other labels; the share is counted in total, not on top of an even
+            one, and below the label's share of all data it means that share. ``classes``: a
+            client holds ``classes_per_client`` classes, each dealt evenly to its holders.
+            ``missing``: likewise all but ``missing_classes``. ``quantity``: unequal sizes, labels
+            at random. ``natural``: by owner. ``file``: as a file says.
+        owners: int64 ``[n]``, the number of each sample's owner; needed by ``natural``.
+        data: name of the data, which a file must have too.
         seed: of the draw.
 
     Returns:
@@ -49,31 +91,87 @@ def partition(
 
     Raises:
         DataError: a client would get fewer than ``min_size`` samples (``dirichlet``: in each of
-            ``MAX_DRAWS`` draws), there are more clients or shards than samples, or ``alpha`` is
-            not a positive number.
+            ``MAX_DRAWS`` draws), there are more clients or shards than samples, the labels or
+            owners do not suffice, a number is out of its range, or the file is wrong.
 
-    Source: iid and shards: McMahan et al., AISTATS 2017, section 3; dirichlet: Li et al., ICDE
-    2022 (NIID-Bench), without its limit on large clients.
+    Source: iid and shards: McMahan et al., AISTATS 2017, section 3; dirichlet, classes and
+    quantity: Li et al., ICDE 2022 (NIID-Bench), without its limit on large clients, and with every
+    class held by a client; dominant and missing: the non-IID levels of Jiang et al., ICDE 2022
+    (FedMP), figure 9, whose exact meaning is inferred.
 
-    >>> parts = partition(torch.tensor([0, 1, 0, 1]), 2, kind="shards", shards_per_client=1, seed=0)
-    >>> sorted(part.tolist() for part in parts)
+    >>> how = Partition("shards", shards_per_client=1)
+    >>> sorted(part.tolist() for part in partition(torch.tensor([0, 1, 0, 1]), 2, how, seed=0))
     [[0, 2], [1, 3]]
     """
-    smallest = max(min_size, shards_per_client if kind == "shards" else 1)
-    if num_clients * smallest > len(labels):
+    kept: Indices = np.arange(len(labels))
+    if how.imbalance > 1:
+        rng = np.random.default_rng(derive(seed, "long-tail"))
+        kept = size_skew.long_tail(labels.numpy(), how.imbalance, rng)
+    _check_number(len(kept), num_clients, how)
+    if how.kind == "file":
+        if how.imbalance > 1:
+            raise DataError(
+                "task.partition.imbalance does not go with a file, which names its samples itself",
+                hint="leave one of them out",
+            )
+        parts = read_split(Path(how.file), data, labels, num_clients)
+    elif how.kind == "natural":
+        if owners is None:
+            raise DataError(
+                f"data `{data}` does not say who owns which sample",
+                hint="use another task.partition.kind",
+            )
+        parts = size_skew.natural(owners.numpy()[kept], num_clients)
+    else:
+        rng = np.random.default_rng(derive(seed, "partition"))
+        parts = _drawn(labels.numpy()[kept], num_clients, how, rng)
+    smallest = min(range(num_clients), key=lambda client: len(parts[client]))
+    if len(parts[smallest]) < how.min_size:
+        raise DataError(
+            f"client {smallest} would have {len(parts[smallest])} samples, fewer than "
+            f"{how.min_size}",
+            hint="lower task.partition.min_size or task.clients",
+        )
+    return tuple(torch.from_numpy(kept[np.sort(part)]) for part in parts)
+
+
+def _check_number(count: int, num_clients: int, how: Partition) -> None:
+    smallest = max(how.min_size, how.shards_per_client if how.kind == "shards" else 1)
+    if num_clients * smallest > count:
         raise DataError(
             f"{num_clients} clients with at least {smallest} samples each need "
-            f"{num_clients * smallest} samples, there are {len(labels)}",
+            f"{num_clients * smallest} samples, there are {count}",
             hint="lower task.clients, or task.partition.shards_per_client for shards",
         )
-    rng = np.random.default_rng(derive(seed, "partition"))
-    if kind == "iid":
-        parts = np.array_split(rng.permutation(len(labels)), num_clients)
-    elif kind == "shards":
-        parts = _shards(labels.numpy(), num_clients, shards_per_client, rng)
-    else:
-        parts = _dirichlet(labels.numpy(), num_clients, alpha, min_size, rng)
-    return tuple(torch.from_numpy(np.sort(part).astype(np.int64)) for part in parts)
+
+
+def _drawn(
+    labels: Indices, num_clients: int, how: Partition, rng: np.random.Generator
+) -> list[Indices]:
+    match how.kind:
+        case "dirichlet":
+            return label_skew.dirichlet(labels, num_clients, how.alpha, how.min_size, rng)
+        case "shards":
+            return label_skew.shards(labels, num_clients, how.shards_per_client, rng)
+        case "dominant" if how.dominant_share != 0:
+            return label_skew.dominant(labels, num_clients, how.dominant_share, rng)
+        case "classes":
+            return label_skew.some_classes(labels, num_clients, how.classes_per_client, rng)
+        case "missing":
+            held = len(np.unique(labels)) - how.missing_classes
+            return label_skew.some_classes(labels, num_clients, held, rng)
+        case "quantity":
+            return size_skew.quantity(
+                len(labels),
+                num_clients,
+                rng,
+                law=how.size_law,
+                alpha=how.alpha,
+                exponent=how.exponent,
+                sizes=how.sizes,
+                min_size=how.min_size,
+            )
+    return np.array_split(rng.permutation(len(labels)), num_clients)
 
 
 def label_table(labels: Tensor, parts: tuple[Tensor, ...], num_classes: int) -> Tensor:
@@ -85,37 +183,11 @@ def label_table(labels: Tensor, parts: tuple[Tensor, ...], num_classes: int) -> 
     return torch.stack([torch.bincount(labels[part], minlength=num_classes) for part in parts])
 
 
-def _shards(
-    labels: NDArray[np.int64], num_clients: int, per_client: int, rng: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    shards = np.array_split(np.argsort(labels, kind="stable"), num_clients * per_client)
-    dealt = rng.permutation(len(shards)).reshape(num_clients, per_client)
-    return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
+def split_digest(parts: tuple[Tensor, ...]) -> str:
+    """Return the hex SHA-256 of a split: equal exactly when every client has the same samples.
 
-
-def _dirichlet(
-    labels: NDArray[np.int64],
-    num_clients: int,
-    alpha: float,
-    min_size: int,
-    rng: np.random.Generator,
-) -> list[NDArray[np.int64]]:
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise DataError(f"task.partition.alpha must be above 0, got {alpha}", hint="0.5 is usual")
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    sizes = np.array([[len(members)] for members in classes])
-    for _ in range(MAX_DRAWS):
-        shares = rng.dirichlet(np.full(num_clients, alpha), size=len(classes))
-        ends = np.rint(np.cumsum(shares, axis=1) * sizes).astype(np.int64)
-        ends[:, -1] = sizes[:, 0]
-        if np.diff(ends, axis=1, prepend=0).sum(axis=0).min() >= min_size:
-            dealt = [
-                np.split(rng.permutation(members), cuts[:-1])
-                for members, cuts in zip(classes, ends, strict=True)
-            ]
-            return [np.concatenate(hands) for hands in zip(*dealt, strict=True)]
-    raise DataError(
-        f"dirichlet(alpha {alpha}) left one of {num_clients} clients with fewer than {min_size} "
-        f"of {len(labels)} samples in each of {MAX_DRAWS} draws",
-        hint="raise task.partition.alpha or lower task.clients",
-    )
+    It is taken over the number of clients, their numbers of samples and then all indices, as
+    64-bit numbers, lowest byte first.
+    """
+    sizes = torch.tensor([len(parts), *map(len, parts)])
+    return hashlib.sha256(torch.cat((sizes, *parts)).numpy().astype("<i8").tobytes()).hexdigest()

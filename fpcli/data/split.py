@@ -1,4 +1,4 @@
-"""Splits: images with their labels, made from arrays of any origin after checking them."""
+"""Splits: samples with their labels, made from arrays of any origin after checking them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,48 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fpcli.errors import DataError
+from fpcli.rng import stream
 
 PARTS = ("train", "val", "test")
 
 KEYS = tuple(f"{part}_{what}" for part in PARTS for what in ("images", "labels"))
-"""The names under which arrays arrive (those of MedMNIST's files); the ``val`` pair is optional."""
+"""The names under which arrays arrive (those of MedMNIST's files); the ``val`` pair is optional.
+A table arrives as images of one dimension."""
+
+OWNERS = "train_owners"
+"""Name of the array that says which natural client each training sample belongs to; optional."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and their labels.
+    """Samples and their labels.
 
     Attributes:
-        images: uint8 or float32 ``[n, C, H, W]``, as stored, not normalised.
+        images: uint8 or float32 ``[n, C, H, W]``, or rows of a table, float32 ``[n, features]``;
+            as stored, not normalised.
         labels: int64 ``[n]``.
+        owners: int64 ``[n]``, the natural client each sample belongs to, or None where the data
+            knows none. A client may have no sample in a split.
     """
 
     images: Tensor
     labels: Tensor
+    owners: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> Split:
         """Return the samples at ``indices`` (int64 ``[m]``), copied."""
-        return Split(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+        owners = None if self.owners is None else self.owners.index_select(0, indices)
+        return Split(
+            self.images.index_select(0, indices), self.labels.index_select(0, indices), owners
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that is stored."""
+        owners = () if self.owners is None else (self.owners,)
+        return self.images, self.labels, *owners
 
 
 def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
@@ -44,11 +61,12 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
 
     Args:
         source: a file or function, named in errors.
-        arrays: NumPy arrays or tensors under ``KEYS``. Images are ``[n, H, W]`` or
-            ``[n, H, W, C]``, uint8 or floating point; labels are integers ``[n]`` or ``[n, 1]``.
+        arrays: NumPy arrays or tensors under ``KEYS`` and, optionally, ``OWNERS``. Images are
+            ``[n, H, W]`` or ``[n, H, W, C]``, uint8 or floating point; tables are
+            ``[n, features]``, floating point; labels and owners are integers ``[n]`` or ``[n, 1]``.
 
     Raises:
-        DataError: a key is missing; a type, shape or length is wrong; an image is not finite; the
+        DataError: a key is missing; a type, shape or length is wrong; a value is not finite; the
             splits differ in type or shape; the training labels are not exactly 0..k-1 with k >= 2,
             or another split holds a label that they lack.
     """
@@ -56,7 +74,10 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
     splits = {
         part: Split(
             _images(source, f"{part}_images", _array(source, f"{part}_images", arrays)),
-            _labels(source, f"{part}_labels", _array(source, f"{part}_labels", arrays)),
+            _whole(source, f"{part}_labels", _array(source, f"{part}_labels", arrays)),
+            _whole(source, OWNERS, _array(source, OWNERS, arrays))
+            if part == "train" and OWNERS in arrays
+            else None,
         )
         for part in PARTS
         if part != "val" or has_validation
@@ -66,6 +87,30 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
         _check_like_train(source, part, split.images, splits["train"].images)
     _check_classes(source, splits)
     return splits
+
+
+def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """Return sorted indices (kept, drawn): ``fraction`` of each class, 1 at least, never all."""
+    generator = stream(seed, purpose)
+    is_drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        order = torch.randperm(len(members), generator=generator)
+        is_drawn[members[order[:count]]] = True
+    return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
+
+
+def with_test(arrays: Mapping[str, Any], purpose: str) -> dict[str, Any]:
+    """Return arrays whose test samples are a fifth of each class of the training samples.
+
+    Args:
+        arrays: training arrays of one length as tensors, among them ``train_labels``.
+        purpose: of the draw, which is the same for every seed of a run.
+    """
+    kept, drawn = stratified(arrays["train_labels"], 0.2, 0, purpose)
+    made = {key: value[kept] for key, value in arrays.items()}
+    return made | {f"test_{what}": arrays[f"train_{what}"][drawn] for what in ("images", "labels")}
 
 
 def _array(source: str, key: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
@@ -85,9 +130,12 @@ def _array(source: str, key: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
 def _images(source: str, key: str, array: NDArray[Any]) -> Tensor:
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise _wrong(source, key, f"has type {array.dtype}", "store images as uint8 or float32")
-    if array.ndim not in (3, 4):
+    if array.ndim not in (3, 4) and (array.ndim != 2 or array.dtype == np.uint8):
         raise _wrong(
-            source, key, f"has shape {list(array.shape)}", "images are [n, H, W] or [n, H, W, C]"
+            source,
+            key,
+            f"has shape {list(array.shape)} and type {array.dtype}",
+            "images are [n, H, W] or [n, H, W, C], a table is [n, features] of floats",
         )
     if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
         raise _wrong(
@@ -104,25 +152,28 @@ def _images(source: str, key: str, array: NDArray[Any]) -> Tensor:
         if not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
             raise _wrong(
-                source, key, f"has a non-finite value in image {bad}", "repair or drop that image"
+                source, key, f"has a non-finite value in sample {bad}", "repair or drop that sample"
             )
-    channels_second = array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2)
-    return torch.from_numpy(channels_second.copy())
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4:
+        array = array.transpose(0, 3, 1, 2)
+    return torch.from_numpy(array.copy())
 
 
-def _labels(source: str, key: str, array: NDArray[Any]) -> Tensor:
+def _whole(source: str, key: str, array: NDArray[Any]) -> Tensor:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise _wrong(source, key, f"has shape {list(array.shape)}", "labels are [n] or [n, 1]")
+        raise _wrong(source, key, f"has shape {list(array.shape)}", "wanted is [n] or [n, 1]")
     if array.dtype.kind not in "iu":
-        raise _wrong(source, key, f"has type {array.dtype}", "labels are whole numbers 0..k-1")
+        raise _wrong(source, key, f"has type {array.dtype}", "wanted are whole numbers 0..k-1")
     if len(array) and (int(array.min()) < 0 or int(array.max()) >= 2**31):
         raise _wrong(
             source,
             key,
             f"ranges from {array.min()} to {array.max()}",
-            "labels are whole numbers 0..k-1",
+            "wanted are whole numbers 0..k-1",
         )
     return torch.from_numpy(array.astype(np.int64))
 
@@ -132,15 +183,22 @@ def _check_lengths(source: str, part: str, split: Split) -> None:
         raise _wrong(
             source,
             f"{part}_labels",
-            f"has {len(split.labels)} labels for {len(split.images)} images",
-            "every image needs one label",
+            f"has {len(split.labels)} labels for {len(split.images)} samples",
+            "every sample needs one label",
+        )
+    if split.owners is not None and len(split.owners) != len(split.labels):
+        raise _wrong(
+            source,
+            OWNERS,
+            f"has {len(split.owners)} owners for {len(split.labels)} samples",
+            "every training sample needs one owner",
         )
 
 
 def _check_like_train(source: str, part: str, images: Tensor, train: Tensor) -> None:
     for what, have, want in (
         ("type", images.dtype, train.dtype),
-        ("image shape [C, H, W]", list(images.shape[1:]), list(train.shape[1:])),
+        ("sample shape", list(images.shape[1:]), list(train.shape[1:])),
     ):
         if have != want:
             raise _wrong(
@@ -162,7 +220,7 @@ def _check_classes(source: str, splits: Mapping[str, Split]) -> None:
             source,
             "train_labels",
             f"has {num_classes} classes from {int(present[0])} to {int(present[-1])}",
-            f"number the classes 0..{num_classes - 1}, each with a training image",
+            f"number the classes 0..{num_classes - 1}, each with a training sample",
         )
     for part, split in splits.items():
         if int(split.labels.max()) >= num_classes:
@@ -170,7 +228,7 @@ def _check_classes(source: str, splits: Mapping[str, Split]) -> None:
                 source,
                 f"{part}_labels",
                 f"has label {int(split.labels.max())}, training ends at {num_classes - 1}",
-                "every class needs training images",
+                "every class needs training samples",
             )
 
 

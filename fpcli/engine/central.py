@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from fpcli.data.batches import batches, num_batches
+from fpcli.data.batches import batch_ends, batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.fit import Batch, Passed, cross_entropy, one_epoch
@@ -135,7 +135,7 @@ def train(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     _load_momentum(optimizer, model, momentum)
-    per_epoch = num_batches(len(split), config.batch_size)
+    per_epoch = len(batch_ends(len(split), config.batch_size))
     step = done * per_epoch
 
     def advance() -> None:

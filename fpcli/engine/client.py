@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fpcli.data.augment import augmenter
 from fpcli.data.batches import batches
 from fpcli.engine import memory
 from fpcli.engine.evaluate import evaluate
@@ -33,6 +34,7 @@ class ClientContext:
         mask: boolean masks of the masked tensors, block coordinates.
         note: what the server's plan or probe told this client.
         device: the simulated device in this round.
+        max_steps: training steps after which `fit` stops; 0 does all epochs.
     """
 
     site: Site
@@ -47,6 +49,7 @@ class ClientContext:
     mask: Mapping[str, Tensor]
     keep: Mapping[str, Tensor] | None = field(repr=False, default=None)
     is_mask_known: bool = False
+    max_steps: int = 0
 
     @property
     def torch_device(self) -> torch.device:
@@ -79,8 +82,13 @@ class ClientContext:
         """Return the stream of one purpose for this client in this round."""
         return stream(self.site.seed, f"client/{purpose}", self.round, self.client)
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield this client's training batches of one epoch, shuffled by (round, client, epoch)."""
+    def batches(self, epoch: int = 0, *, is_augmented: bool = True) -> Iterator[Batch]:
+        """Yield this client's training batches of one epoch, shuffled by (round, client, epoch).
+
+        Args:
+            is_augmented: change the images as the recipe says; False for statistics of the data.
+        """
+        augment = augmenter(self.site.augment, self.rng(f"augment/{epoch}"))
         return batches(
             self.site.dataset.train,
             self.site.parts[self.client],
@@ -89,6 +97,7 @@ class ClientContext:
             generator=self.rng(f"batches/{epoch}"),
             device=self.torch_device,
             channels_last=self.site.is_channels_last,
+            augment=augment if is_augmented else None,
         )
 
     def result(
@@ -168,6 +177,7 @@ def perform(data: bytes, site: Site) -> bytes:
         mask={name: mask.to(site.device) for name, mask in job.mask.items()},
         keep=job.keep,
         is_mask_known=job.is_mask_known,
+        max_steps=job.max_steps,
     )
 
     def pack(**fields: Any) -> bytes:

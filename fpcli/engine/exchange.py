@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fpcli.engine.executors.inline import Outcome
 from fpcli.engine.federation import Federation, Refusal
 from fpcli.engine.receive import (
+    DROPPED,
     Rejected,
     check_address,
     check_envelope,
     check_finite,
     check_update,
 )
+from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Timing, Traffic, Update
 from fpcli.errors import WireError
-from fpcli.fleet.clock import forward_seconds, stamp, train_seconds
-from fpcli.structure.cost import cost
+from fpcli.fleet.devices import Point
 from fpcli.structure.support import place
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
 
@@ -52,12 +53,14 @@ class Exchange:
 
     Attributes:
         down_bytes, up_bytes: everything sent, whether its reply was used or not.
+        lost_s: simulated seconds until each client dropped out.
     """
 
     arrived: list[Arrived] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     down_bytes: int = 0
     up_bytes: int = 0
+    lost_s: list[float] = field(default_factory=list)
 
 
 def exchange(
@@ -68,48 +71,99 @@ def exchange(
     *,
     round: int,
     op: str = "train",
+    attempt: int = 0,
 ) -> Exchange:
     """Send one job per task and collect the readable replies, ordered as the tasks are.
 
-    A reply that cannot be read, belongs to another job or reports an error becomes a refusal.
+    A reply that cannot be read, belongs to another job or reports an error becomes a refusal, and
+    so does what is lost by a client that drops out. Those do so in training only, not when asked.
     """
-    sent: list[int] = []
-    cuts: list[float] = []
-    parameters = [name for name, spec in fed.layout.tensors.items() if spec.is_parameter]
-    norm = sum(float(state.values[name].square().sum()) for name in parameters)
+    points = {
+        task.client: fed.fleet.drops_out(round, task.client, attempt)
+        for task in tasks
+        if isinstance(task, Plan)
+    }
+    sending = _Sending(fed, state, tasks, points, round, op)
+    for outcome in executor.run(sending.jobs()):
+        sending.take(outcome)
+    out, replies, refused = sending.out, sending.replies, sending.refused
+    out.arrived = [replies[position] for position in sorted(replies)]
+    out.refusals = [refused[position] for position in sorted(refused)]
+    return out
 
-    def jobs() -> Iterator[bytes]:
-        for task in tasks:
-            job = _job(fed, state, task, round, op)
+
+class _Sent(NamedTuple):
+    """A job that was handed to the executor: its task's position, its bytes, its pruning error."""
+
+    position: int
+    down_bytes: int
+    cut: float
+
+
+@dataclass
+class _Sending:
+    """One sending of tasks while it goes on; replies and refusals by the position of the task."""
+
+    fed: Federation
+    state: ServerState
+    tasks: Sequence[Plan | Probe]
+    points: Mapping[int, Point | None]
+    round: int
+    op: str
+    out: Exchange = field(default_factory=Exchange)
+    sent: list[_Sent] = field(default_factory=list)
+    replies: dict[int, Arrived] = field(default_factory=dict)
+    refused: dict[int, Refusal] = field(default_factory=dict)
+
+    def jobs(self) -> Iterator[bytes]:
+        """Yield the jobs that clients finish."""
+        values = self.state.values
+        parameters = [name for name, spec in self.fed.layout.tensors.items() if spec.is_parameter]
+        norm = sum(float(values[name].square().sum()) for name in parameters)
+        for position, task in enumerate(self.tasks):
+            point = self.points.get(task.client)
+            if point == "before":
+                self._lose(position, point, 0.0)
+                continue
+            job = _job(self.fed, self.state, task, self.round, self.op)
             kept = norm
             if task.support.keep or task.support.mask:
                 kept = sum(float(job.values[name].square().sum()) for name in parameters)
-            cuts.append(max(0.0, 1.0 - kept / norm) if norm > 0 else 0.0)
+            cut = max(0.0, 1.0 - kept / norm) if norm > 0 else 0.0
             data = pack_job(job)
-            sent.append(len(data))
+            self.out.down_bytes += len(data)
+            if point == "training":
+                compute_s, down_s, _ = work_seconds(self.fed, task, self.round, len(data), 0, 0)
+                self._lose(position, point, compute_s + down_s)
+                continue
+            self.sent.append(_Sent(position, len(data), cut))
             yield data
 
-    replies: dict[int, Arrived] = {}
-    refused: dict[int, Refusal] = {}
-    out = Exchange()
-    for outcome in executor.run(jobs()):
-        task = tasks[outcome.job]
+    def take(self, outcome: Outcome) -> None:
+        """Keep a readable reply, or the reason why there is none."""
+        position, down_bytes, cut = self.sent[outcome.job]
+        task = self.tasks[position]
         try:
             if outcome.reply is None:
                 raise Rejected("F410", outcome.error)
-            out.up_bytes += len(outcome.reply)
-            if outcome.job in replies or outcome.job in refused:
+            self.out.up_bytes += len(outcome.reply)
+            if position in self.replies or position in self.refused:
                 raise Rejected("F401", "a second reply to one job")
-            down_bytes, cut = sent[outcome.job], cuts[outcome.job]
-            replies[outcome.job] = _read(fed, task, outcome, down_bytes, cut, round, op)
+            arrived = _read(self.fed, task, outcome, down_bytes, cut, self.round, self.op)
+            if self.points.get(task.client) == "after":
+                self._lose(position, "after", arrived.time.total_s)
+            else:
+                self.replies[position] = arrived
         except Rejected as error:
-            refused.setdefault(outcome.job, Refusal(task.client, error.code, error.reason))
+            self.refused.setdefault(position, Refusal(task.client, error.code, error.reason))
         except WireError as error:
-            refused[outcome.job] = Refusal(task.client, "F401", error.message)
-    out.down_bytes = sum(sent)
-    out.arrived = [replies[job] for job in sorted(replies)]
-    out.refusals = [refused[job] for job in sorted(refused)]
-    return out
+            self.refused[position] = Refusal(task.client, "F401", error.message)
+
+    def _lose(self, position: int, point: Point, seconds: float) -> None:
+        code, reason = DROPPED[point]
+        client = self.tasks[position].client
+        self.refused[position] = Refusal(client, code, f"dropped out {reason}")
+        self.out.lost_s.append(seconds)
 
 
 def updates(fed: Federation, brought: Exchange) -> list[Update]:
@@ -126,7 +180,8 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
                 fed.travels,
                 mask,
                 num_examples=fed.num_examples[plan.client],
-                may_choose_mask=fed.method.kind in ("masks", "personalised"),
+                may_choose_mask=fed.method.kind in ("masks", "personalised")
+                or fed.method.sparsifies,
             )
             deadline_s = fed.rules.deadline_s
             if deadline_s is not None and arrived.time.total_s > deadline_s:
@@ -137,7 +192,7 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
             brought.refusals.append(Refusal(plan.client, error.code, error.reason))
             continue
         support = plan.support
-        if reply.mask is not None:
+        if reply.mask is not None and not fed.method.sparsifies:
             axes = support.axes(fed.layout)
             own = {
                 name: place(mask, axes[name], fed.layout.tensors[name].shape)
@@ -200,6 +255,7 @@ def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op
         values=support.gather(layout, state.values),
         mask=support.block_mask(layout),
         is_mask_known=isinstance(task, Plan) and task.is_mask_known,
+        max_steps=task.max_steps if isinstance(task, Plan) else 0,
         keep=support.keep if fed.method.sends_indices else None,
     )
 
@@ -224,16 +280,7 @@ def _read(
     check_address(reply, task, op, round, fed.run)
     check_envelope(reply)
     up_bytes = len(outcome.reply)
-    device = fed.fleet.at(round, task.client)
-    macs = cost(fed.layout, support).macs
-    samples = fed.num_examples[task.client]
-    if isinstance(task, Plan):
-        compute_s = train_seconds(macs, samples * task.local.epochs, device)
-    elif reply.num_steps:
-        compute_s = train_seconds(macs, reply.num_steps * fed.local.batch_size, device)
-    else:
-        compute_s = forward_seconds(macs, samples, device)
-    seconds = stamp(device, compute_s=compute_s, down_bytes=down_bytes, up_bytes=up_bytes)
+    seconds = work_seconds(fed, task, round, down_bytes, up_bytes, reply.num_steps)
     return Arrived(
         task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s), pruning_error
     )

@@ -12,6 +12,7 @@ from torch import nn
 from fpcli.data.datasets import Dataset
 from fpcli.engine.evaluate import Score
 from fpcli.engine.method import Method, Phase, RoundContext
+from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.engine.types import Json, LocalConfig
 from fpcli.fleet.devices import Fleet
 from fpcli.structure.cost import Cost, cost
@@ -54,6 +55,7 @@ class Federation:
         template: the full model's structure without values.
         num_examples: training samples of every registered client.
         device: where evaluation computes.
+        server: what the server does with the change that the method's aggregation made.
     """
 
     run: str
@@ -71,6 +73,7 @@ class Federation:
     seed: int
     device: str = "cpu"
     is_channels_last: bool = True
+    server: ServerConfig = field(default_factory=ServerConfig)
 
     @property
     def travels(self) -> Layout:
@@ -109,7 +112,7 @@ class Refusal:
     """A reply that was not used.
 
     Attributes:
-        code: see ``receive.Rejected``.
+        code: see ``receive.Rejected`` and ``receive.DROPPED``.
         is_dropped: True for a late or missing reply, False for a wrong one.
     """
 
@@ -120,7 +123,7 @@ class Refusal:
     @property
     def is_dropped(self) -> bool:
         """Tell a late or missing reply from a wrong one."""
-        return self.code in ("F409", "F410")
+        return "F409" <= self.code <= "F413"
 
 
 @dataclass(frozen=True)

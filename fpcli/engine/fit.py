@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -128,13 +129,14 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fitted:
-    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs; the optimiser starts fresh.
+    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs, or for ``cx.max_steps`` steps
+    where these are fewer; the optimiser starts fresh.
 
     Gradients are masked by ``cx.mask`` (see :func:`one_epoch`).
 
     Args:
         after_backward: see :func:`one_epoch`.
-        after_epoch: is called with the number of each finished epoch, counted from 1.
+        after_epoch: is called with the number of each epoch, counted from 1, when it ends.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -146,10 +148,11 @@ def fit(
     model.train()
     total, steps, samples = 0.0, 0, 0
     for epoch in range(local.epochs):
+        left = cx.max_steps - steps if cx.max_steps else None
         passed = one_epoch(
             model,
             optimizer,
-            cx.batches(epoch),
+            islice(cx.batches(epoch), left),
             partial(loss, cx),
             mask=cx.mask,
             clip_norm=local.clip_norm,
@@ -165,4 +168,6 @@ def fit(
             )
         if after_epoch is not None:
             after_epoch(epoch + 1, model)
+        if steps == cx.max_steps:
+            break
     return Fitted(total / max(samples, 1), steps, samples)

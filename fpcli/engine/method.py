@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,9 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.fit import Result, Work, cross_entropy, fit
-from fpcli.engine.types import Answer, Plan, Probe, ServerState, Tensors, Update
+from fpcli.engine.types import (
+    Answer,
+    Plan,
+    Probe,
+    ServerState,
+    Support,
+    Tensors,
+    Timing,
+    Update,
+)
+from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import Device, Fleet
 from fpcli.rng import stream
+from fpcli.structure.cost import cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.merge import Absent, Contribution, merge
 from fpcli.wire.message import LocalConfig
@@ -77,18 +89,44 @@ class RoundContext:
         """Return the stream of one purpose in this round."""
         return stream(self.seed, f"method/{purpose}", self.round)
 
+    @cached_property
+    def available(self) -> tuple[int, ...]:
+        """The clients that can be chosen in this attempt at the round."""
+        everyone = range(len(self.num_examples))
+        return tuple(c for c in everyone if self.fleet.is_available(self.round, c, self.attempt))
+
     def device(self, client: int) -> Device:
         """Return the conditions of one client in this round."""
         return self.fleet.at(self.round, client)
 
+    def full_times(self) -> dict[int, Timing]:
+        """Return the seconds that each client of the cohort needs in this round for all of its
+        epochs on the whole model, sent densely both ways."""
+        macs = cost(self.layout, Support()).macs
+        size = cost(self.travels, Support()).bytes
+        times = {}
+        for client in self.cohort:
+            device = self.device(client)
+            num = self.num_examples[client] * self.local.epochs
+            compute_s = train_seconds(macs, num, device)
+            seconds = stamp(device, compute_s=compute_s, down_bytes=size, up_bytes=size)
+            times[client] = Timing(*seconds)
+        return times
+
 
 def sample_cohort(ctx: RoundContext) -> list[int]:
-    """Draw ``clients_per_round`` clients uniformly without replacement, sorted by id."""
-    everyone = len(ctx.num_examples)
-    if ctx.clients_per_round >= everyone:
-        return list(range(everyone))
-    order = torch.randperm(everyone, generator=ctx.rng(f"cohort/{ctx.attempt}"))
-    return sorted(order[: ctx.clients_per_round].tolist())
+    """Draw ``clients_per_round`` available clients uniformly without replacement, sorted by id."""
+    available = ctx.available
+    if ctx.clients_per_round >= len(available):
+        return list(available)
+    order = torch.randperm(len(available), generator=ctx.rng(f"cohort/{ctx.attempt}"))
+    return sorted(available[position] for position in order[: ctx.clients_per_round].tolist())
+
+
+def choose_cohort(method: Method, ctx: RoundContext, state: ServerState) -> tuple[int, ...]:
+    """Return whom a method selects, without clients that are not available, sorted by id."""
+    available = set(ctx.available)
+    return tuple(sorted(c for c in method.select(ctx, state) if c in available))
 
 
 def merged(
@@ -130,6 +168,9 @@ class Method:
     remembers_mask: ClassVar[bool] = False
     """True where clients keep the masks they last had, so that a plan may send values alone
     (``Plan.is_mask_known``)."""
+    sparsifies: ClassVar[bool] = False
+    """True where clients leave entries out of their change, by the mask of their result: such an
+    entry did not change, and the client held and trained it all the same."""
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Dotted recipe keys that the method wants another default for (``local.epochs``)."""
     Options: ClassVar[type] = NoOptions
@@ -141,7 +182,7 @@ class Method:
         return state
 
     def select(self, ctx: RoundContext, state: ServerState) -> list[int]:
-        """Choose the cohort."""
+        """Choose the cohort; ``ctx.available`` says who can be, and others are left out."""
         return sample_cohort(ctx)
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:

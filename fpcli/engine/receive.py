@@ -10,8 +10,16 @@ from torch import Tensor
 
 from fpcli.engine.types import Plan, Probe, is_finite
 from fpcli.errors import WireError
+from fpcli.fleet.devices import Point
 from fpcli.structure.layout import Layout
 from fpcli.wire.message import Reply
+
+DROPPED: Mapping[Point, tuple[str, str]] = {
+    "before": ("F411", "before its job arrived"),
+    "training": ("F412", "during training"),
+    "after": ("F413", "after its upload"),
+}
+"""When a simulated client drops out -> code and words."""
 
 
 class Rejected(Exception):  # noqa: N818 - it is no error of the program
@@ -21,6 +29,8 @@ class Rejected(Exception):  # noqa: N818 - it is no error of the program
         code: ``F401`` unreadable or not of this job, ``F402`` non-finite, ``F403`` shape, ``F404``
             names, ``F405`` type, ``F406`` count, ``F407`` outside the planned support, ``F408``
             the client reports an error, ``F409`` late, ``F410`` no reply.
+
+    Those of simulated clients that drop out stand in ``DROPPED``.
     """
 
     def __init__(self, code: str, reason: str) -> None:

@@ -23,10 +23,12 @@ from fpcli.engine.federation import (
     RoundRecord,
     Totals,
 )
-from fpcli.engine.method import Phase
+from fpcli.engine.method import Phase, choose_cohort
 from fpcli.engine.process import num_cores
+from fpcli.engine.quorum import check_finite_state, give_up_if_all_diverged, too_few
+from fpcli.engine.server_optimizer import optimized
 from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
-from fpcli.errors import ClientError, DivergedError
+from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
 from fpcli.structure.cost import cost
 from fpcli.structure.coverage import min_coverage
@@ -93,22 +95,27 @@ def _round(
 ) -> tuple[ServerState, RoundRecord]:
     number = state.round + 1
     spent, log = _Spent(), _Log()
+    usable: list[Update] = []
     for attempt in range(fed.rules.round_retries + 1):
         ctx = fed.context(number, "round", log, attempt)
-        cohort = tuple(sorted(fed.method.select(ctx, state)))
+        cohort = choose_cohort(fed.method, ctx, state)
+        if not cohort:
+            usable = []
+            continue
         ctx = replace(ctx, cohort=cohort)
         asked = _ask(fed, state, executor, number, "round", cohort, log, spent)
         plans = [fed.method.plan(ctx, asked, client) for client in cohort]
-        brought = exchange(fed, asked, plans, executor, round=number)
+        brought = exchange(fed, asked, plans, executor, round=number, attempt=attempt)
         usable = updates(fed, brought)
         spent.add(brought, _seconds(fed, brought))
         if len(usable) >= fed.rules.min_clients:
             break
-        _give_up_if_all_diverged(number, cohort, brought.refusals)
+        give_up_if_all_diverged(number, cohort, brought.refusals)
     else:
-        raise _too_few(fed, number, len(usable), spent.refusals)
-    new = replace(fed.method.aggregate(ctx, asked, usable), round=number)
-    _check_finite(new)
+        raise too_few(fed.rules, number, len(usable), spent.refusals)
+    merged = fed.method.aggregate(ctx, asked, usable)
+    new = replace(optimized(fed.server, fed.layout, asked, merged), round=number)
+    check_finite_state(new)
     evaluation = None
     if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:
         new = _ask(fed, new, executor, number, "eval", cohort, log, spent)
@@ -136,9 +143,9 @@ def _ask(
         usable = answers(brought)
         spent.add(brought, _seconds(fed, brought))
         if not usable:
-            raise _too_few(fed, number, 0, brought.refusals)
+            raise too_few(fed.rules, number, 0, brought.refusals)
         state = fed.method.absorb(ctx, state, usable)
-        _check_finite(state)
+        check_finite_state(state)
     return state
 
 
@@ -146,42 +153,9 @@ def _seconds(fed: Federation, brought: Exchange) -> float:
     deadline_s = fed.rules.deadline_s
     totals = [arrived.time.total_s for arrived in brought.arrived]
     on_time = [total for total in totals if deadline_s is None or total <= deadline_s]
-    return round_seconds(on_time, deadline_s, any_late=len(on_time) < len(totals))
-
-
-def _give_up_if_all_diverged(
-    number: int, cohort: Sequence[int], refusals: Sequence[Refusal]
-) -> None:
-    diverged = [r for r in refusals if r.code == "F408" and r.reason.startswith("diverged")]
-    if cohort and len(diverged) == len(cohort):
-        raise DivergedError(
-            f"all {len(cohort)} clients diverged in round {number} ({diverged[0].reason})",
-            hint="lower local.lr",
-        )
-
-
-def _too_few(
-    fed: Federation, number: int, num_usable: int, refusals: Sequence[Refusal]
-) -> ClientError:
-    reasons = {refusal.reason: refusal for refusal in refusals}
-    first = next(iter(reasons.values()), None)
-    why = f": client {first.client}: {first.reason}" if first else ""
-    late = any(refusal.code == "F409" for refusal in refusals)
-    return ClientError(
-        f"round {number}: {num_usable} usable replies, {fed.rules.min_clients} needed{why}",
-        hint="raise fleet.deadline_s or lower min_clients"
-        if late
-        else "lower min_clients, or mend what the clients report",
-    )
-
-
-def _check_finite(state: ServerState) -> None:
-    for name, value in state.values.items():
-        if not bool(torch.isfinite(value).all()):
-            raise DivergedError(
-                f"`{name}` of the global model is not finite after round {state.round}",
-                hint="lower local.lr",
-            )
+    # Who waits until a deadline cannot know that a client dropped out.
+    is_waiting = len(on_time) < len(totals) or bool(brought.lost_s)
+    return round_seconds([*on_time, *brought.lost_s], deadline_s, any_late=is_waiting)
 
 
 def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation:

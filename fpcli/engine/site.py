@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fpcli.data.augment import Augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine.method import Method
 from fpcli.fleet.devices import Fleet
@@ -35,6 +36,7 @@ class Site:
         test_indices, test_sizes: likewise for the personal test sets; empty sizes mean none.
         home: folder of the clients' memories.
         limit_bytes: a longer message is refused unread.
+        augment: random change of training images.
     """
 
     run: str
@@ -54,6 +56,7 @@ class Site:
     limit_bytes: int
     device: str = "cpu"
     is_channels_last: bool = True
+    augment: Augment = "none"
 
     @cached_property
     def hooks(self) -> Method:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fpcli.engine.server_optimizer import Moments
 from fpcli.fleet.devices import Device
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import Support
@@ -50,12 +51,14 @@ class ServerState:
         values: dense tensors in the coordinates of the initial model.
         support: what is alive in the global model.
         method: the method's own frozen dataclass, or None.
+        moments: what the server optimiser remembers, or None.
     """
 
     round: int
     values: Tensors
     support: Support
     method: Any = None
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Plan:
         record: what the server keeps in mind about this plan and logs; never sent.
         is_mask_known: the client has the support's masks from an earlier round (its method's
             ``remembers_mask``), so that only values travel.
+        max_steps: steps after which the client stops, even within an epoch; 0 does all epochs.
     """
 
     client: int
@@ -78,6 +82,7 @@ class Plan:
     note: Mapping[str, Json] = field(default_factory=dict)
     record: Mapping[str, Json] = field(default_factory=dict)
     is_mask_known: bool = False
+    max_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,8 @@ class Update:
     """A client's usable reply to a plan.
 
     Attributes:
-        support: what the tensors of ``delta`` cover: the plan's support, unless the method's kind
-            lets clients choose their own.
+        support: what the client holds, and the tensors of ``delta`` cover: the plan's support,
+            unless the method's kind lets clients choose their own.
         delta: trained minus received values, in block coordinates of ``support``.
         stats: further tensors that the method's ``train`` returned.
         metrics: numbers from the client; ``loss`` (mean training loss) is always there.

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
+from typing import Literal
 
 from fpcli.rng import derive
+
+Point = Literal["before", "training", "after"]
+"""When a client drops out: before its job arrives, during training, after its upload."""
+POINTS: tuple[Point, ...] = ("before", "training", "after")
 
 
 @dataclass(frozen=True)
@@ -18,12 +24,17 @@ class Level:
         down_bps: bits per second from the server.
         up_bps: bits per second to the server.
         memory_bytes: main memory.
+        name: of the class.
+        availability: share of rounds in which the client can be chosen; None leaves it to the
+            fleet.
     """
 
     flops_per_s: float
     down_bps: float
     up_bps: float
     memory_bytes: int
+    name: str = ""
+    availability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,27 +54,42 @@ class Fleet:
 
     Attributes:
         profile: its name.
-        seed: seed of the changes from round to round.
+        seed: seed of everything that changes from round to round.
         variation: standard deviation of the natural logarithm of a factor that is drawn per
             client and round, once for computing and once for the link; 0 means constant speed.
         levels: client i has hardware ``levels[i % len(levels)]``.
+        own: client -> its hardware, where that is another.
+        link_variation: the standard deviation for the link; None means as ``variation``.
+        availability: share of rounds in which a client can be chosen.
+        dropout: probability that what a chosen client does in a round is lost.
+        dropout_when: where in its work that happens; ``any`` is each of the three alike.
     """
 
     profile: str
     seed: int
     variation: float
     levels: tuple[Level, ...]
+    own: Mapping[int, Level] = field(default_factory=dict)
+    link_variation: float | None = None
+    availability: float = 1.0
+    dropout: float = 0.0
+    dropout_when: Literal["any"] | Point = "any"
+
+    def level(self, client: int) -> Level:
+        """Return the class of a client's hardware."""
+        return self.own.get(client) or self.levels[client % len(self.levels)]
 
     def nominal(self, client: int) -> Device:
         """Return the client's device without the changes from round to round."""
-        level = self.levels[client % len(self.levels)]
+        level = self.level(client)
         return Device(client, level.flops_per_s, level.down_bps, level.up_bps, level.memory_bytes)
 
     def at(self, round: int, client: int) -> Device:
         """Return the client's device in one round; the same whoever else is asked for."""
         device = self.nominal(client)
-        compute = self._factor("fleet/compute", round, client)
-        link = self._factor("fleet/link", round, client)
+        spread = self.variation if self.link_variation is None else self.link_variation
+        compute = self._factor("fleet/compute", round, client, self.variation)
+        link = self._factor("fleet/link", round, client, spread)
         return replace(
             device,
             flops_per_s=device.flops_per_s * compute,
@@ -71,21 +97,40 @@ class Fleet:
             up_bps=device.up_bps * link,
         )
 
-    def _factor(self, purpose: str, round: int, client: int) -> float:
+    def is_available(self, round: int, client: int, attempt: int = 0) -> bool:
+        """Tell whether the client can be chosen; drawn anew for every attempt at a round."""
+        share = self.level(client).availability
+        share = self.availability if share is None else share
+        return share >= 1.0 or self._draw(f"fleet/available/{attempt}", round, client) < share
+
+    def drops_out(self, round: int, client: int, attempt: int = 0) -> Point | None:
+        """Return when a chosen client drops out, or None; drawn anew for every attempt."""
+        if self.dropout <= 0.0:
+            return None
+        # Within the lost share the same number also says where.
+        draw = self._draw(f"fleet/dropout/{attempt}", round, client) / self.dropout
+        if draw >= 1.0:
+            return None
+        return POINTS[int(draw * len(POINTS))] if self.dropout_when == "any" else self.dropout_when
+
+    def _factor(self, purpose: str, round: int, client: int, spread: float) -> float:
         """Return a log-normal number with median 1."""
+        return math.exp(spread * NormalDist().inv_cdf(self._draw(purpose, round, client)))
+
+    def _draw(self, purpose: str, round: int, client: int) -> float:
+        """Return a uniform number strictly between 0 and 1."""
         # 52 bits and a half keep the fraction strictly between 0 and 1 in floating point.
-        fraction = ((derive(self.seed, purpose, round, client) >> 11) + 0.5) / 2**52
-        return math.exp(self.variation * NormalDist().inv_cdf(fraction))
+        return ((derive(self.seed, purpose, round, client) >> 11) + 0.5) / 2**52
 
 
-_FAST = Level(flops_per_s=20e9, down_bps=20e6, up_bps=10e6, memory_bytes=4 * 10**9)
-_SLOW = Level(flops_per_s=5e9, down_bps=10e6, up_bps=5e6, memory_bytes=10**9)
+_FAST = Level(20e9, down_bps=20e6, up_bps=10e6, memory_bytes=4 * 10**9, name="fast")
+_SLOW = Level(5e9, down_bps=10e6, up_bps=5e6, memory_bytes=10**9, name="slow")
 
 
 def uniform(seed: int, variation: float = 0.1) -> Fleet:
     """Return a fleet of equal devices: 20 GFLOP/s, 20 Mbit/s down, 10 Mbit/s up, 4 GB.
 
-    The numbers of all profiles are our choice, for a board with a small GPU on a mobile link.
+    The numbers of this file are our choice, here for a board with a small GPU on a mobile link.
     """
     return Fleet("uniform", seed, variation, (_FAST,))
 
@@ -105,6 +150,18 @@ def ten_speed(seed: int, variation: float = 0.1) -> Fleet:
     Client 0 and all links are as in :func:`uniform` (our choice).
     """
     levels = tuple(
-        replace(_FAST, flops_per_s=_FAST.flops_per_s / slowness) for slowness in range(1, 11)
+        replace(_FAST, flops_per_s=_FAST.flops_per_s / slowness, name=f"1/{slowness}")
+        for slowness in range(1, 11)
     )
     return Fleet("ten-speed", seed, variation, levels)
+
+
+def long_tail(seed: int, variation: float = 0.1) -> Fleet:
+    """Return a fleet in which few are slow: of ten, seven are fast, two slow, and one very slow.
+
+    Fast and slow are as in :func:`two_speed`; the last has 0.5 GFLOP/s, 1 Mbit/s down, 0.5 Mbit/s
+    up and 500 MB (our choice).
+    """
+    tail = Level(0.5e9, down_bps=1e6, up_bps=0.5e6, memory_bytes=5 * 10**8, name="very slow")
+    some, rest = (_FAST, _FAST, _SLOW), (_FAST, _FAST)
+    return Fleet("long-tail", seed, variation, (*some, *rest, tail, *rest, _SLOW, _FAST))

@@ -4,9 +4,12 @@ METHODS = {
     "coverage": "fpcli.methods.coverage:Coverage",
     "fedavg": "fpcli.methods.fedavg:FedAvg",
     "fedmp": "fpcli.methods.fedmp:FedMP",
+    "fedprox": "fpcli.methods.fedprox:FedProx",
+    "flexcom": "fpcli.methods.flexcom:FlexCom",
     "heterofl": "fpcli.methods.heterofl:HeteroFL",
     "local-only": "fpcli.methods.local:LocalOnly",
     "prunefl": "fpcli.methods.prunefl:PruneFL",
+    "random-mask": "fpcli.methods.random_mask:RandomMask",
     "subfedavg": "fpcli.methods.subfedavg:SubFedAvg",
     "uniform": "fpcli.methods.uniform:Uniform",
 }

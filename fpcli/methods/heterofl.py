@@ -201,7 +201,8 @@ class HeteroFL(Method):
         """Tell the own classes, or the moments of every batch norm's input."""
         if op == "classes":
             return {"own": own_classes(cx)}
-        return observed(model, cx.batches(), is_pooled=cx.options.pooled_var)
+        batches = cx.batches(is_augmented=False)
+        return observed(model, batches, is_pooled=cx.options.pooled_var)
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]

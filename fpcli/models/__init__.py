@@ -9,6 +9,7 @@ MODELS: Mapping[str, str] = {
     "lenet5": "fpcli.models.cnn:lenet5",
     "mnist-cnn": "fpcli.models.cnn:mnist_cnn",
     "mnist-mlp": "fpcli.models.mlp:mnist_mlp",
+    "tabular-mlp": "fpcli.models.mlp:tabular_mlp",
     "fedavg-cnn": "fpcli.models.cnn:fedavg_cnn",
     "alexnet": "fpcli.models.alexnet:alexnet",
     "resnet20": "fpcli.models.resnet:resnet20",
@@ -32,14 +33,26 @@ MODELS: Mapping[str, str] = {
     "subfedavg-mnist": "fpcli.models.subfedavg:mnist",
     "subfedavg-mnist-bn": "fpcli.models.subfedavg:mnist_bn",
 }
-"""Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W).
+"""Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W) of
+an image or (features,) of a row of a table.
 
 What may follow a name stands in ``models.names``; a factory with a keyword ``width`` accepts
 ``@WIDTH``."""
 
 DEFAULT_MODEL: Mapping[str, str] = {
     "digits": "digits-cnn",
+    "breast-cancer": "tabular-mlp",
     "mnist": "lenet5",
+    "fashion-mnist": "lenet5",
+    "emnist": "lenet5",
+    "emnist-letters": "lenet5",
+    "emnist-digits": "lenet5",
+    "emnist-byclass": "lenet5",
+    "emnist-bymerge": "lenet5",
     "cifar10": "resnet20",
+    "cifar100": "resnet20",
+    "svhn": "resnet20",
+    "csv:": "tabular-mlp",
 }
-"""Data set -> the model that it is trained with unless another one is named."""
+"""Data set -> the model that it is trained with unless another one is named; a key that ends in a
+colon stands for all data with that prefix."""

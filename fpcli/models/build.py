@@ -15,8 +15,11 @@ from fpcli.models import MODELS
 from fpcli.models.group_norm import replace_batch_norm
 from fpcli.models.names import GROUP_NORM, find, parse
 from fpcli.rng import derive
+from fpcli.units import format_input
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+"""Of one sample: (channels, height, width) of an image, (features,) of a row of a table."""
+
 Factory = Callable[[Shape, int], nn.Module]
 
 _TORCHVISION = "torchvision:"
@@ -38,7 +41,7 @@ def build(
 
     Args:
         name: see :func:`factory`.
-        input_shape: (channels, height, width) of one image.
+        input_shape: of one sample.
         num_classes: width of the output.
         seed: of the initial values.
         allow_code: see :func:`factory`.
@@ -46,10 +49,10 @@ def build(
     Raises:
         UsageError: no model has that name, or it cannot be imported.
         RecipeError: the name would run code without ``allow_code``, or the network cannot be
-            built, fails on an image of zeros, or does not return finite ``[1, num_classes]``.
+            built, fails on a sample of zeros, or does not return finite ``[1, num_classes]``.
     """
     make = factory(name, allow_code=allow_code)
-    task = f"{'x'.join(map(str, input_shape))} images and {num_classes} classes"
+    task = f"{format_input(input_shape)} and {num_classes} classes"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
         try:
@@ -60,19 +63,21 @@ def build(
         except Exception as error:  # networks of others may raise anything
             raise RecipeError(
                 f"model `{name}` does not fit {task}: {_first_line(error)}",
-                hint="channels and image size must suit the network; choose another model",
+                hint="channels and image size must suit the network; choose another model"
+                if len(input_shape) > 1
+                else "choose a network for tables, such as `tabular-mlp`",
                 where="task.model",
             ) from error
     if not isinstance(output, Tensor) or tuple(output.shape) != (1, num_classes):
         found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise RecipeError(
-            f"model `{name}` returns {found} for one image, wanted [1, {num_classes}]",
+            f"model `{name}` returns {found} for one sample, wanted [1, {num_classes}]",
             hint="its output width must be the number of classes",
             where="task.model",
         )
     if not output.isfinite().all():
         raise RecipeError(
-            f"model `{name}` returns non-finite values for an image of zeros",
+            f"model `{name}` returns non-finite values for a sample of zeros",
             hint="check its initial values",
             where="task.model",
         )
@@ -151,15 +156,15 @@ def _torchvision(name: str) -> Factory:
 def _make_torchvision(name: str, input_shape: Shape, num_classes: int) -> nn.Module:
     from torchvision import models
 
-    if input_shape[0] != 3:
-        raise ValueError(f"torchvision's networks take 3 channels, not {input_shape[0]}")
+    if len(input_shape) != 3 or input_shape[0] != 3:
+        raise ValueError("torchvision's networks take images of 3 channels")
     extra = PLAIN_OUTPUT.get(name, {})
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
     return model
 
 
 def _try_out(model: nn.Module, input_shape: Shape) -> object:
-    """Return what the network makes of one image of zeros in evaluation mode."""
+    """Return what the network makes of one sample of zeros in evaluation mode."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"it is a {type(model).__name__}, not a torch.nn.Module")
     model.eval()

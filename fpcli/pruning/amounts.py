@@ -115,8 +115,8 @@ def missed(px: PruneContext, layout: Layout, target: Target, reached: Support) -
     """Return the error for a target that a support does not meet."""
     share = size(layout, reached, target.measure) / size(layout, px.start, target.measure)
     return CheckError(
-        f"the {WORDS[target.measure]} cannot fall to {1 - target.removed:.1%}: "
-        f"the closest is {share:.1%}",
-        hint="ask for less, ignore fewer groups, or choose another method",
+        f"the {WORDS[target.measure]} cannot fall to {1 - target.removed:.2%}: "
+        f"the closest is {share:.2%}",
+        hint="ask for less, ignore less, or let the method's options open more (`--help`)",
         where=f"--{target.measure}",
     )

@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from torch import Tensor
 
+from fpcli import plugins
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
 from fpcli.engine.trained import Trained
-from fpcli.errors import RecipeError
+from fpcli.errors import CheckError, RecipeError
 from fpcli.pruning.amounts import alive, best, num_left, ratio_for
 from fpcli.pruning.layers import numbered, select, writers
 from fpcli.pruning.method import PruneContext, Pruner, Target
@@ -54,11 +55,17 @@ class Options:
     """`once`: retraining follows a step. `iterative`: it follows every group, from front to back,
     which takes far more epochs."""
 
-    preset: Literal[
-        "", "vgg16-A", "resnet56-A", "resnet56-B", "resnet110-A", "resnet110-B",
-        "resnet34-A", "resnet34-B", "resnet34-C",
-    ] = ""  # fmt: skip
+    preset: (
+        Literal[
+            "vgg16-A", "resnet56-A", "resnet56-B", "resnet110-A", "resnet110-B",
+            "resnet34-A", "resnet34-B", "resnet34-C",
+        ]
+        | None
+    ) = None  # fmt: skip
     """A setting of the paper: ratios and spared layers, in place of a target."""
+
+    def __post_init__(self) -> None:
+        plugins.reference("scores", self.score)
 
 
 class Filters(Pruner):
@@ -69,7 +76,7 @@ class Filters(Pruner):
 
     def decides(self, options: Any) -> bool:
         """Tell whether a preset says how much goes."""
-        return bool(options.preset)
+        return options.preset is not None
 
     def steps(
         self, px: PruneContext, trained: Trained, target: Target, num_steps: int
@@ -98,6 +105,12 @@ class Filters(Pruner):
     def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Remove the lowest scores of every group that may lose channels."""
         groups = _candidates(px, trained)
+        if not groups:
+            raise CheckError(
+                f"no group of `{trained.model}` may lose channels",
+                hint="ignore less, or let `--set method.residual=group-sum` open residual sums",
+                where="--ignore",
+            )
 
         def support_at(ratio: float) -> Support:
             counts = _counts(px, trained, groups, ratio)
@@ -117,7 +130,7 @@ class Filters(Pruner):
 
 
 def _with_preset(px: PruneContext, trained: Trained, target: Target) -> PruneContext:
-    if not px.options.preset:
+    if px.options.preset is None:
         return px
     preset, layers = PRESETS[px.options.preset], numbered(trained.layout)
     if len(layers) != preset.num_layers:

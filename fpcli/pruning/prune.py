@@ -67,10 +67,10 @@ def prune(
         FpError: the method, its options and the model do not fit together.
     """
     px = _starting(px, trained)
-    before = pruned = judged(px, trained)
-    px.log(event="before", **_told(before))
-    start, difference = trained, 0.0
     steps = pruner.steps(px, trained, target, num_steps)
+    before = pruned = judged(px, trained)
+    px.log(event="before", num_steps=len(steps), **_told(before))
+    start, difference = trained, 0.0
     for number, (own, share) in enumerate(steps, start=1):
         trained = pruner.cut(replace(own, log=partial(px.log, step=number)), trained, share)
         pruned, difference = judged(px, trained), max(difference, masked_difference(px, trained))

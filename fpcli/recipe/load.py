@@ -15,9 +15,11 @@ import yaml
 import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
+from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
 from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
 from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
+from fpcli.recipe.yaml_file import compose, is_null, pairs, plain
 
 R = TypeVar("R", Recipe, FitRecipe, PruneRecipe)
 
@@ -35,8 +37,6 @@ NOT_IN_DIGEST = frozenset(
 )
 """Keys that decide where and how long a run computes, but not what."""
 
-_LIMIT_BYTES = 64 * 1024
-_LIMIT_DEPTH = 8
 _FLAGS = {
     "method.name": "--method",
     "fleet.profile": "--fleet",
@@ -59,7 +59,8 @@ def load(
     """Return the recipe that a file, ``--set`` and flags describe together.
 
     A flag wins over ``--set``, that over the file, the file over the defaults. When the command
-    line names another method than the file does, the file's method options are left out.
+    line names another method than the file does, the file's method options are left out. A fleet
+    file is read, from the recipe's folder if the recipe names it.
 
     Args:
         path: the recipe file, or None for the defaults.
@@ -75,13 +76,23 @@ def load(
     said = {key: _override(key, text) for key, text in overrides}
     for key, value in flags.items():
         if value is not None:
-            plain = str(value) if isinstance(value, Path) else value
-            said[key] = Setting(plain, flag_name(key), is_in_file=False)
+            text = str(value) if isinstance(value, Path) else value
+            said[key] = Setting(text, flag_name(key), is_in_file=False)
     if {"method.name"} <= written.keys() & said.keys() and (
         written["method.name"].value != said["method.name"].value
     ):
         written = {key: item for key, item in written.items() if not key.startswith("method.")}
-    recipe = resolve(written | said, models.DEFAULT_MODEL, cls)
+    if "fleet.profile" in said:
+        written.pop("fleet.devices", None)
+    settings = written | said
+    fleet = settings.get("fleet.profile")
+    if fleet is not None and is_fleet_file(fleet.value) and "fleet.devices" not in settings:
+        folder = path.parent if fleet.is_in_file and path is not None else Path()
+        file = folder / Path(fleet.value).expanduser()
+        # The recipe holds what stands in the file, which may change or go.
+        settings["fleet.devices"] = dataclasses.replace(fleet, value=read_fleet(file))
+        settings["fleet.profile"] = dataclasses.replace(fleet, value=file.name)
+    recipe = resolve(settings, models.DEFAULT_MODEL, cls)
     assert isinstance(recipe, cls)
     return recipe
 
@@ -102,7 +113,7 @@ def _override(key: str, text: str) -> Setting:
         return setting
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return dataclasses.replace(setting, value=_plain(node, setting.place))
+        return dataclasses.replace(setting, value=plain(node, setting.place))
     except (yaml.YAMLError, RecipeError, RecursionError) as error:
         raise setting.error(f"`{key}` is not a list", "write it like `[1, 0.5]`") from error
 
@@ -113,32 +124,8 @@ def read_settings(path: Path) -> dict[str, Setting]:
     Raises:
         RecipeError: the file cannot be read, or is no mapping of plain values.
     """
-    try:
-        data = path.read_bytes()[: _LIMIT_BYTES + 1]
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise RecipeError(
-            f"cannot read recipe {path}: {error.strerror}", hint="give a YAML file", where=str(path)
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"{path}: not text in UTF-8", hint="save the file as UTF-8", where=str(path)
-        ) from error
-    if len(data) > _LIMIT_BYTES:
-        raise RecipeError(
-            f"{path}: larger than {_LIMIT_BYTES // 1024} KiB", hint="is this a recipe?"
-        )
-    try:
-        _refuse_unsafe(text, path)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        raise RecipeError(
-            f"{place}: not valid YAML: {problem}", hint="check indentation and quotes", where=place
-        ) from error
     settings: dict[str, Setting] = {}
+    root = compose(path, "recipe")
     for key, setting in _settings(root, path) if root is not None else ():
         if key in settings:
             raise setting.error(f"key `{key}` stands twice", "keep one of them")
@@ -146,36 +133,11 @@ def read_settings(path: Path) -> dict[str, Setting]:
     return settings
 
 
-def _refuse_unsafe(text: str, path: Path) -> None:
-    # On the event stream, hence before anything is built that could be large or deep.
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = f"{path}:{event.start_mark.line + 1 if event.start_mark else 0}"
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise RecipeError(
-                f"{place}: anchors and aliases are not allowed",
-                hint="write the value out, or quote a text that starts with `&` or `*`",
-                where=place,
-            )
-        if tag := getattr(event, "tag", None):
-            raise RecipeError(
-                f"{place}: tags such as `{tag}` are not allowed",
-                hint="write the plain value, or quote a text that starts with `!`",
-                where=place,
-            )
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _LIMIT_DEPTH:
-            raise RecipeError(f"{place}: nested deeper than any recipe", where=place)
-
-
 def _settings(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str, Setting]]:
     """Yield dotted key and setting of every value below a section."""
     section = prefix.removesuffix(".")
     if not isinstance(node, yaml.MappingNode):
-        if prefix and _is_null(node):
+        if prefix and is_null(node):
             return
         place = f"{path}:{node.start_mark.line + 1}"
         name = f"`{section}`" if section else "a recipe"
@@ -184,41 +146,12 @@ def _settings(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[s
             where=place,
             hint=f"for example `{section or 'task'}: {{KEY: VALUE}}`",
         )
-    for key, value, line in _pairs(node, str(path)):
+    for key, value, line in pairs(node, str(path)):
         dotted = prefix + key
         if dotted in SECTIONS:
             yield from _settings(value, path, f"{dotted}.")
         else:
-            yield dotted, Setting(_plain(value, str(path)), f"{path}:{line}", is_in_file=True)
-
-
-def _pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, yaml.Node, int]]:
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode):
-            raise RecipeError(f"{name}:{line}: a key must be a word", where=f"{name}:{line}")
-        if key.value in lines:
-            raise RecipeError(
-                f"{name}:{line}: key `{key.value}` stands twice, first in line {lines[key.value]}",
-                hint="keep one of them",
-                where=f"{name}:{line}",
-            )
-        lines[key.value] = line
-        yield key.value, value, line
-
-
-def _plain(node: yaml.Node | None, name: str) -> Any:
-    # Scalars stay text: the key's type decides whether `1e-3` is a number and `no` a boolean.
-    if isinstance(node, yaml.MappingNode):
-        return {key: _plain(value, name) for key, value, _ in _pairs(node, name)}
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(value, name) for value in node.value]
-    return None if node is None or _is_null(node) else node.value
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return node.tag == "tag:yaml.org,2002:null"
+            yield dotted, Setting(plain(value, str(path)), f"{path}:{line}", is_in_file=True)
 
 
 def to_yaml(recipe: AnyRecipe) -> str:

@@ -14,7 +14,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
+from fpcli.data.augment import Augment
+from fpcli.data.partition import Partition
 from fpcli.engine.central import FitConfig
+from fpcli.engine.server_optimizer import ServerConfig
+from fpcli.fleet.classes import DeviceClass
 from fpcli.wire.message import LocalConfig
 
 FORMAT = 1
@@ -22,28 +26,16 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Partition:
-    """How the training data is split over the clients."""
-
-    kind: Literal["iid", "dirichlet", "shards"] = "iid"
-    """`iid` deals evenly; `dirichlet` and `shards` give every client its own mix of classes."""
-    alpha: Annotated[float, Gt(0)] = 0.5
-    """Concentration of `dirichlet`: the smaller, the fewer classes a client has."""
-    shards_per_client: Annotated[int, Ge(1)] = 2
-    """Pieces of label-sorted data that each client gets under `shards`."""
-
-
-@dataclass(frozen=True)
 class FitTask:
     """What is learned."""
 
     data: str = "digits"
-    """Data set: a name of `fp data list`, or `npz:PATH`."""
+    """Data set: a name of `fp data list`, or `npz:PATH`, `folder:PATH` or `csv:PATH`."""
     model: str = ""
     """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
     factor of all widths) behind it; empty means the usual one for the data."""
     data_dir: str = ""
-    """Folder that holds downloaded data (`MNIST/`, `cifar-10-batches-py/`)."""
+    """Folder that holds downloaded data, as `fp data fetch` leaves it."""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
 
@@ -56,6 +48,9 @@ class Task(FitTask):
     """Number of clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
     """How it is split."""
+    augment: Augment = "none"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +68,21 @@ class FleetChoice:
     """The simulated hardware of the clients."""
 
     profile: str = "two-speed"
-    """A named mix of devices and links."""
+    """A named mix of devices and links, or a YAML file with classes of devices."""
     variation: Annotated[float, Ge(0)] = 0.1
     """Spread of speeds from round to round: standard deviation of their logarithm."""
+    link_variation: Annotated[float, Ge(0)] | None = None
+    """The same for the links' bandwidths; null means as `variation`."""
+    availability: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of rounds in which a client can be chosen."""
+    dropout: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Probability that what a chosen client does in a round is lost."""
+    dropout_when: Literal["any", "before", "training", "after"] = "any"
+    """Where that happens: before the job arrives, during training, after the upload, or any."""
     deadline_s: Annotated[float, Gt(0)] | None = None
     """Simulated seconds after which a round closes without the late clients; null waits for all."""
+    devices: tuple[DeviceClass, ...] = ()
+    """What the fleet file said; with it `profile` is a mere name."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ class Recipe:
     """How it is learned."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """How a client trains."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    """What the server does with the mean change of a round."""
     fleet: FleetChoice = field(default_factory=FleetChoice)
     """Simulated hardware."""
     wire: WireChoice = field(default_factory=WireChoice)

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
+from fpcli.data import PREFIXES
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.models.build import factory
 from fpcli.models.names import find
@@ -18,17 +19,9 @@ from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
 from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
 
 SECTIONS = (
-    "task",
-    "task.partition",
-    "method",
-    "local",
-    "fleet",
-    "wire",
-    "executor",
-    "fit",
-    "prune",
-    "retrain",
-)
+    "task", "task.partition", "method", "local", "server", "fleet", "wire", "executor", "fit",
+    "prune", "retrain",
+)  # fmt: skip
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
@@ -181,7 +174,7 @@ def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
     section, _, last = key.rpartition(".")
     groups = [
         {word.rpartition(".")[2]: word for word in known if word.rpartition(".")[0] == section},
-        {word.rpartition(".")[2]: word for word in known},
+        {word.rpartition(".")[2]: word for word in reversed([*known])},  # the first of a name wins
         {word: word for word in SECTIONS},
     ]
     parts = []
@@ -218,10 +211,10 @@ def _name(
 
 def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
     if "task.data" in settings:
-        _name("datasets", settings["task.data"], allow_code=True, prefixes=("npz:",))
+        _name("datasets", settings["task.data"], allow_code=True, prefixes=PREFIXES)
     if values["task.model"]:
         _check_model(settings["task.model"])
-    if "fleet.profile" in settings:
+    if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
     if "wire.codec" in settings:
         _name("codecs", settings["wire.codec"])
@@ -260,11 +253,11 @@ def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) ->
 def _default_model(
     data: str, settings: Mapping[str, Setting], default_models: Mapping[str, str]
 ) -> str:
-    if data in default_models:
-        return default_models[data]
+    if usual := default_models.get(data) or default_models.get(f"{data.partition(':')[0]}:"):
+        return usual
     raise settings["task.data"].error(
         f"`task.model` must be given: data `{data}` has no usual network",
-        "for example `--model lenet5` (one channel) or `--model resnet20` (three)",
+        "for example `--model lenet5` (one channel), `resnet20` (three) or `tabular-mlp` (tables)",
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.run.folder import write_atomic
+from fpcli.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,16 +57,20 @@ def figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+_KINDS: Mapping[str, Mapping[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
+"""Kind of file -> metadata that would make every drawing another file."""
+
+
+def save(figure: Figure, stem: Path, kinds: Sequence[str] = tuple(_KINDS)) -> list[Path]:
     """Write a figure as PNG and as SVG; equal figures give equal files.
 
     Raises:
         NeedError: the folder cannot be written.
     """
     paths = []
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=150, metadata=dict(_KINDS[kind]))
         path = stem.with_name(f"{stem.name}.{kind}")
         write_atomic(path, buffer.getvalue())
         paths.append(path)

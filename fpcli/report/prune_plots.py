@@ -19,6 +19,8 @@ def draw_pruning(
 ) -> list[Path]:
     """Draw what a pruning did into its folder, each picture as PNG and as SVG.
 
+    There is ``widths`` always, and ``accuracy`` if the model was retrained.
+
     Args:
         widths: group -> channels before and after.
         history: its events, as they stand in history.jsonl.
@@ -27,10 +29,10 @@ def draw_pruning(
         NeedError: the folder cannot be written.
     """
     with drawing():
-        return [
-            *save(_widths(widths), folder / "widths"),
-            *save(_accuracy(history), folder / "accuracy"),
-        ]
+        paths = save(_widths(widths), folder / "widths")
+        if any(event["event"] == "epoch" for event in history):
+            paths += save(_accuracy(history), folder / "accuracy")
+    return paths
 
 
 def _widths(widths: Mapping[str, tuple[int, int]]) -> Figure:

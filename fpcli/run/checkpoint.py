@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fpcli.engine.types import Json, ServerState
 from fpcli.errors import ResumeError
-from fpcli.run.folder import cannot_write, checksums, sync_folder, write_atomic
+from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
 
 FORMAT = 1
 """The newest checkpoint format that this version reads, and the one it writes."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.errors import DataError
-from fpcli.run.folder import cannot_write, sync_folder, write_atomic
+from fpcli.files import cannot_write, sync_folder, write_atomic
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import platform
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,75 +19,21 @@ import torch
 from filelock import FileLock, Timeout
 
 import fpcli
-from fpcli.errors import FpError, NeedError, ResumeError, UsageError, nearest
+from fpcli.data import PREFIXES
+from fpcli.errors import FpError, ResumeError, UsageError, nearest
+from fpcli.files import cannot_write, checksums, write_atomic
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
-_REMEDIES: Mapping[int | None, str] = {
-    errno.ENOSPC: "free some disk space, then go on with `fp train --resume RUN`",
-    errno.EDQUOT: "free some of your disk quota, then go on with `fp train --resume RUN`",
-    errno.EFBIG: "raise the file size limit (`ulimit -f`)",
-    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
-}
-
-
-def cannot_write(path: Path, error: Exception) -> NeedError:
-    """Return the error for a file that could not be written, with its remedy."""
-    # Libraries that are not written in Python tell the number in their message only.
-    told = re.search(r"os error (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
-    reason = os.strerror(number) if number else str(error)
-    hint = _REMEDIES.get(number, "choose a folder you may write to with `--runs DIR`")
-    return NeedError(f"cannot write {path}: {reason}", hint=hint, where=str(path))
-
-
-def sync_folder(path: Path) -> None:
-    """Make the entries of a folder survive a power cut (a no-op where the system cannot)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file, so that a crash leaves either the old one or the new one.
-
-    Raises:
-        NeedError: the folder is read-only or missing, the disk is full, or the like.
-    """
-    # A fixed name: what a crash leaves behind is overwritten by the next attempt.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hex SHA-256 of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def checksums(folder: Path, files: Sequence[Path]) -> str:
-    """Return lines that ``sha256sum --check`` reads when it runs in ``folder``."""
-    return "".join(f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
 
 
 def default_name(recipe: Recipe) -> str:
     """Return ``<method>-<data>-<model>-s<seed>``, fit for a file name."""
     data = recipe.task.data
-    if data.startswith("npz:"):
-        data = f"npz-{Path(data.removeprefix('npz:')).stem}"
+    kind, _, path = data.partition(":")
+    if f"{kind}:" in PREFIXES:
+        data = f"{kind}-{Path(path).stem}"
     words = [recipe.method.name, data, recipe.task.model]
     name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)
     return f"{name[:100]}-s{recipe.seed}"

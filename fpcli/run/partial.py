@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.errors import UsageError
+from fpcli.files import write_atomic
 from fpcli.pruning.sweep import Tally
-from fpcli.run.folder import write_atomic
 
 
 def partial_of(out: Path) -> Path:

@@ -121,7 +121,14 @@ def _rates(recipe: PruneRecipe, trained: Trained) -> dict[str, float]:
                 hint="for example `--rate conv1=0.5` or `--rate 2-19=0.6`",
                 where="--rate",
             )
-        rates |= dict.fromkeys(sorted(select(trained, place.strip(), "--rate")), ratio)
+        groups = select(trained, place.strip(), "--rate")
+        if ratio and not groups & trained.layout.prunable.keys():
+            raise UsageError(
+                f"--rate {text}: none of these channels may leave",
+                hint="they are the output, or tied to an operation that needs all of them",
+                where="--rate",
+            )
+        rates |= dict.fromkeys(sorted(groups), ratio)
     return rates
 
 

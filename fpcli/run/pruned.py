@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.errors import UsageError
+from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
 from fpcli.pruning.prune import Pruned
 from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.report.prune_plots import draw_pruning
-from fpcli.run.folder import cannot_write, checksums, environment, sync_folder, write_atomic
+from fpcli.run.folder import environment
 from fpcli.run.trained import write_trained
 
 

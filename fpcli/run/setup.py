@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fpcli import plugins
+from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
 from fpcli.engine.exchange import Executor
@@ -21,6 +22,8 @@ from fpcli.engine.method import Method
 from fpcli.engine.process import num_cores
 from fpcli.engine.site import Site
 from fpcli.errors import LayoutError, NeedError, RecipeError
+from fpcli.fleet.classes import fleet_of
+from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
@@ -58,21 +61,10 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     """
     task = recipe.task
     check_device(recipe.executor.device)
-    dataset = load(
-        task.data,
-        Path(task.data_dir) if task.data_dir else None,
-        validation_fraction=task.validation_fraction,
-        seed=recipe.seed,
-        allow_code=True,
-    )
-    parts = partition(
-        dataset.train.labels,
-        task.clients,
-        kind=task.partition.kind,
-        alpha=task.partition.alpha,
-        shards_per_client=task.partition.shards_per_client,
-        seed=recipe.seed,
-    )
+    fleet = fleet_for(recipe)
+    dataset = load_data(recipe)
+    check_augment(task.augment, task.data, dataset.train.images)
+    parts = share_out(recipe, dataset)
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
     )
@@ -81,7 +73,6 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     layout = layout_of(model, dataset, method)
     values = {name: model.state_dict()[name].detach().clone() for name in layout.tensors}
     run = hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest()
-    fleet = plugins.lookup("fleets", recipe.fleet.profile)(recipe.seed, recipe.fleet.variation)
     options = method.Options(**recipe.method.options)
     fed = Federation(
         run=run,
@@ -99,14 +90,69 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         seed=recipe.seed,
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
+        server=recipe.server,
     )
     site = _site(recipe, fed, parts, home)
     return Setup(recipe, fed, values, site, parts)
 
 
+def load_data(recipe: Recipe) -> Dataset:
+    """Return the data that a recipe names.
+
+    Raises:
+        FpError: it is missing, corrupt or unsuitable.
+    """
+    task = recipe.task
+    return load(
+        task.data,
+        Path(task.data_dir) if task.data_dir else None,
+        validation_fraction=task.validation_fraction,
+        seed=recipe.seed,
+        allow_code=True,
+    )
+
+
+def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
+    """Return the training samples of each client: sorted indices into ``dataset.train``.
+
+    Raises:
+        DataError: the data cannot be split as the recipe asks.
+    """
+    return partition(
+        dataset.train.labels,
+        recipe.task.clients,
+        recipe.task.partition,
+        owners=dataset.train.owners,
+        data=recipe.task.data,
+        seed=recipe.seed,
+    )
+
+
+def fleet_for(recipe: Recipe) -> Fleet:
+    """Return the simulated devices of a recipe.
+
+    Raises:
+        RecipeError: classes of devices do not fit the number of clients.
+    """
+    choice, seed = recipe.fleet, recipe.seed
+    fleet: Fleet
+    if choice.devices:
+        clients = recipe.task.clients
+        fleet = fleet_of(choice.profile, choice.devices, seed, choice.variation, clients)
+    else:
+        fleet = plugins.lookup("fleets", choice.profile)(seed, choice.variation)
+    return replace(
+        fleet,
+        link_variation=choice.link_variation,
+        availability=choice.availability,
+        dropout=choice.dropout,
+        dropout_when=choice.dropout_when,
+    )
+
+
 def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
     is_personal = fed.method.kind == "personalised" or recipe.eval_clients
-    tests = _personal_tests(fed.dataset, parts) if is_personal else ()
+    tests = personal_tests(fed.dataset, parts) if is_personal else ()
     return Site(
         run=fed.run,
         method=plugins.reference("methods", fed.method_name),
@@ -125,6 +171,7 @@ def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path
         limit_bytes=fed.limit_bytes,
         device=fed.device,
         is_channels_last=fed.is_channels_last,
+        augment=recipe.task.augment,
     )
 
 
@@ -182,8 +229,8 @@ def _rules(recipe: Recipe) -> Rules:
     )
 
 
-def _personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return for each client the test samples of the classes that it has in training."""
+def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return for each client the indices of the test samples of its training classes."""
     labels = dataset.test.labels
     return tuple(
         torch.isin(labels, dataset.train.labels[part].unique()).nonzero().flatten()

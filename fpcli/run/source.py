@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fpcli import plugins
+from fpcli.data import PREFIXES
+from fpcli.data.catalogue import CATALOGUE
 from fpcli.data.datasets import Dataset, load
 from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import DataKey, Trained
@@ -14,16 +16,10 @@ from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
 from fpcli.recipe.schema import FitTask
 from fpcli.run.trained import untrained, with_weights
+from fpcli.units import format_input
 
 _RATES: Mapping[str, float] = {"fit.lr": 1.0, "local.lr": 1.0, "retrain.lr": 10.0}
 """Key of a stored recipe -> what its value has to be multiplied with for a training rate."""
-
-_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = {
-    "digits": ((1, 8, 8), 10),
-    "mnist": ((1, 28, 28), 10),
-    "cifar10": ((3, 32, 32), 10),
-}
-"""Data set -> shape of an image and number of classes, known without the data."""
 
 
 def find_folder(word: str | None, runs: Path) -> Path | None:
@@ -98,7 +94,7 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
     """
     own = trained.data
     name = data or (own.name if own else "")
-    if not name or (":" in name and not name.startswith("npz:") and not data):
+    if not name or (":" in name and not name.startswith(PREFIXES) and not data):
         raise UsageError(
             f"the data is code of yours (`{name}`), which runs only if you name it"
             if name
@@ -113,10 +109,10 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
     have = (tuple(found.input_shape), found.num_classes)
     want = (trained.input_shape, trained.num_classes)
     if have != want:
-        shapes = ["x".join(map(str, shape)) for shape, _ in (have, want)]
+        shapes = [format_input(shape) for shape, _ in (have, want)]
         raise DataError(
-            f"data `{name}` has {shapes[0]} images of {have[1]} classes; the model takes "
-            f"{shapes[1]} images of {want[1]}",
+            f"data `{name}` has {shapes[0]} of {have[1]} classes; the model takes "
+            f"{shapes[1]} of {want[1]}",
             hint="give the data that the model is for with --data",
             where="--data",
         )
@@ -137,18 +133,21 @@ def named(
     Raises:
         FpError: of many kinds; data or weights are missing, damaged, or do not fit the network.
     """
-    data_dir = Path(task.data_dir) if task.data_dir else None
-    fraction = task.validation_fraction
-    shape = _SHAPES.get(task.data)
+    fraction, known = task.validation_fraction, CATALOGUE.get(task.data)
+    dataset: Dataset | None = None
     try:
         dataset = load(
-            task.data, data_dir, validation_fraction=fraction, seed=seed, allow_code=True
+            task.data,
+            Path(task.data_dir) if task.data_dir else None,
+            validation_fraction=fraction,
+            seed=seed,
+            allow_code=True,
         )
-        shape = dataset.input_shape, dataset.num_classes
+        shape, num_classes = dataset.input_shape, dataset.num_classes
     except DataError:
-        if not is_planned or shape is None:
+        if not is_planned or known is None:
             raise
-        dataset = None
+        shape, num_classes = known.input_shape, known.num_classes
     key = DataKey(task.data, fraction, seed)
-    trained = untrained(task.model, *shape, data=key, code=code)
+    trained = untrained(task.model, shape, num_classes, data=key, code=code)
     return (trained if weights is None else with_weights(trained, weights)), dataset

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import DataKey, Trained
 from fpcli.errors import FpError, UsageError
+from fpcli.files import write_atomic
 from fpcli.models.build import build
-from fpcli.run.folder import write_atomic
 from fpcli.run.weights import check_tensors, misfit, read_tensors, unreadable
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support

@@ -49,6 +49,23 @@ def largest(scores: Tensors, density: float) -> dict[str, Tensor]:
     return _parts(chosen, scores)
 
 
+def without_smallest(scores: Tensors, rate: float) -> dict[str, Tensor]:
+    """Return masks without the weights of the lowest scores, ranked over all tensors together.
+
+    Args:
+        scores: any shapes; of equal scores the earlier tensor and the smaller flat index leave.
+        rate: share of all weights that leaves, rounded down to whole weights.
+
+    >>> without_smallest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 2.0]])}, 0.5)
+    {'a': tensor([ True, False]), 'b': tensor([[False,  True]])}
+    """
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    order = flat.sort(stable=True).indices
+    stays = torch.ones_like(flat, dtype=torch.bool)
+    stays[order[: math.floor(rate * len(flat) + 1e-9)]] = False
+    return _parts(stays, scores)
+
+
 def reconfigure(
     weights: Tensors,
     masks: Tensors,

@@ -58,7 +58,8 @@ _Word = Annotated[str, Field(pattern=r"^[\w.:-]{1,100}$")]
 
 @dataclass(frozen=True)
 class JobHeader:
-    """The JSON of a job; ``shapes`` holds those that the tensors on the wire do not show."""
+    """The JSON of a job; ``shapes`` holds those that the tensors on the wire do not show, and
+    ``max_steps`` is left out where it is 0."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     method: _Word
@@ -72,6 +73,7 @@ class JobHeader:
     has_keep: bool
     known_mask: Annotated[str, MaxLen(16)]
     shapes: dict[str, Annotated[tuple[_Count, ...], MaxLen(8)]]
+    max_steps: _Count = 0
 
 
 @dataclass(frozen=True)

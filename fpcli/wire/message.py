@@ -79,6 +79,7 @@ class Job:
         values: block tensors, float32, in the order in which they travel.
         mask: in block coordinates, for any of ``values``.
         is_mask_known: the client has the masks already, and only values travel.
+        max_steps: training steps after which the client stops; 0 does all of its epochs.
         keep: kept channels per group, for methods whose clients store tensors in coordinates of
             the initial model; None where the shapes of ``values`` say enough.
     """
@@ -95,6 +96,7 @@ class Job:
     keep: Mapping[str, Tensor] | None = None
     note: Mapping[str, Json] = field(default_factory=dict)
     is_mask_known: bool = False
+    max_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def pack_job(job: Job) -> bytes:
             for name, values in job.values.items()
             if parts[name].shape != values.shape
         },
-    }
+    } | ({"max_steps": job.max_steps} if job.max_steps else {})
     text = frame.dump_json(header)
     frame.checked(JOB_HEADER, text)
     if json.loads(text)["note"] != note:
@@ -209,6 +211,7 @@ def unpack_job(
         keep={name: kept(name, index) for name, index in keep.items()} if header.has_keep else None,
         note=header.note,
         is_mask_known=bool(header.known_mask),
+        max_steps=header.max_steps,
     )
 
 

@@ -38,19 +38,31 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     lines = done.stdout.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for word in ("train", "methods", "doctor", "--version", "--install-completion"):
+    for word in ("train", "methods", "doctor", "data", "--version", "--install-completion"):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "methods", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "methods", "doctor", "data", "data list", "data show", "data fetch", "data check"],
+)
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:
-    done = fp(command, "--help")
+    done = fp(*command.split(), "--help")
     assert (done.status, done.err) == (0, "")
     assert "\x1b" not in done.out
 
 
 def test_no_arguments_show_the_help(fp: Callable) -> None:
     assert fp().out == fp("--help").out == fp("-h").out
+
+
+def test_a_group_alone_shows_its_commands(fp: Callable) -> None:
+    done = fp("data")
+    assert done == fp("data", "--help")
+    assert (done.status, done.err) == (0, "")
+    for word in ("list", "show", "fetch", "check"):
+        assert f"\n  {word} " in done.out
+    assert "..." not in done.out.partition("Commands:")[2]
 
 
 def test_version(fp: Callable) -> None:
@@ -61,7 +73,11 @@ def test_version(fp: Callable) -> None:
     ("words", "message", "hint"),
     [
         (["trian"], "unknown command `trian`", "did you mean `train`?"),
-        (["xyz"], "unknown command `xyz`", "known: train, methods, doctor"),
+        (["xyz"], "unknown command `xyz`", "known: train, "),
+        (["data", "lst"], "unknown command `data lst`", "did you mean `list`?"),
+        (["data", "xyz"], "unknown command `data xyz`", "known: list, show"),
+        (["data", "show"], "missing argument 'NAME|PATH'", "`fp data show --help` lists"),
+        (["data", "list", "--jsn"], "unknown option `--jsn`", "did you mean `--json`?"),
         (["--verson"], "unknown option `--verson`", "did you mean `--version`?"),
         (["train", "--rouns", "3"], "unknown option `--rouns`", "did you mean `--rounds`?"),
         (["train", "--zzz"], "unknown option `--zzz`", "`fp train --help` lists the options"),
@@ -81,7 +97,8 @@ def test_wrong_words(fp: Callable, words: list[str], message: str, hint: str) ->
     assert blank == ""
     assert last.startswith("hint: ")
     assert hint in last
-    envelope = json.loads(fp(words[0], "--json", *words[1:]).out)
+    place = 2 if words[0] == "data" else 1
+    envelope = json.loads(fp(*words[:place], "--json", *words[place:]).out)
     assert list(envelope) == ["format", "command", "status", "data", "warnings", "error"]
     assert (envelope["format"], envelope["status"], envelope["data"]) == (1, "error", {})
     assert list(envelope["error"]) == ["code", "message", "hint", "where"]
@@ -169,4 +186,4 @@ def test_completion_knows_the_names(spawn: Callable) -> None:
     }
     process = spawn(env=os.environ | request)
     out, _ = process.communicate(timeout=60)
-    assert out.split() == ["fedavg", "fedmp"]
+    assert out.split() == ["fedavg", "fedmp", "fedprox"]

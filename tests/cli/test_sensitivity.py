@@ -189,7 +189,7 @@ def test_wrong_models(fp: Callable, weights: Path, tmp_path: Path) -> None:
         (
             ("nets:reshaped", "-w", tmp_path / "reshaped.safetensors", "--data", "digits"),
             3,
-            "fails",
+            "no channels that may leave",
         ),
         (("nothing",), 2, "neither a folder nor a model"),
     ):

@@ -168,6 +168,8 @@ def test_a_dry_run_writes_nothing(fp: Callable, tmp_path: Path) -> None:
     assert [item["client"] for item in plan["clients"]] == [0, 1, 2]
     assert all(0 < item["params"] <= plan["model"]["params"] for item in plan["clients"])
     assert all(0 <= item["notes"]["ratio"] < 1 for item in plan["clients"])
+    assert [item["device"] for item in plan["clients"]] == ["fast", "slow", "fast"]
+    assert "\ndevices of round 1: 2 fast, 1 slow\n" in done.out
     assert files(tmp_path) == set()
 
 

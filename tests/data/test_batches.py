@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.data.batches import batches, evaluation_batches
+from fpcli.data.batches import batches, evaluation_batches, num_processed
 from fpcli.data.split import Split
 from fpcli.rng import stream
 
@@ -69,9 +69,23 @@ def test_images_are_normalised_and_belong_to_their_labels(channels_last: bool) -
         assert images[:, 1, 2, 3].equal(2.0 * labels)
 
 
+@pytest.mark.parametrize("count", [1, 12, 13, 15])
+@pytest.mark.parametrize("max_steps", [0, 1, 3, 5, 99])
+def test_counted_samples_are_those_of_the_batches(count: int, max_steps: int) -> None:
+    epoch = batches(numbered(count), torch.arange(count), double, batch_size=4, generator=None)
+    sizes = [len(labels) for _, labels in epoch] * 2
+    assert num_processed(count, 4, 2, max_steps) == sum(sizes[: max_steps or None])
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_evaluation_keeps_order_and_single_samples(channels_last: bool) -> None:
     split = numbered(7)
     epoch = list(evaluation_batches(split, double, batch_size=3, channels_last=channels_last))
     assert [labels.tolist() for _, labels in epoch] == [[0, 1, 2], [3, 4, 5], [6]]
     assert torch.cat([images for images, _ in epoch]).equal(2.0 * split.images)
+
+
+def test_rows_of_a_table_have_no_channels_to_move() -> None:
+    split = Split(torch.arange(12.0).view(6, 2), torch.arange(6))
+    for rows, labels in evaluation_batches(split, double, batch_size=4, channels_last=True):
+        assert rows[:, 0].tolist() == (labels * 4.0).tolist()

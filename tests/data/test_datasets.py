@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +77,49 @@ def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
     assert values.var().item() == pytest.approx(1, abs=0.01)
     expected = (data.train.images.float() / 16 - data.mean[0]) / data.std[0]
     torch.testing.assert_close(values, expected)
+
+
+def test_moments_of_a_table_are_per_feature(tmp_path: Path) -> None:
+    """Feature 0 is 0, 2, 4 ..., 118: mean 59, variance 4 * (60 ** 2 - 1) / 12; feature 1 is 5."""
+    rows = np.stack([np.arange(60) * 2.0, np.full(60, 5.0)], axis=1)
+    labels = np.arange(60) % 3
+    name = save(
+        tmp_path / "x.npz",
+        train_images=rows,
+        test_images=rows,
+        test_labels=labels,
+        train_owners=np.arange(60) // 20,
+    )
+    data = load(name, None, seed=0)
+    assert (data.input_shape, data.class_names) == ((2,), ("0", "1", "2"))
+    assert data.mean == pytest.approx((59.0, 5.0))
+    assert data.std == pytest.approx(((4 * 3599 / 12) ** 0.5, 1.0))
+    assert data.normalise(data.test.images)[0].tolist() == pytest.approx([-59 / data.std[0], 0])
+    assert data.owner_names == ("0", "1", "2")
+    assert data.train.owners is not None
+    assert data.train.owners.equal((data.train.images[:, 0] // 40).long())
+    data.share()
+    assert data.train.owners.is_shared()
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({"class_names": ["a", "b"]}, "class_names must be 3 different names, got 2"),
+        ({"class_names": ["a", "b", "c", "d"]}, "class_names must be 3"),
+        ({"class_names": ["a", "b", "a"]}, "class_names must be 3"),
+        ({"train_owners": np.arange(60) // 20, "owner_names": ["x"]}, "owner_names must be 3"),
+        ({"class_names": ["a", "b", "c"], "train_owners": [0] * 60, "owner_names": "xy"}, ""),
+    ],
+)
+def test_names(monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], wanted: str) -> None:
+    monkeypatch.setattr("fpcli.plugins.lookup", lambda kind, name: lambda data_dir: arrays() | more)
+    if wanted:
+        with pytest.raises(DataError, match=wanted):
+            load("theirs", None, seed=0)
+    else:
+        data = load("theirs", None, seed=0)
+        assert (data.class_names, data.owner_names) == (("a", "b", "c"), ("x", "y"))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -187,59 +229,6 @@ def test_constants_must_suit_the_channels(
         load("theirs", None, seed=0)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_missing_files_name_the_folder(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none was given") as caught:
-        load(name, None, seed=0)
-    assert "FP_DATA_DIR" in caught.value.hint
-    with pytest.raises(DataError, match=str(tmp_path)) as caught:
-        load(name, tmp_path, seed=0)
-    assert "--data-dir" in caught.value.hint
-
-
-def test_damaged_mnist(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    with pytest.raises(DataError, match=f"MNIST in {raw} cannot be read"):
-        load("mnist", tmp_path, seed=0)
-    for part in ("train", "t10k"):
-        for what in ("images-idx3", "labels-idx1"):
-            (raw / f"{part}-{what}-ubyte").write_bytes(b"\x00\x00\x08\x03" + b"\x01" * 40)
-    with pytest.raises(DataError, match="cannot be read"):
-        load("mnist", tmp_path, seed=0)
-
-
-def test_small_mnist_is_read_through_torchvision(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part, count in (("train", 20), ("t10k", 10)):
-        header = b"".join(size.to_bytes(4, "big") for size in (0x803, count, 28, 28))
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + bytes(range(196)) * 4 * count)
-        header = b"".join(size.to_bytes(4, "big") for size in (0x801, count))
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + bytes(range(10)) * (count // 10))
-    data = load("mnist", tmp_path, seed=0)
-    assert (data.input_shape, len(data.train), len(data.validation)) == ((1, 28, 28), 10, 10)
-    assert (data.mean, data.std, data.scale) == ((0.1307,), (0.3081,), 1 / 255)
-
-
-def test_cifar10_from_npz(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(20) % 10
-    np.savez(
-        tmp_path / "cifar10.npz",
-        train_images=images,
-        train_labels=labels,
-        test_images=images,
-        test_labels=labels,
-    )
-    data = load("cifar10", tmp_path, seed=0)
-    assert data.input_shape == (3, 32, 32)
-    assert data.mean == (0.4914, 0.4822, 0.4465)
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(DataError, match=r"CIFAR10 in .*cifar-10-batches-py cannot be read"):
-        load("cifar10", tmp_path, seed=0)
-
-
 def test_share_keeps_values(tmp_path: Path) -> None:
     name = save(tmp_path / "x.npz")
     shared, plain = load(name, None, seed=0), load(name, None, seed=0)
@@ -258,20 +247,3 @@ def test_too_little_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(NeedError, match="unable to allocate") as caught:
         data.share()
     assert "inline" in caught.value.hint
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(
-    ("name", "shape", "sizes"),
-    [
-        ("mnist", (1, 28, 28), (54001, 5999, 10000)),
-        ("cifar10", (3, 32, 32), (45000, 5000, 10000)),
-    ],
-)
-def test_real_data(name: str, shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
-    data = load(name, Path(os.environ["FP_DATA_DIR"]), seed=0)
-    assert data.input_shape == shape
-    assert tuple(map(len, (data.train, data.validation, data.test))) == sizes
-    values = data.normalise(data.train.images[:5000])
-    assert values.mean().item() == pytest.approx(0, abs=0.05)
-    assert values.std().item() == pytest.approx(1, abs=0.05)

@@ -63,10 +63,34 @@ def test_take_copies_the_chosen_samples() -> None:
     assert taken.images.flatten().tolist() == taken.labels.tolist() == [3, 1]
 
 
+def test_a_table_stays_as_it_is() -> None:
+    rows = np.arange(60.0).reshape(12, 5)
+    splits = make_splits("x", arrays(train_images=rows, test_images=rows[:6]))
+    assert splits["train"].images.dtype == torch.float32
+    assert splits["train"].images.tolist() == rows.tolist()
+
+
+def test_owners_stay_with_their_training_samples() -> None:
+    splits = make_splits("x", arrays(train_owners=np.arange(12)[:, None] % 4))
+    taken = splits["train"].take(torch.tensor([7, 4]))
+    assert taken.owners is not None
+    assert taken.owners.tolist() == [3, 0]
+    assert splits["test"].owners is None
+    assert len(splits["train"].tensors()) == len(splits["test"].tensors()) + 1 == 3
+
+
 nan = np.zeros((12, 5, 4, 3), np.float32)
 nan[9, 0, 0, 0] = np.nan
 
 BAD = {
+    "flat floats": (arrays(train_images=np.zeros((12, 60))), r"test_images has type torch.uint8"),
+    "half a table": (
+        arrays(train_images=np.zeros((12, 60)), test_images=np.zeros((6, 59))),
+        r"test_images has sample shape \[59\], train_images \[60\]",
+    ),
+    "no features": (arrays(train_images=np.zeros((12, 0))), "empty"),
+    "owner count": (arrays(train_owners=np.zeros(11, int)), "11 owners for 12 samples"),
+    "owner names": (arrays(train_owners=["a"] * 12), "train_owners has type <U1"),
     "missing key": (arrays(test_labels=None), "test_labels"),
     "half a validation pair": (arrays(val_labels=np.zeros(2, int)), "val_images"),
     "objects": (arrays(train_images=np.array([object()] * 12)), "train_images has type object"),
@@ -75,13 +99,13 @@ BAD = {
     "channels first": (arrays(train_images=np.zeros((12, 3, 8, 8), np.uint8)), "channels come"),
     "no images": (arrays(test_images=np.zeros((0, 5, 4, 3), np.uint8)), "test_images is empty"),
     "no pixels": (arrays(train_images=np.zeros((12, 0, 4, 3), np.uint8)), "empty"),
-    "nan": (arrays(train_images=nan), "non-finite value in image 9"),
+    "nan": (arrays(train_images=nan), "non-finite value in sample 9"),
     "overflow": (arrays(train_images=np.full((12, 5, 4, 3), 1e300)), "non-finite"),
     "types differ": (arrays(test_images=np.zeros((6, 5, 4, 3), np.float32)), "train_images torch"),
     "shapes differ": (arrays(test_images=np.zeros((6, 4, 4, 3), np.uint8)), r"\[3, 4, 4\]"),
     "ragged": (arrays(train_images=[[1], [1, 2]]), "train_images is no array"),
     "bfloat16": (arrays(train_images=torch.zeros(12, 5, 4, dtype=torch.bfloat16)), "no array"),
-    "count": (arrays(train_labels=np.arange(11) % 3), "11 labels for 12 images"),
+    "count": (arrays(train_labels=np.arange(11) % 3), "11 labels for 12 samples"),
     "float labels": (arrays(train_labels=np.zeros(12)), "type float64"),
     "truth values": (arrays(train_labels=np.arange(12) % 2 == 0), "type bool"),
     "one hot": (arrays(train_labels=np.eye(12, dtype=int)), r"shape \[12, 12\]"),

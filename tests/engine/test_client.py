@@ -227,3 +227,23 @@ def test_batches_are_drawn_by_epoch_round_and_client(plain: Setup) -> None:
         assert sorted(other) == sorted(first)
     assert sorted(first) == sorted(plain.fed.dataset.train.labels[plain.parts[1]].tolist())
     assert len(labels(2, 1, 0)) == plain.fed.num_examples[2]
+
+
+def test_augmentation_is_drawn_by_epoch_and_for_training_only(plain: Setup) -> None:
+    cropping: Site = replace(plain.site, augment="crop")
+
+    def first(site: Site, epoch: int = 0, **more: bool) -> Tensor:
+        cx = replace(context(plain, {}), site=site)
+        return next(iter(cx.batches(epoch, **more)))[0]
+
+    assert first(cropping).equal(first(cropping))
+    assert not first(cropping).equal(first(plain.site))
+    assert first(cropping, is_augmented=False).equal(first(plain.site))
+
+
+def test_an_augmented_job_can_be_repeated(plain: Setup) -> None:
+    setup = replace(plain, site=replace(plain.site, augment="crop-flip"))
+    first = deltas(setup)
+    torch.rand(7)
+    assert same(first, deltas(setup))
+    assert not same(first, deltas(plain))

@@ -20,6 +20,7 @@ class Client:
     local: LocalConfig
     data: list[tuple[Tensor, Tensor]]
     mask: Mapping[str, Tensor] = field(default_factory=dict)
+    max_steps: int = 0
     torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,6 +68,20 @@ def test_two_steps_by_hand() -> None:
 def test_samples_and_steps_of_all_epochs_count() -> None:
     fitted = train(model(), Client(LocalConfig(epochs=3), data(4, 4, 2)))
     assert (fitted.num_steps, fitted.num_samples) == (9, 30)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "counts", "ended"),
+    [(4, (4, 14), [1, 2]), (3, (3, 10), [1]), (99, (9, 30), [1, 2, 3])],
+)
+def test_a_limit_of_steps_ends_training_within_an_epoch(
+    max_steps: int, counts: tuple[int, int], ended: list[int]
+) -> None:
+    client, epochs = Client(LocalConfig(epochs=3), data(4, 4, 2), max_steps=max_steps), []
+    entropy = lambda cx, model, batch: cross_entropy(model, batch)  # noqa: E731
+    fitted = fit(model(), client, entropy, after_epoch=lambda epoch, _: epochs.append(epoch))  # type: ignore[arg-type]
+    assert (fitted.num_steps, fitted.num_samples) == counts
+    assert epochs == ended
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -84,7 +84,7 @@ def test_unknown_model_gets_a_hint() -> None:
     [
         ("lenet5", (1, 8, 8), "1x8x8 images and 10 classes: 8x8 images are too small"),
         ("digits-cnn", (1, 1, 8), "too small"),
-        ("torchvision:squeezenet1_1", (1, 32, 32), "take 3 channels, not 1"),
+        ("torchvision:squeezenet1_1", (1, 32, 32), "take images of 3 channels"),
         ("torchvision:alexnet", (3, 8, 8), "does not fit 3x8x8 images"),
     ],
 )
@@ -94,6 +94,20 @@ def test_network_that_does_not_fit(name: str, shape: tuple[int, int, int], messa
     assert f"`{name}`" in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["digits-cnn", "resnet20", "torchvision:resnet18"])
+def test_a_network_for_images_refuses_a_table(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"`{name}` does not fit 30 features and 2 cl") as caught:
+        build(name, (30,), 2, seed=0)
+    assert "`tabular-mlp`" in caught.value.hint
+
+
+def test_a_network_for_tables() -> None:
+    """30 * 64 + 64, 64 * 32 + 32 and 32 * 2 + 2 parameters."""
+    model = build("tabular-mlp", (30,), 2, seed=0)
+    assert sum(x.numel() for x in model.parameters()) == 4130
+    assert model(torch.zeros(5, 30)).shape == (5, 2)
 
 
 def test_own_network_runs_only_when_allowed(module: Callable[[str], None]) -> None:
@@ -110,7 +124,7 @@ def test_own_network_runs_only_when_allowed(module: Callable[[str], None]) -> No
     ("body", "message"),
     [
         ("return 3", "it is a int, not a torch.nn.Module"),
-        ("return nn.Linear(8, 10)", r"returns \[1, 1, 8, 10\] for one image, wanted \[1, 10\]"),
+        ("return nn.Linear(8, 10)", r"returns \[1, 1, 8, 10\] for one sample, wanted \[1, 10\]"),
         ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))", r"returns \[1, 9\]"),
         ("return nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))", "returns tuple"),
         ("return nn.Conv2d(3, 4, 1)", "does not fit 1x8x8 images and 10 classes"),

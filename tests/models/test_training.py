@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from fpcli.data.batches import batches, evaluation_batches
 from fpcli.data.datasets import load
-from fpcli.data.partition import partition
+from fpcli.data.partition import Partition, partition
 from fpcli.models.build import build
 from fpcli.rng import stream
 
@@ -15,7 +15,7 @@ from fpcli.rng import stream
 def test_digits_are_learned_by_ten_clients_in_thirty_rounds() -> None:
     data = load("digits", None, seed=0)
     model = build("digits-cnn", data.input_shape, 10, seed=0)
-    parts = partition(data.train.labels, 10, kind="iid", seed=0)
+    parts = partition(data.train.labels, 10, Partition(), seed=0)
     for round in range(30):
         start = {name: value.clone() for name, value in model.state_dict().items()}
         total = {name: torch.zeros_like(value) for name, value in start.items()}

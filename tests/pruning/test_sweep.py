@@ -39,10 +39,10 @@ def swept(
 
 
 def test_ratio_zero_is_the_whole_model_and_the_model_stays(
-    cnn: Trained, residual: Trained, digits: Dataset
+    learned_cnn: Trained, residual: Trained, digits: Dataset
 ) -> None:
     config = SweepConfig(("l1", "activation-mean-std"), (0.0, 0.5))
-    for trained in (cnn, residual):
+    for trained in (learned_cnn, residual):
         before = digest(trained)
         tallies = swept(trained, digits, config)
         whole = evaluate(trained.module(), judging(digits, config), digits.normalise)
@@ -86,9 +86,11 @@ def test_a_point_is_the_whole_model_with_zeros_behind_the_activation(
     assert found.loss_sum == pytest.approx(judged.loss_sum, rel=1e-5)
 
 
-def test_smallest_first_beats_random_beats_largest_first(cnn: Trained, digits: Dataset) -> None:
+def test_smallest_first_beats_random_beats_largest_first(
+    learned_cnn: Trained, digits: Dataset
+) -> None:
     def mean(score: str, seed: int = 0) -> float:
-        tallies = swept(cnn, digits, SweepConfig((score,), GRID[1:], seed=seed))
+        tallies = swept(learned_cnn, digits, SweepConfig((score,), GRID[1:], seed=seed))
         return statistics.fmean(
             tally.correct / tally.seen for key, tally in tallies.items() if key != BASELINE
         )
@@ -127,10 +129,10 @@ def test_samples_are_drawn_and_test_images_only_on_request(digits: Dataset) -> N
 
 
 def test_channels_are_counted_by_the_papers_rule_among_those_alive(
-    cnn: Trained, digits: Dataset
+    learned_cnn: Trained, digits: Dataset
 ) -> None:
-    assert nums(cnn, "conv1", (0.0, 0.1, 0.5, 0.9)) == [16, 14, 8, 1]
-    smaller = cnn.cut(Support({"conv1": torch.tensor([1, 4, 5, 9, 12])}))
+    assert nums(learned_cnn, "conv1", (0.0, 0.1, 0.5, 0.9)) == [16, 14, 8, 1]
+    smaller = learned_cnn.cut(Support({"conv1": torch.tensor([1, 4, 5, 9, 12])}))
     config = SweepConfig(("l1",), (0.0, 0.5, 0.9))
     assert nums(smaller, "conv1", config.ratios) == [5, 2, 1]
     tallies = swept(smaller, digits, config)
@@ -141,18 +143,23 @@ def test_channels_are_counted_by_the_papers_rule_among_those_alive(
             assert torch.equal(torch.tensor([1, 4, 5, 9, 12])[cut.places], cut.keep)
 
 
-def test_retraining_judges_again_and_repeats_itself(cnn: Trained, digits: Dataset) -> None:
+def test_retraining_judges_again_and_repeats_itself(learned_cnn: Trained, digits: Dataset) -> None:
     small = replace(digits, train=digits.train.take(torch.arange(128)))
     config = SweepConfig(
         ("l1",), (0.8,), retraining=FitConfig(epochs=1, lr=0.01, schedule="constant")
     )
-    first, second = (swept(cnn, small, config) for _ in range(2))
+    first, second = (swept(learned_cnn, small, config) for _ in range(2))
     assert first == second
-    keys = [key_of("l1", name, nums(cnn, name, (0.8,))[0]) for name in cnn.layout.prunable]
+    keys = [
+        key_of("l1", name, nums(learned_cnn, name, (0.8,))[0])
+        for name in learned_cnn.layout.prunable
+    ]
     assert {retrained(key) for key in keys} < first.keys()
     assert sum(first[retrained(key)].loss_sum for key in keys) < sum(
         first[key].loss_sum for key in keys
     )
     known = {key: tally for key, tally in first.items() if key != retrained(keys[0])}
-    cuts = cuts_of(cnn, small, config)
-    assert [key for key, _ in sweep(cnn, small, config, cuts, known)] == [retrained(keys[0])]
+    cuts = cuts_of(learned_cnn, small, config)
+    assert [key for key, _ in sweep(learned_cnn, small, config, cuts, known)] == [
+        retrained(keys[0])
+    ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Interval, Le
 
+from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.recipe import schema
 from fpcli.wire.message import LocalConfig
 
@@ -14,6 +15,7 @@ SECTIONS = (
     schema.Task,
     schema.MethodChoice,
     LocalConfig,
+    ServerConfig,
     schema.FleetChoice,
     schema.WireChoice,
     schema.ExecutorChoice,

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, ResumeError
+from fpcli.files import checksums
 from fpcli.run import checkpoint
 from fpcli.run.checkpoint import dump_state, load_newest, load_state, save
-from fpcli.run.folder import checksums
 from fpcli.structure.support import Support
 
 

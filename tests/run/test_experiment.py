@@ -21,8 +21,8 @@ from faults import Tampering, losing
 from safetensors.torch import load_file
 
 from fpcli.errors import ClientError, DivergedError, ResumeError
+from fpcli.files import checksums
 from fpcli.run import experiment
-from fpcli.run.folder import checksums
 from fpcli.run.setup import Setup
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -199,3 +199,20 @@ def test_the_final_model_is_the_state_s_block(
     files = [run / line.split("  ")[1] for line in listed.splitlines()]
     assert checksums(run, files) == listed
     assert {"recipe.yaml", "events.jsonl", "model.safetensors"} <= {file.name for file in files}
+
+
+def test_a_run_with_absent_and_lost_clients_goes_on_in_the_same_bits(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(
+        "devices: [{device: raspberry-pi-4, availability: 0.7}, {device: jetson-nano}]\n"
+    )
+    changes: dict[str, Any] = {
+        "fleet__profile": str(tmp_path / "fleet.yaml"),
+        "fleet__dropout": 0.4,
+        "round_retries": 9,
+    }
+    begin(tmp_path, "whole", "fedmp", rounds=5, **changes)
+    begin(tmp_path, "parts", "fedmp", rounds=2, **changes)
+    (tmp_path / "fleet.yaml").unlink()
+    go_on(tmp_path, "parts", rounds=5)
+    assert_same(everything(tmp_path, "parts"), everything(tmp_path, "whole"))
+    assert any(event["dropped"] for event in history(tmp_path, "parts"))

@@ -91,6 +91,12 @@ def test_job_round_trip(codec: str, keep: dict[str, Tensor] | None) -> None:
     assert is_same(unpack_job(pack_job(sent), limit_bytes=LIMIT), sent)
 
 
+def test_a_limit_of_steps_travels_only_where_there_is_one() -> None:
+    data = pack_job(job(max_steps=7))
+    assert is_same(unpack_job(data, limit_bytes=LIMIT), job(max_steps=7))
+    assert len(data) == len(pack_job(job())) + len(',"max_steps":7')
+
+
 @pytest.mark.parametrize("codec", ["dense", "sparse"])
 @pytest.mark.parametrize("mask", [None, {}, MASKS, {"a.bias": torch.tensor([True, True])}])
 def test_reply_round_trip(codec: str, mask: dict[str, Tensor] | None) -> None:

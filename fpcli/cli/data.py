@@ -1,0 +1,290 @@
+"""`fp data`: which data sets there are, what one holds, and how its files get here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fpcli.cli import options as o
+from fpcli.cli.words import make_importable
+from fpcli.errors import UsageError
+from fpcli.units import format_bytes, format_input
+
+if TYPE_CHECKING:
+    from fpcli.data.datasets import Dataset
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|PATH",
+        help="A name of `fp data list`, what `--data` takes, or a folder, .csv or .npz file.",
+        show_default=False,
+        autocompletion=o.names("datasets"),
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A name of `fp data list`.",
+        show_default=False,
+        autocompletion=o.names("datasets"),
+    ),
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE.png",
+        help="Write a few images of every class there (default: no picture).",
+        show_default=False,
+    ),
+]
+
+
+def list_(
+    ctx: typer.Context, data_dir: o.DataDir = None, json: o.Json = False, debug: o.Debug = False
+) -> None:
+    """List the data sets that have a name, and whether they are here."""
+    from fpcli import plugins
+    from fpcli.cli import show
+    from fpcli.data.catalogue import CATALOGUE
+
+    items: list[dict[str, Any]] = []
+    for name in plugins.names("datasets"):
+        entry = CATALOGUE.get(name)
+        items.append(
+            {
+                "name": name,
+                "kind": entry and _kind(entry.input_shape),
+                "about": entry.about if entry else "",
+                "samples": entry and entry.num_samples,
+                "input_shape": entry and list(entry.input_shape),
+                "classes": entry and entry.num_classes,
+                "state": _state(name, data_dir),
+            }
+        )
+    rows = [
+        (
+            item["name"],
+            item["about"],
+            f"{item['samples']:,}" if item["samples"] else "",
+            format_input(item["input_shape"]) if item["input_shape"] else "",
+            str(item["classes"] or ""),
+            item["state"],
+        )
+        for item in items
+    ]
+    headers = ("data", "what", "samples", "one sample of", "classes", "state")
+    ctx.obj.finish({"items": items}, show.table(headers, rows, right=(2, 4)))
+    ctx.obj.hint("`fp data show NAME` shows what a data set holds, `fp data fetch NAME` gets it")
+
+
+def show(
+    ctx: typer.Context,
+    name: Source,
+    output: Picture = None,
+    data_dir: o.DataDir = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show what a data set holds: samples per class, shape, constants."""
+    from fpcli.cli.show import table
+
+    if output is not None:
+        _check_output(output)
+    name = source_of(name)
+    dataset = open_dataset(name, data_dir)
+    item = _item(name, dataset, data_dir)
+    if output is not None:
+        if len(dataset.input_shape) == 1:
+            raise UsageError("-o: a table has no pictures", hint="leave -o out", where="--output")
+        from fpcli.report.contact import contact_sheet
+
+        item["picture"] = str(contact_sheet(dataset, output))
+    parts = list(item["samples"])
+    rows = [
+        (label, *(f"{item['per_class'][part][number]:,}" for part in parts))
+        for number, label in enumerate(dataset.class_names)
+    ]
+    rows.append(("all", *(f"{item['samples'][part]:,}" for part in parts)))
+    counts = table(("class", *parts), rows, right=range(1, len(parts) + 1))
+    facts = table(("", ""), _facts(item))
+    ctx.obj.finish({"items": [item]}, f"{_headline(item)}\n\n{counts}\n\n{facts}")
+
+
+def fetch(
+    ctx: typer.Context,
+    name: Name,
+    data_dir: o.DataDir = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Download a data set, which no other command does."""
+    from fpcli.data.catalogue import needed_folder
+    from fpcli.data.fetch import fetch as download
+
+    folder = needed_folder(name, Path(data_dir) if data_dir else None)
+    files = download(name, folder, lambda text: print(text, file=sys.stderr, flush=True))
+    num_bytes = sum((folder / file).stat().st_size for file in files)
+    item = {"name": name, "folder": str(folder), "files": list(files), "bytes": num_bytes}
+    text = f"{name} · bundled"
+    if files:
+        size = format_bytes(num_bytes)
+        text = f"{name} · {len(files)} files · {size} · {_sha256(name, data_dir)}"
+    ctx.obj.finish({"items": [item]}, text)
+
+
+def check(
+    ctx: typer.Context,
+    name: Source,
+    data_dir: o.DataDir = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Read all of a data set, and say what is wrong."""
+    name = source_of(name)
+    item = _item(name, open_dataset(name, data_dir), data_dir)
+    ctx.obj.finish({"items": [item]}, f"{_headline(item)}: ok")
+
+
+app = typer.Typer(help="List, show, fetch and check data sets.")
+app.command("list")(list_)
+app.command()(show)
+app.command()(fetch)
+app.command()(check)
+
+
+def source_of(word: str) -> str:
+    """Return what `--data` takes for a name or a path.
+
+    A word that is a name or has a prefix means that, whatever lies in the current folder.
+    """
+    from fpcli import plugins
+
+    kinds = {".csv": "csv:", ".npz": "npz:"}
+    path = Path(word).expanduser()
+    if word in plugins.names("datasets") or not path.exists():
+        return word
+    return f"{'folder:' if path.is_dir() else kinds.get(path.suffix.lower(), '')}{word}"
+
+
+def open_dataset(name: str, data_dir: str | None) -> Dataset:
+    """Load a data set as `fp train` does by default; files are first compared with their record.
+
+    Raises:
+        FpError: as ``data.datasets.load``, and if a file is not what was fetched.
+    """
+    from fpcli.data.datasets import load
+
+    make_importable([name])
+    _sha256(name, data_dir)
+    return load(name, Path(data_dir) if data_dir else None, seed=0, allow_code=True)
+
+
+def _check_output(path: Path) -> None:
+    problem = ""
+    if path.suffix.lower() != ".png":
+        problem = f"{path} does not end in .png"
+    elif path.exists():
+        problem = f"{path} exists"
+    elif not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}"
+    if problem:
+        raise UsageError(f"-o: {problem}", hint="give a new file NAME.png", where="--output")
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    return "images" if len(shape) > 1 else "table"
+
+
+def _state(name: str, data_dir: str | None) -> str:
+    """Return whether the data is here, in a word or two."""
+    from fpcli.data.catalogue import CATALOGUE
+
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        return "yours" if ":" in name else "of another package"
+    if not entry.files:
+        return "bundled"
+    return "found" if data_dir and entry.held(Path(data_dir)) else "not fetched"
+
+
+def _sha256(name: str, data_dir: str | None) -> str:
+    """Return what is known of the checksums of a data set's files; empty for files of others.
+
+    Raises:
+        DataError: a file is not what was fetched.
+    """
+    state = _state(name, data_dir)
+    if state == "bundled":
+        return "sha256 ok"
+    if state != "found":
+        return ""
+    from fpcli.data.fetch import verify
+
+    return "sha256 ok" if verify(name, Path(data_dir or "")) else "sha256 not recorded"
+
+
+def _item(name: str, dataset: Dataset, data_dir: str | None) -> dict[str, Any]:
+    import torch
+
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    classes = dataset.num_classes
+    item: dict[str, Any] = {
+        "name": name,
+        "kind": _kind(dataset.input_shape),
+        "state": _state(name, data_dir),
+        "sha256": _sha256(name, data_dir),
+        "input_shape": list(dataset.input_shape),
+        "classes": classes,
+        "class_names": list(dataset.class_names),
+        "samples": {part: len(split) for part, split in splits.items()},
+        "per_class": {
+            part: torch.bincount(split.labels, minlength=classes).tolist()
+            for part, split in splits.items()
+        },
+        "scale": dataset.scale,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "owners": None,
+    }
+    if dataset.train.owners is not None:
+        count = len(dataset.owner_names)
+        owned = torch.bincount(dataset.train.owners, minlength=count).tolist()
+        item["owners"] = dict(zip(dataset.owner_names, owned, strict=True))
+    return item
+
+
+def _headline(item: dict[str, Any]) -> str:
+    total = sum(item["samples"].values())
+    shape = format_input(item["input_shape"])
+    samples = f"{total:,} {'rows of ' if item['kind'] == 'table' else ''}{shape}"
+    words = [item["name"], samples, f"{item['classes']} classes", item["state"], item["sha256"]]
+    return " · ".join(word for word in words if word)
+
+
+def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    if item["kind"] == "images":
+        facts += [
+            ("mean", ", ".join(f"{value:.4f}" for value in item["mean"])),
+            ("standard deviation", ", ".join(f"{value:.4f}" for value in item["std"])),
+        ]
+    else:
+        facts.append(("mean, deviation", f"{len(item['mean'])} each: see --json"))
+    if item["owners"]:
+        sizes = sorted(item["owners"].values())
+        facts.append(
+            (
+                "natural clients",
+                f"{len(sizes):,} with {sizes[0]:,} to {sizes[-1]:,} training samples",
+            )
+        )
+    if "picture" in item:
+        facts.append(("picture", item["picture"]))
+    return facts

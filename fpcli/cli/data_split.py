@@ -1,0 +1,240 @@
+"""`fp data split`: how many samples of each class `fp train` would give to each client."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fpcli.cli import options as o
+from fpcli.cli.session import Session
+from fpcli.cli.words import make_importable, overrides
+from fpcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fpcli.recipe.schema import Recipe
+
+_FLAGS = {
+    "name": "task.data",
+    "data_dir": "task.data_dir",
+    "clients": "task.clients",
+    "by": "task.partition.kind",
+    "alpha": "task.partition.alpha",
+    "min_size": "task.partition.min_size",
+    "seed": "seed",
+}
+"""Parameter -> key of the recipe that it sets."""
+
+_SHOWN = {
+    "dirichlet": ("alpha",),
+    "shards": ("shards_per_client",),
+    "dominant": ("dominant_share",),
+    "classes": ("classes_per_client",),
+    "missing": ("missing_classes",),
+    "file": ("file",),
+}
+"""Kind of split -> keys that shape it."""
+
+_MOST_COLUMNS = 20
+"""With more classes the table would be wider than any screen, and shows no class."""
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Data set: a name, `npz:PATH` or `module:function` (default: digits).",
+        autocompletion=o.names("datasets"),
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        "--partition",
+        metavar="KIND",
+        help=f"How: {', '.join(o.PARTITIONS)} (default: iid).",
+        autocompletion=o.words(*o.PARTITIONS),
+        rich_help_panel=o.TASK,
+    ),
+]
+MinSize = Annotated[
+    str | None,
+    typer.Option(
+        "--min-size",
+        metavar="N",
+        help="Smallest allowed number of samples of a client (default: 1).",
+        rich_help_panel=o.TASK,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE.json",
+        help="Write the split, and a picture of it beside (default: none).",
+        rich_help_panel=o.OUTPUT,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", metavar="", help="Replace files that exist.", rich_help_panel=o.OUTPUT),
+]
+
+
+def split(
+    ctx: typer.Context,
+    name: Name = None,
+    recipe: o.RecipeName = None,
+    set_: o.Settings = None,
+    data_dir: o.DataDir = None,
+    clients: o.Clients = None,
+    by: By = None,
+    alpha: o.Alpha = None,
+    min_size: MinSize = None,
+    seed: o.Seed = None,
+    out: Out = None,
+    force: Force = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show how the training data is split over the clients."""
+    files = _files(out, force) if out is not None else ()
+    session: Session = ctx.obj
+    resolved = _recipe(ctx.params)
+    content, found = _split(resolved)
+    if out is not None:
+        _write(out, content, found)
+    found["files"] = [str(path) for path in files]
+    session.finish(found, _text(resolved, found))
+    task = resolved.task
+    if out is not None:
+        session.hint(
+            f"`fp train --data {task.data} --clients {task.clients} --seed {resolved.seed} "
+            f"--partition file --set task.partition.file={shlex.quote(str(out))}` trains "
+            "with it"
+        )
+
+
+def _files(out: Path, force: bool) -> tuple[Path, ...]:
+    """Return what will be written: the split and its picture."""
+    if out.suffix != ".json":
+        raise UsageError(
+            f"-o {out}: not a name that ends in .json",
+            hint="for example `-o split.json`; the picture lies beside it",
+            where="-o",
+        )
+    files = tuple(out.with_suffix(suffix) for suffix in (".json", ".png", ".svg"))
+    for path in files:
+        if path.exists() and not force:
+            raise UsageError(
+                f"{path} exists", hint="choose another name, or replace it with --force", where="-o"
+            )
+    return files
+
+
+def _recipe(params: Mapping[str, Any]) -> Recipe:
+    from fpcli.models import MODELS
+    from fpcli.recipe.load import find_recipe, load
+
+    flags = {key: params[name] for name, key in _FLAGS.items() if params[name] is not None}
+    pairs = overrides(params["set_"])
+    make_importable([*flags.values(), *(value for _, value in pairs)])
+    # A recipe needs a network, a split does not.
+    flags["task.model"] = next(iter(MODELS))
+    return load(find_recipe(params["recipe"]) if params["recipe"] else None, pairs, flags)
+
+
+def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    """Return the split as the text of a file, and what the command tells about it."""
+    from fpcli.data.partition import label_table, split_digest
+    from fpcli.data.split_file import split_json
+    from fpcli.recipe.load import flatten
+    from fpcli.run.setup import load_data, personal_tests, share_out
+
+    dataset = load_data(recipe)
+    parts = share_out(recipe, dataset)
+    tests = personal_tests(dataset, parts)
+    rows = label_table(dataset.train.labels, parts, dataset.num_classes).tolist()
+    keys = {k: v for k, v in flatten(recipe).items() if k.startswith("task.partition.")}
+    return split_json(recipe.task.data, dataset.train.labels, parts), {
+        "data": recipe.task.data,
+        "shape": list(dataset.input_shape),
+        "num_classes": dataset.num_classes,
+        "partition": {key.rpartition(".")[2]: value for key, value in keys.items()},
+        "seed": recipe.seed,
+        "samples": len(dataset.train),
+        "used": sum(len(part) for part in parts),
+        "sha256": split_digest(parts),
+        "clients": [
+            {
+                "client": client,
+                "train": sum(row),
+                "test": len(test),
+                "classes": sum(count > 0 for count in row),
+                "labels": row,
+            }
+            for client, (row, test) in enumerate(zip(rows, tests, strict=True))
+        ],
+    }
+
+
+def _write(out: Path, content: str, found: Mapping[str, Any]) -> None:
+    from fpcli.files import write_atomic
+    from fpcli.report.split_plot import draw_split
+
+    write_atomic(out, content)
+    table = [client["labels"] for client in found["clients"]]
+    draw_split(table, f"{found['data']}: {_words(found['partition'])}", out.with_suffix(""))
+
+
+def _words(partition: Mapping[str, Any]) -> str:
+    """Return the kind of a split and what shapes it, as `dirichlet (alpha 0.3)`."""
+    kind = partition["kind"]
+    keys = list(_SHOWN.get(kind, ()))
+    if kind == "quantity":
+        shape = {"dirichlet": "alpha", "power": "exponent"}[partition["size_law"]]
+        keys += ["sizes"] if partition["sizes"] else ["size_law", shape]
+    if partition["imbalance"] > 1:
+        keys.append("imbalance")
+    said = ", ".join(f"{key.replace('_', ' ')} {partition[key]}" for key in keys)
+    return f"{kind} ({said})" if said else str(kind)
+
+
+def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
+    from fpcli.cli import show
+
+    clients: Sequence[Mapping[str, Any]] = found["clients"]
+    has_columns = found["num_classes"] <= _MOST_COLUMNS
+    headers = ["client", "train", "test", "classes"]
+    headers += map(str, range(found["num_classes"])) if has_columns else ()
+    rows = [
+        [
+            str(client["client"]),
+            *(f"{client[key]:,}" for key in ("train", "test", "classes")),
+            *(map(str, client["labels"]) if has_columns else ()),
+        ]
+        for client in clients
+    ]
+    sizes = [client["train"] for client in clients]
+    is_whole = found["used"] == found["samples"]
+    used = "every sample used once" if is_whole else (
+        f"{found['used']:,} of {found['samples']:,} samples used, each once"
+    )  # fmt: skip
+    lines = [
+        f"{found['data']}: {found['samples']:,} training samples of "
+        f"{'x'.join(map(str, found['shape']))}, {found['num_classes']} classes",
+        f"split: {_words(found['partition'])}, {recipe.task.clients} clients, "
+        f"seed {recipe.seed}, digest {found['sha256'][:16]}",
+        show.table(headers, rows, right=range(len(headers))),
+        f"min {min(sizes):,}, median {statistics.median(sizes):,.10g}, max {max(sizes):,} samples; "
+        f"{used}",
+        "test: the test samples of a client's own classes, for its personal accuracy",
+    ]
+    if found["files"]:
+        lines.append(f"wrote {', '.join(found['files'])}")
+    return "\n".join(lines)

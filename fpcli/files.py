@@ -1,0 +1,70 @@
+"""Whole files only: written so that a crash cannot leave a part of one, and their checksums."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fpcli.errors import NeedError
+
+_REMEDIES: Mapping[int | None, str] = {
+    errno.ENOSPC: "free some disk space, then try again (a run: `fp train --resume RUN`)",
+    errno.EDQUOT: "free some of your disk quota, then try again (a run: `fp train --resume RUN`)",
+    errno.EFBIG: "raise the file size limit (`ulimit -f`)",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+}
+
+
+def cannot_write(path: Path, error: Exception) -> NeedError:
+    """Return the error for a file that could not be written, with its remedy."""
+    # Libraries that are not written in Python tell the number in their message only.
+    told = re.search(r"os error (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    reason = os.strerror(number) if number else str(error)
+    hint = _REMEDIES.get(number, "choose a folder you may write to (for runs: `--runs DIR`)")
+    return NeedError(f"cannot write {path}: {reason}", hint=hint, where=str(path))
+
+
+def sync_folder(path: Path) -> None:
+    """Make the entries of a folder survive a power cut (a no-op where the system cannot)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file, so that a crash leaves either the old one or the new one.
+
+    Raises:
+        NeedError: the folder is read-only or missing, the disk is full, or the like.
+    """
+    # A fixed name: what a crash leaves behind is overwritten by the next attempt.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder: Path, files: Sequence[Path]) -> str:
+    """Return lines that ``sha256sum --check`` reads when it runs in ``folder``."""
+    return "".join(f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)

@@ -1,0 +1,90 @@
+"""FlexCom: every client compresses its update as much as its link and its speed call for.
+
+Source: Li, Shi, Hou, Li, Pan, Han, "To Talk or to Work: Flexible Communication Compression for
+Energy Efficient Federated Learning over Heterogeneous Mobile Edge Devices", INFOCOM 2021 (arXiv
+2012.11804), which FedMP's study calls FlexCom. From its abstract: clients take part with
+compression parameters of their own, chosen by their computing and their communication. Inferred:
+sparsification by size with error feedback, and the rule that chooses, which balances seconds where
+the paper balances energy. See recipes/flexcom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Ge, Le, Lt
+from torch import nn
+
+from fpcli.engine.fit import Result, fit
+from fpcli.engine.method import Kind, Method, RoundContext
+from fpcli.engine.types import Plan, ServerState, Timing
+from fpcli.structure.budget import largest
+
+if TYPE_CHECKING:
+    from fpcli.engine.client import ClientContext
+
+MASK_SHARE = 1 / 32
+"""What a bitmap of the entries costs, as a share of sending all of them: a bit for 32."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `flexcom`; the paper's values are not known."""
+
+    ratio_min: Annotated[float, Ge(0), Lt(1)] = 0.5
+    """Least share of its update's entries that a client leaves out."""
+    ratio_max: Annotated[float, Ge(0), Lt(1)] = 0.95
+    """Largest share that it leaves out."""
+    pace: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Share of the cohort that is in time when it leaves out `ratio_min`; the others compress more
+    to be in time too."""
+
+    def __post_init__(self) -> None:
+        if self.ratio_min > self.ratio_max:
+            raise ValueError(f"ratio_min {self.ratio_min} is above ratio_max {self.ratio_max}")
+
+
+def compression(times: Sequence[Timing], own: Timing, options: Options) -> float:
+    """Return the share of its entries that a client leaves out to finish in time.
+
+    Sending the share s of the entries takes ``s + 1/32`` of the seconds that all of them take. In
+    time is the quantile ``pace`` of the times at ``ratio_min``, interpolated linearly.
+    """
+    sent = 1 - options.ratio_min + MASK_SHARE
+    totals = [time.compute_s + time.down_s + time.up_s * sent for time in times]
+    in_time = torch.tensor(totals, dtype=torch.float64).quantile(options.pace)
+    left_s = float(in_time) - own.compute_s - own.down_s
+    ratio = 1 + MASK_SHARE - left_s / own.up_s
+    return min(options.ratio_max, max(ratio, options.ratio_min))
+
+
+class FlexCom(Method):
+    """Sparse updates with error feedback, a compression of its own for every client."""
+
+    source: ClassVar[str] = "Li et al., INFOCOM 2021"
+    kind: ClassVar[Kind] = "dense"
+    sparsifies: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
+    Options: ClassVar[type] = Options
+
+    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+        """Send the whole model, and say how much of the update to leave out."""
+        times = ctx.full_times()
+        ratio = round(compression(list(times.values()), times[client], ctx.options), 4)
+        note = {"compression": ratio}
+        return Plan(client, state.support, ctx.local, note=note, record=note)
+
+    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+        """Send the largest entries of the update and of what was left out before; keep the rest."""
+        result = cx.result(model, fit(model, cx, self.loss))
+        rest = cx.recall("residual")
+        names = cx.site.layout.parameters.tensors
+        total = {name: result.delta[name] + rest.get(name, 0.0) for name in names}
+        sizes = {name: x.abs() for name, x in total.items()}
+        mask = largest(sizes, 1 - cx.note["compression"])
+        sent = {name: torch.where(mask[name], x, 0.0) for name, x in total.items()}
+        cx.remember("residual", {name: x - sent[name] for name, x in total.items()})
+        return replace(result, delta={**result.delta, **sent}, mask=mask)

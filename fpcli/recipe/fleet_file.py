@@ -1,0 +1,148 @@
+"""Read a fleet file: classes of devices with units, each error with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import yaml
+from annotated_types import Ge
+
+from fpcli import units
+from fpcli.errors import RecipeError, nearest
+from fpcli.fleet.boards import BOARDS
+from fpcli.fleet.classes import DeviceClass
+from fpcli.recipe.settings import Leaf, Setting, check_value
+from fpcli.recipe.yaml_file import compose, pairs, plain
+
+FORMAT = 1
+"""The newest format of fleet files that this version reads."""
+
+_LIMIT_BYTES = 12 * 1024
+"""Written out in a resolved recipe, a longer file might be too long for one."""
+
+_HINTS = get_type_hints(DeviceClass, include_extras=True)
+_FIELDS = {item.name: item for item in fields(DeviceClass)}
+_UNITS: Mapping[str, Callable[[str | float], float]] = {
+    "flops": units.parse_flops,
+    "down": units.parse_bps,
+    "up": units.parse_bps,
+    "memory": units.parse_bytes,
+}
+_EXAMPLES = {"flops": "5 GFLOP/s", "down": "20 Mbit/s", "up": "10 Mbit/s", "memory": "4 GiB"}
+
+
+def is_fleet_file(profile: object) -> bool:
+    """Tell the name of a file from that of a known fleet."""
+    return str(profile).endswith((".yaml", ".yml"))
+
+
+def read_fleet(path: Path) -> list[dict[str, Any]]:
+    """Return the classes of devices of a fleet file, in plain numbers.
+
+    Args:
+        path: a file with ``fleet: 1``, its format, and ``devices``, a list of classes with the
+            fields of ``DeviceClass``. ``device`` names a published one, whose numbers fill in for
+            those that are not said.
+
+    Returns:
+        One mapping per class, ready for ``DeviceClass``.
+
+    Raises:
+        RecipeError: the file cannot be read, is of a newer format, or something in it is wrong.
+    """
+    root = compose(path, "fleet file", _LIMIT_BYTES)
+    known = ("fleet", "devices")
+    written = _settings(root, path, known)
+    # Before anything else: a newer file may hold keys that this version cannot know.
+    if (format_ := written.get("fleet")) is not None:
+        number = check_value("fleet", Leaf(Annotated[int, Ge(1)], FORMAT), format_)
+        if number > FORMAT:
+            raise format_.error(
+                f"fleet format {number} is newer than this version reads ({FORMAT})",
+                "update with `pip install -U fpcli`",
+            )
+    _refuse_unknown(written, known)
+    devices = written.get("devices")
+    nodes = devices.value if devices is not None else None
+    if not isinstance(nodes, yaml.SequenceNode) or not nodes.value:
+        place = devices.place if devices is not None else str(path)
+        raise RecipeError(
+            f"{place}: `devices` must be a list of device classes",
+            hint="for example `devices: [{device: raspberry-pi-4}]`",
+            where=place,
+        )
+    return [_device(node, path, number) for number, node in enumerate(nodes.value, start=1)]
+
+
+def _settings(node: Any, path: Path, known: tuple[str, ...]) -> dict[str, Setting]:
+    place = f"{path}:{node.start_mark.line + 1}" if node is not None else str(path)
+    if not isinstance(node, yaml.MappingNode):
+        raise RecipeError(
+            f"{place}: not a mapping of `key: value` lines",
+            hint=f"its keys are {', '.join(known)}",
+            where=place,
+        )
+    settings = {}
+    for key, value, line in pairs(node, str(path)):
+        is_list_of_classes = key == "devices" and isinstance(value, yaml.SequenceNode)
+        said = value if is_list_of_classes else plain(value, str(path))
+        settings[key] = Setting(said, f"{path}:{line}", is_in_file=True)
+    return settings
+
+
+def _refuse_unknown(settings: Mapping[str, Setting], known: tuple[str, ...]) -> None:
+    for key, setting in settings.items():
+        if key not in known:
+            hint = nearest(key, known) or f"keys are {', '.join(known)}"
+            raise setting.error(f"unknown key `{key}`", hint)
+
+
+def _device(node: yaml.Node, path: Path, number: int) -> dict[str, Any]:
+    known = ("device", *_FIELDS)
+    said = _settings(node, path, known)
+    _refuse_unknown(said, known)
+    values: dict[str, Any] = {"name": f"class {number}"}
+    if (board := said.pop("device", None)) is not None:
+        values |= _published(board)
+    values |= {key: _value(key, setting) for key, setting in said.items()}
+    if said.keys() >= {"share", "clients"}:
+        raise said["share"].error(
+            "`share` and `clients` exclude each other", "a class has a share, or its own clients"
+        )
+    place = f"{path}:{node.start_mark.line + 1}"
+    for key, item in _FIELDS.items():
+        if key not in values and item.default is MISSING:
+            raise RecipeError(
+                f"{place}: a device needs `{key}`",
+                hint=f"write for example `{key}: {_EXAMPLES[key]}`, or name a known `device`",
+                where=place,
+            )
+    return asdict(DeviceClass(**values))
+
+
+def _published(setting: Setting) -> dict[str, Any]:
+    name = str(setting.value)
+    if name not in BOARDS:
+        hint = nearest(name, BOARDS) or f"known: {', '.join(BOARDS)}"
+        raise setting.error(f"unknown device `{name}`", hint)
+    level = BOARDS[name].level(name)
+    return {
+        "name": name,
+        "flops": level.flops_per_s,
+        "down": level.down_bps,
+        "up": level.up_bps,
+        "memory": level.memory_bytes,
+    }
+
+
+def _value(key: str, setting: Setting) -> Any:
+    value = setting.value
+    if key in _UNITS:
+        try:
+            value = _UNITS[key](value)
+        except ValueError as error:
+            raise setting.error(f"`{key}`: {error}") from error
+    return check_value(key, Leaf(_HINTS[key], None), Setting(value, setting.place, True))

@@ -1,0 +1,66 @@
+"""Picture of a split: how many samples of each class each client has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpcli.report.canvas import BLUE, INK, drawing, figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FEW = 20
+"""Of more clients or classes the numbers would not be readable; there colours must do."""
+
+
+def draw_split(table: Sequence[Sequence[int]], title: str, stem: Path) -> list[Path]:
+    """Draw a table of clients by classes as PNG and as SVG.
+
+    Args:
+        table: number of samples, ``[clients][classes]``.
+        stem: path without ending.
+
+    Raises:
+        NeedError: the folder cannot be written.
+    """
+    with drawing():
+        return save(_split_figure(np.array(table).T, title), stem)
+
+
+def _split_figure(counts: NDArray[np.int64], title: str) -> Figure:
+    num_classes, num_clients = counts.shape
+    width, height = min(2.5 + 0.45 * num_clients, 14), min(1 + 0.3 * num_classes, 8)
+    picture = figure(max(width, 6), height + 1.6)
+    bars, cells = picture.subplots(2, 1, sharex=True, height_ratios=(1.2, height))
+    bars.bar(np.arange(num_clients), counts.sum(0), width=0.8, color=BLUE)
+    bars.set_ylabel("samples")
+    bars.grid(axis="x", visible=False)
+    image = cells.imshow(
+        np.ma.masked_equal(counts, 0), cmap="Blues", vmin=0, aspect="auto", interpolation="nearest"
+    )
+    cells.grid(visible=False)
+    if num_clients <= _FEW and num_classes <= _FEW:
+        _write_numbers(cells, counts)
+    else:
+        picture.colorbar(image, ax=cells, label="samples of a class", pad=0.01)
+    if num_clients <= _FEW:
+        cells.set_xticks(range(num_clients))
+    if num_classes <= _FEW:
+        cells.set_yticks(range(num_classes))
+    cells.set_xlabel("client")
+    cells.set_ylabel("class")
+    picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return picture
+
+
+def _write_numbers(axes: Axes, counts: NDArray[np.int64]) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if count > 0.6 * counts.max() else INK
+            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=7.5)

@@ -1,0 +1,170 @@
+"""Curvature of a loss in all parameters at once: gradients, Hessian products, eigenvalues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fpcli.errors import DivergedError
+
+Loss = Callable[[Tensor], Tensor]
+"""A twice differentiable function of a float64 vector ``[d]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenvalues of a symmetric matrix, or a quadrature of their distribution.
+
+    Attributes:
+        values: float64, ascending; all of them, or Ritz values.
+        weights: share of the spectrum that each stands for; their sum is 1.
+        is_exact: True where ``values`` are the eigenvalues.
+    """
+
+    values: Tensor
+    weights: Tensor
+    is_exact: bool
+
+
+def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Loss, Tensor]:
+    """Return the mean cross-entropy as a function of all parameters, and where they are now.
+
+    Batch norm and dropout are those of evaluation. Parameters are flattened in the order in which
+    they are registered, in float64, where differences of gradients still mean something.
+
+    Args:
+        model: is not changed.
+        batch: inputs and labels.
+    """
+    was_training = model.training
+    twin = model.eval()
+    named = {name: p.detach().double() for name, p in twin.named_parameters()}
+    buffers = {
+        name: b.detach().double() if b.is_floating_point() else b.detach()
+        for name, b in twin.named_buffers()
+    }
+    model.train(was_training)
+    sizes = [p.numel() for p in named.values()]
+    x, y = batch[0].double(), batch[1]
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = flat.split(sizes)
+        weights = {
+            name: part.view(old.shape)
+            for (name, old), part in zip(named.items(), parts, strict=True)
+        }
+        mode = model.training
+        model.eval()
+        try:
+            return F.cross_entropy(functional_call(model, {**buffers, **weights}, (x,)), y)
+        finally:
+            model.train(mode)
+
+    return loss, torch.cat([p.flatten() for p in named.values()])
+
+
+def gradient(loss: Loss, at: Tensor) -> Tensor:
+    """Return the gradient, ``[d]``.
+
+    >>> gradient(lambda w: (w**2).sum() / 2, torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+    point = at.detach().clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(point), point)
+    return found
+
+
+def products(loss: Loss, at: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function that multiplies the Hessian at a point with a vector.
+
+    >>> product = products(lambda w: w[0] * w[1], torch.tensor([1.0, 2.0]))
+    >>> product(torch.tensor([1.0, 0.0])).tolist()
+    [0.0, 1.0]
+    """
+    point = at.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(point), point, create_graph=True)
+
+    def product(vector: Tensor) -> Tensor:
+        if not slope.requires_grad:  # a linear loss
+            return torch.zeros_like(at)
+        (found,) = torch.autograd.grad(
+            slope, point, vector, retain_graph=True, materialize_grads=True
+        )
+        return found
+
+    return product
+
+
+def exact(product: Callable[[Tensor], Tensor], size: int) -> Spectrum:
+    """Return all eigenvalues of a symmetric ``size x size`` matrix that is known by products.
+
+    Raises:
+        DivergedError: the matrix is not finite.
+    """
+    rows = [product(unit) for unit in torch.eye(size, dtype=torch.float64)]
+    matrix = torch.stack(rows)
+    if not bool(torch.isfinite(matrix).all()):
+        raise DivergedError("the Hessian is not finite", hint="lower the learning rate")
+    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+    return Spectrum(values, torch.full((size,), 1 / size, dtype=torch.float64), is_exact=True)
+
+
+def lanczos(
+    product: Callable[[Tensor], Tensor], size: int, rng: torch.Generator, *, steps: int, probes: int
+) -> Spectrum:
+    """Return a quadrature of the spectrum by stochastic Lanczos.
+
+    Args:
+        product: multiplies the matrix with a float64 vector ``[size]``.
+        rng: draws the start vectors, of entries +1 and -1.
+        steps: Lanczos steps per start vector, with full re-orthogonalisation.
+        probes: start vectors, whose quadratures are pooled.
+
+    Raises:
+        DivergedError: the matrix is not finite.
+
+    Source: Golub and Welsch, Math. Comp. 1969; Ghorbani et al., ICML 2019, algorithm 1.
+    """
+    found = [_one_probe(product, size, rng, min(steps, size)) for _ in range(probes)]
+    values = torch.cat([ritz for ritz, _ in found])
+    weights = torch.cat([weight for _, weight in found]) / probes
+    order = values.argsort()
+    return Spectrum(values[order], weights[order], is_exact=False)
+
+
+def _one_probe(
+    product: Callable[[Tensor], Tensor], size: int, rng: torch.Generator, steps: int
+) -> tuple[Tensor, Tensor]:
+    signs = torch.randint(0, 2, (size,), generator=rng).double() * 2 - 1
+    basis: list[Tensor] = [signs / size**0.5]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    for step in range(steps):
+        image = product(basis[-1])
+        diagonal.append(float(image @ basis[-1]))
+        image = _orthogonal(image, basis)
+        norm = float(image.norm())
+        if not torch.isfinite(image).all():
+            raise DivergedError("the Hessian is not finite", hint="lower the learning rate")
+        # An invariant subspace: nothing more can be learnt from this start vector.
+        if step + 1 == steps or norm < 1e-10 * max(1.0, abs(diagonal[0])):
+            break
+        beside.append(norm)
+        basis.append(image / norm)
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    for place, value in enumerate(beside):
+        matrix[place, place + 1] = matrix[place + 1, place] = value
+    ritz, vectors = torch.linalg.eigh(matrix)
+    return ritz, vectors[0].square()
+
+
+def _orthogonal(vector: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    directions = torch.stack(list(basis))
+    for _ in range(2):  # once leaves rounding errors that grow from step to step
+        vector = vector - directions.T @ (directions @ vector)
+    return vector

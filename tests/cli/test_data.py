@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datafiles import write_mnist
+from PIL import Image
+
+from fpcli import plugins
+
+TABLE = "size,client,colour\n" + "".join(
+    f"{number},{'ab'[number % 2]},{('red', 'blue')[number // 10]}\n" for number in range(20)
+)
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """Return a data folder with 20 training and test images of MNIST's layout."""
+    write_mnist(tmp_path / "data" / "MNIST" / "raw", ("train", "t10k"), np.arange(20) % 10)
+    return tmp_path / "data"
+
+
+def items(fp: Callable, *words: str | Path) -> list[dict]:
+    done = fp("data", *words, "--json")
+    envelope = json.loads(done.out)
+    assert (done.status, envelope["command"], envelope["error"]) == (0, f"data {words[0]}", None)
+    return envelope["data"]["items"]
+
+
+def test_all_names(fp: Callable, mnist: Path) -> None:
+    found = items(fp, "list", "--data-dir", mnist)
+    assert [item["name"] for item in found] == list(plugins.names("datasets"))
+    states = {item["name"]: item["state"] for item in found}
+    assert (states["digits"], states["mnist"], states["svhn"]) == (
+        "bundled",
+        "found",
+        "not fetched",
+    )
+    assert found[1] == {
+        "name": "breast-cancer",
+        "kind": "table",
+        "about": "measurements of tumours",
+        "samples": 569,
+        "input_shape": [30],
+        "classes": 2,
+        "state": "bundled",
+    }
+    table = fp("data", "list")
+    assert "fashion-mnist" in table.out
+    assert "1x28x28 images" in table.out
+    assert table.err.startswith("\nhint: `fp data show NAME`")
+
+
+def test_a_data_set_of_another_package(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fpcli.plugins.names", lambda kind: {"theirs": "no_such:module"})
+    (item,) = items(fp, "list")
+    assert (item["kind"], item["state"]) == (None, "of another package")
+    assert "theirs" in fp("data", "list").out
+
+
+def test_listing_needs_no_torch(spawn: Callable) -> None:
+    process = spawn("data", "list", env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    _, err = process.communicate(timeout=60)
+    names = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+    assert process.returncode == 0
+    assert "fpcli.data.catalogue" in names
+    assert not names & {"torch", "torchvision", "sklearn", "numpy"}
+
+
+def test_show(fp: Callable, tmp_path: Path) -> None:
+    (item,) = items(fp, "show", "digits")
+    assert item["samples"] == {"train": 1295, "validation": 143, "test": 359}
+    assert item["per_class"]["test"] == [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
+    assert item["class_names"] == list("0123456789")
+    assert (item["input_shape"], item["scale"], item["sha256"]) == ([1, 8, 8], 1 / 16, "sha256 ok")
+    assert item["owners"] is None
+    done = fp("data", "show", "digits", "-o", "sheet.png")
+    assert done.out.startswith("digits · 1,797 1x8x8 images · 10 classes · bundled · sha256 ok\n")
+    assert "picture             sheet.png" in done.out
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_a_table(fp: Callable, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    (item,) = items(fp, "show", "t.csv")
+    assert (item["name"], item["kind"], item["state"]) == ("csv:t.csv", "table", "yours")
+    assert item["class_names"] == ["blue", "red"]
+    assert sum(item["owners"].values()) == item["samples"]["train"] == 14
+    text = fp("data", "show", "csv:t.csv").out
+    assert "20 rows of 1 features" in text
+    assert "natural clients" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digits", "-o", "x.jpg"], "x.jpg does not end in .png"),
+        (["digits", "-o", "t.png"], "t.png exists"),
+        (["digits", "-o", "none/t.png"], "there is no folder none"),
+        (["breast-cancer", "-o", "x.png"], "a table has no pictures"),
+        (["digit"], "unknown dataset `digit`"),
+    ],
+)
+def test_wrong_words_of_show(fp: Callable, tmp_path: Path, words: list[str], message: str) -> None:
+    (tmp_path / "t.png").write_bytes(b"mine")
+    done = fp("data", "show", *words)
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+    assert (tmp_path / "t.png").read_bytes() == b"mine"
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_check_and_fetch_agree_on_what_is_there(fp: Callable, mnist: Path) -> None:
+    done = fp("data", "check", "mnist", "--data-dir", mnist)
+    assert done.out == (
+        "mnist · 40 1x28x28 images · 10 classes · found · sha256 not recorded: ok\n"
+    )
+    (item,) = items(fp, "fetch", "mnist", "--data-dir", mnist)
+    assert item["files"][0] == "MNIST/raw/train-images-idx3-ubyte"
+    assert item["bytes"] == 2 * (16 + 20 * 784 + 8 + 20)
+    done = fp("data", "fetch", "mnist", "--data-dir", mnist)
+    assert done.out == "mnist · 4 files · 31.4 kB · sha256 ok\n"
+    assert done.err == f"mnist is in {mnist}: nothing to fetch\n"
+    assert "sha256 ok: ok" in fp("data", "check", "mnist", "--data-dir", mnist).out
+    path = mnist / "MNIST/raw/t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    for command in ("check", "show", "fetch"):
+        done = fp("data", command, "mnist", "--data-dir", mnist)
+        assert (done.status, done.out) == (3, "")
+        assert f"{path} is damaged" in done.err
+        assert "hint: delete it" in done.err
+
+
+def test_check_of_files(fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fpcli.data.pictures.user_cache_path", lambda name: tmp_path / "cache")
+    (tmp_path / "t.csv").write_text(TABLE.replace("17,", ","))
+    done = fp("data", "check", tmp_path / "t.csv")
+    assert (done.status, done.out) == (3, "")
+    assert "t.csv:19: column `size` is empty" in done.err
+    for label in "ab":
+        for number in range(5):
+            path = tmp_path / "imgs" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4), number).save(path)
+    assert fp("data", "check", "imgs").out.endswith("10 1x4x4 images · 2 classes · yours: ok\n")
+    path.write_bytes(b"x")
+    done = fp("data", "check", "imgs/")
+    assert done.status == 3
+    assert f"{path.name} is no usable image" in done.err
+
+
+def test_own_function(fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "ownrows.py").write_text(
+        "import numpy as np\n"
+        "def make():\n"
+        "    rows, labels = np.zeros((20, 3)), np.arange(20) % 2\n"
+        "    return dict(train_images=rows, train_labels=labels,\n"
+        "                test_images=rows, test_labels=labels)\n"
+    )
+    (item,) = items(fp, "check", "ownrows:make")
+    assert (item["input_shape"], item["state"]) == ([3], "yours")
+
+
+def test_nothing_to_fetch(fp: Callable) -> None:
+    done = fp("data", "fetch", "digits", "--data-dir", "x")
+    assert done.out == "digits · bundled\n"
+    done = fp("data", "fetch", "mnist")
+    assert done.status == 3
+    assert "give --data-dir FOLDER or set FP_DATA_DIR" in done.err
+
+
+def test_no_network(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise OSError("<urlopen error [Errno -2] Name or service not known>")
+
+    monkeypatch.setattr("torchvision.datasets.SVHN.download", fail)
+    done = fp("data", "fetch", "svhn", "--data-dir", "x")
+    assert (done.status, done.out) == (5, "")
+    first, message, *_ = done.err.splitlines()
+    assert first == "downloading svhn to x"
+    assert message.startswith("error[F501]: data `svhn` cannot be downloaded: [Errno -2] Name")
+
+
+def test_completion(spawn: Callable) -> None:
+    request = {"_FP_COMPLETE": "complete_bash", "COMP_WORDS": "fp data show emn", "COMP_CWORD": "3"}
+    out, _ = spawn(env=os.environ | request).communicate(timeout=60)
+    assert out.split() == [
+        "emnist",
+        *(name for name in plugins.names("datasets") if "emnist-" in name),
+    ]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fpcli.data.partition import split_digest
+from fpcli.recipe.load import load
+from fpcli.run.setup import prepare
+
+Fp = Callable[..., Any]
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> str:
+    """Return data without a usual network: 8 training images of 2 classes, 5 + 1 test images."""
+    images = np.zeros((8, 8, 8), dtype=np.uint8)
+    np.savez(
+        tmp_path / "toys.npz",
+        train_images=images, train_labels=[0, 1] * 4,
+        val_images=images[:2], val_labels=[0, 1],
+        test_images=images[:6], test_labels=[0, 0, 0, 0, 0, 1],
+    )  # fmt: skip
+    return "npz:toys.npz"
+
+
+def test_the_table(fp: Fp, toys: str) -> None:
+    """With one of two classes each, the two clients have four images and their own test images."""
+    done = fp("data", "split", toys, "--clients", 2, "--by", "classes",
+              "--set", "task.partition.classes_per_client=1")  # fmt: skip
+    assert done.status == 0
+    title, words, head, _, *rows, sizes, test = done.out.splitlines()
+    assert title == "npz:toys.npz: 8 training samples of 1x8x8, 2 classes"
+    assert words.startswith("split: classes (classes per client 1), 2 clients, seed 0, digest ")
+    assert head.split() == ["client", "train", "test", "classes", "0", "1"]
+    assert {tuple(row.split()[1:]) for row in rows} == {
+        ("4", "5", "1", "4", "0"),
+        ("4", "1", "1", "0", "4"),
+    }
+    assert sizes == "min 4, median 4, max 4 samples; every sample used once"
+    assert test.startswith("test: the test samples of a client's own classes")
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["--by", "dirichlet", "--alpha", "0.3", "--min-size", "10", "--seed", "3"],
+         {"kind": "dirichlet", "alpha": 0.3, "min_size": 10}),
+        (["--partition", "quantity", "--set", "task.partition.imbalance=4", "--seed", "3"],
+         {"kind": "quantity", "imbalance": 4}),
+    ],
+)  # fmt: skip
+def test_it_is_the_split_of_training(
+    fp: Fp, tmp_path: Path, words: list[str], settings: dict[str, Any]
+) -> None:
+    shown = json.loads(fp("data", "split", "digits", "--clients", 5, *words, "--json").out)
+    data = shown["data"]
+    flags = {f"task.partition.{key}": value for key, value in settings.items()}
+    setup = prepare(load(None, flags={"task.clients": 5, "seed": 3} | flags), tmp_path)
+    assert data["sha256"] == split_digest(setup.parts)
+    assert [client["train"] for client in data["clients"]] == list(setup.fed.num_examples)
+    assert data["used"] == sum(map(len, setup.parts))
+    assert data["partition"] | settings == data["partition"]
+
+
+def test_json(fp: Fp, toys: str) -> None:
+    shown = json.loads(fp("data", "split", toys, "--clients", "1", "--json").out)
+    assert (shown["command"], shown["status"]) == ("data split", "ok")
+    data = shown["data"]
+    assert data["clients"] == [{"client": 0, "train": 8, "test": 6, "classes": 2, "labels": [4, 4]}]
+    assert (data["samples"], data["used"], data["seed"], data["files"]) == (8, 8, 0, [])
+    assert len(data["sha256"]) == 64
+
+
+def test_a_written_split_can_be_used(fp: Fp, toys: str) -> None:
+    drawn = fp("data", "split", toys, "--clients", "3", "--seed", "5", "-o", "split.json")
+    assert drawn.status == 0
+    assert "wrote split.json, split.png, split.svg" in drawn.out
+    assert "--partition file --set task.partition.file=split.json" in drawn.err
+    assert all(Path(f"split.{kind}").stat().st_size > 150 for kind in ("json", "png", "svg"))
+    read = fp("data", "split", toys, "--clients", "3", "--by", "file",
+              "--set", "task.partition.file=split.json")  # fmt: skip
+    assert read.out.splitlines()[2:7] == drawn.out.splitlines()[2:7]
+    digests = {done.out.split("digest ")[1][:16] for done in (drawn, read)}
+    assert len(digests) == 1
+
+
+def test_nothing_is_replaced_unless_forced(fp: Fp, toys: str) -> None:
+    Path("split.svg").write_text("mine")
+    refused = fp("data", "split", toys, "--clients", "2", "-o", "split.json")
+    assert (refused.status, refused.out) == (2, "")
+    assert "split.svg exists" in refused.err
+    assert not Path("split.json").exists()
+    assert fp("data", "split", toys, "--clients", "2", "-o", "split.json", "--force").status == 0
+    assert Path("split.svg").read_text() != "mine"
+
+
+def test_what_is_left_out_is_said(fp: Fp, toys: str) -> None:
+    """Factor 4 leaves 4 of the first class and 1 of the second."""
+    done = fp("data", "split", toys, "--clients", "1", "--set", "task.partition.imbalance=4")
+    assert "split: iid (imbalance 4.0), 1 clients" in done.out
+    assert "5 of 8 samples used, each once" in done.out
+
+
+def test_many_classes_have_no_columns(fp: Fp, tmp_path: Path) -> None:
+    images, labels = np.zeros((42, 8, 8), dtype=np.uint8), list(range(21)) * 2
+    keys = {f"{part}_{what}": value for part in ("train", "val", "test")
+            for what, value in (("images", images), ("labels", labels))}  # fmt: skip
+    np.savez(tmp_path / "many.npz", **keys)
+    done = fp("data", "split", "npz:many.npz", "--clients", 2)
+    assert done.out.splitlines()[2].split() == ["client", "train", "test", "classes"]
+    assert len(done.out.splitlines()[4].split()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--by", "dirichle"], 2, "did you mean `dirichlet`?"),
+        (["--alpha", "0"], 2, "`task.partition.alpha` must be > 0"),
+        (["--clients", "9"], 3, "there are 8"),
+        (["--by", "natural"], 3, "does not say who owns"),
+        (["--by", "file"], 3, "task.partition.file"),
+        (["-o", "split.txt"], 2, "not a name that ends in .json"),
+        (["-o", "none/split.json"], 5, "cannot write"),
+        (["--set", "task.augment=cut"], 2, "`task.augment` must be one of none, crop, crop-flip"),
+    ],
+)
+def test_errors(fp: Fp, toys: str, words: list[str], status: int, message: str) -> None:
+    done = fp("data", "split", toys, "--clients", "2", *words)
+    assert (done.status, done.out) == (status, "")
+    assert message in done.err

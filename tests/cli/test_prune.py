@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prunings import trained_of
+from safetensors.torch import load_file, save_file
+
+from fpcli.data.datasets import load
+from fpcli.engine.central import FitConfig, train
+from fpcli.engine.process import settle
+from fpcli.models.build import build
+from fpcli.recipe.kinds import PruneRecipe
+from fpcli.recipe.load import load as load_recipe
+from fpcli.report import sensitivity_plots
+from fpcli.run import pruned
+from fpcli.run.trained import read_trained, write_trained
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of runs with one finished run of two epochs, and its plain weights."""
+    folder = tmp_path_factory.mktemp("home") / "runs"
+    (folder / "base" / "final").mkdir(parents=True)
+    digits = load("digits", None, seed=0)
+    model = build("digits-cnn", (1, 8, 8), 10, seed=0)
+    list(train(model, digits, FitConfig(epochs=2, lr=0.05), seed=0))
+    write_trained(
+        folder / "base" / "final", replace(trained_of(model, (1, 8, 8)), model="digits-cnn")
+    )
+    (folder / "base" / "recipe.yaml").write_text("recipe: 1\nlocal: {lr: 0.2}\n")
+    save_file(model.state_dict(), folder / "w.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Draw nothing, and leave torch's threads as they were."""
+    monkeypatch.setattr(pruned, "draw_pruning", lambda *arguments: [])
+    yield
+    settle()
+
+
+def data_of(out: str) -> dict:
+    return json.loads(out)["data"]
+
+
+def test_a_run_becomes_a_smaller_model(fp: Callable, runs: Path) -> None:
+    done = fp("prune", "base", "--runs", runs, "--ratio", "0.5", "--finetune", "1", "--steps", "2")
+    assert done.status == 0
+    assert done.out.splitlines()[-1] == "wrote out/model.safetensors, out/layout.json"
+    rows = {line.split("  ")[0]: line.split() for line in done.out.splitlines() if line}
+    assert rows["conv1"][1:] == ["16", "8", "-50.0%"]
+    assert rows["parameters"][1:] == ["38,282", "9,802", "-74.4%"]
+    lines = done.err.splitlines()
+    assert lines[1].startswith("before")
+    assert [line[:16] for line in lines[2:]] == [
+        "step 1 · cut · v", "step 1 · epoch 1", "step 2 · cut · v", "step 2 · epoch 1",
+    ]  # fmt: skip
+    out = Path("out")
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors", "layout.json", "report.json", "history.jsonl", "recipe.yaml",
+        "environment.json", "SHA256SUMS",
+    }  # fmt: skip
+    assert load_file(out / "model.safetensors")["conv2.weight"].shape == (16, 8, 3, 3)
+    recipe = load_recipe(out / "recipe.yaml", cls=PruneRecipe)
+    # A tenth of the rate in the run's recipe.
+    assert (recipe.task.model, recipe.retrain.lr) == ("digits-cnn", pytest.approx(0.02))
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert sum(event["event"] == "epoch" for event in history) == 2
+
+
+def test_json_says_what_the_contract_names(fp: Callable, runs: Path) -> None:
+    done = fp("prune", "--runs", runs, "--macs", "0.4", "--latency", "--json", "-o", "small", "-q")
+    envelope = json.loads(done.out)
+    data = envelope["data"]
+    assert (envelope["command"], envelope["status"], data["method"]) == ("prune", "ok", "filters")
+    for stage in ("before", "pruned", "after"):
+        assert {"params", "macs", "bytes", "accuracy"} <= data[stage].keys()
+    assert data["after"]["macs"] <= 0.4 * 337_536 < data["before"]["macs"]
+    assert 0 <= data["after"]["accuracy"] <= 1
+    assert data["groups"][0] == {"name": "conv1", "before": 16, "after": data["groups"][0]["after"]}
+    assert data["latency_ms"]["before"].keys() == data["latency_ms"]["after"].keys() == {"1", "64"}
+    assert data["max_difference"] <= 1e-5
+    assert data["out"] == "small"
+    slower = [text for text in envelope["warnings"] if text.startswith("not faster here")]
+    before, after = (data["latency_ms"][key] for key in ("before", "after"))
+    assert len(slower) == sum(after[images] >= before[images] for images in before)
+    assert read_trained(Path("small")).support.keep.keys() == {"conv1", "conv2", "fc1"}
+
+
+def test_named_weights_and_an_earlier_result_can_be_pruned(fp: Callable, runs: Path) -> None:
+    weights = runs / "w.safetensors"
+    first = fp("prune", "digits-cnn", "-w", weights, "--ratio", "0.25", "--score", "l2", "--json")
+    assert data_of(first.out)["after"]["params"] == 120 + 24 * 109 + 48 * 385 + 490
+    again = fp("prune", "out", "--rate", "conv*=0.5", "--ignore", "conv1", "-o", "two", "--json")
+    widths = [(group["before"], group["after"]) for group in data_of(again.out)["groups"]]
+    assert widths == [(12, 12), (24, 12), (48, 48)]
+
+
+def test_a_plan_needs_neither_weights_nor_data(fp: Callable) -> None:
+    done = fp("prune", "resnet56-pad", "--data", "cifar10", "--dry-run", "-c", "filters/resnet56_b")
+    assert done.status == 0
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["weights,", "as", "papers", "count", "848,944", "732,016", "-13.8%"] in rows
+    assert ["multiply-adds", "of", "these", "125,485,696", "90,907,264", "-27.6%"] in rows
+    assert "nothing was written" in done.err
+    assert not Path("out").exists()
+    plan = data_of(fp("prune", "-c", "filters/resnet56_a", "--dry-run", "--json").out)
+    assert plan["paper_count"]["after"] == {"weights": 769_456, "macs": 112_435_840}
+    assert plan["after"]["accuracy"] is None
+    needy = fp("prune", "lenet5", "--data", "mnist", "--ratio", "0.5", "--score", "taylor",
+               "--dry-run")  # fmt: skip
+    assert needy.status == 5
+    assert "looks at the data" in needy.err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--ratio", "1.0"], 2, "must be < 1"),
+        (["--ratio", "0,5"], 2, "write `0.5`"),
+        (["--params", "1.5"], 2, "--params"),
+        (["--ratio", "0.5", "--macs", "0.5"], 2, "--ratio and --macs exclude each other"),
+        ([], 2, "it is not said how much is to go"),
+        (["--ratio", "0.5", "--ignore", "conv3"], 2, "did you mean `conv"),
+        (["--ratio", "0.5", "--ignore", "pool"], 2, "`pool` makes no channels"),
+        (["--rate", "conv1"], 2, "PLACE=RATIO"),
+        (["--rate", "conv1=1"], 2, "PLACE=RATIO"),
+        (["--rate", "fc2=0.5"], 2, "none of these channels may leave"),
+        (["--rate", "conv1=0"], 8, "nothing was removed"),
+        (["--ratio", "0.5", "--score", "tailor"], 2, "did you mean `taylor`?"),
+        (["--ratio", "0.5", "--method", "filter"], 2, "did you mean `filters`?"),
+        (["--ratio", "0.5", "--set", "method.strategy=best"], 2, "independent, greedy"),
+        (["--params", "0.001"], 8, "parameters cannot fall to 0.10%: the closest is 0.15%"),
+        (["--ratio", "0.5", "--data", "mnist"], 3, "needs a folder"),
+        (["--ratio", "0.5", "-w", "w.pt"], 2, "has weights of its own"),
+        (["--rates", "none.json"], 3, "none.json"),
+        (["--ratio", "0.5", "--device", "cud"], 5, "device `cud`"),
+    ],
+)
+def test_wrong_words_leave_nothing(
+    fp: Callable, runs: Path, words: list[str], status: int, message: str
+) -> None:
+    done = fp("prune", "base", "--runs", runs, *words)
+    assert done.status == status
+    assert message in done.err
+    assert done.out == ""
+    assert list(Path().iterdir()) == []
+
+
+def test_wrong_sources(fp: Callable, runs: Path, tmp_path: Path) -> None:
+    half = ("--ratio", "0.5")
+    done = fp("prune", *half)
+    assert (done.status, "no finished run in runs/" in done.err) == (2, True)
+    done = fp("prune", "digits-cn", *half)
+    assert (done.status, "did you mean `digits-cnn`?" in done.err) == (2, True)
+    done = fp("prune", "digits-cnn", *half)
+    assert (done.status, "no weights for `digits-cnn`" in done.err) == (2, True)
+    done = fp("prune", "resnet20", "-w", runs / "w.safetensors", *half)
+    assert (done.status, "`conv.weight` is missing" in done.err) == (3, True)
+    (tmp_path / "short.pt").write_bytes(b"PK\3\4 cut off")
+    done = fp("prune", "digits-cnn", "-w", "short.pt", *half)
+    assert (done.status, "short.pt: cannot be read" in done.err) == (3, True)
+    done = fp("prune", "nets:reshaped", "--dry-run", *half)
+    assert (done.status, "has no channels that may leave" in done.err) == (3, True)
+
+
+def test_data_of_another_shape_is_refused(fp: Callable, runs: Path) -> None:
+    images, labels = np.zeros((8, 9, 9), np.uint8), np.arange(8) % 2
+    np.savez("odd.npz", train_images=images, train_labels=labels, test_images=images,
+             test_labels=labels)  # fmt: skip
+    done = fp("prune", "base", "--runs", runs, "--ratio", "0.5", "--data", "npz:odd.npz")
+    assert done.status == 3
+    assert "has 1x9x9 images of 2 classes; the model takes 1x8x8 images of 10" in done.err
+
+
+def test_rates_come_from_a_sensitivity_result(
+    fp: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity_plots, "draw_sensitivity", lambda *arguments: [])
+    words = ("--runs", runs, "--ratios", "0.25,0.5", "--samples", "40", "-q")
+    assert fp("sensitivity", "base", *words).status == 0
+    found = fp("prune", "base", "--runs", runs, "--rates", "sens.json", "--max-drop", "100",
+               "--rate", "conv1=0.25", "--json")  # fmt: skip
+    after = {group["name"]: group["after"] for group in data_of(found.out)["groups"]}
+    assert after == {"conv1": 12, "conv2": 16, "fc1": 32}
+
+
+def test_nothing_is_replaced_unless_asked(fp: Callable, runs: Path) -> None:
+    words = ("prune", "base", "--runs", runs, "--ratio", "0.5", "-q")
+    Path("mine").mkdir()
+    assert "is no output of `fp prune`" in fp(*words, "-o", "mine", "--force").err
+    assert fp(*words).status == 0
+    before = Path("out/layout.json").read_bytes()
+    done = fp(*words, "--ratio", "0.25")
+    assert (done.status, "replace it with `--force`" in done.err) == (2, True)
+    assert Path("out/layout.json").read_bytes() == before
+    assert fp(*words, "--ratio", "0.25", "--force").status == 0
+    assert Path("out/layout.json").read_bytes() != before
+    assert {path.name for path in Path().iterdir()} == {"mine", "out"}
+
+
+def test_an_interruption_leaves_nothing(
+    fp: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pruned, "draw_pruning", stop)
+    assert fp("prune", "base", "--runs", runs, "--ratio", "0.5").status == 130
+    assert list(Path().iterdir()) == []
+
+
+def test_the_newest_run_is_taken(fp: Callable, runs: Path) -> None:
+    old = runs / "base" / "final" / "layout.json"
+    (Path("runs") / "other" / "final").mkdir(parents=True)
+    for name in ("layout.json", "model.safetensors"):
+        (Path("runs/other/final") / name).write_bytes((old.parent / name).read_bytes())
+    os.utime("runs/other/final/layout.json", (time.time() + 9, time.time() + 9))
+    done = fp("prune", "--ratio", "0.5", "--dry-run")
+    assert (done.status, "runs/other" in done.err) == (0, True)

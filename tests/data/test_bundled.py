@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fpcli.data import bundled
+from fpcli.data.datasets import load
+from fpcli.errors import DataError
+
+
+def test_breast_cancer() -> None:
+    """212 malignant and 357 benign tumours; a fifth of each, 42 and 71, is for testing."""
+    data = load("breast-cancer", None, seed=0)
+    assert (data.input_shape, data.num_classes) == ((30,), 2)
+    assert data.class_names == ("malignant", "benign")
+    assert torch.bincount(data.test.labels).tolist() == [42, 71]
+    assert len(data.train) + len(data.validation) == 569 - 113
+    values = data.normalise(torch.cat([data.train.images, data.validation.images]))
+    torch.testing.assert_close(values.mean(0), torch.zeros(30), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.std(0, correction=0), torch.ones(30))
+
+
+@pytest.mark.parametrize("name", bundled.SHA256)
+def test_other_samples_than_expected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bundled.SHA256, name, "0" * 64)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=f"`{name}` of this scikit-learn is not what it should be"):
+        load(name, None, seed=0)

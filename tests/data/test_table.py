@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fpcli.data import table
+from fpcli.data.datasets import load
+from fpcli.errors import DataError
+
+ROWS = "\n".join(f"{number},{'red' if number % 3 else 'blue'},{number % 2}" for number in range(20))
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> str:
+    path.write_text(text, encoding=encoding, newline="")
+    return f"csv:{path}"
+
+
+def test_numbers_words_and_the_last_column(tmp_path: Path) -> None:
+    """Of 10 rows per class 2 are for testing, and 1 of the other 8 for validation."""
+    data = load(write(tmp_path / "t.csv", f"size,colour,even\n{ROWS}\n"), None, seed=0)
+    assert (data.input_shape, data.class_names, data.owner_names) == ((3,), ("0", "1"), ())
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [14, 2, 4]
+    for split in (data.train, data.validation, data.test):
+        for (size, blue, red), label in zip(split.images.tolist(), split.labels, strict=True):
+            assert label == size % 2
+            assert [blue, red] == ([0, 1] if size % 3 else [1, 0])
+
+
+def test_label_client_and_split_by_name(tmp_path: Path) -> None:
+    text = (
+        "label,client,x,split\n"
+        'no,10,1.5,train\n\n"yes",9,2,train\nno,9,3e0,train\nyes,10,-4,train\n'
+        "yes,11,5,test\nno,9,6,val\nyes,9,7,val\n"
+    )
+    data = load(write(tmp_path / "t.csv", text, "utf-8-sig"), None, seed=0)
+    assert (data.class_names, data.owner_names) == (("no", "yes"), ("9", "10"))
+    assert data.train.images.tolist() == [[1.5], [2.0], [3.0], [-4.0]]
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+    assert data.train.owners is not None
+    assert data.train.owners.tolist() == [1, 0, 0, 1]
+    assert data.validation.images.tolist() == [[6.0], [7.0]]
+    assert (data.test.images.tolist(), data.test.labels.tolist()) == ([[5.0]], [1])
+
+
+def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
+    rows = "".join(f"{number},{('10', '9.5', '-1', '10.0')[number % 4]}\n" for number in range(24))
+    data = load(write(tmp_path / "t.csv", f"x,y\n{rows}"), None, seed=0)
+    assert data.class_names == ("-1", "9.5", "10")
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        ("", "", "no rows below a header"),
+        ("a,b\n", "", "no rows below a header"),
+        ("1,2\n3,4\n", ":1", "must name all columns"),
+        ("a,,c\n1,2,3\n", ":1", "must name all columns"),
+        ("a,a\n1,2\n", ":1", "each differently"),
+        ("label\n1\n", "", "no column with features"),
+        ("client,split,y\n1,train,1\n", "", "no column with features"),
+        ("a,y\n1,2\n\n1,2,3\n", ":4", "3 cells, the header has 2"),
+        ("a,y\n1,0\n ,1\n", ":3", "column `a` is empty"),
+        ("a,y\n1,0\n2,\n", ":3", "column `y` is empty"),
+        ("a,y\n1,0\n2,1\n1o,1\n", ":4", "column `a` is `1o`, but other rows hold numbers"),
+        ("a,y\nx,0\n2,1\nz,1\n", ":3", "column `a` is `2`, but other rows hold words"),
+        ("a,y\n1,0\nnan,1\n", ":3", "column `a` is `nan`"),
+        ("a,y\n1,0\n1e39,1\n", ":3", "column `a` is `1e39`"),
+        ("a,split,y\n1,train,0\n2,dev,1\n", ":3", "column `split` is `dev`"),
+        ('a,y\n1,0\n"2,1\n', ":3", "unexpected end of data"),
+        ("a,y\nx,0\ny,1\nz,1\nw,0\n", ":2", "column `a` has more than 3 different words"),
+        ("a,y\n1,0\n1,1\n1,2\n1,3\n1,4\n", "", "column `y` has more than 4 classes"),
+    ],
+)
+def test_errors_name_line_and_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, where: str, message: str
+) -> None:
+    monkeypatch.setattr(table, "MAX_WORDS", 3)
+    monkeypatch.setattr(table, "MAX_CLASSES", 4)
+    path = tmp_path / "t.csv"
+    with pytest.raises(DataError) as caught:
+        load(write(path, text), None, seed=0)
+    assert message in caught.value.message
+    assert caught.value.message.startswith(f"{path}{where}")
+    assert caught.value.where == f"{path}{where}"
+    assert caught.value.hint
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write(tmp_path / "t.csv", f"size,colour,even\n{ROWS}\n")
+    monkeypatch.setattr(table, "MAX_BYTES", 239)
+    with pytest.raises(DataError, match="20 rows of 3 features need more than"):
+        load(name, None, seed=0)
+    monkeypatch.setattr(table, "MAX_FILE_BYTES", 10)
+    with pytest.raises(DataError, match="is larger than"):
+        load(name, None, seed=0)
+    with pytest.raises(DataError, match=r"no file .*none\.csv"):
+        load(f"csv:{tmp_path / 'none.csv'}", None, seed=0)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"a,y\n\xff,1\n")
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load(f"csv:{tmp_path / 't.csv'}", None, seed=0)
+    assert "UTF-8" in caught.value.hint

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prunings import named as named_net
+
+from fpcli.engine.trained import DataKey
+from fpcli.errors import DataError, UsageError
+from fpcli.recipe.schema import FitTask
+from fpcli.run.source import dataset_of, find_folder, named, training_rate
+
+
+def test_the_training_rate_is_read_from_what_lies_beside_the_model(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    assert training_rate(None) == training_rate(tmp_path) == 0.1
+    for text, rate in (
+        ("fit: {lr: 0.3}", 0.3),
+        ("local: {lr: 0.02}", 0.02),
+        ("retrain: {lr: 0.004}", 0.04),  # an earlier result: a tenth of what came before it
+        ("local: {lr: often}", 0.1),
+        ("rounds: 3", 0.1),
+    ):
+        recipe.write_text(text)
+        assert training_rate(tmp_path) == pytest.approx(rate)
+
+
+def test_a_word_is_a_folder_a_run_or_a_model(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "mine" / "final").mkdir(parents=True)
+    runs = tmp_path / "runs"
+    assert find_folder(str(tmp_path), runs) == tmp_path
+    assert find_folder("mine", runs) == runs / "mine"
+    for model in ("lenet5", "vgg16-gn@0.5", "torchvision:resnet18", "mine.nets:small"):
+        assert find_folder(model, runs) is None
+    with pytest.raises(UsageError, match="neither a folder nor a model") as caught:
+        find_folder("minn", runs)
+    assert "`mine`" in caught.value.hint
+
+
+def test_code_for_data_runs_only_if_it_is_named() -> None:
+    net = named_net("digits-cnn", (1, 8, 8))
+    with pytest.raises(UsageError, match="code of yours"):
+        dataset_of(replace(net, data=DataKey("os:getcwd", 0.1, 0)), None, None)
+    net = replace(net, data=None)
+    with pytest.raises(UsageError, match="does not say what data it is for"):
+        dataset_of(net, None, None)
+    assert dataset_of(net, "digits", None).name == "digits"
+
+
+def test_only_a_plan_does_without_data() -> None:
+    task = FitTask(data="mnist", model="lenet5")
+    net, dataset = named(task, None, seed=3, is_planned=True)
+    assert (net.input_shape, net.num_classes, dataset) == ((1, 28, 28), 10, None)
+    assert net.data is not None and net.data.seed == 3
+    with pytest.raises(DataError, match="needs a folder"):
+        named(task, None, seed=3)
+    with pytest.raises(DataError, match="nowhere"):
+        named(FitTask(data="npz:nowhere.npz", model="lenet5"), None, seed=3, is_planned=True)
