@@ -44,7 +44,17 @@ def test_help_and_completion_import_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "methods", "doctor", "data", "data list", "data show", "data fetch", "data check"],
+    [
+        "train",
+        "sensitivity",
+        "methods",
+        "doctor",
+        "data",
+        "data list",
+        "data show",
+        "data fetch",
+        "data check",
+    ],
 )
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:
     done = fp(*command.split(), "--help")
