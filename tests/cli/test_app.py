@@ -80,7 +80,7 @@ def test_version(fp: Callable) -> None:
     ("words", "message", "hint"),
     [
         (["trian"], "unknown command `trian`", "did you mean `train`?"),
-        (["xyz"], "unknown command `xyz`", "known: train, fit"),
+        (["xyz"], "unknown command `xyz`", "known: train, "),
         (["data", "lst"], "unknown command `data lst`", "did you mean `list`?"),
         (["data", "xyz"], "unknown command `data xyz`", "known: list, show"),
         (["data", "show"], "missing argument 'NAME|PATH'", "`fp data show --help` lists"),
