@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -76,6 +76,10 @@ class GDP(Pruner):
 
     source: ClassVar[str] = "Lin et al., IJCAI 2018"
     Options: ClassVar[type] = Options
+
+    def trains(self, options: Any) -> bool:
+        """Tell that masks come and go during training."""
+        return True
 
     def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Train under dynamic masks, and return the trained model without the masked filters.

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -63,6 +63,10 @@ class ICA3PP(Pruner):
 
     source: ClassVar[str] = "Pei et al., ICA3PP 2020"
     Options: ClassVar[type] = Options
+
+    def trains(self, options: Any) -> bool:
+        """Tell whether sparse training was asked for."""
+        return bool(options.sparse_epochs)
 
     def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Train with the penalty if asked, then remove the channels with the lowest joint score.

@@ -104,6 +104,10 @@ class Pruner:
         """Tell whether the options alone say how much goes, so that no target is needed."""
         return False
 
+    def trains(self, options: Any) -> bool:
+        """Tell whether :meth:`cut` trains the model, so that it is no mere plan."""
+        return False
+
     def steps(
         self, px: PruneContext, trained: Trained, target: Target, num_steps: int
     ) -> list[tuple[PruneContext, Target]]:
