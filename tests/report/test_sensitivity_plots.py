@@ -34,6 +34,6 @@ def test_every_score_has_a_panel_and_every_group_a_line(tmp_path: Path) -> None:
     draw_sensitivity(result(["l1", "l2", "nisp", "random"], has_retrained=False), tmp_path / "sens")
     svg = (tmp_path / "sens-accuracy.svg").read_text("utf-8")
     # Text is drawn as shapes, which keep it as a comment.
-    for word in ("conv1", "conv2", "lowest l1 first", "lowest random first"):
+    for word in ("conv1", "conv2", "ranked by l1", "ranked by random"):
         assert f"<!-- {word} -->" in svg
     assert not (tmp_path / "sens-retrained.svg").exists()

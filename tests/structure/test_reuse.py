@@ -112,6 +112,20 @@ def test_recorded_outputs_survive_code_that_overwrites_them() -> None:
         assert all(torch.equal(recorded[name], value) for name, value in before.items())
 
 
+@pytest.mark.parametrize("side", [8, 7])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2), nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d((2, 2), (2, 2)),
+        nn.MaxPool2d(2, stride=1), nn.MaxPool2d(3), nn.MaxPool2d(2, padding=1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_faster_pooling_returns_the_same(pool: nn.Module, side: int) -> None:
+    x = torch.randn(2, 3, side, side)
+    assert torch.equal(without_prefix(nn.Sequential(pool), NOTHING)(x), pool(x))
+
+
 class Peeking(nn.Module):
     """Looks into a module that would be replaced."""
 
