@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -22,9 +23,11 @@ from fpcli.engine.executors.pool import start_method, warm_up
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
 from fpcli.recipe.load import load
-from fpcli.run import events, experiment
+from fpcli.recipe.schema import FitRecipe
+from fpcli.run import events, experiment, fitting
 from fpcli.run.checkpoint import dump_state, load_newest
 from fpcli.run.folder import RunFolder
+from fpcli.run.session import Interrupted
 from fpcli.run.setup import Setup
 
 LONG: dict[str, Any] = {"rounds": 6, "checkpoint_every": 2}
@@ -47,6 +50,19 @@ class Listener:
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+class FitListener(Listener):
+    """The same for plain training."""
+
+    def start(  # type: ignore[override]
+        self, setup: fitting.FitSetup, folder: Path, state: ServerState
+    ) -> None:
+        self._after(state.round)
+
+    def round(self, record: fitting.EpochRecord) -> None:  # type: ignore[override]
+        self.rounds.append(record.epoch)
+        self._after(record.epoch)
 
 
 def digits_file(folder: Path) -> str:
@@ -80,6 +96,33 @@ def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **cha
     flags = {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(folder.recipe, flags=_code(folder) | flags)
     return experiment.resume(recipe, stored, folder, watcher or Listener(), force=force)
+
+
+def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
+    """Start a plain training of the toy network and return its summary."""
+    toy = {
+        "task.data": digits_file(runs),
+        "task.model": "nets:tiny",
+        "fit.epochs": 4,
+        "fit.batch_size": 64,
+        "fit.lr": 0.05,
+        "threads": 1,
+        "seed": 7,
+    }
+    flags = toy | {key.replace("__", "."): value for key, value in changes.items()}
+    recipe = load(None, flags=flags, cls=FitRecipe)
+    return fitting.start(recipe, RunFolder.create(runs, name), watcher or FitListener())
+
+
+def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
+    """Resume a plain training, with changes to its recipe, and return its summary."""
+    folder = RunFolder.open(runs / name)
+    model = re.search("nets:[a-z]+", folder.recipe.read_text())
+    code = {"task.model": model[0]} if model else {}
+    stored = load(folder.recipe, flags=code, cls=FitRecipe)
+    flags = code | {key.replace("__", "."): value for key, value in changes.items()}
+    recipe = load(folder.recipe, flags=flags, cls=FitRecipe)
+    return fitting.resume(recipe, stored, folder, watcher or FitListener(), force=force)
 
 
 def _code(folder: RunFolder) -> dict[str, str]:
@@ -160,6 +203,9 @@ def leftovers(runs: Path, name: str) -> list[str]:
 def spawn(runs: Path, name: str, method: str, **options: Any) -> tuple[BaseProcess, Connection]:
     """Start or resume a run in another process.
 
+    Args:
+        method: ``fit`` for plain training.
+
     Returns:
         The process, and a pipe on which it sends its round whenever one is done; 0 is the start.
     """
@@ -176,7 +222,7 @@ def spawn(runs: Path, name: str, method: str, **options: Any) -> tuple[BaseProce
 
 def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[str, Any]) -> None:
     os.setsid()
-    experiment.draw_run = lambda history, folder: []
+    experiment.draw_run = fitting.draw_fit = lambda history, folder: []
     die_at = options.pop("die_at", None)
 
     def tell(round: int) -> None:
@@ -185,13 +231,17 @@ def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[st
 
     if die_at is not None:
         _die_at(die_at)
+    is_new = not (runs / name / "recipe.yaml").exists()
+    if is_new:
+        shutil.rmtree(runs / name, ignore_errors=True)  # killed before it was a run
     try:
-        if (runs / name / "recipe.yaml").exists():
-            go_on(runs, name, Listener(tell), **options)
-        else:
-            shutil.rmtree(runs / name, ignore_errors=True)  # killed before it was a run
+        if method == "fit":
+            (fit if is_new else fit_on)(runs, name, FitListener(tell), **options)
+        elif is_new:
             begin(runs, name, method, Listener(tell), **options)
-    except experiment.Interrupted as error:
+        else:
+            go_on(runs, name, Listener(tell), **options)
+    except Interrupted as error:
         pipe.send(f"interrupted by {error.number} after round {error.round}")
         raise SystemExit(128 + error.number) from None
 

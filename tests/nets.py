@@ -31,6 +31,13 @@ def tiny(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     return Tiny(input_shape[0], num_classes)
 
 
+def averaging(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return the toy network, whose batch norm weights all batches alike and so counts them."""
+    model = Tiny(input_shape[0], num_classes)
+    model.norm.momentum = None
+    return model
+
+
 def narrow(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Return a network whose output width is not the number of classes."""
     return Tiny(input_shape[0], num_classes - 1)
@@ -51,6 +58,29 @@ class Reshaped(nn.Module):
 def reshaped(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Return a network that cannot be traced for pruning."""
     return Reshaped(num_classes)
+
+
+class Shuffled(nn.Module):
+    """A network that shuffles its channels three times, where the tracer gives up."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 8, 3, stride=2, padding=1)
+        self.mix = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(3))
+        self.out = nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for mix in self.mix:
+            left, right = x.chunk(2, 1)
+            x = torch.cat([left, mix(right)], 1)
+            x = x.view(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+        return self.out(x.mean((2, 3)))
+
+
+def shuffled(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return a network that cannot be traced at all."""
+    return Shuffled(input_shape[0], num_classes)
 
 
 def cifar_resnet18(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

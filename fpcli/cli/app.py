@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ import fpcli
 from fpcli.cli import data
 from fpcli.cli.data_split import split
 from fpcli.cli.doctor import doctor
+from fpcli.cli.fit import fit
 from fpcli.cli.methods import methods
 from fpcli.cli.prune import prune
 from fpcli.cli.sensitivity import sensitivity
@@ -32,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command()(train)
+app.command()(fit)
 app.command()(sensitivity)
 app.command()(prune)
 app.command()(methods)
@@ -96,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
     except _ParserError as error:
         return _failed(session, _usage_error(error, session), error)
     except (KeyboardInterrupt, typer.Abort) as error:
-        going = f"continue with `fp train --resume {session.log.parent}`" if session.log else ""
+        going = f"continue with `fp resume {session.log.parent}`" if session.log else ""
         return _failed(session, StoppedError(signal.SIGINT, hint=going), error)
     except SystemExit as error:
         # The parser ends like this when nobody reads its help text any more.
@@ -149,14 +152,27 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
 
 
 def _without_alias(arguments: Sequence[str]) -> list[str]:
-    """Turn ``fp resume RUN`` into ``fp train --resume RUN``."""
+    """Turn ``fp resume RUN`` into ``fp train --resume RUN``, or ``fp fit`` for a run of that."""
     if list(arguments[:1]) != ["resume"]:
         return list(arguments)
     if {"-h", "--help"} & set(arguments):
         return ["train", "--help"]
     if len(arguments) < 2 or arguments[1].startswith("-"):
         raise UsageError("`fp resume` needs a run", hint="for example `fp resume runs/NAME`")
-    return ["train", "--resume", *arguments[1:]]
+    return [_command_of_run(arguments[1:]), "--resume", *arguments[1:]]
+
+
+def _command_of_run(words: Sequence[str]) -> str:
+    from fpcli.cli.call import open_run
+    from fpcli.recipe.load import command_of
+
+    runs = "runs"
+    for word, following in itertools.pairwise([*words, ""]):
+        if word.startswith("--runs="):
+            runs = word.removeprefix("--runs=")
+        elif word == "--runs":
+            runs = following
+    return command_of(open_run(words[0], Path(runs)).recipe)
 
 
 class StoppedError(FpError):
@@ -216,7 +232,7 @@ def _stopped_run(error: Any) -> StoppedError:
     return StoppedError(
         error.number,
         f"stopped by {name}; checkpoint round-{error.round:05d} is kept",
-        hint=f"continue with `fp train --resume {error.folder}`",
+        hint=f"continue with `fp resume {error.folder}`",
     )
 
 

@@ -66,7 +66,8 @@ def words(*known: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in known if word.startswith(incomplete)]
 
 
-def _option(panel: str, name: str, metavar: str, text: str, **more: Any) -> Any:
+def option(panel: str, name: str, metavar: str, text: str, **more: Any) -> Any:
+    """Return an option for a command's signature: its place in the help, its name, its text."""
     return typer.Option(
         *name.split("/"),
         metavar=metavar,
@@ -82,17 +83,17 @@ Text = str | None
 
 RecipeName = Annotated[
     Text,
-    _option(
+    option(
         TASK, "-c/--recipe", "NAME|FILE", "Recipe: a YAML file or a shipped name (default: none)."
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    _option(TASK, "--set", "KEY=VALUE", "Set any key of the recipe; may be repeated."),
+    option(TASK, "--set", "KEY=VALUE", "Set any key of the recipe; may be repeated."),
 ]
 Data = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--data",
         "NAME",
@@ -102,7 +103,7 @@ Data = Annotated[
 ]
 DataDir = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--data-dir",
         "DIR",
@@ -112,7 +113,7 @@ DataDir = Annotated[
 ]
 Model = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--model",
         "NAME",
@@ -122,11 +123,11 @@ Model = Annotated[
     ),
 ]
 Clients = Annotated[
-    Text, _option(TASK, "--clients", "N", "Clients that the data is split over (default: 10).")
+    Text, option(TASK, "--clients", "N", "Clients that the data is split over (default: 10).")
 ]
 Partition = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--partition",
         "KIND",
@@ -136,7 +137,7 @@ Partition = Annotated[
 ]
 Alpha = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--alpha",
         "X",
@@ -146,7 +147,7 @@ Alpha = Annotated[
 
 Method = Annotated[
     Text,
-    _option(
+    option(
         METHOD,
         "--method",
         "NAME",
@@ -155,10 +156,10 @@ Method = Annotated[
     ),
 ]
 
-Rounds = Annotated[Text, _option(TRAINING, "--rounds", "N", "Rounds of training (default: 30).")]
+Rounds = Annotated[Text, option(TRAINING, "--rounds", "N", "Rounds of training (default: 30).")]
 PerRound = Annotated[
     Text,
-    _option(
+    option(
         TRAINING,
         "--clients-per-round",
         "N",
@@ -167,23 +168,23 @@ PerRound = Annotated[
 ]
 Epochs = Annotated[
     Text,
-    _option(TRAINING, "--epochs", "N", "Passes of a client over its data per round (default: 1)."),
+    option(TRAINING, "--epochs", "N", "Passes of a client over its data per round (default: 1)."),
 ]
 BatchSize = Annotated[
     Text,
-    _option(TRAINING, "--batch-size", "N", "Samples of a client's training step (default: 32)."),
+    option(TRAINING, "--batch-size", "N", "Samples of a client's training step (default: 32)."),
 ]
 LearningRate = Annotated[
-    Text, _option(TRAINING, "--lr", "X", "Learning rate of a client's training (default: 0.1).")
+    Text, option(TRAINING, "--lr", "X", "Learning rate of a client's training (default: 0.1).")
 ]
-Seed = Annotated[Text, _option(TRAINING, "--seed", "N", "Seed of the run (default: 0).")]
+Seed = Annotated[Text, option(TRAINING, "--seed", "N", "Seed of the run (default: 0).")]
 EvalEvery = Annotated[
     Text,
-    _option(TRAINING, "--eval-every", "N", "Rounds from one evaluation to the next (default: 1)."),
+    option(TRAINING, "--eval-every", "N", "Rounds from one evaluation to the next (default: 1)."),
 ]
 Target = Annotated[
     Text,
-    _option(
+    option(
         TRAINING,
         "--target",
         "acc=X",
@@ -193,7 +194,7 @@ Target = Annotated[
 
 Fleet = Annotated[
     Text,
-    _option(
+    option(
         FLEET,
         "--fleet",
         "NAME|FILE",
@@ -203,7 +204,7 @@ Fleet = Annotated[
 ]
 Deadline = Annotated[
     Text,
-    _option(
+    option(
         FLEET,
         "--deadline",
         "TIME",
@@ -212,7 +213,7 @@ Deadline = Annotated[
 ]
 Codec = Annotated[
     Text,
-    _option(
+    option(
         FLEET,
         "--codec",
         "NAME",
@@ -222,7 +223,7 @@ Codec = Annotated[
 ]
 MinClients = Annotated[
     Text,
-    _option(
+    option(
         FLEET,
         "--min-clients",
         "N",
@@ -231,18 +232,18 @@ MinClients = Annotated[
 ]
 RoundRetries = Annotated[
     Text,
-    _option(FLEET, "--round-retries", "N", "Times that such a round is tried again (default: 2)."),
+    option(FLEET, "--round-retries", "N", "Times that such a round is tried again (default: 2)."),
 ]
 
 Device = Annotated[
     Text,
-    _option(
+    option(
         RUN, "--device", "NAME", "Where clients compute: cpu, cuda, cuda:1, ... (default: cpu)."
     ),
 ]
 Executor = Annotated[
     Text,
-    _option(
+    option(
         RUN,
         "--executor",
         "KIND",
@@ -251,11 +252,11 @@ Executor = Annotated[
     ),
 ]
 Workers = Annotated[
-    Text, _option(RUN, "--workers", "auto|N", "Processes of a pool (default: auto).")
+    Text, option(RUN, "--workers", "auto|N", "Processes of a pool (default: auto).")
 ]
 ClientTimeout = Annotated[
     Text,
-    _option(
+    option(
         RUN,
         "--client-timeout",
         "TIME",
@@ -264,33 +265,31 @@ ClientTimeout = Annotated[
 ]
 CheckpointEvery = Annotated[
     Text,
-    _option(
-        RUN, "--checkpoint-every", "N", "Rounds from one checkpoint to the next (default: 10)."
-    ),
+    option(RUN, "--checkpoint-every", "N", "Rounds from one checkpoint to the next (default: 10)."),
 ]
 Name = Annotated[
-    Text, _option(RUN, "--name", "NAME", "Folder of the run (default: METHOD-DATA-MODEL-sSEED).")
+    Text, option(RUN, "--name", "NAME", "Folder of the run (default: METHOD-DATA-MODEL-sSEED).")
 ]
-Runs = Annotated[Path, _option(RUN, "--runs", "DIR", "Folder of all runs (default: runs).")]
-Resume = Annotated[Text, _option(RUN, "--resume", "RUN", "Go on with an earlier run.")]
+Runs = Annotated[Path, option(RUN, "--runs", "DIR", "Folder of all runs (default: runs).")]
+Resume = Annotated[Text, option(RUN, "--resume", "RUN", "Go on with an earlier run.")]
 Force = Annotated[
     bool,
-    _option(RUN, "--force", "", "Replace a run of that name; with --resume: change the recipe."),
+    option(RUN, "--force", "", "Replace a run of that name; with --resume: change the recipe."),
 ]
 DryRun = Annotated[
     bool,
-    _option(RUN, "--dry-run", "", "Show the recipe and the first round's plan, write nothing."),
+    option(RUN, "--dry-run", "", "Show the recipe and the first round's plan, write nothing."),
 ]
 
-Json = Annotated[bool, _option(OUTPUT, "--json", "", "Print the result as one JSON object.")]
+Json = Annotated[bool, option(OUTPUT, "--json", "", "Print the result as one JSON object.")]
 JsonLines = Annotated[
-    bool, _option(OUTPUT, "--json-lines", "", "Print rounds as lines of JSON, the result last.")
+    bool, option(OUTPUT, "--json-lines", "", "Print rounds as lines of JSON, the result last.")
 ]
-Quiet = Annotated[bool, _option(OUTPUT, "-q/--quiet", "", "Show warnings and the result only.")]
-Verbose = Annotated[bool, _option(OUTPUT, "-v/--verbose", "", "Show every client of every round.")]
+Quiet = Annotated[bool, option(OUTPUT, "-q/--quiet", "", "Show warnings and the result only.")]
+Verbose = Annotated[bool, option(OUTPUT, "-v/--verbose", "", "Show every client of every round.")]
 NoProgress = Annotated[
     bool,
-    _option(
+    option(
         OUTPUT,
         "--no-progress",
         "",
@@ -298,4 +297,4 @@ NoProgress = Annotated[
         envvar="FP_NO_PROGRESS",
     ),
 ]
-Debug = Annotated[bool, _option(OUTPUT, "--debug", "", "Show the traceback of an error.")]
+Debug = Annotated[bool, option(OUTPUT, "--debug", "", "Show the traceback of an error.")]

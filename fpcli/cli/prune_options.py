@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fpcli.cli.options import OUTPUT, RUN, TASK, Text, _option, names
+from fpcli.cli.options import OUTPUT, RUN, TASK, Text, names, option
 
 AMOUNT, RETRAINING = "How much", "Retraining"
 
@@ -46,11 +46,11 @@ Source = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    _option(TASK, "-w/--weights", "FILE", "Weights of a model: .safetensors, .pt (default: none)."),
+    option(TASK, "-w/--weights", "FILE", "Weights of a model: .safetensors, .pt (default: none)."),
 ]
 Data = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--data",
         "NAME",
@@ -60,7 +60,7 @@ Data = Annotated[
 ]
 Model = Annotated[
     Text,
-    _option(
+    option(
         TASK,
         "--model",
         "NAME",
@@ -69,7 +69,7 @@ Model = Annotated[
 ]
 Method = Annotated[
     Text,
-    _option(
+    option(
         AMOUNT,
         "--method",
         "NAME",
@@ -79,7 +79,7 @@ Method = Annotated[
 ]
 Score = Annotated[
     Text,
-    _option(
+    option(
         AMOUNT,
         "--score",
         "NAME",
@@ -89,20 +89,20 @@ Score = Annotated[
 ]
 Ratio = Annotated[
     Text,
-    _option(AMOUNT, "--ratio", "X", "Share of each group's channels that GOES (default: none)."),
+    option(AMOUNT, "--ratio", "X", "Share of each group's channels that GOES (default: none)."),
 ]
 Params = Annotated[
-    Text, _option(AMOUNT, "--params", "X", "Share of the parameters that STAYS (default: none).")
+    Text, option(AMOUNT, "--params", "X", "Share of the parameters that STAYS (default: none).")
 ]
 Macs = Annotated[
-    Text, _option(AMOUNT, "--macs", "X", "Share of the multiply-adds that STAYS (default: none).")
+    Text, option(AMOUNT, "--macs", "X", "Share of the multiply-adds that STAYS (default: none).")
 ]
 Bytes = Annotated[
-    Text, _option(AMOUNT, "--bytes", "X", "Share of the bytes that STAYS (default: none).")
+    Text, option(AMOUNT, "--bytes", "X", "Share of the bytes that STAYS (default: none).")
 ]
 Rate = Annotated[
     list[str] | None,
-    _option(
+    option(
         AMOUNT,
         "--rate",
         "PLACE=X",
@@ -111,45 +111,45 @@ Rate = Annotated[
 ]
 Rates = Annotated[
     Text,
-    _option(AMOUNT, "--rates", "FILE", "Ratios from a result of `fp sensitivity` (default: none)."),
+    option(AMOUNT, "--rates", "FILE", "Ratios from a result of `fp sensitivity` (default: none)."),
 ]
 MaxDrop = Annotated[
     Text,
-    _option(
+    option(
         AMOUNT, "--max-drop", "POINTS", "Points of accuracy a group may lose by it (default: 1)."
     ),
 ]
 Ignore = Annotated[
     list[str] | None,
-    _option(AMOUNT, "--ignore", "PLACE", "Remove nothing there, as in --rate; may be repeated."),
+    option(AMOUNT, "--ignore", "PLACE", "Remove nothing there, as in --rate; may be repeated."),
 ]
 RoundTo = Annotated[
     Text,
-    _option(AMOUNT, "--round-to", "N", "Widths are multiples of N where possible (default: 1)."),
+    option(AMOUNT, "--round-to", "N", "Widths are multiples of N where possible (default: 1)."),
 ]
 Steps = Annotated[
     Text,
-    _option(RETRAINING, "--steps", "N", "Equal portions, retrained after each (default: 1)."),
+    option(RETRAINING, "--steps", "N", "Equal portions, retrained after each (default: 1)."),
 ]
 Finetune = Annotated[
-    Text, _option(RETRAINING, "--finetune", "EPOCHS", "Epochs after each step (default: 0).")
+    Text, option(RETRAINING, "--finetune", "EPOCHS", "Epochs after each step (default: 0).")
 ]
 LearningRate = Annotated[
     Text,
-    _option(RETRAINING, "--lr", "X", "Its learning rate (default: a tenth of the training's)."),
+    option(RETRAINING, "--lr", "X", "Its learning rate (default: a tenth of the training's)."),
 ]
 BatchSize = Annotated[
-    Text, _option(RETRAINING, "--batch-size", "N", "Samples of a training step (default: 128).")
+    Text, option(RETRAINING, "--batch-size", "N", "Samples of a training step (default: 128).")
 ]
-Device = Annotated[Text, _option(RUN, "--device", "NAME", "cpu, cuda, ... (default: cpu).")]
-Seed = Annotated[Text, _option(RUN, "--seed", "N", "Seed of retraining and draws (default: 0).")]
+Device = Annotated[Text, option(RUN, "--device", "NAME", "cpu, cuda, ... (default: cpu).")]
+Seed = Annotated[Text, option(RUN, "--seed", "N", "Seed of retraining and draws (default: 0).")]
 Latency = Annotated[
     bool,
-    _option(OUTPUT, "--latency", "", "Time forward passes of 1 and 64 images, before and after."),
+    option(OUTPUT, "--latency", "", "Time forward passes of 1 and 64 images, before and after."),
 ]
-Out = Annotated[Path, _option(OUTPUT, "-o/--out", "DIR", "Where the result goes (default: out).")]
-Force = Annotated[bool, _option(RUN, "--force", "", "Replace an earlier result in that folder.")]
+Out = Annotated[Path, option(OUTPUT, "-o/--out", "DIR", "Where the result goes (default: out).")]
+Force = Annotated[bool, option(RUN, "--force", "", "Replace an earlier result in that folder.")]
 DryRun = Annotated[
     bool,
-    _option(RUN, "--dry-run", "", "Show what would be cut, train and write nothing."),
+    option(RUN, "--dry-run", "", "Show what would be cut, train and write nothing."),
 ]

@@ -16,7 +16,7 @@ from fpcli.engine.method import choose_cohort
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
-from fpcli.recipe.schema import Recipe
+from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.run.folder import RunFolder
 from fpcli.run.setup import prepare
 from fpcli.run.summary import Summary
@@ -69,7 +69,7 @@ def _spread(clients: Events, key: str) -> str:
     return f" ({format_bytes(min(sums.values()))} to {format_bytes(max(sums.values()))} per client)"
 
 
-def shortfall(recipe: Recipe, history: Events, *, hint: str) -> CheckError | None:
+def shortfall(recipe: Recipe | FitRecipe, history: Events, *, hint: str) -> CheckError | None:
     """Return an error if the run ended below the validation accuracy that was asked for."""
     target = recipe.target_accuracy
     best = max((event["validation"]["accuracy"] for event in _judged(history)), default=0.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from fpcli.cli.options import _option, names, words
+from fpcli.cli.options import names, option, words
 from fpcli.cli.prune_options import OUTPUT, RUN
 
 SWEEP = "Sweep"
 
 Score = Annotated[
     list[str] | None,
-    _option(
+    option(
         SWEEP,
         "--score",
         "NAME",
@@ -23,7 +23,7 @@ Score = Annotated[
 ]
 Ratios = Annotated[
     str,
-    _option(
+    option(
         SWEEP,
         "--ratios",
         "FIRST:LAST:STEP",
@@ -31,11 +31,11 @@ Ratios = Annotated[
     ),
 ]
 Samples = Annotated[
-    int, _option(SWEEP, "--samples", "N", "Images that judge (default: 2000).", min=1)
+    int, option(SWEEP, "--samples", "N", "Images that judge (default: 2000).", min=1)
 ]
 Split = Annotated[
     str,
-    _option(
+    option(
         SWEEP,
         "--split",
         "NAME",
@@ -45,7 +45,7 @@ Split = Annotated[
 ]
 Retrain = Annotated[
     int,
-    _option(
+    option(
         SWEEP,
         "--retrain",
         "EPOCHS",
@@ -54,11 +54,11 @@ Retrain = Annotated[
     ),
 ]
 LearningRate = Annotated[
-    float, _option(SWEEP, "--lr", "X", "Constant learning rate of it (default: 0.001).", min=0)
+    float, option(SWEEP, "--lr", "X", "Constant learning rate of it (default: 0.001).", min=0)
 ]
 MaxDrop = Annotated[
     float,
-    _option(
+    option(
         SWEEP,
         "--max-drop",
         "POINTS",
@@ -66,9 +66,9 @@ MaxDrop = Annotated[
         min=0,
     ),
 ]
-Seed = Annotated[int, _option(RUN, "--seed", "N", "Seed of all draws (default: 0).")]
-Force = Annotated[bool, _option(RUN, "--force", "", "Replace an earlier result.")]
+Seed = Annotated[int, option(RUN, "--seed", "N", "Seed of all draws (default: 0).")]
+Force = Annotated[bool, option(RUN, "--force", "", "Replace an earlier result.")]
 Out = Annotated[
     Path,
-    _option(OUTPUT, "-o/--out", "FILE", "The result; pictures go beside it (default: sens.json)."),
+    option(OUTPUT, "-o/--out", "FILE", "The result; pictures go beside it (default: sens.json)."),
 ]

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fpcli.cli import options as o
+from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
-from fpcli.cli.words import CODE, make_importable, overrides
-from fpcli.errors import FpError, UsageError
+from fpcli.errors import UsageError
 from fpcli.units import parse_seconds
 
 if TYPE_CHECKING:
-    from fpcli.cli.watch import RunWatcher
     from fpcli.recipe.schema import Recipe
-    from fpcli.run.folder import RunFolder
-    from fpcli.run.summary import Summary
 
 
 def train(
@@ -68,54 +62,25 @@ def train(
     debug: o.Debug = False,
 ) -> None:
     """Train a model on the data of many simulated clients."""
-    call = _Call(ctx.params, ctx.params["resume"])
-    if json and json_lines:
-        raise UsageError("--json and --json-lines exclude each other", hint="give one of them")
+    check_output(ctx.params)
+    call = _Call(ctx.params)
     if dry_run:
         _dry_run(ctx.obj, call)
     else:
         _train(ctx.obj, call)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The options of one call."""
+class _Call(Call["Recipe"]):
+    command = "train"
+    keys = o.KEYS
 
-    options: Mapping[str, Any]
-    run: str | None
+    def kind(self) -> type[Recipe]:
+        from fpcli.recipe.schema import Recipe
 
-    def recipe(self) -> Recipe:
-        """Return what the recipe file (of the run that is resumed) and the options say together."""
-        from fpcli.recipe.load import find_recipe, load
-
-        flags, pairs = self.flags(), overrides(self.options["set_"])
-        make_importable([*flags.values(), *(value for _, value in pairs)])
-        if self.run is not None:
-            self._check_resume()
-            return load(self.folder().recipe, pairs, flags)
-        name = self.options["recipe"]
-        return load(find_recipe(name) if name else None, pairs, flags)
-
-    def folder(self) -> RunFolder:
-        """Return the folder of the run that is resumed, which may go without that of all runs."""
-        from fpcli.run.folder import RunFolder
-
-        path = Path(self.run or "")
-        inside = self.options["runs"] / path
-        return RunFolder.open(inside if inside.is_dir() and not path.is_dir() else path)
-
-    def stored(self, folder: RunFolder) -> Recipe:
-        """Return the recipe of the run that is resumed, as it was."""
-        from fpcli.recipe.load import load
-
-        # Code that the file names may run only if the command line names the same code.
-        text = folder.recipe.read_text("utf-8")
-        same = {k: v for k, v in self.flags().items() if CODE.fullmatch(str(v)) and v in text}
-        return load(folder.recipe, (), same)
+        return Recipe
 
     def flags(self) -> dict[str, Any]:
-        """Return dotted key -> value of every option that was given."""
-        given = {o.KEYS[k]: v for k, v in self.options.items() if k in o.KEYS and v is not None}
+        given = super().flags()
         for key, flag in (
             ("fleet.deadline_s", "--deadline"),
             ("executor.client_timeout_s", "--client-timeout"),
@@ -124,18 +89,7 @@ class _Call:
                 given[key] = _seconds(flag, given[key])
         if given.get("executor.workers") == "auto":
             given["executor.workers"] = 0
-        if "target_accuracy" in given:
-            given["target_accuracy"] = _target(given["target_accuracy"])
         return given
-
-    def _check_resume(self) -> None:
-        for name in ("recipe", "name"):
-            if self.options[name]:
-                raise UsageError(
-                    f"--resume and --{name} exclude each other",
-                    hint="a resumed run keeps its recipe and name; --set changes single keys",
-                    where=f"--{name}",
-                )
 
 
 def _seconds(flag: str, text: str) -> float:
@@ -143,17 +97,6 @@ def _seconds(flag: str, text: str) -> float:
         return parse_seconds(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}", hint=f"`{flag} 60s`", where=flag) from error
-
-
-def _target(text: str) -> str:
-    name, equals, value = text.rpartition("=")
-    if equals and name != "acc":
-        raise UsageError(
-            f"--target: unknown measure `{name}`",
-            hint="write `--target acc=0.98`",
-            where="--target",
-        )
-    return value
 
 
 def _dry_run(session: Session, call: _Call) -> None:
@@ -168,70 +111,24 @@ def _dry_run(session: Session, call: _Call) -> None:
 
 
 def _train(session: Session, call: _Call) -> None:
-    from fpcli.cli.watch import RunWatcher
-    from fpcli.run.experiment import resume, start
-    from fpcli.run.folder import RunFolder, default_name
-
-    recipe, options = call.recipe(), call.options
-    command = ("fp", *sys.argv[1:])
-    if call.run is not None:
-        folder = call.folder()
-        stored = call.stored(folder)
-    else:
-        name = options["name"] or default_name(recipe)
-        folder = RunFolder.create(options["runs"], name, force=options["force"])
-    session.log = folder.log
-    watcher = RunWatcher(
-        session,
-        folder,
-        is_quiet=options["quiet"],
-        is_verbose=options["verbose"],
-        is_moving=not (options["no_progress"] or session.is_lines),
-    )
-    with _cleanup(session, folder, watcher, is_new=call.run is None):
-        if call.run is not None:
-            force = options["force"]
-            summary = resume(recipe, stored, folder, watcher, command=command, force=force)
-        else:
-            summary = start(recipe, folder, watcher, command=command)
-    _finish(session, folder, recipe, summary)
-
-
-@contextmanager
-def _cleanup(
-    session: Session, folder: RunFolder, watcher: RunWatcher, *, is_new: bool
-) -> Iterator[None]:
-    """Leave a clear screen, and no folder of a run that failed before it had anything to keep."""
-    try:
-        yield
-    except (FpError, KeyboardInterrupt):
-        if is_new and not folder.checkpoints.exists():
-            session.log = None
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise
-    finally:
-        watcher.end()
-
-
-def _finish(session: Session, folder: RunFolder, recipe: Recipe, summary: Summary) -> None:
     from fpcli.cli.result import closing_table, shortfall
-    from fpcli.run import events
+    from fpcli.cli.watch import RunWatcher
+    from fpcli.run import events, experiment
 
+    watch = partial(RunWatcher, is_verbose=call.options["verbose"])
+    folder, recipe, summary = call.carry_out(session, watch, experiment)
     history = events.read(folder.events)
     table = closing_table(folder, summary, history)
     folder.add_log(table)
-    more = f"train on with `{_words_to_continue(folder, recipe)} --rounds {2 * recipe.rounds}`"
+    code = code_words(
+        {
+            "--data": recipe.task.data,
+            "--model": recipe.task.model,
+            "--method": recipe.method.name,
+        }
+    )
+    again = f"fp train --resume {shlex.quote(str(folder.path))}{code}"
+    more = f"train on with `{again} --rounds {2 * recipe.rounds}`"
     data = {key: value for key, value in asdict(summary).items() if value is not None}
     session.finish(data, table, shortfall(recipe, history, hint=more))
     session.hint(more)
-
-
-def _words_to_continue(folder: RunFolder, recipe: Recipe) -> str:
-    named = {
-        "--data": recipe.task.data,
-        "--model": recipe.task.model,
-        "--method": recipe.method.name,
-    }
-    # What a recipe file may not name has to be said again.
-    code = [f" {flag} {value}" for flag, value in named.items() if CODE.fullmatch(value)]
-    return f"fp train --resume {shlex.quote(str(folder.path))}{''.join(code)}"

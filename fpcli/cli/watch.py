@@ -1,15 +1,17 @@
-"""Follow a run: what `fp train` says while rounds go by, on the screen and in log.txt."""
+"""Follow a run: what is said while rounds or epochs go by, on the screen and in log.txt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fpcli.cli import show
 from fpcli.cli.session import Session, emit, one_line, to_json
-from fpcli.engine.federation import ClientRecord, Refusal, RoundRecord
+from fpcli.engine.federation import ClientRecord, Refusal, RoundRecord, Totals
 from fpcli.engine.types import ServerState
+from fpcli.run import fitting
+from fpcli.run.fitting import EpochRecord, FitSetup
 from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup
 from fpcli.run.summary import to_event
@@ -18,16 +20,18 @@ from fpcli.structure.support import Support
 from fpcli.units import format_bytes, format_seconds
 
 
-class RunWatcher:
-    """The watcher of `fp train`.
+class Watch:
+    """What the watchers of all kinds of runs share.
 
     Args:
         session: collects the warnings.
         folder: whose log.txt gets every line.
         is_quiet: the screen shows warnings only.
-        is_verbose: the screen shows every client of a round.
         is_moving: a terminal shows a bar instead of one line per round.
     """
+
+    unit: ClassVar[str] = "round"
+    option: ClassVar[str] = "--rounds"
 
     def __init__(
         self,
@@ -35,49 +39,39 @@ class RunWatcher:
         folder: RunFolder,
         *,
         is_quiet: bool = False,
-        is_verbose: bool = False,
         is_moving: bool = True,
     ) -> None:
         self._session = session
         self._folder = folder
         self._is_quiet = is_quiet
-        self._is_verbose = is_verbose
-        self._display = show.Display(is_moving=is_moving and not is_quiet)
+        self._display = show.Display(is_moving=is_moving and not is_quiet, unit=self.unit)
         # Asked once, since a bar on the terminal puts something else in the place of stderr.
         self._dot = show.dot()
-        self._rounds = 0
+        self._total = 0
         self._seconds: list[float] = []
 
-    def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
+    def _begin(self, parts: Sequence[str], done: int, total: int) -> None:
         """Show what is about to run."""
-        self._rounds = setup.fed.rules.rounds
-        self._say(self._dot.join(header(setup, folder, executor)))
-        if state.round >= self._rounds:
-            self._say(f"all {self._rounds} rounds are done; --rounds N asks for more")
-        elif state.round:
-            self._say(f"going on after round {state.round}")
-        self._display.begin(state.round, self._rounds)
+        self._total = total
+        self._say(self._dot.join(parts))
+        if done >= total:
+            self._say(f"all {total} {self.unit}s are done; {self.option} N asks for more")
+        elif done:
+            self._say(f"going on after {self.unit} {done}")
+        self._display.begin(done, total)
 
-    def round(self, record: RoundRecord) -> None:
-        """Show one round, and warn of every client whose reply was not used."""
-        self._seconds.append(record.real_s)
-        parts = [*scores(record), *sizes(record)]
-        count = f"round {record.round:>{len(str(self._rounds))}}/{self._rounds}"
-        line = self._dot.join([count, *parts, f"real {format_seconds(record.totals.real_s)}"])
+    def _show(self, number: int, parts: Sequence[str], real_s: float, totals: Totals) -> None:
+        """Show one round."""
+        self._seconds.append(real_s)
+        count = f"{self.unit} {number:>{len(str(self._total))}}/{self._total}"
+        line = self._dot.join([count, *parts, f"real {format_seconds(totals.real_s)}"])
         self._folder.add_log(line)
         if self._display.is_moving:
-            left = sum(self._seconds) / len(self._seconds) * (self._rounds - record.round)
+            left = sum(self._seconds) / len(self._seconds) * (self._total - number)
             remaining = f"left {format_seconds(left)}" if left else ""
-            self._display.update(record.round, remaining, self._dot.join(parts))
+            self._display.update(number, remaining, self._dot.join(parts))
         elif not self._is_quiet:
             self._display.line(line)
-        for text in refusal_lines(record):
-            self.message(f"warning: {text}")
-        if self._is_verbose:
-            for client in record.clients:
-                self._say("  " + self._dot.join(client_parts(client)))
-        if self._session.is_lines:
-            emit(to_json(to_event(record)))
 
     def message(self, text: str) -> None:
         """Show a warning or remark above the progress."""
@@ -95,6 +89,72 @@ class RunWatcher:
         self._folder.add_log(text)
         if not self._is_quiet:
             self._display.line(text)
+
+    def _emit(self, event: Mapping[str, Any]) -> None:
+        if self._session.is_lines:
+            emit(to_json(event))
+
+
+class RunWatcher(Watch):
+    """The watcher of `fp train`.
+
+    Args:
+        is_verbose: the screen shows every client of a round.
+        more: those of `Watch`.
+    """
+
+    def __init__(
+        self, session: Session, folder: RunFolder, *, is_verbose: bool = False, **more: bool
+    ) -> None:
+        super().__init__(session, folder, **more)
+        self._is_verbose = is_verbose
+
+    def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
+        """Show what is about to run."""
+        self._begin(header(setup, folder, executor), state.round, setup.fed.rules.rounds)
+
+    def round(self, record: RoundRecord) -> None:
+        """Show one round, and warn of every client whose reply was not used."""
+        parts = [*scores(record), *sizes(record)]
+        self._show(record.round, parts, record.real_s, record.totals)
+        for text in refusal_lines(record):
+            self.message(f"warning: {text}")
+        if self._is_verbose:
+            for client in record.clients:
+                self._say("  " + self._dot.join(client_parts(client)))
+        self._emit(to_event(record))
+
+
+class FitWatcher(Watch):
+    """The watcher of `fp fit`."""
+
+    unit = "epoch"
+    option = "--force --epochs"
+
+    def start(self, setup: FitSetup, folder: Path, state: ServerState) -> None:
+        """Show what is about to run."""
+        recipe = setup.recipe
+        device = f"{recipe.threads} threads" if recipe.threads > 1 else "1 thread"
+        parts = [
+            "fit",
+            recipe.task.data,
+            f"{recipe.task.model} ({setup.cost.params:,} params)",
+            f"{len(setup.dataset.train):,} training samples",
+            f"seed {recipe.seed}",
+            device if recipe.device == "cpu" else recipe.device,
+            str(folder),
+        ]
+        self._begin(parts, state.round, recipe.fit.epochs)
+
+    def round(self, record: EpochRecord) -> None:
+        """Show one epoch."""
+        parts = [
+            f"test acc {record.test.accuracy:.1%}",
+            f"loss {record.loss:.4f}",
+            f"lr {record.lr:.2g}",
+        ]
+        self._show(record.epoch, parts, record.real_s, record.totals)
+        self._emit(fitting.to_event(record))
 
 
 def header(setup: Setup, folder: Path, executor: str) -> list[str]:

@@ -12,10 +12,12 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
+from fpcli.data.augment import Augment, augmenter
 from fpcli.data.batches import batch_ends, batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.fit import Batch, Passed, cross_entropy, one_epoch
+from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
 from fpcli.rng import derive, stream
 from fpcli.structure.layout import Tensors
@@ -67,6 +69,7 @@ class Epoch:
         loss: mean training loss over its samples.
         lr: learning rate of its last step.
         real_s: measured seconds.
+        momentum: a copy, so that it stays that of this epoch.
     """
 
     number: int
@@ -109,6 +112,7 @@ def train(
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
     before_step: Callable[[int], None] | None = None,
     after_backward: Callable[[nn.Module], None] | None = None,
+    augment: Augment = "none",
     is_channels_last: bool = True,
 ) -> Iterator[Epoch]:
     """Train ``model`` in place and yield after every epoch.
@@ -125,9 +129,10 @@ def train(
         mask: parameter -> bool mask of its shape (see ``fit.one_epoch``).
         before_step: is called with the number of every step, counted from 0 over all epochs.
         after_backward: see ``fit.one_epoch``.
+        augment: random change of the training images.
 
     Raises:
-        DivergedError: the loss of an epoch is not finite.
+        DivergedError: the loss of an epoch, or the model after it, is not finite.
     """
     split = dataset.train if split is None else split
     device = next(model.parameters()).device
@@ -156,6 +161,7 @@ def train(
             generator=stream(seed, f"{purpose}/batches", number),
             device=device,
             channels_last=is_channels_last,
+            augment=augmenter(augment, stream(seed, f"{purpose}/augment", number)),
         )
         model.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -170,7 +176,17 @@ def train(
                 before_step=advance,
                 after_backward=after_backward,
             )
+        _check_finite(number, passed, model, config)
         yield _finished(number, passed, optimizer, model, started)
+
+
+def _check_finite(number: int, passed: Passed, model: nn.Module, config: FitConfig) -> None:
+    values = [x for x in model.state_dict().values() if x.is_floating_point()]
+    if not (math.isfinite(passed.loss_sum) and all(map(is_finite, values))):
+        raise DivergedError(
+            f"the training loss or the model is not finite after epoch {number}",
+            hint=f"lower the learning rate (it starts at {config.lr:g})",
+        )
 
 
 def _finished(
@@ -180,21 +196,15 @@ def _finished(
     model: nn.Module,
     started: float,
 ) -> Epoch:
-    lr = optimizer.param_groups[0]["lr"]
-    if not math.isfinite(passed.loss_sum):
-        raise DivergedError(
-            f"the training loss is not finite after epoch {number}",
-            hint=f"lower the learning rate (now {lr:g})",
-        )
     buffers: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         held = optimizer.state[parameter].get("momentum_buffer")
         if held is not None:
-            buffers[name] = held
+            buffers[name] = held.clone()
     return Epoch(
         number=number,
         loss=passed.loss_sum / max(passed.num_samples, 1),
-        lr=lr,
+        lr=optimizer.param_groups[0]["lr"],
         num_steps=passed.num_steps,
         num_samples=passed.num_samples,
         real_s=time.perf_counter() - started,
@@ -208,4 +218,6 @@ def _load_momentum(
     held: Tensors = EMPTY if momentum is None else momentum.buffers
     for name, parameter in model.named_parameters():
         if name in held:
-            optimizer.state[parameter]["momentum_buffer"] = held[name].to(parameter.device).clone()
+            # Laid out in memory like the parameter, for the same kernels and so the same bits.
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer

@@ -22,15 +22,15 @@ def before_torch() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def settle() -> None:
-    """Use one intra-op thread, keep freed memory in the process, choose deterministic kernels.
+def settle(num_threads: int = 1) -> None:
+    """Set the intra-op threads, keep freed memory in the process, choose deterministic kernels.
 
     Without the allocator settings glibc returns memory to the system after every step of a deep
     network and faults it in again: about 15 % of the time of a small ResNet.
     """
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(num_threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     if sys.platform == "linux":

@@ -21,7 +21,16 @@ from fpcli.engine.trained import Trained
 from fpcli.pruning.amounts import alive, best, num_left
 from fpcli.rng import stream
 from fpcli.scores.sample import Sample, score
-from fpcli.structure.reuse import Prefix, Recorded, Resumed, record, shared_prefix
+from fpcli.structure.layout import Tensors
+from fpcli.structure.reuse import (
+    NOTHING,
+    Prefix,
+    Recorded,
+    Resumed,
+    record,
+    shared_prefix,
+    without_prefix,
+)
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 
@@ -164,8 +173,8 @@ def sweep(
     """
     split = judging(dataset, config)
     whole = trained.module()
-    prefixes = _prefixes(trained, whole, cuts, dataset.normalise(split.images[:_NUM_PROVING]))
-    size = _part_size(prefixes)
+    rests = _rests(trained, whole, cuts, dataset.normalise(split.images[:_NUM_PROVING]))
+    size = _part_size(rests)
     whole_parts = {*range(0, len(split), size), len(split)}
     known = {key: tally for key, tally in tallies.items() if tally.seen in whole_parts}
     for start in range(0, len(split), size):
@@ -175,13 +184,13 @@ def sweep(
         if not left and known.get(BASELINE, Tally()).seen >= end:
             continue
         batches = list(evaluation_batches(part, dataset.normalise, batch_size=BATCH_SIZE))
-        recorded = _record(whole, {prefixes[cut.group] for cut in left}, batches)
+        recorded = _record(whole, [rests[group] for group in {cut.group for cut in left}], batches)
         if known.get(BASELINE, Tally()).seen < end:
             known[BASELINE] = _tally(known.get(BASELINE, Tally()), recorded, batches)
             yield BASELINE, known[BASELINE]
         for cut in left:
             known[cut.key] = _judged(
-                trained, prefixes[cut.group], cut, known.get(cut.key, Tally()), recorded, batches
+                trained, rests[cut.group], cut, known.get(cut.key, Tally()), recorded, batches
             )
             yield cut.key, known[cut.key]
     if config.retraining is not None:
@@ -195,32 +204,47 @@ def _support(trained: Trained, cut: Cut) -> Support:
     return Support({**trained.support.keep, cut.group: cut.keep}, trained.support.mask)
 
 
-def _small(trained: Trained, cut: Cut) -> nn.Module:
-    """Return the cut network; it shares tensors with the model and must not be trained."""
-    block = _support(trained, cut).gather(trained.layout, trained.values)
-    return shrink(trained.template, block).eval()
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """What is computed anew for the cuts of one group.
+
+    Attributes:
+        template: the network without the prefix.
+        values: the dense tensors that it has.
+    """
+
+    prefix: Prefix
+    template: nn.Module
+    values: Tensors
+
+    def cut(self, trained: Trained, cut: Cut) -> nn.Module:
+        """Return its cut form; it shares tensors with the model and must not be trained."""
+        block = _support(trained, cut).gather(trained.layout, self.values)
+        return shrink(self.template, block).eval()
 
 
-def _prefixes(
-    trained: Trained, whole: nn.Module, cuts: Sequence[Cut], x: Tensor
-) -> dict[str, Prefix]:
+def _rests(trained: Trained, whole: nn.Module, cuts: Sequence[Cut], x: Tensor) -> dict[str, _Rest]:
     narrowest: dict[str, Cut] = {}
     for cut in cuts:
         if cut.group not in narrowest or len(cut.keep) < len(narrowest[cut.group].keep):
             narrowest[cut.group] = cut
-    layout = trained.layout
-    return {
-        group: shared_prefix(
-            whole, _small(trained, cut), layout, group, width_of(trained, group), cut.places, x
-        )
-        for group, cut in narrowest.items()
-    }
+    layout, rests = trained.layout, {}
+    for group, cut in narrowest.items():
+        small = _Rest(NOTHING, trained.template, trained.values).cut(trained, cut)
+        width = width_of(trained, group)
+        prefix = shared_prefix(whole, small, layout, group, width, cut.places, x)
+        template = without_prefix(trained.template, prefix)
+        left = template.state_dict().keys() & trained.values.keys()
+        rests[group] = _Rest(prefix, template, {name: trained.values[name] for name in left})
+    return rests
 
 
-def _part_size(prefixes: Mapping[str, Prefix]) -> int:
+def _part_size(rests: Mapping[str, _Rest]) -> int:
     """Return how many images are recorded at once, in whole batches."""
     floats = {
-        name: prefix.stubs[name].numel() for prefix in prefixes.values() for name in prefix.read
+        name: rest.prefix.stubs[name].numel()
+        for rest in rests.values()
+        for name in rest.prefix.read
     }
     per_batch = 4 * BATCH_SIZE * sum(floats.values())
     return max(1, _RECORDED_BYTES // max(per_batch, 1)) * BATCH_SIZE
@@ -228,9 +252,9 @@ def _part_size(prefixes: Mapping[str, Prefix]) -> int:
 
 @torch.no_grad()
 def _record(
-    whole: nn.Module, prefixes: set[Prefix], batches: Sequence[Batch]
+    whole: nn.Module, rests: Sequence[_Rest], batches: Sequence[Batch]
 ) -> list[dict[str, Tensor]]:
-    names = frozenset[str]().union(*(prefix.read for prefix in prefixes))
+    names = frozenset[str]().union(*(rest.prefix.read for rest in rests))
     return [record(whole, names, x) for x, _ in batches]
 
 
@@ -243,13 +267,13 @@ def _tally(tally: Tally, recorded: Sequence[Recorded], batches: Sequence[Batch])
 @torch.no_grad()
 def _judged(
     trained: Trained,
-    prefix: Prefix,
+    rest: _Rest,
     cut: Cut,
     tally: Tally,
     recorded: Sequence[Recorded],
     batches: Sequence[Batch],
 ) -> Tally:
-    resumed = Resumed(_small(trained, cut), prefix, cut.places)
+    resumed = Resumed(rest.cut(trained, cut), rest.prefix, cut.places)
     for outputs, (x, y) in zip(recorded, batches, strict=True):
         tally = tally.plus(resumed(outputs, x), y)
     return tally

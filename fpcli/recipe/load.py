@@ -97,6 +97,16 @@ def load(
     return recipe
 
 
+def command_of(path: Path) -> str:
+    """Return the command that a recipe file is for: its section ``fit`` or ``prune``, or ``train``.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    sections = {key.partition(".")[0] for key in read_settings(path)}
+    return next((command for command in ("fit", "prune") if command in sections), "train")
+
+
 def flag_name(key: str) -> str:
     """Return the command-line option that sets a dotted key.
 

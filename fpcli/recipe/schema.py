@@ -38,6 +38,9 @@ class FitTask:
     """Folder that holds downloaded data, as `fp data fetch` leaves it."""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
+    augment: Literal["auto", "none", "crop", "crop-flip"] = "auto"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too; `auto` is `crop-flip` for CIFAR, else `none`."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ class FitRecipe:
     device: str = "cpu"
     """Torch device to train on, such as `cpu` or `cuda`."""
     threads: Annotated[int, Ge(0)] = 0
-    """Threads of one operation; 0 means as many as there are cores. Other numbers, other bits."""
+    """Threads of one operation; 0 means as many as there are cores, but 1 where a step is below a
+    thousand million multiply-adds. Other numbers, other bits."""
     checkpoint_every: Annotated[int, Ge(1)] = 1
     """Epochs from one checkpoint to the next."""
     target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None

@@ -59,15 +59,47 @@ def _curves(rounds: Events, title: str) -> Figure:
     panels[0].set_ylim(0, 102)
     if judged:
         panels[0].legend(loc="lower right", reverse=True)
-    picture.suptitle(_headline(judged, title), x=0.01, ha="left", fontweight="bold")
+    picture.suptitle(_headline(judged, title, "round"), x=0.01, ha="left", fontweight="bold")
     return picture
 
 
-def _headline(judged: Events, title: str) -> str:
+def _headline(judged: Events, title: str, unit: str) -> str:
     if not judged:
-        return f"{title}: no round was evaluated"
+        return f"{title}: no {unit} was evaluated"
     last = judged[-1]
-    return f"{title}: {last['test']['accuracy']:.1%} test accuracy after round {last['round']}"
+    return f"{title}: {last['test']['accuracy']:.1%} test accuracy after {unit} {last['round']}"
+
+
+def draw_fit(history: Events, folder: Path) -> list[Path]:
+    """Draw the curves of plain training (arguments and errors as in :func:`draw_run`)."""
+    epochs = [event for event in history if event.get("event") == "epoch"]
+    xs = [event["round"] for event in epochs]
+    marker = "o" if len(epochs) < 3 else ""
+    with drawing():
+        picture = figure(11, 3.6)
+        scores, losses, rates = picture.subplots(1, 3)
+        _panel(scores, epochs, xs, "epoch")
+        scores.set_ylabel("accuracy (%)")
+        scores.set_ylim(0, 102)
+        validation = [event["validation"]["loss"] for event in epochs]
+        losses.plot(xs, validation, "--", color=ORANGE, marker=marker, label="validation")
+        training = [event["loss"] for event in epochs]
+        losses.plot(xs, training, "-", color=BLUE, marker=marker, label="training")
+        losses.set_ylabel("mean cross-entropy")
+        rates.plot(xs, [event["lr"] for event in epochs], color=BLUE, marker=marker)
+        rates.set_ylabel("learning rate at the end of the epoch")
+        for axes in (scores, losses, rates):
+            axes.set_xlabel("epoch")
+            axes.set_xlim(left=0, right=None if epochs else 1)
+            count_axis(axes)
+        for axes in (losses, rates):
+            axes.set_ylim(bottom=0)
+        if epochs:
+            scores.legend(loc="lower right", reverse=True)
+            losses.legend(loc="upper right")
+        title = _headline(epochs, folder.name, "epoch")
+        picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        return save(picture, folder / "curves")
 
 
 def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:

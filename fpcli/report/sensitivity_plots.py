@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEGEND_ROWS = 18
+_MOST_COLUMNS = 3
 
 
 def draw_sensitivity(result: Mapping[str, Any], stem: Path) -> list[Path]:
@@ -55,16 +56,21 @@ def _norms(result: Mapping[str, Any]) -> Figure:
 def _curves(result: Mapping[str, Any], measure: str, remark: str) -> Figure:
     """Draw one panel per score, one line per group, and the whole model's accuracy."""
     scores = list(result["groups"][0]["curves"])
-    picture = figure(3.0 + 5.5 * len(scores), 4.4)
-    panels = picture.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for score, axes in zip(scores, panels, strict=True):
+    columns = min(len(scores), _MOST_COLUMNS)
+    rows = -(-len(scores) // columns)
+    picture = figure(3.0 + 5.5 * columns, 0.4 + 4.0 * rows)
+    panels = picture.subplots(rows, columns, sharey=True, squeeze=False)
+    for score, axes in zip(scores, panels.flat, strict=False):
         _panel(axes, result, score, measure)
-        axes.set_title(f"{score} smallest first", loc="left", fontsize=9.5)
-    panels[0].set_ylabel(f"accuracy on {result['images']:,} images (%)")
+        axes.set_title(f"lowest {score} first", loc="left", fontsize=9.5)
+    for axes in panels.flat[len(scores) :]:
+        axes.remove()
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"accuracy on {result['images']:,} images (%)")
     picture.suptitle(
         f"{result['model']}: one group cut at a time{remark}", x=0.01, ha="left", fontweight="bold"
     )
-    _legend(picture, panels[0])
+    _legend(picture, panels[0, 0])
     return picture
 
 

@@ -22,19 +22,21 @@ import fpcli
 from fpcli.data import PREFIXES
 from fpcli.errors import FpError, ResumeError, UsageError, nearest
 from fpcli.files import cannot_write, checksums, write_atomic
+from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
 
 
-def default_name(recipe: Recipe) -> str:
-    """Return ``<method>-<data>-<model>-s<seed>``, fit for a file name."""
+def default_name(recipe: AnyRecipe) -> str:
+    """Return ``<method>-<data>-<model>-s<seed>`` (``fit`` for the method of plain training)."""
     data = recipe.task.data
     kind, _, path = data.partition(":")
     if f"{kind}:" in PREFIXES:
         data = f"{kind}-{Path(path).stem}"
-    words = [recipe.method.name, data, recipe.task.model]
+    method = recipe.method.name if isinstance(recipe, Recipe) else "fit"
+    words = [method, data, recipe.task.model]
     name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)
     return f"{name[:100]}-s{recipe.seed}"
 
@@ -122,7 +124,7 @@ class RunFolder:
         """The trained model."""
         return self.path / "final"
 
-    def write_recipe(self, recipe: Recipe) -> None:
+    def write_recipe(self, recipe: AnyRecipe) -> None:
         """Write the resolved recipe, which makes the folder a run."""
         write_atomic(self.recipe, to_yaml(recipe))
 

@@ -25,6 +25,7 @@ from fpcli.errors import LayoutError, NeedError, RecipeError
 from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
+from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
 from fpcli.structure.layout import Layout, Tensors
@@ -60,7 +61,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         FpError: of many kinds; data, model or device do not exist or do not fit together.
     """
     task = recipe.task
-    check_device(recipe.executor.device)
+    check_device(recipe.executor.device, "executor.device")
     fleet = fleet_for(recipe)
     dataset = load_data(recipe)
     check_augment(task.augment, task.data, dataset.train.images)
@@ -96,7 +97,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     return Setup(recipe, fed, values, site, parts)
 
 
-def load_data(recipe: Recipe) -> Dataset:
+def load_data(recipe: AnyRecipe) -> Dataset:
     """Return the data that a recipe names.
 
     Raises:
@@ -181,19 +182,28 @@ def layout_of(model: nn.Module, dataset: Dataset, method: Method) -> Layout:
     Raises:
         LayoutError: the model cannot be traced, and the method prunes channels.
     """
-    example = torch.zeros(1, *dataset.input_shape)
-    try:
-        layout = trace(model, example)
-    except LayoutError:
-        if method.kind != "dense":
-            raise
-        return untraced(model, example)
+    if method.kind == "dense":
+        return any_layout(model, dataset)
+    layout = trace(model, torch.zeros(1, *dataset.input_shape))
     if method.kind == "structured" and not layout.prunable:
         raise LayoutError(
             f"{type(model).__name__} has no channels that may leave",
             hint="its layers meet operations that tie all channels together; use another model",
         )
     return layout
+
+
+def any_layout(model: nn.Module, dataset: Dataset) -> Layout:
+    """Trace a model; of one that cannot be traced return the tensors without channel groups.
+
+    Raises:
+        LayoutError: the model fails on the data, cannot be copied, or shares tensors.
+    """
+    example = torch.zeros(1, *dataset.input_shape)
+    try:
+        return trace(model, example)
+    except LayoutError:
+        return untraced(model, example)
 
 
 def open_executor(setup: Setup) -> tuple[Executor, str]:
@@ -238,8 +248,12 @@ def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor,
     )
 
 
-def check_device(name: str) -> None:
-    """Make sure that a torch device can be used.
+def check_device(name: str, key: str) -> None:
+    """Check that torch can compute on a device.
+
+    Args:
+        name: of the device.
+        key: of the recipe, which says so.
 
     Raises:
         NeedError: it cannot.
@@ -250,5 +264,5 @@ def check_device(name: str) -> None:
         raise NeedError(
             f"device `{name}` cannot be used: {str(error).splitlines()[0]}",
             hint="`fp doctor` lists the devices of this machine",
-            where="executor.device",
+            where=key,
         ) from error

@@ -39,6 +39,26 @@ class Summary:
     clients_accuracy: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class FitSummary:
+    """The result of plain training; its fields are the contract of ``fp fit --json``.
+
+    Accuracies are fractions; ``accuracy`` and ``loss`` are those of the final model on the test
+    data, ``best_accuracy`` that of the epoch with the highest validation accuracy.
+    """
+
+    run: str
+    epochs: int
+    seed: int
+    accuracy: float
+    best_accuracy: float
+    loss: float
+    real_s: float
+    params: int
+    macs: float
+    state_sha256: str
+
+
 def state_sha256(values: Tensors) -> str:
     """Return one SHA-256 over all server tensors, so that two runs can be compared bit for bit."""
     digest = hashlib.sha256()

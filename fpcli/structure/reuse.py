@@ -86,7 +86,8 @@ def shared_prefix(
         prefix = Prefix(axes, read - {""}, "" in read, stubs)
         with torch.no_grad():
             want = small(x)
-            got = Resumed(small, prefix, kept)(record(whole, prefix.read, x), x)
+            resumed = Resumed(without_prefix(small, prefix), prefix, kept)
+            got = resumed(record(whole, prefix.read, x), x)
     except Exception:  # the network's own code may do anything with what it did not expect
         return NOTHING
     limit = _TOLERANCE * float(want.abs().max())
@@ -114,26 +115,35 @@ def record(whole: nn.Module, names: Iterable[str], x: Tensor) -> dict[str, Tenso
     return found
 
 
+def without_prefix(model: nn.Module, prefix: Prefix) -> nn.Module:
+    """Return a network without the modules of a prefix; it shares the tensors of what is left.
+
+    It can be a template of ``shrink`` for cuts of the prefix's group.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    rest = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    modules = dict(rest.named_modules())
+    for name in prefix.axes:
+        parent, _, attribute = name.rpartition(".")
+        modules[parent]._modules[attribute] = _StandIn()
+    return rest
+
+
 class Resumed:
     """A small network that goes on from what was recorded of the whole one.
 
     Args:
-        small: it stays as it is; the result shares its tensors.
-        prefix: what is replaced.
+        small: the network :func:`without_prefix`, cut; it is of no further use.
+        prefix: what it is without.
         kept: int64, the channels of the prefix's group that ``small`` has.
     """
 
     def __init__(self, small: nn.Module, prefix: Prefix, kept: Tensor) -> None:
-        tensors = [*small.parameters(), *small.buffers()]
-        self._small = copy.deepcopy(small, {id(tensor): tensor for tensor in tensors})
-        self._prefix, self._kept = prefix, kept
-        self._stand_ins: dict[str, _StandIn] = {}
-        modules = dict(self._small.named_modules())
-        for name in prefix.axes:
-            parent, _, attribute = name.rpartition(".")
-            stand_in = _StandIn(self._narrow(name, prefix.stubs[name]))
-            modules[parent]._modules[attribute] = stand_in
-            self._stand_ins[name] = stand_in
+        self._small, self._prefix, self._kept = small, prefix, kept
+        modules = dict(small.named_modules())
+        self._stand_ins = {name: modules[name] for name in prefix.axes}
+        for name, stand_in in self._stand_ins.items():
+            stand_in.output = self._narrow(name, prefix.stubs[name])
 
     def __call__(self, recorded: Recorded, x: Tensor) -> Tensor:
         """Return the network's output for the batch that was recorded.
@@ -156,11 +166,9 @@ class Resumed:
 class _StandIn(nn.Module):
     """Returns what is known, whatever it is given."""
 
-    def __init__(self, output: Tensor) -> None:
-        super().__init__()
-        self.output = output
+    output: Tensor | None = None
 
-    def forward(self, *inputs: Any, **more: Any) -> Tensor:
+    def forward(self, *inputs: Any, **more: Any) -> Tensor | None:
         return self.output
 
 
@@ -249,7 +257,7 @@ def _what_is_read(small: nn.Module, prefix: Prefix, kept: Tensor, x: Tensor) -> 
     leaves[""] = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         inputs = {name: leaf * 1 for name, leaf in leaves.items()}
-        output = Resumed(small, prefix, kept)(inputs, inputs[""])
+        output = Resumed(without_prefix(small, prefix), prefix, kept)(inputs, inputs[""])
         found = torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
     return frozenset(
         name for name, gradient in zip(leaves, found, strict=True) if gradient is not None

@@ -38,13 +38,26 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     lines = done.stdout.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for word in ("train", "methods", "doctor", "data", "--version", "--install-completion"):
+    for word in ("train", "fit", "methods", "doctor", "data", "--version", "--install-completion"):
         assert word in done.stdout
 
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "methods", "doctor", "data", "data list", "data show", "data fetch", "data check"],
+    [
+        "train",
+        "fit",
+        "methods",
+        "doctor",
+        "data",
+        "data list",
+        "data show",
+        "data fetch",
+        "data check",
+        "data split",
+        "sensitivity",
+        "prune",
+    ],
 )
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:
     done = fp(*command.split(), "--help")
@@ -73,7 +86,7 @@ def test_version(fp: Callable) -> None:
     ("words", "message", "hint"),
     [
         (["trian"], "unknown command `trian`", "did you mean `train`?"),
-        (["xyz"], "unknown command `xyz`", "known: train, methods, doctor"),
+        (["xyz"], "unknown command `xyz`", "known: train, fit"),
         (["data", "lst"], "unknown command `data lst`", "did you mean `list`?"),
         (["data", "xyz"], "unknown command `data xyz`", "known: list, show"),
         (["data", "show"], "missing argument 'NAME|PATH'", "`fp data show --help` lists"),

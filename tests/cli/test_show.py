@@ -50,7 +50,7 @@ def test_the_display(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None
     stream = Stream(is_terminal=is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
-    display = show.Display(is_moving=True)
+    display = show.Display(is_moving=True, unit="epoch")
     assert display.is_moving == is_terminal
     display.begin(0, 3)
     display.update(1, "left 2 s", "loss 0.5")
@@ -59,7 +59,7 @@ def test_the_display(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None
     text = stream.getvalue()
     assert "warning: odd [bold]" in text
     assert ("\x1b" in text) == is_terminal
-    assert ("loss 0.5" in text and "1/3" in text) == is_terminal
+    assert ("loss 0.5" in text and "epoch 1/3" in text) == is_terminal
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:

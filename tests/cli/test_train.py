@@ -233,7 +233,7 @@ def test_a_signal_leaves_a_checkpoint_to_resume_from(
     done = events.read_bytes().count(b"\n")
     log = (tmp_path / "runs/a/log.txt").read_text("utf-8")
     assert f"stopped by {number.name}; checkpoint round-{done:05d} is kept" in log
-    assert "hint: continue with `fp train --resume runs/a`" in log
+    assert "hint: continue with `fp resume runs/a`" in log
 
     rounds = str(done + 1)
     resumed = json.loads(fp("resume", "a", "--rounds", rounds, "--json").out)["data"]

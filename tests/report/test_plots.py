@@ -7,7 +7,7 @@ import pytest
 from histories import event, names, texts
 
 from fpcli.errors import NeedError
-from fpcli.report.plots import draw_run
+from fpcli.report.plots import draw_fit, draw_run
 
 
 def test_both_pictures(tmp_path: Path) -> None:
@@ -42,6 +42,23 @@ def test_no_ratios_no_picture_of_them(tmp_path: Path) -> None:
 )
 def test_odd_histories(tmp_path: Path, history: list[dict[str, Any]]) -> None:
     assert all(path.stat().st_size > 1000 for path in draw_run(history, tmp_path))
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_plain_training(tmp_path: Path, epochs: int) -> None:
+    history: list[dict[str, Any]] = [{"event": "other", "round": 1}]
+    for number in range(1, epochs + 1):
+        score = {"accuracy": 1 - 0.3 / number, "loss": 1 / number}
+        history.append(
+            {"event": "epoch", "round": number, "loss": 0.5, "lr": 0.1, "validation": score}
+            | {"test": score}
+        )
+    paths = draw_fit(history, tmp_path)
+    assert names(paths) == ["curves.png", "curves.svg"]
+    words = texts(paths[1])
+    title = "90.0% test accuracy after epoch 3" if epochs else "no epoch was evaluated"
+    for text in (title, "accuracy (%)", "mean cross-entropy", "learning rate"):
+        assert text in words
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from driver import LONG, begin, digits_file, everything
 
-from fpcli.run import experiment
+from fpcli.run import experiment, fitting
 
 
 @pytest.fixture
@@ -17,6 +17,7 @@ def no_figures() -> Iterator[pytest.MonkeyPatch]:
     """Save the time of drawing, which is most of that of a toy run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
         yield patch
 
 

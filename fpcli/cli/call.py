@@ -1,0 +1,205 @@
+"""One call of a command that trains: from its options to a recipe, and from that to a run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from fpcli.cli.session import Session
+from fpcli.cli.words import CODE, make_importable, overrides
+from fpcli.errors import FpError, UsageError
+
+if TYPE_CHECKING:
+    from fpcli.cli.watch import Watch
+    from fpcli.recipe.schema import FitRecipe, Recipe
+    from fpcli.run.folder import RunFolder
+
+R = TypeVar("R", "Recipe", "FitRecipe")
+
+
+@dataclass(frozen=True)
+class Call(Generic[R]):
+    """The options of one call.
+
+    Attributes:
+        command: the first word.
+        keys: option -> key of the recipe that it sets.
+    """
+
+    command: ClassVar[str]
+    keys: ClassVar[Mapping[str, str]]
+
+    options: Mapping[str, Any]
+
+    def kind(self) -> type[R]:
+        """Return the kind of recipe that the command reads."""
+        raise NotImplementedError
+
+    @property
+    def run(self) -> str | None:
+        """The run that is resumed, if one is."""
+        name: str | None = self.options["resume"]
+        return name
+
+    def recipe(self) -> R:
+        """Return what the recipe file (of the run that is resumed) and the options say together."""
+        from fpcli.recipe.load import find_recipe, load
+
+        flags: dict[str, Any] = self.flags()
+        pairs: list[tuple[str, str]] = overrides(self.options["set_"])
+        make_importable([*flags.values(), *(value for _, value in pairs)])
+        path = None
+        if self.run is not None:
+            self._check_resume()
+            folder = self.folder()
+            path = folder.recipe
+            self._check_kind(path, f"{folder.path} is a run", f"--resume {folder.path}")
+        elif name := self.options["recipe"]:
+            path = find_recipe(name)
+            self._check_kind(path, f"{name} is a recipe", f"-c {name}")
+        return load(path, pairs, flags, cls=self.kind())
+
+    def folder(self) -> RunFolder:
+        """Return the folder of the run that is resumed."""
+        return open_run(self.run or "", self.options["runs"])
+
+    def stored(self, folder: RunFolder) -> R:
+        """Return the recipe of the run that is resumed, as it was."""
+        from fpcli.recipe.load import load
+
+        # Code that the file names may run only if the command line names the same code.
+        text = folder.recipe.read_text("utf-8")
+        same = {k: v for k, v in self.flags().items() if CODE.fullmatch(str(v)) and v in text}
+        return load(folder.recipe, (), same, cls=self.kind())
+
+    def flags(self) -> dict[str, Any]:
+        """Return dotted key -> value of every option that was given."""
+        given = {
+            self.keys[k]: v for k, v in self.options.items() if k in self.keys and v is not None
+        }
+        if "target_accuracy" in given:
+            given["target_accuracy"] = _target(given["target_accuracy"])
+        return given
+
+    def _check_resume(self) -> None:
+        for name in ("recipe", "name"):
+            if self.options[name]:
+                raise UsageError(
+                    f"--resume and --{name} exclude each other",
+                    hint="a resumed run keeps its recipe and name; --set changes single keys",
+                    where=f"--{name}",
+                )
+
+    def _check_kind(self, path: Path, what: str, words: str) -> None:
+        from fpcli.recipe.load import command_of
+
+        command = command_of(path)
+        if command != self.command:
+            raise UsageError(
+                f"{what} of `fp {command}`, not of `fp {self.command}`",
+                hint=f"`fp {command} {words}`",
+                where=str(path),
+            )
+
+    def carry_out(
+        self, session: Session, watch: Callable[..., Watch], runner: ModuleType
+    ) -> tuple[RunFolder, R, Any]:
+        """Start or resume the run.
+
+        Args:
+            watch: makes what shows the progress.
+            runner: has the functions ``start`` and ``resume``.
+
+        Returns:
+            Folder, recipe and summary.
+        """
+        from fpcli.run.folder import RunFolder, default_name
+
+        recipe, options = self.recipe(), self.options
+        command = ("fp", *sys.argv[1:])
+        if self.run is not None:
+            folder = self.folder()
+            stored = self.stored(folder)
+        else:
+            name = options["name"] or default_name(recipe)
+            folder = RunFolder.create(options["runs"], name, force=options["force"])
+        session.log = folder.log
+        watcher = watch(
+            session,
+            folder,
+            is_quiet=options["quiet"],
+            is_moving=not (options["no_progress"] or session.is_lines),
+        )
+        with _cleanup(session, folder, watcher, is_new=self.run is None):
+            if self.run is not None:
+                force = options["force"]
+                summary = runner.resume(
+                    recipe, stored, folder, watcher, command=command, force=force
+                )
+            else:
+                summary = runner.start(recipe, folder, watcher, command=command)
+        return folder, recipe, summary
+
+
+@contextmanager
+def _cleanup(
+    session: Session, folder: RunFolder, watcher: Watch, *, is_new: bool
+) -> Iterator[None]:
+    """Leave a clear screen, and no folder of a run that failed before it had anything to keep."""
+    try:
+        yield
+    except (FpError, KeyboardInterrupt):
+        if is_new and not folder.checkpoints.exists():
+            session.log = None
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    finally:
+        watcher.end()
+
+
+def check_output(options: Mapping[str, Any]) -> None:
+    """Check that there is one form of output.
+
+    Raises:
+        UsageError: there are two.
+    """
+    if options["json"] and options["json_lines"]:
+        raise UsageError("--json and --json-lines exclude each other", hint="give one of them")
+
+
+def open_run(run: str, runs: Path) -> RunFolder:
+    """Return the folder of a run, which may go without that of all runs.
+
+    Raises:
+        ResumeError: there is none.
+    """
+    from fpcli.run.folder import RunFolder
+
+    path = Path(run)
+    return RunFolder.open(runs / path if (runs / path).is_dir() and not path.is_dir() else path)
+
+
+def code_words(named: Mapping[str, str]) -> str:
+    """Return the options whose values are code, which no file may name and so are said again.
+
+    >>> code_words({"--data": "digits", "--model": "nets:small"})
+    ' --model nets:small'
+    """
+    return "".join(f" {flag} {value}" for flag, value in named.items() if CODE.fullmatch(value))
+
+
+def _target(text: str) -> str:
+    name, equals, value = text.rpartition("=")
+    if equals and name != "acc":
+        raise UsageError(
+            f"--target: unknown measure `{name}`",
+            hint="write `--target acc=0.98`",
+            where="--target",
+        )
+    return value

@@ -1,0 +1,131 @@
+"""`fp fit`: plain training of one model where all data is in one place."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fpcli.cli import fit_options as f
+from fpcli.cli import options as o
+from fpcli.cli.call import Call, check_output, code_words
+from fpcli.cli.session import Session
+from fpcli.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from fpcli.recipe.schema import FitRecipe
+    from fpcli.run.folder import RunFolder
+    from fpcli.run.summary import FitSummary
+
+
+def fit(
+    ctx: typer.Context,
+    recipe: o.RecipeName = None,
+    set_: o.Settings = None,
+    data: o.Data = None,
+    data_dir: o.DataDir = None,
+    model: o.Model = None,
+    augment: f.Augment = None,
+    epochs: f.Epochs = None,
+    batch_size: f.BatchSize = None,
+    lr: f.LearningRate = None,
+    momentum: f.Momentum = None,
+    weight_decay: f.WeightDecay = None,
+    schedule: f.Schedule = None,
+    seed: o.Seed = None,
+    target: o.Target = None,
+    device: f.Device = None,
+    threads: f.Threads = None,
+    checkpoint_every: f.CheckpointEvery = None,
+    name: f.Name = None,
+    runs: o.Runs = Path("runs"),
+    resume: o.Resume = None,
+    force: o.Force = False,
+    dry_run: f.DryRun = False,
+    json: o.Json = False,
+    json_lines: f.JsonLines = False,
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+    debug: o.Debug = False,
+) -> None:
+    """Train one model where the data is, to prune it afterwards."""
+    check_output(ctx.params)
+    call = _Call(ctx.params)
+    if dry_run:
+        _dry_run(ctx.obj, call)
+    else:
+        _fit(ctx.obj, call)
+
+
+class _Call(Call["FitRecipe"]):
+    command = "fit"
+    keys = f.KEYS
+
+    def kind(self) -> type[FitRecipe]:
+        from fpcli.recipe.schema import FitRecipe
+
+        return FitRecipe
+
+
+def _dry_run(session: Session, call: _Call) -> None:
+    from fpcli.cli import show
+    from fpcli.recipe.load import flatten, to_yaml
+    from fpcli.run.fitting import prepare
+
+    setup = prepare(call.recipe())
+    dataset, size = setup.dataset, setup.cost
+    plan = {
+        "model": asdict(size),
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+    }
+    rows = [
+        ("model", f"{size.params:,} params, {size.macs:,.0f} multiply-adds"),
+        ("tensors", format_bytes(size.bytes)),
+        ("training samples", f"{plan['train']:,}"),
+        ("validation samples", f"{plan['validation']:,}"),
+        ("test samples", f"{plan['test']:,}"),
+    ]
+    text = f"{to_yaml(setup.recipe)}\n{show.table(('', ''), rows)}"
+    session.finish({"recipe": flatten(setup.recipe), "plan": plan}, text)
+    session.hint("nothing was written; leave out --dry-run to train")
+
+
+def _fit(session: Session, call: _Call) -> None:
+    from fpcli.cli.result import shortfall
+    from fpcli.cli.watch import FitWatcher
+    from fpcli.run import events, fitting
+
+    folder, recipe, summary = call.carry_out(session, FitWatcher, fitting)
+    history = events.read(folder.events)
+    table = _closing_table(folder, summary, history)
+    folder.add_log(table)
+    longer = f"start again with more epochs: `--epochs {2 * recipe.fit.epochs} --force`"
+    session.finish(asdict(summary), table, shortfall(recipe, history, hint=longer))
+    code = code_words({"--data": recipe.task.data, "--model": recipe.task.model})
+    session.hint(f"prune it with `fp prune {shlex.quote(str(folder.path))}{code}`")
+
+
+def _closing_table(
+    folder: RunFolder, summary: FitSummary, history: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return names and values of the results, one per line."""
+    from fpcli.cli import show
+
+    best = max(history, key=lambda event: event["validation"]["accuracy"])
+    rows = [
+        ("test accuracy, last", f"{summary.accuracy:.2%} (epoch {summary.epochs})"),
+        ("at best validation", f"{summary.best_accuracy:.2%} (epoch {best['round']})"),
+        ("test loss", f"{summary.loss:.4f}"),
+        ("model", f"{summary.params:,} params, {summary.macs:,.0f} multiply-adds"),
+        ("real time", format_seconds(summary.real_s)),
+        ("run folder", str(folder.path)),
+        ("model of the last epoch", str(folder.final / "model.safetensors")),
+        ("picture", str(folder.path / "curves.png")),
+    ]
+    return show.table(("", ""), rows)

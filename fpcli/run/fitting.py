@@ -1,0 +1,296 @@
+"""One plain training of one model, from its recipe to its final model, in a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from fpcli.data.augment import Augment, check_augment
+from fpcli.data.datasets import Dataset
+from fpcli.engine import central
+from fpcli.engine.central import Momentum
+from fpcli.engine.client import place
+from fpcli.engine.evaluate import Score, evaluate
+from fpcli.engine.federation import Totals
+from fpcli.engine.process import num_cores, settle
+from fpcli.engine.trained import DataKey, Trained
+from fpcli.engine.types import ServerState
+from fpcli.errors import RecipeError
+from fpcli.models.build import build
+from fpcli.recipe.schema import FitRecipe, FitTask
+from fpcli.report.plots import draw_fit
+from fpcli.run import events
+from fpcli.run.folder import RunFolder
+from fpcli.run.session import Listener, Place, RunSession, begin, check_recipe
+from fpcli.run.setup import any_layout, check_device, load_data
+from fpcli.run.summary import FitSummary, state_sha256
+from fpcli.run.trained import write_trained
+from fpcli.structure.cost import Cost, cost
+from fpcli.structure.layout import Layout
+from fpcli.structure.support import EMPTY, Support
+
+_MANY_MACS = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class FitSetup:
+    """A recipe of plain training, built.
+
+    Attributes:
+        recipe: with what it left to the machine and the data written out.
+        model: with its initial values, on the device that trains it.
+        layout: has no channel groups if the model cannot be traced.
+    """
+
+    recipe: FitRecipe
+    dataset: Dataset
+    model: nn.Module
+    layout: Layout
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What training carries from epoch to epoch beside the model's floating-point tensors.
+
+    Attributes:
+        counters: the model's other tensors, such as batch norm's number of batches.
+    """
+
+    momentum: Momentum = field(default_factory=Momentum)
+    counters: Mapping[str, Tensor] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """All that is known about a finished epoch; the event stream's source.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean training loss.
+        lr: learning rate of its last step.
+        real_s: measured seconds, evaluation included.
+    """
+
+    epoch: int
+    loss: float
+    lr: float
+    validation: Score
+    test: Score
+    real_s: float
+    cost: Cost
+    totals: Totals
+
+
+class Watcher(Listener[EpochRecord], Protocol):
+    """Is told what happens while training goes on; the terminal display is one."""
+
+    def start(self, setup: FitSetup, folder: Path, state: ServerState) -> None:
+        """Called once when everything is built."""
+
+
+def augmentation(task: FitTask) -> Augment:
+    """Return how training images are changed: what the recipe says, or the usual for the data."""
+    if task.augment != "auto":
+        return task.augment
+    return "crop-flip" if task.data.startswith("cifar") else "none"
+
+
+def prepare(recipe: FitRecipe) -> FitSetup:
+    """Build what a recipe describes; the same recipe gives the same bits.
+
+    Args:
+        recipe: code named as ``pkg.mod:function`` is imported and run.
+
+    Raises:
+        FpError: of many kinds; data, model or device do not exist or do not fit together.
+    """
+    if not recipe.fit.epochs:
+        raise RecipeError("`fit.epochs` is 0: nothing would be trained", hint="`--epochs 1`")
+    check_device(recipe.device, "device")
+    dataset = load_data(recipe)
+    task = replace(recipe.task, augment=augmentation(recipe.task))
+    check_augment(augmentation(task), task.data, dataset.train.images)
+    shape, classes = dataset.input_shape, dataset.num_classes
+    model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
+    layout = any_layout(model, dataset)
+    size = cost(layout, Support())
+    threads = recipe.threads or _usual_threads(size.macs * recipe.fit.batch_size)
+    model = place(model, recipe.device, is_channels_last=True)
+    return FitSetup(replace(recipe, task=task, threads=threads), dataset, model, layout, size)
+
+
+def _usual_threads(step_macs: float) -> int:
+    """Return how many threads train fastest, for the multiply-adds of a step's forward pass.
+
+    Threads that wait for each other after every small operation are slower than one alone.
+    """
+    return num_cores() if step_macs >= _MANY_MACS else 1
+
+
+def start(
+    recipe: FitRecipe, folder: RunFolder, watcher: Watcher, *, command: tuple[str, ...] = ()
+) -> FitSummary:
+    """Train a new model in a fresh folder.
+
+    Raises:
+        Interrupted: by a signal, after a checkpoint.
+        FpError: anything that a user can mend.
+    """
+    with folder.lock():
+        begin(folder, recipe, command)
+        setup = prepare(recipe)
+        folder.write_recipe(setup.recipe)
+        return _run(setup, _session(setup, folder, watcher), watcher, found=None)
+
+
+def resume(
+    recipe: FitRecipe,
+    stored: FitRecipe,
+    folder: RunFolder,
+    watcher: Watcher,
+    *,
+    command: tuple[str, ...] = (),
+    force: bool = False,
+) -> FitSummary:
+    """Go on with a training; arguments and errors as in ``experiment.resume``."""
+    with folder.lock():
+        if not force:
+            check_recipe(folder, recipe, stored)
+        setup = prepare(recipe)
+        session = _session(setup, folder, watcher)
+        found = session.load(stored, setup.layout, Carried)
+        session.go_on(found, command)
+        return _run(setup, session, watcher, found)
+
+
+def _session(setup: FitSetup, folder: RunFolder, watcher: Watcher) -> RunSession[EpochRecord]:
+    length = setup.recipe.fit.epochs
+    return RunSession(folder, setup.recipe, length, watcher, to_event, unit="epoch")
+
+
+def to_event(record: EpochRecord) -> dict[str, Any]:
+    """Return an epoch's record as one flat JSON object of the event stream."""
+    return {
+        "event": "epoch",
+        "round": record.epoch,
+        "loss": record.loss,
+        "lr": record.lr,
+        "validation": asdict(record.validation),
+        "test": asdict(record.test),
+        "real_s": record.real_s,
+        "params": record.cost.params,
+        "macs": record.cost.macs,
+    }
+
+
+def _run(
+    setup: FitSetup, session: RunSession[EpochRecord], watcher: Watcher, found: Place | None
+) -> FitSummary:
+    settle(setup.recipe.threads)
+    with session.signals() as stop:
+        if found is None:
+            found = _state(setup, 0, Momentum()), Totals()
+            session.save(*found)
+        else:
+            _fill(setup.model, found[0])
+        watcher.start(setup, session.folder.path, found[0])
+        state, totals = session.play(_epochs(setup, *found), found, stop)
+    return _finish(setup, session.folder, state, totals)
+
+
+def _state(setup: FitSetup, epoch: int, momentum: Momentum) -> ServerState:
+    """Return copies of all that the model and its training hold."""
+    held = {name: x.detach().cpu().clone() for name, x in setup.model.state_dict().items()}
+    values = {name: held.pop(name) for name in setup.layout.tensors}
+    return ServerState(epoch, values, Support(), Carried(momentum, held))
+
+
+def _fill(model: nn.Module, state: ServerState) -> None:
+    """Copy a state into the model, whose tensors keep their place and order in memory."""
+    own = model.state_dict()
+    for name, value in {**state.values, **state.method.counters}.items():
+        own[name].copy_(value)
+
+
+def _epochs(
+    setup: FitSetup, state: ServerState, totals: Totals
+) -> Iterator[tuple[ServerState, EpochRecord]]:
+    """Train to the end, and yield state and record after every epoch."""
+    recipe, dataset = setup.recipe, setup.dataset
+    carried: Carried = state.method
+    trained = central.train(
+        setup.model,
+        dataset,
+        recipe.fit,
+        seed=recipe.seed,
+        done=state.round,
+        momentum=carried.momentum,
+        augment=augmentation(recipe.task),
+    )
+    started = time.perf_counter()
+    for epoch in trained:
+        validation, test = (
+            evaluate(setup.model, split, dataset.normalise)
+            for split in (dataset.validation, dataset.test)
+        )
+        real_s = time.perf_counter() - started
+        totals = replace(totals, real_s=totals.real_s + real_s)
+        if validation.accuracy > totals.best_validation:
+            totals = replace(
+                totals,
+                best_validation=validation.accuracy,
+                best_accuracy=test.accuracy,
+                best_round=epoch.number,
+            )
+        record = EpochRecord(
+            epoch=epoch.number,
+            loss=epoch.loss,
+            lr=epoch.lr,
+            validation=validation,
+            test=test,
+            real_s=real_s,
+            cost=setup.cost,
+            totals=totals,
+        )
+        yield _state(setup, epoch.number, epoch.momentum), record
+        started = time.perf_counter()
+
+
+def _finish(setup: FitSetup, folder: RunFolder, state: ServerState, totals: Totals) -> FitSummary:
+    """Write the model of the last epoch, the figures and the checksums; return the summary."""
+    task, dataset = setup.recipe.task, setup.dataset
+    folder.final.mkdir(exist_ok=True)
+    write_trained(
+        folder.final,
+        Trained(
+            model=task.model,
+            template=setup.model,
+            layout=setup.layout,
+            support=state.support,
+            values=state.values,
+            input_shape=tuple(dataset.input_shape),
+            num_classes=dataset.num_classes,
+            data=DataKey(task.data, task.validation_fraction, setup.recipe.seed),
+        ),
+    )
+    draw_fit(events.read(folder.events), folder.path)
+    folder.write_checksums()
+    test = evaluate(setup.model, dataset.test, dataset.normalise)
+    return FitSummary(
+        run=str(folder.path),
+        epochs=state.round,
+        seed=setup.recipe.seed,
+        accuracy=test.accuracy,
+        best_accuracy=totals.best_accuracy,
+        loss=test.loss,
+        real_s=totals.real_s,
+        params=setup.cost.params,
+        macs=setup.cost.macs,
+        state_sha256=state_sha256(state.values),
+    )

@@ -1,0 +1,132 @@
+"""A sweep against the plain way, as ratios from one run: ``pytest tests/bench -m bench -s``.
+
+The plain way is one forward pass of the whole network, with zeros where channels are gone, for
+every point. Weights are random: they cost what trained ones cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fpcli.data.batches import evaluation_batches
+from fpcli.data.datasets import Dataset, Split
+from fpcli.engine.process import settle
+from fpcli.engine.trained import Trained
+from fpcli.models.build import build
+from fpcli.pruning.sweep import BATCH_SIZE, Cut, SweepConfig, Tally, cuts_of, judging, sweep
+from fpcli.structure.reuse import Resumed, record, shared_prefix, without_prefix
+from fpcli.structure.shrink import shrink
+from fpcli.structure.support import Support
+from fpcli.structure.trace import trace
+
+pytestmark = pytest.mark.bench
+settle()
+
+SHAPE = (3, 32, 32)
+
+
+@dataclass
+class Task:
+    """A network with random weights and statistics, random images, and every cut of the grid."""
+
+    trained: Trained
+    dataset: Dataset
+    config: SweepConfig
+    cuts: list[Cut]
+
+
+def task(name: str, images: int) -> Task:
+    generator = torch.Generator().manual_seed(0)
+    model = build(name, SHAPE, 10, seed=0).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            with torch.no_grad():
+                layer.weight.uniform_(0.5, 1.5, generator=generator)
+                layer.bias.normal_(0, 0.3, generator=generator)
+    layout = trace(model, torch.zeros(1, *SHAPE))
+    values = {key: model.state_dict()[key].clone() for key in layout.tensors}
+    drawn = torch.randint(0, 256, (images, *SHAPE), dtype=torch.uint8, generator=generator)
+    split = Split(drawn, torch.arange(images) % 10)
+    dataset = Dataset("random", split, split, split, 10, 1 / 255, (0.5,) * 3, (0.25,) * 3)
+    trained = Trained(name, model, layout, Support(), values, SHAPE, 10)
+    config = SweepConfig(("l1",), tuple(number / 10 for number in range(1, 10)), images)
+    return Task(trained, dataset, config, cuts_of(trained, dataset, config))
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return processor seconds: others may work on this machine."""
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
+@torch.no_grad()
+def judge(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tally:
+    tally = Tally()
+    for x, y in batches:
+        tally = tally.plus(model(x), y)
+    return tally
+
+
+def masked(work: Task, cut: Cut) -> nn.Module:
+    """Return the whole network with zeros where channels are gone, batch norm included."""
+    values = work.trained.cut(Support({cut.group: cut.keep})).values
+    return shrink(work.trained.template, {k: v.clone() for k, v in values.items()}).eval()
+
+
+def sliced_network(work: Task, cut: Cut) -> nn.Module:
+    return work.trained.cut(Support({cut.group: cut.keep})).module()
+
+
+@torch.no_grad()
+def cached_at_full_width(work: Task, cut: Cut, batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the seconds of a point that goes on from recorded outputs, but is not sliced."""
+    trained = work.trained
+    width = trained.layout.groups[cut.group].width
+    whole, small = trained.module(), sliced_network(work, cut)
+    x = batches[0][0][:4]
+    prefix = shared_prefix(whole, small, trained.layout, cut.group, width, cut.keep, x)
+    resumed = Resumed(without_prefix(masked(work, cut), prefix), prefix, torch.arange(width))
+    recorded = [record(whole, prefix.read, x) for x, _ in batches]
+    return seconds(lambda: [resumed(r, x) for r, (x, _) in zip(recorded, batches, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "every"), [("vgg16@0.25", 256, 1), ("resnet20", 256, 2), ("vgg16", 256, 9)]
+)
+def test_sweep_against_the_plain_way(name: str, images: int, every: int, benchmark: Any) -> None:
+    """All points by the sweep, every so-maniest one by the other ways."""
+    work = task(name, images)
+    split = judging(work.dataset, work.config)
+    batches = list(evaluation_batches(split, work.dataset.normalise, batch_size=BATCH_SIZE))
+    some = work.cuts[every // 2 :: every]
+    judge(work.trained.module(), batches)
+    tallies: dict[str, Tally] = {}
+    ours = seconds(
+        lambda: tallies.update(sweep(work.trained, work.dataset, work.config, work.cuts, {}))
+    ) / len(work.cuts)
+    plain, sliced, cached, differ = 0.0, 0.0, 0.0, 0
+    for cut in some:
+        whole, small, found = masked(work, cut), sliced_network(work, cut), []
+        plain += seconds(lambda: found.append(judge(whole, batches))) / len(some)  # noqa: B023
+        sliced += seconds(lambda: judge(small, batches)) / len(some)  # noqa: B023
+        cached += cached_at_full_width(work, cut, batches) / len(some)
+        differ += found[0].correct != tallies[cut.key].correct
+    ratios = {
+        "both": plain / ours, "caching alone": plain / cached, "slicing alone": plain / sliced
+    }  # fmt: skip
+    benchmark.extra_info.update(ratios)
+    print(
+        f"\n{name}: {len(work.cuts)} points, {images} images, plain {1000 * plain:.0f} ms a point; "
+        + ", ".join(f"{way} {ratio:.2f} times faster" for way, ratio in ratios.items())
+        + f"; {differ} of {len(some)} points differ"
+    )
+    assert differ == 0
+    assert ratios["both"] >= 3
