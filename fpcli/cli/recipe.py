@@ -79,14 +79,16 @@ def list_(
     from fpcli.plugins import names
     from fpcli.recipe.load import shipped_names
 
-    if method is not None and method not in names("methods"):
-        hint = nearest(method, names("methods")) or "`fp methods` lists all"
+    known = names("methods") | names("pruners")
+    if method is not None and method not in known:
+        hint = nearest(method, known) or "`fp methods` lists all"
         raise UsageError(f"unknown method `{method}`", hint=hint, where="--method")
     items = [_item(name, path) for name, path in shipped_names().items()]
     items = [item for item in items if method in (None, item["method"])]
     rows = [
         (
             item["name"],
+            item["command"],
             item["paper"],
             _expectation(item),
             "?" if item["minutes"] is None else f"{item['minutes']:g}",
@@ -94,20 +96,22 @@ def list_(
         )
         for item in items
     ]
-    headers = ("recipe", "paper", "expected", "minutes", "machine")
+    headers = ("recipe", "command", "paper", "expected", "minutes", "machine")
     session: Session = ctx.obj
-    session.finish({"items": items}, show.table(headers, rows, right=(3,)))
-    session.hint("`fp recipe show NAME` shows one, `fp train -c NAME` runs it")
+    session.finish({"items": items}, show.table(headers, rows, right=(4,)))
+    session.hint("`fp recipe show NAME` shows one, `fp COMMAND -c NAME` runs it")
 
 
 def _item(name: str, path: Path) -> dict[str, Any]:
     from fpcli.recipe.header import read_header
-    from fpcli.recipe.load import load
+    from fpcli.recipe.load import load_any
+    from fpcli.recipe.schema import FitRecipe
 
-    recipe = load(path)
+    command, recipe = load_any(path)
     kind = "smoke" if name.startswith("smoke/") else "recipe"
-    task = {"method": recipe.method.name, "data": recipe.task.data, "model": recipe.task.model}
-    return {"name": name, "kind": kind, **task, **asdict(read_header(path))}
+    method = None if isinstance(recipe, FitRecipe) else recipe.method.name
+    task = {"method": method, "data": recipe.task.data, "model": recipe.task.model}
+    return {"name": name, "kind": kind, "command": command, **task, **asdict(read_header(path))}
 
 
 def _expectation(item: Mapping[str, Any]) -> str:
@@ -126,10 +130,10 @@ def show(
     debug: o.Debug = False,
 ) -> None:
     """Print a recipe as it is written."""
-    from fpcli.recipe.load import find_recipe, flatten, load, to_yaml
+    from fpcli.recipe.load import find_recipe, flatten, load_any, to_yaml
 
     path = find_recipe(name)
-    recipe = load(path)
+    _, recipe = load_any(path)
     text = to_yaml(recipe) if resolved else path.read_text("utf-8")
     data = {"name": name, "path": str(path), "text": text, "recipe": flatten(recipe)}
     ctx.obj.finish(data, text.rstrip("\n"))
@@ -146,7 +150,7 @@ def copy(
 ) -> None:
     """Copy a recipe to change it."""
     from fpcli.files import write_atomic
-    from fpcli.recipe.load import find_recipe
+    from fpcli.recipe.load import command_of, find_recipe
 
     source = find_recipe(name)
     usual = f"{source.parent.name}-{source.name}"
@@ -159,7 +163,8 @@ def copy(
         raise UsageError(f"there is no folder {path.parent}", hint="make it first", where="DEST")
     write_atomic(path, source.read_bytes())
     ctx.obj.finish({"path": str(path), "source": str(source)}, f"wrote {path}")
-    ctx.obj.hint(f"`fp recipe check {path}` finds mistakes, `fp train -c {path}` runs it")
+    command = command_of(source)
+    ctx.obj.hint(f"`fp recipe check {path}` finds mistakes, `fp {command} -c {path}` runs it")
 
 
 @app.command()
@@ -189,12 +194,16 @@ def check(ctx: typer.Context, file: Files, json: o.Json = False, debug: o.Debug 
 
 
 def _checked(name: str) -> dict[str, Any]:
-    from fpcli.recipe.load import find_recipe, load
+    from fpcli.recipe.load import find_recipe, load_any
+    from fpcli.recipe.schema import FitRecipe, Recipe
 
-    recipe = load(find_recipe(name))
-    task = recipe.task
-    words = f"{recipe.method.name} on {task.data}, {task.model}, {task.clients} clients, "
-    return {"summary": f"{words}{recipe.rounds} rounds"}
+    command, recipe = load_any(find_recipe(name))
+    words = [f"fp {command}", f"{recipe.task.data}, {recipe.task.model}"]
+    if not isinstance(recipe, FitRecipe):
+        words[1:1] = [recipe.method.name]
+    if isinstance(recipe, Recipe):
+        words.append(f"{recipe.task.clients} clients, {recipe.rounds} rounds")
+    return {"summary": ", ".join(words)}
 
 
 @app.command()

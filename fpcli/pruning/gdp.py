@@ -111,6 +111,7 @@ class GDP(Pruner):
                 seed=px.seed,
                 purpose="gdp",
                 before_step=masks.before_step,
+                augment=px.augment,
             ):
                 px.tell(
                     f"gdp epoch {epoch.number}/{options.epochs} · loss {epoch.loss:.4f} · "

@@ -106,7 +106,13 @@ def _sparse(px: PruneContext, trained: Trained) -> Trained:
     config = replace(px.retraining, epochs=options.sparse_epochs)
     penalty = partial(add_l1, strength=options.penalty)
     for epoch in train(
-        model, px.dataset, config, seed=px.seed, purpose="ica3pp", after_backward=penalty
+        model,
+        px.dataset,
+        config,
+        seed=px.seed,
+        purpose="ica3pp",
+        after_backward=penalty,
+        augment=px.augment,
     ):
         px.log(event="sparse", epoch=epoch.number, loss=epoch.loss, lr=epoch.lr)
     return trained.updated(model)

@@ -148,7 +148,13 @@ def retrained(
         for name, bits in trained.support.block_mask(trained.layout).items()
     }
     for epoch in train(
-        small, px.dataset, config or px.retraining, seed=px.seed, purpose=purpose, mask=mask
+        small,
+        px.dataset,
+        config or px.retraining,
+        seed=px.seed,
+        purpose=purpose,
+        mask=mask,
+        augment=px.augment,
     ):
         px.log(
             event="epoch",

@@ -16,7 +16,7 @@ import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
-from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
+from fpcli.recipe.kinds import KINDS, AnyRecipe, PruneRecipe
 from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
 from fpcli.recipe.yaml_file import compose, is_null, pairs, plain
@@ -105,6 +105,16 @@ def command_of(path: Path) -> str:
     """
     sections = {key.partition(".")[0] for key in read_settings(path)}
     return next((command for command in ("fit", "prune") if command in sections), "train")
+
+
+def load_any(path: Path) -> tuple[str, AnyRecipe]:
+    """Return the command that a recipe file is for, and the recipe.
+
+    Raises:
+        RecipeError: something in the file is wrong.
+    """
+    command = command_of(path)
+    return command, load(path, cls=KINDS[command])  # type: ignore[type-var]
 
 
 def flag_name(key: str) -> str:

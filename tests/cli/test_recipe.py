@@ -13,14 +13,14 @@ def test_the_list(fp: Callable) -> None:
     done = fp("recipe", "list", "--method", "fedmp")
     assert done.status == 0
     head, _, *rows = done.out.splitlines()
-    assert head.split() == ["recipe", "paper", "expected", "minutes", "machine"]
+    assert head.split() == ["recipe", "command", "paper", "expected", "minutes", "machine"]
     names = [row.split()[0] for row in rows]
     assert names == ["fedmp/digits", "fedmp/mnist", "fedmp/mnist_printed", "smoke/fedmp"]
     envelope = json.loads(fp("recipe", "list", "--json").out)
     items = envelope["data"]["items"]
     assert len(items) == len(shipped())
     assert list(items[0]) == [
-        "name", "kind", "method", "data", "model", "about", "paper", "result", "measure",
+        "name", "kind", "command", "method", "data", "model", "about", "paper", "result", "measure",
         "expected", "tolerance", "machine", "minutes",
     ]  # fmt: skip
     assert {item["kind"] for item in items} == {"recipe", "smoke"}
@@ -59,7 +59,7 @@ def test_checking(fp: Callable, tmp_path: Path) -> None:
     done = fp("recipe", "check", "good.yaml", "smoke/fedmp")
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[0].split(maxsplit=2) == [
-        "good.yaml", "ok", "fedavg on digits, digits-cnn, 10 clients, 3 rounds",
+        "good.yaml", "ok", "fp train, fedavg, digits, digits-cnn, 10 clients, 3 rounds",
     ]  # fmt: skip
     done = fp("recipe", "check", "good.yaml", "bad.yaml")
     assert done.status == 3

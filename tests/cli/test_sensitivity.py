@@ -140,7 +140,9 @@ def test_an_interrupted_sweep_goes_on(
 def test_the_newest_run_or_a_line_that_says_how_to_make_one(fp: Callable, tmp_path: Path) -> None:
     done = fp("sensitivity")
     assert done.status == 2
-    assert "no finished run" in done.err and "hint: make one with `fp train`" in done.err
+    assert (
+        "no finished run" in done.err and "hint: make one with `fp fit` or `fp train`" in done.err
+    )
     fp("train", "--rounds", "1", "--clients", "2", "--executor", "inline", "--name", "a", "-q")
     done = fp("sensitivity", "--ratios", "0.5")
     assert done.status == 0
