@@ -1,4 +1,6 @@
-"""A sweep against the plain way, as ratios from one run: ``pytest tests/bench -m bench -n 0 --benchmark-enable -s``.
+"""A sweep against the plain way, as ratios from one run.
+
+Run by ``pytest tests/bench -m bench -n 0 --benchmark-enable -s``.
 
 The plain way is one forward pass of the whole network, with zeros where channels are gone, for
 every point: by ``evaluate``, and by a loop over the batches that the sweep has found to be fastest.
