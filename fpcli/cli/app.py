@@ -16,12 +16,14 @@ from typing import Annotated, Any
 import typer
 
 import fpcli
-from fpcli.cli import data
+from fpcli.cli import data, recipe
+from fpcli.cli.compare import compare
 from fpcli.cli.data_split import split
 from fpcli.cli.doctor import doctor
 from fpcli.cli.fit import fit
 from fpcli.cli.methods import methods
 from fpcli.cli.prune import prune
+from fpcli.cli.report import report
 from fpcli.cli.sensitivity import sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train import train
@@ -37,7 +39,10 @@ app.command()(train)
 app.command()(fit)
 app.command()(sensitivity)
 app.command()(prune)
+app.command()(compare)
+app.command()(report)
 app.command()(methods)
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 data.app.command()(split)
 app.command()(doctor)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from fpcli.cli.options import target_text
 from fpcli.cli.session import Session
 from fpcli.cli.words import CODE, make_importable, overrides
 from fpcli.errors import FpError, UsageError
@@ -84,7 +85,7 @@ class Call(Generic[R]):
             self.keys[k]: v for k, v in self.options.items() if k in self.keys and v is not None
         }
         if "target_accuracy" in given:
-            given["target_accuracy"] = _target(given["target_accuracy"])
+            given["target_accuracy"] = target_text(given["target_accuracy"])
         return given
 
     def _check_resume(self) -> None:
@@ -108,13 +109,18 @@ class Call(Generic[R]):
             )
 
     def carry_out(
-        self, session: Session, watch: Callable[..., Watch], runner: ModuleType
+        self,
+        session: Session,
+        watch: Callable[..., Watch],
+        runner: ModuleType,
+        around: Callable[..., AbstractContextManager[Any]] | None = None,
     ) -> tuple[RunFolder, R, Any]:
         """Start or resume the run.
 
         Args:
             watch: makes what shows the progress.
             runner: has the functions ``start`` and ``resume``.
+            around: of (watcher, recipe, folder), gives the watcher to use while the run goes on.
 
         Returns:
             Folder, recipe and summary.
@@ -136,14 +142,13 @@ class Call(Generic[R]):
             is_quiet=options["quiet"],
             is_moving=not (options["no_progress"] or session.is_lines),
         )
-        with _cleanup(session, folder, watcher, is_new=self.run is None):
+        wrapped = around(watcher, recipe, folder) if around else nullcontext(watcher)
+        with _cleanup(session, folder, watcher, is_new=self.run is None), wrapped as told:
             if self.run is not None:
                 force = options["force"]
-                summary = runner.resume(
-                    recipe, stored, folder, watcher, command=command, force=force
-                )
+                summary = runner.resume(recipe, stored, folder, told, command=command, force=force)
             else:
-                summary = runner.start(recipe, folder, watcher, command=command)
+                summary = runner.start(recipe, folder, told, command=command)
         return folder, recipe, summary
 
 
@@ -192,14 +197,3 @@ def code_words(named: Mapping[str, str]) -> str:
     ' --model nets:small'
     """
     return "".join(f" {flag} {value}" for flag, value in named.items() if CODE.fullmatch(value))
-
-
-def _target(text: str) -> str:
-    name, equals, value = text.rpartition("=")
-    if equals and name != "acc":
-        raise UsageError(
-            f"--target: unknown measure `{name}`",
-            hint="write `--target acc=0.98`",
-            where="--target",
-        )
-    return value

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fpcli.data import PARTITIONS
+from fpcli.errors import UsageError
 from fpcli.fleet import FLEETS
 from fpcli.models import MODELS
 from fpcli.models.names import complete
@@ -64,6 +65,25 @@ def names(kind: str) -> Callable[[str], list[str]]:
 def words(*known: str) -> Callable[[str], list[str]]:
     """Return a completer for a few fixed words."""
     return lambda incomplete: [word for word in known if word.startswith(incomplete)]
+
+
+def target_text(text: str) -> str:
+    """Return the number of ``acc=X``; the number alone is understood too.
+
+    Raises:
+        UsageError: it is of another measure.
+
+    >>> target_text("acc=0.98"), target_text("0.98")
+    ('0.98', '0.98')
+    """
+    name, equals, value = text.rpartition("=")
+    if equals and name != "acc":
+        raise UsageError(
+            f"--target: unknown measure `{name}`",
+            hint="write `--target acc=0.98`",
+            where="--target",
+        )
+    return value
 
 
 def option(panel: str, name: str, metavar: str, text: str, **more: Any) -> Any:
@@ -266,6 +286,17 @@ ClientTimeout = Annotated[
 CheckpointEvery = Annotated[
     Text,
     option(RUN, "--checkpoint-every", "N", "Rounds from one checkpoint to the next (default: 10)."),
+]
+Track = Annotated[
+    Text,
+    option(
+        RUN,
+        "--track",
+        "tensorboard|wandb",
+        "Also feed these, with commas between; wandb stays offline without WANDB_MODE "
+        "(default: none).",
+        autocompletion=words("tensorboard", "wandb"),
+    ),
 ]
 Name = Annotated[
     Text, option(RUN, "--name", "NAME", "Folder of the run (default: METHOD-DATA-MODEL-sSEED).")

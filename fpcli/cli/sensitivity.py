@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SAVE_EVERY_S = 1.0
 _MAX_RATIOS = 1000
+_SAID_AGAIN = {"-w": "weights", "--model": "model", "--data": "data", "--data-dir": "data_dir"}
 
 
 def sensitivity(
@@ -197,7 +198,7 @@ class _Call:
                     write_partial(out, same, tallies)
                     saved = time.monotonic()
         except BaseException:
-            if len(tallies) > len(known):
+            if tallies != known:
                 write_partial(out, same, tallies)
                 watcher.stopped()
             raise
@@ -209,7 +210,7 @@ class _Call:
         words = ["fp", "prune"]
         if self.options["source"]:
             words.append(self.options["source"])
-        for flag, key in (("-w", "weights"), ("--model", "model"), ("--data", "data")):
+        for flag, key in _SAID_AGAIN.items():
             if self.options[key]:
                 words += [flag, str(self.options[key])]
         drop = f"{self.options['max_drop']:g}"

@@ -49,6 +49,7 @@ def train(
     workers: o.Workers = None,
     client_timeout: o.ClientTimeout = None,
     checkpoint_every: o.CheckpointEvery = None,
+    track: o.Track = None,
     name: o.Name = None,
     runs: o.Runs = Path("runs"),
     resume: o.Resume = None,
@@ -114,9 +115,11 @@ def _train(session: Session, call: _Call) -> None:
     from fpcli.cli.result import closing_table, shortfall
     from fpcli.cli.watch import RunWatcher
     from fpcli.run import events, experiment
+    from fpcli.run.track import check, tracking
 
+    around = partial(tracking, check(call.options["track"] or ""))
     watch = partial(RunWatcher, is_verbose=call.options["verbose"])
-    folder, recipe, summary = call.carry_out(session, watch, experiment)
+    folder, recipe, summary = call.carry_out(session, watch, experiment, around)
     history = events.read(folder.events)
     table = closing_table(folder, summary, history)
     folder.add_log(table)

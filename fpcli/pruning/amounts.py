@@ -117,6 +117,6 @@ def missed(px: PruneContext, layout: Layout, target: Target, reached: Support) -
     return CheckError(
         f"the {WORDS[target.measure]} cannot fall to {1 - target.removed:.2%}: "
         f"the closest is {share:.2%}",
-        hint="ask for less, ignore less, or let the method's options open more (`--help`)",
+        hint="ask for less, ignore less, or let the method's options open more",
         where=f"--{target.measure}",
     )

@@ -100,7 +100,7 @@ class Filters(Pruner):
             if after < before:
                 rates[name] = 1 - after / before
                 found.append((replace(px, rates=dict(rates)), Target("ratio", 0.0)))
-        return found
+        return found or [(px, target)]
 
     def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Remove the lowest scores of every group that may lose channels."""

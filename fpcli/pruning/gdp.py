@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -77,6 +77,10 @@ class GDP(Pruner):
     source: ClassVar[str] = "Lin et al., IJCAI 2018"
     Options: ClassVar[type] = Options
 
+    def trains(self, options: Any) -> bool:
+        """Tell that masks come and go during training."""
+        return True
+
     def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Train under dynamic masks, and return the trained model without the masked filters.
 
@@ -107,6 +111,7 @@ class GDP(Pruner):
                 seed=px.seed,
                 purpose="gdp",
                 before_step=masks.before_step,
+                augment=px.augment,
             ):
                 px.tell(
                     f"gdp epoch {epoch.number}/{options.epochs} · loss {epoch.loss:.4f} · "

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -64,6 +64,10 @@ class ICA3PP(Pruner):
     source: ClassVar[str] = "Pei et al., ICA3PP 2020"
     Options: ClassVar[type] = Options
 
+    def trains(self, options: Any) -> bool:
+        """Tell whether sparse training was asked for."""
+        return bool(options.sparse_epochs)
+
     def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
         """Train with the penalty if asked, then remove the channels with the lowest joint score.
 
@@ -102,7 +106,13 @@ def _sparse(px: PruneContext, trained: Trained) -> Trained:
     config = replace(px.retraining, epochs=options.sparse_epochs)
     penalty = partial(add_l1, strength=options.penalty)
     for epoch in train(
-        model, px.dataset, config, seed=px.seed, purpose="ica3pp", after_backward=penalty
+        model,
+        px.dataset,
+        config,
+        seed=px.seed,
+        purpose="ica3pp",
+        after_backward=penalty,
+        augment=px.augment,
     ):
         px.log(event="sparse", epoch=epoch.number, loss=epoch.loss, lr=epoch.lr)
     return trained.updated(model)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from fpcli.data.augment import Augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import Trained
@@ -49,6 +50,7 @@ class PruneContext:
         found: the data where it is there, see :attr:`dataset`.
         options: the method's own options.
         retraining: how the model is trained, by methods that prune while they train.
+        augment: how training images are changed then.
         seed: of every random stream.
         start: what was alive when the whole pruning began; every ratio and share is of that.
         ignore: groups that nothing may be removed from.
@@ -67,6 +69,7 @@ class PruneContext:
     ignore: frozenset[str] = frozenset()
     rates: Mapping[str, float] = field(default_factory=dict)
     round_to: int = 1
+    augment: Augment = "none"
     device: str = "cpu"
     tell: Callable[[str], None] = print
     log: Callable[..., None] = field(default=lambda **values: None)
@@ -102,6 +105,10 @@ class Pruner:
 
     def decides(self, options: Any) -> bool:
         """Tell whether the options alone say how much goes, so that no target is needed."""
+        return False
+
+    def trains(self, options: Any) -> bool:
+        """Tell whether :meth:`cut` trains the model, so that it is no mere plan."""
         return False
 
     def steps(

@@ -11,7 +11,7 @@ from fpcli.data.batches import evaluation_batches
 from fpcli.engine.central import FitConfig, train
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.trained import Trained
-from fpcli.errors import CheckError, LayoutError
+from fpcli.errors import CheckError, LayoutError, UsageError
 from fpcli.pruning.amounts import alive, missed, size
 from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.structure.cost import Cost, cost
@@ -87,8 +87,15 @@ def planned(pruner: Pruner, px: PruneContext, trained: Trained, target: Target) 
     """Cut a model in one go and judge nothing, so that no data is needed unless the method asks.
 
     Raises:
+        UsageError: the method trains while it cuts.
         FpError: as in :func:`prune`.
     """
+    if pruner.trains(px.options):
+        raise UsageError(
+            "this method chooses while it trains, so that nothing can be shown ahead",
+            hint="try it with few epochs, without --dry-run",
+            where="--dry-run",
+        )
     px = _starting(px, trained)
     own, share = pruner.steps(px, trained, target, 1)[-1]
     smaller = pruner.cut(own, trained, share)
@@ -141,7 +148,13 @@ def retrained(
         for name, bits in trained.support.block_mask(trained.layout).items()
     }
     for epoch in train(
-        small, px.dataset, config or px.retraining, seed=px.seed, purpose=purpose, mask=mask
+        small,
+        px.dataset,
+        config or px.retraining,
+        seed=px.seed,
+        purpose=purpose,
+        mask=mask,
+        augment=px.augment,
     ):
         px.log(
             event="epoch",

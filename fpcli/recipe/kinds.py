@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -84,3 +85,6 @@ class PruneRecipe:
 
 
 AnyRecipe = Recipe | FitRecipe | PruneRecipe
+
+KINDS: Mapping[str, type[AnyRecipe]] = {"train": Recipe, "fit": FitRecipe, "prune": PruneRecipe}
+"""Command -> its kind of recipe."""

@@ -16,7 +16,7 @@ import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
-from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
+from fpcli.recipe.kinds import KINDS, AnyRecipe, PruneRecipe
 from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
 from fpcli.recipe.yaml_file import compose, is_null, pairs, plain
@@ -107,6 +107,16 @@ def command_of(path: Path) -> str:
     return next((command for command in ("fit", "prune") if command in sections), "train")
 
 
+def load_any(path: Path) -> tuple[str, AnyRecipe]:
+    """Return the command that a recipe file is for, and the recipe.
+
+    Raises:
+        RecipeError: something in the file is wrong.
+    """
+    command = command_of(path)
+    return command, load(path, cls=KINDS[command])  # type: ignore[type-var]
+
+
 def flag_name(key: str) -> str:
     """Return the command-line option that sets a dotted key.
 
@@ -180,15 +190,28 @@ def _nested(recipe: AnyRecipe) -> dict[str, Any]:
 
 def flatten(recipe: AnyRecipe) -> dict[str, Any]:
     """Return dotted key -> plain value (lists for tuples), in the order of the schema."""
+    return dict(_walk(_nested(recipe), ""))
 
-    def walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in section.items():
-            if prefix + key in SECTIONS:
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, value
 
-    return dict(walk(_nested(recipe), ""))
+def _walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if prefix + key in SECTIONS and isinstance(value, Mapping):
+            yield from _walk(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Return dotted key -> plain value of a run's recipe, of whatever version of fpcli.
+
+    Nothing is looked up or checked against the schema, so that runs of methods, models or data
+    that are not installed here can be read too.
+
+    Raises:
+        RecipeError: the file is no recipe at all.
+    """
+    read_settings(path)  # refuses what is unsafe or has no sections
+    return dict(_walk(yaml.safe_load(path.read_text("utf-8-sig")) or {}, ""))
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:
@@ -219,6 +242,12 @@ def shipped() -> list[Path]:
     return sorted(root.rglob("*.yaml")) if root else []
 
 
+def shipped_names() -> dict[str, Path]:
+    """Return name (``fedmp/digits``) -> file of the recipes that come with fpcli."""
+    root = _shipped_root() or Path()
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in shipped()}
+
+
 def find_recipe(name_or_path: str) -> Path:
     """Return an existing file, or the shipped recipe of that name (``fedmp/digits``).
 
@@ -228,8 +257,7 @@ def find_recipe(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    root = _shipped_root() or Path()
-    names = {item.relative_to(root).with_suffix("").as_posix(): item for item in shipped()}
+    names = shipped_names()
     name = name_or_path.removesuffix(".yaml")
     if name in names:
         return names[name]

@@ -36,8 +36,10 @@ def draw_run(history: Events, folder: Path) -> list[Path]:
     rounds = [event for event in history if event.get("event") == "round"]
     with drawing():
         paths = save(_curves(rounds, folder.name), folder / "curves")
-        if ratios := _ratios(rounds):
-            paths += save(_ratio_figure(ratios, _speeds(rounds), folder.name), folder / "ratios")
+        if ratios := client_ratios(rounds):
+            paths += save(
+                _ratio_figure(ratios, client_speeds(rounds), folder.name), folder / "ratios"
+            )
         for stem, picture in method_figures(rounds, folder.name):
             paths += save(picture, folder / stem)
     return paths
@@ -126,7 +128,7 @@ def _unit(values: Sequence[float], units: Sequence[tuple[str, float]]) -> tuple[
     return next((unit for unit in reversed(units) if highest >= unit[1]), units[0])
 
 
-def _ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
+def client_ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
     """Return for each client its rounds and pruning ratios."""
     ratios: dict[int, list[tuple[int, float]]] = {}
     for event in rounds:
@@ -137,7 +139,7 @@ def _ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
     return ratios
 
 
-def _speeds(rounds: Events) -> dict[int, float]:
+def client_speeds(rounds: Events) -> dict[int, float]:
     """Return each client's computing speed relative to the fastest one, by the simulated clock."""
     seen: dict[int, list[float]] = {}
     for event in rounds:
@@ -150,7 +152,7 @@ def _speeds(rounds: Events) -> dict[int, float]:
     return {client: speed / highest for client, speed in speeds.items()}
 
 
-def _kinds(clients: Sequence[int], speeds: Mapping[int, float]) -> list[list[int]]:
+def client_kinds(clients: Sequence[int], speeds: Mapping[int, float]) -> list[list[int]]:
     """Return the clients in groups of about equal speed, the fastest first."""
     ordered = sorted(clients, key=lambda client: (-speeds.get(client, 1.0), client))
     groups: list[list[int]] = []
@@ -170,16 +172,15 @@ def _ratio_figure(
 
     picture = figure(9, 4.2)
     axes = picture.subplots()
-    kinds = _kinds(list(ratios), speeds)
+    kinds = client_kinds(list(ratios), speeds)
     typical = [statistics.median(speeds.get(client, 1.0) for client in kind) for kind in kinds]
     for number, clients in enumerate(kinds):
         colour = colormaps["viridis"](0.85 * number / max(len(kinds) - 1, 1))
         lines = [ratios[client] for client in clients]
         _draw_kind(axes, lines, colour)
         mean = statistics.fmean(ratio for line in lines for _, ratio in line)
-        name = (
-            f"{_clients(clients)}\nspeed {typical[number] / typical[0]:.2g}, mean ratio {mean:.2f}"
-        )
+        speed = typical[number] / typical[0]
+        name = f"{client_list(clients)}\nspeed {speed:.2g}, mean ratio {mean:.2f}"
         axes.plot([], [], color=colour, linewidth=2.6, label=name)
     axes.set_xlabel("round")
     axes.set_xlim(left=0)
@@ -210,10 +211,10 @@ def _draw_kind(axes: Axes, lines: Sequence[Sequence[tuple[int, float]]], colour:
     axes.plot(rounds, values, color=colour, linewidth=2.6, marker="o" if len(means) == 1 else "")
 
 
-def _clients(clients: Sequence[int]) -> str:
+def client_list(clients: Sequence[int]) -> str:
     """Return a short list of clients.
 
-    >>> _clients([3]), _clients([1, 3, 5]), _clients(list(range(20)))
+    >>> client_list([3]), client_list([1, 3, 5]), client_list(list(range(20)))
     ('client 3', 'clients 1, 3, 5', '20 clients')
     """
     if len(clients) > 8:

@@ -62,7 +62,7 @@ def _curves(result: Mapping[str, Any], measure: str, remark: str) -> Figure:
     panels = picture.subplots(rows, columns, sharey=True, squeeze=False)
     for score, axes in zip(scores, panels.flat, strict=False):
         _panel(axes, result, score, measure)
-        axes.set_title(f"lowest {score} first", loc="left", fontsize=9.5)
+        axes.set_title(f"ranked by {score}", loc="left", fontsize=9.5)
     for axes in panels.flat[len(scores) :]:
         axes.remove()
     for axes in panels[:, 0]:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fpcli import plugins
+from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine.central import FitConfig
 from fpcli.engine.process import num_cores, settle
@@ -19,6 +18,7 @@ from fpcli.pruning.layers import select, weights_and_macs
 from fpcli.pruning.method import Measure, PruneContext, Pruner, Target
 from fpcli.pruning.prune import Pruned, Stage
 from fpcli.recipe.kinds import PruneRecipe
+from fpcli.run.fitting import augmentation
 from fpcli.run.setup import check_device
 
 _TENTH = 10
@@ -57,10 +57,12 @@ def prepare(
         FpError: of many kinds; a place, device or file does not exist or does not fit the model.
     """
     check_device(recipe.device, "device")
-    settle()
-    torch.set_num_threads(recipe.threads or num_cores())
+    settle(recipe.threads or num_cores())
     if not recipe.retrain.lr:
         recipe = replace(recipe, retrain=replace(recipe.retrain, lr=training_rate / _TENTH))
+    augment = augmentation(recipe.task)
+    if dataset is not None:
+        check_augment(augment, recipe.task.data, dataset.train.images)
     pruner: Pruner = plugins.lookup("pruners", recipe.method.name)()
     options = pruner.Options(**recipe.method.options)
     rates = _rates(recipe, trained)
@@ -74,6 +76,7 @@ def prepare(
         ),
         rates=rates,
         round_to=recipe.prune.round_to,
+        augment=augment,
         device=recipe.device,
         tell=tell,
         log=log,

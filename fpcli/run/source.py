@@ -60,7 +60,7 @@ def newest_run(runs: Path) -> Path:
     if not finished:
         raise UsageError(
             f"no finished run in {runs}/",
-            hint="make one with `fp train`, or give a model's name and its weights: "
+            hint="make one with `fp fit` or `fp train`, or give a model's name and its weights: "
             "`lenet5 -w FILE --data mnist`",
         )
     return max(finished, key=lambda path: (path / "final" / "layout.json").stat().st_mtime)

@@ -1,4 +1,4 @@
-"""Speed and memory of the engine, as ratios from one run: ``pytest tests/bench -m bench -s``."""
+"""Speed and memory of the engine, as ratios from one run: ``pytest tests/bench -m bench -n 0 --benchmark-enable -s``."""
 
 from __future__ import annotations
 

@@ -38,27 +38,21 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     lines = done.stdout.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for word in ("train", "fit", "methods", "doctor", "data", "--version", "--install-completion"):
+    for word in (
+        "train", "fit", "sensitivity", "prune", "compare", "report", "recipe", "methods",
+        "doctor", "data", "--version", "--install-completion",
+    ):  # fmt: skip
         assert word in done.stdout
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        "train",
-        "fit",
-        "methods",
-        "doctor",
-        "data",
-        "data list",
-        "data show",
-        "data fetch",
-        "data check",
-        "data split",
-        "sensitivity",
-        "prune",
+        "train", "fit", "sensitivity", "prune", "compare", "report", "methods", "doctor", "recipe",
+        "recipe list", "recipe show", "recipe copy", "recipe check", "recipe schema", "data",
+        "data list", "data show", "data fetch", "data check", "data split",
     ],
-)
+)  # fmt: skip
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:
     done = fp(*command.split(), "--help")
     assert (done.status, done.err) == (0, "")
@@ -86,7 +80,7 @@ def test_version(fp: Callable) -> None:
     ("words", "message", "hint"),
     [
         (["trian"], "unknown command `trian`", "did you mean `train`?"),
-        (["xyz"], "unknown command `xyz`", "known: train, fit"),
+        (["xyz"], "unknown command `xyz`", "known: train, "),
         (["data", "lst"], "unknown command `data lst`", "did you mean `list`?"),
         (["data", "xyz"], "unknown command `data xyz`", "known: list, show"),
         (["data", "show"], "missing argument 'NAME|PATH'", "`fp data show --help` lists"),

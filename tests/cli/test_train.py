@@ -255,3 +255,14 @@ def test_the_second_ctrl_c_stops_at_once(fp: Callable, spawn: Callable, tmp_path
     assert process.returncode == 130
     assert json.loads(out)["error"]["code"] == "F130"
     assert fp("resume", "a", "--rounds", "3", "-q").status == 0
+
+
+def test_tracking_is_checked_before_anything_is_written(
+    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpcli.run.track.find_spec", lambda name: None)
+    done = fp("train", *TINY, "--track", "tensorboard")
+    assert done.status == 5
+    assert done.err.splitlines()[-1] == "hint: `pip install 'fpcli[tensorboard]'`"
+    assert fp("train", *TINY, "--track", "tensorbord").status == 2
+    assert not (tmp_path / "runs").exists()

@@ -10,9 +10,10 @@ from prunings import context, trained_of
 from fpcli.data.datasets import Dataset
 from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import Trained
-from fpcli.errors import CheckError, DivergedError, LayoutError
+from fpcli.errors import CheckError, DivergedError, LayoutError, UsageError
 from fpcli.models.build import build
 from fpcli.pruning.filters import Filters
+from fpcli.pruning.gdp import GDP
 from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.pruning.prune import TOLERANCE, planned, prune, retrained
 from fpcli.structure.cost import cost
@@ -86,6 +87,19 @@ def test_retraining_obeys_masks_and_repeats_its_bits(cnn: Trained, digits: Datas
     assert not one.values["fc1.weight"][~mask["fc1.weight"]].any()
     assert not torch.equal(one.values["fc1.weight"], sparse.values["fc1.weight"])
     assert all(torch.equal(one.values[name], two.values[name]) for name in one.values)
+
+
+def test_retraining_changes_the_images_if_asked(cnn: Trained, digits: Dataset) -> None:
+    plain, crop = (
+        retrained(context(digits, epochs=1, augment=augment), cnn, purpose="test")
+        for augment in ("none", "crop")
+    )
+    assert not torch.equal(plain.values["conv1.weight"], crop.values["conv1.weight"])
+
+
+def test_a_method_that_trains_cannot_be_planned(cnn: Trained) -> None:
+    with pytest.raises(UsageError, match="while it trains"):
+        planned(GDP(), replace(context(), options=GDP.Options()), cnn, Target("ratio", 0.5))
 
 
 def test_what_cannot_be_pruned_or_trained_is_said(digits: Dataset, cnn: Trained) -> None:

@@ -45,6 +45,7 @@ def test_recipes_of_the_paper_cut_what_its_table_says(name: str, weights: int, m
     count = report_of(setup, result)["paper_count"]
     assert count["after"] == {"weights": weights, "macs": macs}
     assert (setup.px.retraining.epochs, setup.px.retraining.lr) == (40, 0.001)
+    assert setup.px.augment == "crop-flip"
 
 
 def test_shares_that_stay_become_a_target_of_what_goes() -> None:

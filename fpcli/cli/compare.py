@@ -1,0 +1,234 @@
+"""`fp compare`: runs side by side, and checks of one against another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fpcli.cli import options as o
+from fpcli.cli.session import Session
+from fpcli.errors import CheckError, DataError, FpError, UsageError, nearest
+from fpcli.units import parse_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from fpcli.report.compare import Comparison
+    from fpcli.report.measures import Budget
+
+ORDERS = {"acc": "accuracy", "bytes": "bytes", "clock": "clock_s", "rounds": "rounds"}
+"""Words of `--by` -> measure."""
+
+RunPaths = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN", help="Folders of runs, or a folder that holds such folders."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="acc=X",
+        help="Show the price of this validation accuracy, a fraction, not that of the whole run.",
+    ),
+]
+At = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--at",
+        metavar="WHAT=X",
+        help="Also test accuracy at `clock=60s`, `bytes=50MB` or `rounds=20`; may be repeated.",
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference", metavar="NAME", help="Run that others are set against (default: the first)."
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="WHAT",
+        help=f"Sort by {', '.join(ORDERS)} (default: as named).",
+        autocompletion=o.words(*ORDERS),
+    ),
+]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="CONDITION",
+        help="Exit 8 if this holds: `fedmp.bytes > 0.9 * fedavg.bytes`; a name is a run, row or "
+        "method; measures: acc, best, clients_acc, at, loss, rounds, bytes, clock, real, params, "
+        "macs; may be repeated.",
+    ),
+]
+Markdown = Annotated[bool, typer.Option("--md", metavar="", help="Print the table as Markdown.")]
+Csv = Annotated[bool, typer.Option("--csv", metavar="", help="Print plain numbers as CSV.")]
+
+
+def compare(
+    ctx: typer.Context,
+    run: RunPaths,
+    target: Target = None,
+    at: At = None,
+    by: By = None,
+    reference: Reference = None,
+    fail_if: FailIf = None,
+    runs: o.Runs = Path("runs"),
+    md: Markdown = False,
+    csv: Csv = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show what runs reached, what it cost, and what sets them apart.
+
+    Runs that differ in their seed only share a row.
+    """
+    if sum((md, csv, json)) > 1:
+        raise UsageError("--md, --csv and --json exclude each other", hint="give one of them")
+    from fpcli.report import tables
+
+    found = load(run, runs, target=target, at=at, by=by, reference=reference)
+    session: Session = ctx.obj
+    session.warnings += found.warnings
+    error = check(found, fail_if or ())
+    if md or csv:
+        text = tables.to_markdown(found) if md else tables.to_csv(found)
+    else:
+        text = _text(found)
+    session.warn()
+    session.finish(tables.to_data(found), text, error)
+
+
+def load(
+    words: Sequence[Path],
+    runs_dir: Path,
+    *,
+    target: str | None,
+    at: Sequence[str] | None = None,
+    by: str | None = None,
+    reference: str | None = None,
+) -> Comparison:
+    """Read the options that `fp compare` and `fp report` share, and compare the runs.
+
+    Raises:
+        UsageError: an option is wrong.
+        DataError: a run cannot be read.
+    """
+    from fpcli.report.compare import compare as compare_runs
+    from fpcli.report.runs import find
+
+    if by is not None and by not in ORDERS:
+        raise UsageError(
+            f"--by: unknown measure `{by}`",
+            hint=nearest(by, ORDERS) or f"known: {', '.join(ORDERS)}",
+            where="--by",
+        )
+    goal = None if target is None else _goal(target)
+    budgets = [_budget(word) for word in at or ()]
+    return compare_runs(
+        find(words, runs_dir),
+        target=goal,
+        budgets=budgets,
+        reference=reference,
+        by=ORDERS[by] if by else None,
+    )
+
+
+def _goal(text: str) -> float:
+    value = o.target_text(text)
+    try:
+        goal = float(value)
+    except ValueError:
+        goal = math.nan
+    if not 0 < goal <= 1:
+        hint = "a fraction: `--target acc=0.98`"
+        raise UsageError(f"--target: `{value}` is no accuracy", hint=hint, where="--target")
+    return goal
+
+
+def _budget(word: str) -> Budget:
+    from fpcli.report.measures import Budget
+
+    readers: dict[str, tuple[str, Callable[[str], float]]] = {
+        "clock": ("clock_s", parse_seconds),
+        "bytes": ("bytes", parse_bytes),
+        "rounds": ("rounds", float),
+    }
+    name, equals, text = (part.strip() for part in word.partition("="))
+    if not equals or name not in readers:
+        hint = nearest(name, readers) if equals else ""
+        raise UsageError(
+            f"--at {word}: not of the form clock=TIME, bytes=SIZE or rounds=N",
+            hint=hint or "for example `--at clock=60s`",
+            where="--at",
+        )
+    effort, read = readers[name]
+    try:
+        return Budget(effort, read(text))
+    except ValueError as error:
+        raise UsageError(f"--at {word}: {error}", hint="`--at clock=60s`", where="--at") from error
+
+
+def _text(found: Comparison) -> str:
+    from fpcli.cli import show
+    from fpcli.report import tables
+
+    table = tables.table(found)
+    lines = show.table(table.headers, table.rows, right=table.right)
+    return "\n".join([lines, "", *tables.notes(found)])
+
+
+def check(found: Comparison, conditions: Sequence[str]) -> FpError | None:
+    """Return an error if one of the conditions holds.
+
+    Raises:
+        UsageError: a condition cannot be read.
+        DataError: it speaks of a number that a run does not have.
+    """
+    from fpcli.report.expression import judge
+    from fpcli.report.measures import to_text
+
+    broken = []
+    for text in conditions:
+        verdict = judge(text, found.names(), lambda name, word: _value(found, name, word))
+        if verdict.holds:
+            values = [
+                f"{name} = {to_text(found.field(name.rpartition('.')[2]), value)}"
+                for name, value in verdict.values.items()
+            ]
+            broken.append(f"`{text}` holds ({', '.join(values)})")
+    if not broken:
+        return None
+    return CheckError("; ".join(broken), hint="this is what --fail-if asks for", where="--fail-if")
+
+
+def _value(found: Comparison, name: str, word: str) -> float:
+    """Return a measure for a condition; what a target costs that was not reached is infinite."""
+    from fpcli.report.measures import SHORT
+
+    rows = found.named(name)
+    if len(rows) != 1:
+        known = ", ".join(row.label for row in rows or found.rows)
+        raise UsageError(
+            f"`{name}` {'names several rows' if rows else 'names no run of these'}",
+            hint=f"choose one: {known}" if rows else nearest(name, found.names()) or known,
+        )
+    measures = rows[0].values
+    field = found.field(word)
+    if field not in measures:
+        known_words = [*SHORT, *measures]
+        raise UsageError(
+            f"unknown measure `{word}`",
+            hint=nearest(word, known_words) or f"known: {', '.join(known_words)}",
+        )
+    value = measures[field].mean
+    if value is not None:
+        return value
+    if field.startswith("target_"):
+        return float("inf")
+    raise DataError(f"--fail-if: `{name}` has no {word}", hint="was it never evaluated?")

@@ -1,0 +1,152 @@
+"""The comment block at the top of a shipped recipe: what it is, whose, and what to expect of it.
+
+::
+
+    # A line or more that say what this is.
+    # paper: Jiang et al., FedMP, ICDE 2022
+    # result: figure 6 (CNN on MNIST); layers and client count are ours
+    # expected: accuracy 0.969
+    # tolerance: 0.015
+    # machine: 2 CPU cores
+    # minutes: 0.3
+    recipe: 1
+
+A field goes on in lines that are indented by two more spaces. ``expected`` is what this package
+was measured to reach, never the paper's number, which belongs to ``result``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpcli.errors import RecipeError, nearest
+
+FIELDS = ("paper", "result", "expected", "tolerance", "machine", "minutes")
+MEASURES = ("accuracy", "best_accuracy", "clients_accuracy")
+"""What ``expected`` may be about; fields of ``fp train --json``, means for clients."""
+
+_FIELD = re.compile(r"# ([a-z]+): (\S.*)")
+_NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shipped recipe says about itself.
+
+    Attributes:
+        about: what it is.
+        paper: authors, title, venue and year; ``none`` for a control.
+        result: the table or figure it stands for, and how it differs.
+        measure: one of ``MEASURES``; None if nothing was measured.
+        expected: its value, a fraction.
+        tolerance: how far other seeds and machines may be from it.
+        machine: what it takes to run.
+        minutes: how long it takes there; None if nobody has measured it.
+    """
+
+    about: str
+    paper: str
+    result: str
+    measure: str | None
+    expected: float | None
+    tolerance: float | None
+    machine: str
+    minutes: float | None
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a recipe.
+
+    Raises:
+        RecipeError: it is not as described above; the message starts with ``FILE:LINE``.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {error}", where=str(path)) from error
+    return parse_header(lines, str(path))
+
+
+def parse_header(lines: Sequence[str], name: str) -> Header:
+    """Read a header from the lines of a file.
+
+    Args:
+        lines: of the whole file.
+        name: of the file, for errors.
+
+    Raises:
+        RecipeError: it is not as described above.
+    """
+    length = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    about: list[str] = []
+    fields: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(lines[:length], start=1):
+        found = _FIELD.fullmatch(line)
+        if found and (found[1] in FIELDS or fields):
+            _add(fields, found[1], found[2], f"{name}:{number}")
+        elif fields and line.startswith("#   "):
+            last = next(reversed(fields))
+            fields[last] = (f"{fields[last][0]} {line[1:].strip()}", fields[last][1])
+        elif fields:
+            raise _error(f"{name}:{number}", "neither a field of the header nor a line of one")
+        else:
+            about.append(line[1:].strip())
+    missing = [field for field in FIELDS if field not in fields]
+    if missing:
+        raise _error(f"{name}:{length + 1}", f"the header lacks `{missing[0]}`")
+    if not about:
+        raise _error(f"{name}:1", "the header does not say what the recipe is")
+    return _header(" ".join(about), fields, name)
+
+
+def _add(fields: dict[str, tuple[str, int]], key: str, value: str, place: str) -> None:
+    if key not in FIELDS:
+        raise _error(place, f"unknown field `{key}`", nearest(key, FIELDS))
+    if key in fields:
+        raise _error(place, f"field `{key}` stands twice")
+    if key != FIELDS[len(fields)]:
+        raise _error(place, f"`{key}` stands where `{FIELDS[len(fields)]}` is expected")
+    fields[key] = (value.strip(), int(place.rpartition(":")[2]))
+
+
+def _header(about: str, fields: Mapping[str, tuple[str, int]], name: str) -> Header:
+    places = {key: f"{name}:{line}" for key, (_, line) in fields.items()}
+    said = {key: value for key, (value, _) in fields.items()}
+    measure, expected = None, None
+    if said["expected"] != _NOT_MEASURED:
+        measure, _, text = said["expected"].partition(" ")
+        if measure not in MEASURES:
+            hint = nearest(measure, MEASURES) or f"`{_NOT_MEASURED}`, or one of {MEASURES}"
+            raise _error(places["expected"], f"unknown measure `{measure}`", hint)
+        expected = _number(text, places["expected"], highest=1)
+    tolerance = None
+    if said["tolerance"] != "none":
+        tolerance = _number(said["tolerance"], places["tolerance"], highest=1)
+    if (tolerance is None) != (expected is None):
+        raise _error(places["tolerance"], "`tolerance` is `none` exactly where nothing is expected")
+    minutes = None
+    if said["minutes"] != _NOT_MEASURED:
+        minutes = _number(said["minutes"], places["minutes"], highest=1e6)
+    return Header(
+        about, said["paper"], said["result"], measure, expected, tolerance, said["machine"], minutes
+    )
+
+
+def _number(text: str, place: str, highest: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= highest:
+        raise _error(place, f"`{text}` is not a number above 0 and up to {highest:g}")
+    return value
+
+
+def _error(place: str, problem: str, hint: str = "") -> RecipeError:
+    order = ", ".join(FIELDS)
+    return RecipeError(
+        f"{place}: {problem}", hint=hint or f"the fields are, in this order: {order}", where=place
+    )

@@ -1,0 +1,79 @@
+"""What became of every client of a run, and of the replies that were not used."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fpcli.report import markup
+from fpcli.report.plots import client_list
+from fpcli.report.runs import Run
+from fpcli.units import format_bytes, format_seconds
+
+
+def client_table(run: Run, most: int) -> Iterator[str]:
+    """Yield a table with a line per client, of the first ``most`` clients."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for event in run.rounds:
+        for record in event["clients"]:
+            found.setdefault(record["client"], []).append(record)
+    if not (found and most):
+        return
+    personal: Mapping[str, Any] = next(
+        (e["personal"] for e in run.judged[::-1] if e.get("personal")), {}
+    )
+    has_ratio = any("ratio" in record["notes"] for records in found.values() for record in records)
+    headers = ["client", "examples", "rounds", "params, mean", "received", "sent", "computing",
+               "transfer"]  # fmt: skip
+    headers += ["ratio, mean"] * has_ratio + ["own accuracy"] * bool(personal)
+    rows = []
+    for client in sorted(found)[:most]:
+        row = _row(client, found[client])
+        ratios = [r["notes"]["ratio"] for r in found[client] if _is_number(r["notes"].get("ratio"))]
+        if has_ratio:
+            row.append(f"{statistics.fmean(ratios):.3f}" if ratios else "-")
+        if personal:
+            own = personal.get(str(client))
+            row.append(f"{own:.2%}" if _is_number(own) else "-")
+        rows.append(row)
+    table = markup.table(headers, rows, range(1, len(headers)))
+    left = len(found) - len(rows)
+    more = markup.element("p", f"{left} more clients are not shown.", "quiet") if left else ""
+    yield markup.fold(f"{len(found)} clients took part; seconds are simulated", table + more)
+
+
+def _row(client: int, records: list[Mapping[str, Any]]) -> list[str]:
+    return [
+        str(client),
+        f"{records[-1]['num_examples']:,}",
+        str(len(records)),
+        f"{statistics.fmean(record['params'] for record in records):,.0f}",
+        format_bytes(sum(record["down_bytes"] for record in records)),
+        format_bytes(sum(record["up_bytes"] for record in records)),
+        format_seconds(sum(record["compute_s"] for record in records)),
+        format_seconds(sum(record["down_s"] + record["up_s"] for record in records)),
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def refusals(run: Run) -> list[str]:
+    """Return a line per kind of reply that was not used, with its rounds and clients."""
+    kinds: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    for event in run.rounds:
+        for kind in ("rejected", "dropped"):
+            for reply in event.get(kind) or ():
+                key = (kind, str(reply.get("code")), str(reply.get("reason")))
+                kinds.setdefault(key, []).append((event["round"], reply.get("client", -1)))
+    lines = []
+    for (kind, code, reason), where in kinds.items():
+        rounds = [number for number, _ in where]
+        clients = client_list(sorted({client for _, client in where}))
+        when = (
+            f"round {rounds[0]}" if len({*rounds}) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
+        )
+        lines.append(f"{len(where)} {kind} ({code} {reason}): {clients}, {when}")
+    return lines

@@ -1,0 +1,219 @@
+"""Put runs side by side: rows of runs that differ in their seed only, and what sets rows apart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from fpcli import plugins
+from fpcli.errors import FpError, UsageError, nearest
+from fpcli.recipe.schema import default_of
+from fpcli.report.measures import EFFORTS, SHORT, Budget, Value, effort, measure, over_seeds
+from fpcli.report.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs with the same settings but for the seed.
+
+    Attributes:
+        label: what the row is called; no two rows of a comparison share it.
+        values: measure -> its mean over the runs.
+        differs: settings that the reference does not share; the reference's own row holds its
+            value of every setting that any row does not share.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    values: Mapping[str, Value]
+    differs: Mapping[str, Any]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs."""
+        return tuple(run.seed for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows, and what they were asked.
+
+    Attributes:
+        reference: label of the row that the others are set against.
+        target: validation accuracy whose price is asked for.
+        budgets: efforts after which accuracy is asked for.
+    """
+
+    rows: tuple[Row, ...]
+    reference: str
+    target: float | None
+    budgets: tuple[Budget, ...]
+    warnings: tuple[str, ...]
+
+    def field(self, name: str) -> str:
+        """Return the measure that a word of the command line means.
+
+        ``rounds``, ``bytes``, ``clock`` and ``real`` are the price of the target where there is
+        one, else that of the whole run.
+        """
+        name = SHORT.get(name, name)
+        return f"target_{name}" if self.target is not None and name in EFFORTS else name
+
+    def named(self, name: str) -> list[Row]:
+        """Return the rows that a label, a run's folder name or a method's name stands for."""
+        rows = [row for row in self.rows if row.label == name]
+        if not rows:
+            runs = [run for row in self.rows for run in row.runs if run.name == name]
+            rows = [_row(run.name, (run,), self.target, self.budgets) for run in runs]
+        return rows or [row for row in self.rows if row.runs[0].method == name]
+
+    def names(self) -> list[str]:
+        """Return everything that ``named`` knows."""
+        runs = [run for row in self.rows for run in row.runs]
+        found = [row.label for row in self.rows]
+        return list(dict.fromkeys([*found, *(r.name for r in runs), *(r.method for r in runs)]))
+
+
+def compare(
+    runs: Sequence[Run],
+    *,
+    target: float | None = None,
+    budgets: Sequence[Budget] = (),
+    reference: str | None = None,
+    by: str | None = None,
+) -> Comparison:
+    """Group runs into rows and set the rows against one of them.
+
+    Args:
+        runs: at least one.
+        target, budgets: see ``measures.measure``.
+        reference: a name as in ``Comparison.named``; None takes the first row.
+        by: a measure that rows are sorted by, accuracies from the highest, costs from the lowest.
+
+    Raises:
+        UsageError: ``reference`` names no row, or several.
+    """
+    groups = _groups(runs)
+    rows = [
+        _row(label, group, target, budgets)
+        for label, group in zip(_labels(groups), groups, strict=True)
+    ]
+    found = Comparison(tuple(rows), rows[0].label, target, tuple(budgets), ())
+    base = _reference(found, reference)
+    rows = _with_differences(rows, base)
+    if by is not None:
+        key = found.field(by)
+        sign = -1 if key.endswith("accuracy") else 1
+        rows.sort(key=lambda row: _order(row.values[key].mean, sign))
+    warnings = _warnings(runs, rows, budgets)
+    return replace(found, rows=tuple(rows), reference=base.label, warnings=warnings)
+
+
+def _order(value: float | None, sign: int) -> float:
+    return math.inf if value is None else sign * value
+
+
+def _groups(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
+    """Collect runs by their settings; a second run of the same seed opens a group of its own."""
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        settings = json.dumps(run.important, sort_keys=True, default=str)
+        turn = 0
+        while any(run.seed == other.seed for other in groups.get((settings, turn), ())):
+            turn += 1
+        groups.setdefault((settings, turn), []).append(run)
+    return [tuple(group) for group in groups.values()]
+
+
+def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
+    """Return short names, made longer by parent folders and numbers where they are not unique."""
+    labels = [_label(group) for group in groups]
+    parents = [group[0].path.resolve().parent.name for group in groups]
+    counts = Counter(labels)
+    pairs = zip(parents, labels, strict=True)
+    labels = [f"{parent}/{label}" if counts[label] > 1 else label for parent, label in pairs]
+    counts = Counter(labels)
+    return [
+        f"{label}#{labels[: number + 1].count(label)}" if counts[label] > 1 else label
+        for number, label in enumerate(labels)
+    ]
+
+
+def _label(runs: Sequence[Run]) -> str:
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return names[0]
+    stems = {name.removesuffix(f"-s{run.seed}") for name, run in zip(names, runs, strict=True)}
+    return stems.pop() if len(stems) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _row(label: str, runs: tuple[Run, ...], target: float | None, budgets: Sequence[Budget]) -> Row:
+    found = [measure(run, target, budgets) for run in runs]
+    return Row(label, runs, {key: over_seeds([one[key] for one in found]) for key in found[0]}, {})
+
+
+def _reference(found: Comparison, name: str | None) -> Row:
+    if name is None:
+        return found.rows[0]
+    runs = {run.path for row in found.named(name) for run in row.runs}
+    rows = [row for row in found.rows if runs & {run.path for run in row.runs}]
+    if len(rows) == 1:
+        return rows[0]
+    known = ", ".join(row.label for row in rows or found.rows)
+    raise UsageError(
+        f"--reference: `{name}` names {'several rows' if rows else 'no run of these'}",
+        hint=nearest(name, found.names()) if not rows else f"choose one: {known}",
+        where="--reference",
+    )
+
+
+def _with_differences(rows: Sequence[Row], base: Row) -> list[Row]:
+    """Fill in what sets every row apart from the reference."""
+    ours = base.runs[0].important
+    found = {row.label: _differences(ours, row.runs[0].important) for row in rows}
+    varied = dict.fromkeys(key for differs in found.values() for key in differs if key in ours)
+    found[base.label] = {key: ours[key] for key in varied}
+    return [replace(row, differs=found[row.label]) for row in rows]
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs from the reference; of another method's options, what is no default."""
+    base = ours
+    if ours.get("method.name") != theirs.get("method.name"):
+        base = {k: v for k, v in ours.items() if not k.startswith("method.") or k == "method.name"}
+        base |= _defaults(str(theirs.get("method.name")))
+    return {k: v for k, v in theirs.items() if k not in base or base[k] != v}
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    """Return the defaults of a registered method's options; a recipe never makes code run."""
+    if method not in plugins.names("methods"):
+        return {}
+    try:
+        options = plugins.lookup("methods", method).Options
+    except (FpError, AttributeError):  # of another package
+        return {}
+    if not is_dataclass(options):
+        return {}
+    plain = {f"method.{item.name}": default_of(item) for item in fields(options)}
+    defaults: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    return defaults
+
+
+def _warnings(
+    runs: Sequence[Run], rows: Sequence[Row], budgets: Sequence[Budget]
+) -> tuple[str, ...]:
+    texts = [f"{run.path} {problem}" for run in runs if (problem := run.problem())]
+    for budget in budgets:
+        for run in runs:
+            if run.rounds and effort(run, run.rounds[-1])[budget.effort] < budget.limit:
+                texts.append(f"{run.path} ended before {budget}; its last value stands")
+    seeds = Counter(tuple(sorted(row.seeds)) for row in rows)
+    if len(seeds) > 1:
+        sets = (f"{', '.join(map(str, one))} in {count}" for one, count in seeds.items())
+        texts.append(f"rows have different seeds ({'; '.join(sets)})")
+    return tuple(texts)

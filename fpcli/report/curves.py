@@ -1,0 +1,192 @@
+"""What a page's charts show: accuracy and loss of rows, and what single runs noted by the way."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from fpcli.report.charts import Axis, Line
+from fpcli.report.compare import Row
+from fpcli.report.measures import effort
+from fpcli.report.plots import client_kinds, client_list, client_ratios, client_speeds
+from fpcli.report.runs import Event, Run
+
+ACCURACY = Axis("test accuracy", "percent", 0, 1.02)
+_EFFORTS = {
+    "rounds": Axis("round", "count", 0),
+    "bytes": Axis("traffic", "bytes", 0),
+    "clock_s": Axis("simulated time", "seconds", 0),
+    "real_s": Axis("real time", "seconds", 0),
+}
+_MOST_LAYERS = 24
+
+
+class Chart(NamedTuple):
+    """Lines with their axes, and a line of text below."""
+
+    title: str
+    lines: Sequence[Line]
+    x: Axis
+    y: Axis
+    note: str = ""
+
+
+def of_rows(rows: Sequence[Row]) -> Iterator[Chart]:
+    """Yield the charts that set all rows side by side; a single row shows more of itself."""
+    is_single = len(rows) == 1
+    for name, axis in _EFFORTS.items():
+        lines = [_judged(row, number, name, _test) for number, row in enumerate(rows)]
+        title, y = f"Test accuracy by {axis.title}", ACCURACY
+        if is_single:
+            second = _judged(rows[0], 1, name, _validation)
+            lines = [lines[0]._replace(label="test"), second._replace(label="validation")]
+            title, y = f"Accuracy by {axis.title}", ACCURACY._replace(title="accuracy")
+        yield Chart(title, lines, axis, y)
+    training = [_over_seeds(row, number, _training) for number, row in enumerate(rows)]
+    testing = [_over_seeds(row, number, _test_loss) for number, row in enumerate(rows)]
+    if is_single:
+        lines = [
+            testing[0]._replace(label="test"),
+            training[0]._replace(label="training", number=2),
+        ]
+        yield Chart("Loss", lines, _EFFORTS["rounds"], Axis("loss"))
+    else:
+        yield Chart("Training loss", training, _EFFORTS["rounds"], Axis("mean loss of the clients"))
+        yield Chart("Test loss", testing, _EFFORTS["rounds"], Axis("test loss"))
+    personal = [_over_seeds(row, number, _clients_accuracy) for number, row in enumerate(rows)]
+    if is_single:
+        personal = [personal[0]._replace(label="mean of the clients", number=3)]
+    if any(line.points for line in personal):
+        axis = Axis("mean accuracy", "percent", 0, 1.02)
+        note = "each client's own model on the test samples of its own classes"
+        yield Chart("Accuracy of the clients", personal, _EFFORTS["rounds"], axis, note)
+
+
+def _judged(row: Row, number: int, name: str, score: Callable[[Event], float]) -> Line:
+    def points(run: Run) -> dict[int, tuple[float, float]]:
+        return {e["round"]: (effort(run, e)[name], score(e)) for e in run.judged}
+
+    return _over_seeds(row, number, points)
+
+
+def _test(event: Event) -> float:
+    return float(event["test"]["accuracy"])
+
+
+def _validation(event: Event) -> float:
+    return float(event["validation"]["accuracy"])
+
+
+def _training(run: Run) -> dict[int, tuple[float, float]]:
+    found = ((e["round"], e.get("loss")) for e in run.rounds)
+    return {number: (number, loss) for number, loss in found if loss is not None}
+
+
+def _test_loss(run: Run) -> dict[int, tuple[float, float]]:
+    found = ((e["round"], e["test"].get("loss")) for e in run.judged)
+    return {number: (number, loss) for number, loss in found if loss is not None}
+
+
+def _clients_accuracy(run: Run) -> dict[int, tuple[float, float]]:
+    found = ((e["round"], e.get("clients_accuracy")) for e in run.judged)
+    return {number: (number, score["mean"]) for number, score in found if score}
+
+
+def _over_seeds(
+    row: Row, number: int, points: Callable[[Run], Mapping[int, tuple[float, float]]]
+) -> Line:
+    """Return the means over a row's runs, and where there are several their lowest and highest.
+
+    Rounds that some run lacks are left out, since a mean of fewer runs would jump.
+    """
+    found = [points(run) for run in row.runs]
+    shared = [key for key in found[0] if all(key in one for one in found)]
+    mean, band = [], []
+    for key in shared:
+        x = statistics.fmean(one[key][0] for one in found)
+        ys = [one[key][1] for one in found]
+        mean.append((x, statistics.fmean(ys)))
+        band.append((x, min(ys), max(ys)))
+    return Line(row.label, number, mean, band if len(found) > 1 else ())
+
+
+def of_run(run: Run) -> Iterator[Chart]:
+    """Yield the charts that only some methods have material for."""
+    if ratios := _ratios(run):
+        note = "mean and range of clients whose devices are about equally fast"
+        yield Chart(
+            "Pruning ratio per client", ratios, _EFFORTS["rounds"],
+            Axis("share of channels left out", "percent", 0, 1), note,
+        )  # fmt: skip
+    if densities := _densities(run):
+        yield Chart(
+            "Density per layer", densities, _EFFORTS["rounds"],
+            Axis("weights alive", "percent", 0, 1.02),
+        )  # fmt: skip
+    if any(c["pruning_error"] > 0 for e in run.rounds for c in e["clients"]):
+        yield from _coverage(run)
+    notes = ((e["round"], e["notes"].get("overlap")) for e in run.rounds)
+    overlap = [(number, value) for number, value in notes if isinstance(value, int | float)]
+    if overlap:
+        yield Chart(
+            "Overlap of the clients' masks", [Line("mean of pairs", 0, overlap)],
+            _EFFORTS["rounds"], Axis("shared weights", "percent", 0, 1.02),
+        )  # fmt: skip
+
+
+def _ratios(run: Run) -> list[Line]:
+    ratios, speeds = client_ratios(run.rounds), client_speeds(run.rounds)
+    lines = []
+    for number, kind in enumerate(client_kinds(list(ratios), speeds)):
+        rounds: dict[int, list[float]] = {}
+        for client in kind:
+            for round, ratio in ratios[client]:
+                rounds.setdefault(round, []).append(ratio)
+        ordered = sorted(rounds.items())
+        speed = statistics.median(speeds.get(client, 1.0) for client in kind)
+        lines.append(
+            Line(
+                f"{client_list(kind)}, speed {speed:.2g}",
+                number,
+                [(round, statistics.fmean(values)) for round, values in ordered],
+                [(round, min(values), max(values)) for round, values in ordered],
+            )
+        )
+    return lines
+
+
+def _densities(run: Run) -> list[Line]:
+    dense = [e for e in run.rounds if isinstance(e["notes"].get("density"), Mapping)]
+    layers = list(dense[-1]["notes"]["density"])[:_MOST_LAYERS] if dense else []
+    return [
+        Line(
+            layer,
+            number,
+            [(e["round"], e["notes"]["density"][layer]) for e in dense
+             if layer in e["notes"]["density"]],
+        )
+        for number, layer in enumerate(layers)
+    ]  # fmt: skip
+
+
+def _coverage(run: Run) -> Iterator[Chart]:
+    used = [(e["round"], len(e["clients"])) for e in run.rounds]
+    lowest = [(e["round"], e["coverage"]) for e in run.rounds]
+    yield Chart(
+        "Clients that hold the least covered parameter",
+        [Line("coverage", 0, lowest), Line("clients used", 15, used)],
+        _EFFORTS["rounds"], Axis("clients", "number", 0),
+    )  # fmt: skip
+    sizes = [[c["params"] for c in e["clients"]] for e in run.rounds]
+    whole = max([e["params"] for e in run.rounds] + [size for one in sizes for size in one])
+    pairs = [(e["round"], one) for e, one in zip(run.rounds, sizes, strict=True) if one]
+    yield Chart(
+        "Size of the clients' models",
+        [Line(
+            "mean, and smallest to largest", 0,
+            [(number, statistics.fmean(one) / whole) for number, one in pairs],
+            [(number, min(one) / whole, max(one) / whole) for number, one in pairs],
+        )],
+        _EFFORTS["rounds"], Axis("parameters kept", "percent", 0, 1.02),
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""What a run achieved and what it cost, as numbers by name, and their means over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fpcli.report.runs import Event, Run
+from fpcli.units import format_bytes, format_seconds
+
+EFFORTS = ("rounds", "bytes", "clock_s", "real_s")
+"""What training costs: rounds, bytes both ways, simulated and measured seconds."""
+
+SHORT = {
+    "acc": "accuracy",
+    "best": "best_accuracy",
+    "clients_acc": "clients_accuracy",
+    "clock": "clock_s",
+    "real": "real_s",
+    "at": "at_1",
+}
+"""Short names of measures for the command line."""
+
+
+class Budget(NamedTuple):
+    """An effort after which accuracy is looked up, such as 60 seconds of the clock.
+
+    >>> str(Budget("clock_s", 20.0)), str(Budget("bytes", 5e7)), str(Budget("rounds", 20))
+    ('clock 20.0 s', 'traffic 50.0 MB', 'round 20')
+    """
+
+    effort: str
+    limit: float
+
+    def __str__(self) -> str:
+        name = {"clock_s": "clock", "bytes": "traffic", "rounds": "round"}[self.effort]
+        return f"{name} {to_text(self.effort, self.limit)}"
+
+
+class Value(NamedTuple):
+    """A measure over the runs of a row.
+
+    Attributes:
+        mean: None if any run lacks it: a mean of the lucky ones would mislead.
+        half_width: half of the 95 % interval of the mean (Student's t); None for one run.
+        num_known: runs that have it.
+    """
+
+    mean: float | None
+    half_width: float | None
+    num_known: int
+
+
+def to_text(name: str, value: float) -> str:
+    """Return a value of a measure with its unit.
+
+    >>> to_text("accuracy", 0.9694), to_text("up_bytes", 1500), to_text("target_clock_s", 75.0)
+    ('96.94%', '1.5 kB', '1 min 15 s')
+    >>> to_text("macs", 337_536.0), to_text("rounds", 9.7), to_text("loss", 0.5)
+    ('337,536', '9.7', '0.5000')
+    """
+    if math.isinf(value):
+        return "never"
+    if name.endswith("accuracy") or name.startswith("at_"):
+        return f"{value:.2%}"
+    if name.endswith("bytes"):
+        return format_bytes(value)
+    if name.endswith("_s"):
+        return format_seconds(value)
+    if name.endswith("rounds"):
+        return f"{value:.1f}".removesuffix(".0")
+    return f"{value:.4f}" if name == "loss" else f"{value:,.0f}"
+
+
+def effort(run: Run, event: Event) -> dict[str, float]:
+    """Return what a run had cost at the end of one of its rounds."""
+    return {
+        "rounds": event["round"],
+        "bytes": event["total_down_bytes"] + event["total_up_bytes"],
+        "clock_s": event["clock_s"],
+        "real_s": run.real_s[event["round"]],
+    }
+
+
+def measure(
+    run: Run, target: float | None = None, budgets: Sequence[Budget] = ()
+) -> dict[str, float | None]:
+    """Return all measures of a run; None where the run has no such number.
+
+    Args:
+        target: a validation accuracy; ``target_rounds`` and the like are what the first evaluated
+            round that has it had cost.
+        budgets: ``at_1``, ``at_2``, ... are the test accuracies of the last evaluated round within
+            each.
+    """
+    last = run.rounds[-1] if run.rounds else None
+    judged = run.judged[-1] if run.judged else None
+    personal = next((e["clients_accuracy"] for e in run.judged[::-1] if _is_personal(e)), None)
+    values: dict[str, float | None] = {
+        "accuracy": judged["test"]["accuracy"] if judged else None,
+        "best_accuracy": run.best["test"]["accuracy"] if run.best else None,
+        "clients_accuracy": personal["mean"] if personal else None,
+        "loss": judged["test"].get("loss") if judged else None,
+        "down_bytes": last["total_down_bytes"] if last else None,
+        "up_bytes": last["total_up_bytes"] if last else None,
+        "params": last["params"] if last else None,
+        "macs": last["macs"] if last else None,
+    }
+    values |= effort(run, last) if last else dict.fromkeys(EFFORTS)
+    if target is not None:
+        hits = (e for e in run.judged if e["validation"]["accuracy"] >= target)
+        hit = next(hits, None)
+        costs = effort(run, hit) if hit else dict.fromkeys(EFFORTS)
+        values |= {f"target_{name}": value for name, value in costs.items()}
+    for number, budget in enumerate(budgets, start=1):
+        within = [e for e in run.judged if effort(run, e)[budget.effort] <= budget.limit]
+        values[f"at_{number}"] = within[-1]["test"]["accuracy"] if within else None
+    return values
+
+
+def _is_personal(event: Event) -> bool:
+    return isinstance(event.get("clients_accuracy"), dict)
+
+
+def over_seeds(values: Sequence[float | None]) -> Value:
+    """Return the mean of one measure over runs that differ in their seed only.
+
+    >>> mean, half_width, _ = over_seeds([0.90, 0.92, 0.94])
+    >>> round(mean, 4), round(half_width, 4)  # 4.3027 * 0.02 / sqrt(3)
+    (0.92, 0.0497)
+    >>> over_seeds([0.9, None])
+    Value(mean=None, half_width=None, num_known=1)
+    """
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return Value(None, None, len(known))
+    if len(known) == 1:
+        return Value(known[0], None, 1)
+    error = statistics.stdev(known) / math.sqrt(len(known))
+    return Value(statistics.fmean(known), _student(len(known) - 1) * error, len(known))
+
+
+def _student(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t distribution."""
+    from scipy.special import stdtrit  # takes longer to import than all the rest to compute
+
+    return float(stdtrit(freedom, 0.975))

@@ -1,0 +1,190 @@
+"""One page about runs: numbers, curves, settings; a single file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fpcli
+from fpcli.report import curves, markup, tables
+from fpcli.report.charts import DASHES, SERIES
+from fpcli.report.clients import client_table, refusals
+from fpcli.report.compare import Comparison, Row
+from fpcli.report.markup import element, text
+from fpcli.report.runs import Run
+from fpcli.report.style import CSS
+
+LIMIT_BYTES = 2_000_000
+"""No page is larger; it leaves out clients and then single runs before that happens."""
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+"""
+_MOST_LINES = len(SERIES) * len(DASHES)
+_TILES = {
+    "accuracy": "test accuracy, last",
+    "best_accuracy": "at best validation",
+    "clients_accuracy": "mean accuracy of the clients",
+    "bytes": "sent, both ways",
+    "clock_s": "simulated clock",
+    "params": "params of the global model",
+}
+
+
+def page(found: Comparison) -> str:
+    """Return a page as HTML, of at most ``LIMIT_BYTES``; equal runs give an equal page."""
+    runs = [run for row in found.rows for run in row.runs]
+    title = found.rows[0].label if len(found.rows) == 1 else f"{len(found.rows)} settings compared"
+    head = f"{_HEAD}<title>{text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>"
+    above = [head, element("h1", text(title)), *_overview(found, runs)]
+    charts = {row.runs[0].path: _run_charts(row.runs[0], n) for n, row in enumerate(found.rows)}
+    below = [
+        element("footer", element("p", f"fpcli {text(fpcli.__version__)}", "quiet")),
+        "</body>\n</html>\n",
+    ]
+    for num_clients, num_runs in ((100, 50), (20, 20), (0, 5), (0, 0)):
+        middle = _runs(runs[:num_runs], len(runs), charts, num_clients)
+        html = "\n".join([*above, *middle, *below])
+        if len(html.encode()) <= LIMIT_BYTES:
+            break
+    return html
+
+
+def _overview(found: Comparison, runs: Sequence[Run]) -> Iterator[str]:
+    rounds = sum(len(run.rounds) for run in runs)
+    about = f"{len(runs)} run{'s' * (len(runs) > 1)}, {rounds:,} rounds"
+    yield element("p", text(about), "quiet")
+    yield from _warnings(found)
+    if len(found.rows) == 1:
+        yield _tiles(found.rows[0])
+    yield from _numbers(found)
+    yield from _charts(found)
+
+
+def _runs(
+    shown: Sequence[Run], total: int, charts: Mapping[Path, str], num_clients: int
+) -> Iterator[str]:
+    for run in shown:
+        if drawn := charts.get(run.path):
+            of = f" of {run.name}" if total > 1 else ""
+            yield element("h2", text(f"Clients and layers{of}"))
+            yield element("div", drawn, "charts")
+    yield element("h2", "Every run" if total > 1 else "The run")
+    for run in shown:
+        yield _details(run, num_clients, is_open=total == 1)
+    if left := total - len(shown):
+        words = f"{left} more runs are not shown, to keep the page small."
+        yield element("p", words, "quiet")
+
+
+def _warnings(found: Comparison) -> Iterator[str]:
+    refused = sum(
+        len(event.get(kind) or ())
+        for row in found.rows
+        for run in row.runs
+        for event in run.rounds
+        for kind in ("rejected", "dropped")
+    )
+    texts = list(found.warnings)
+    if refused:
+        texts.append(f"{refused} replies of clients were not used; each run below says why")
+    if texts:
+        yield markup.items(texts, "warnings")
+
+
+def _tiles(row: Row) -> str:
+    tiles = [
+        element("div", element("b", text(tables.cell(key, value, len(row.runs))))
+                + element("span", text(title)), "tile")
+        for key, title in _TILES.items()
+        if (value := row.values[key]).num_known
+    ]  # fmt: skip
+    return element("div", "".join(tiles), "tiles")
+
+
+def _numbers(found: Comparison) -> Iterator[str]:
+    if len(found.rows) > 1 or found.target is not None or found.budgets:
+        table = tables.table(found)
+        rows = [row[:-1] for row in table.rows]
+        yield markup.table(table.headers[:-1], rows, table.right)
+    for note in tables.notes(found):
+        yield element("p", text(note), "quiet")
+    if keys := list(dict.fromkeys(key for row in found.rows for key in row.differs)):
+        settings = [row.runs[0].important for row in found.rows]
+        yield element("h2", "Settings that differ")
+        yield markup.table(
+            ["setting", *(row.label for row in found.rows)],
+            [[k, *(tables.plain(one[k]) if k in one else "-" for one in settings)] for k in keys],
+        )
+
+
+def _charts(found: Comparison) -> Iterator[str]:
+    rows = found.rows[:_MOST_LINES]
+    charts = [chart for chart in curves.of_rows(rows) if any(x.points for x in chart.lines)]
+    if not charts:
+        return
+    yield element("h2", "Curves")
+    notes = ["lines: means over seeds; bands: lowest to highest seed"] * any(
+        len(row.runs) > 1 for row in rows
+    )
+    notes += [f"only the first {_MOST_LINES} rows are drawn"] * (len(rows) < len(found.rows))
+    yield from (element("p", note, "quiet") for note in notes)
+    # Once for all charts, since they have the same lines.
+    lines = {line.label: line for chart in charts for line in chart.lines if line.points}
+    yield markup.legend(lines.values())
+    drawn = (markup.figure(c, f"c{n}-", has_legend=False) for n, c in enumerate(charts))
+    yield element("div", "\n".join(drawn), "charts")
+
+
+def _run_charts(run: Run, number: int) -> str:
+    drawn = (
+        markup.figure(chart, f"r{number}-{place}-", has_legend=True)
+        for place, chart in enumerate(curves.of_run(run))
+    )
+    return "\n".join(drawn)
+
+
+def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
+    settings = [(key, tables.plain(value)) for key, value in run.settings.items()]
+    parts = [
+        element("p", text(str(run.path)), "quiet"),
+        *([markup.items(texts, "warnings")] if (texts := refusals(run)) else []),
+        *client_table(run, num_clients),
+        markup.fold("All settings", markup.facts(settings)),
+    ]
+    if environment := _environment(run.path / "environment.json"):
+        parts.append(markup.fold("Environment", markup.facts(environment)))
+    if command := _text(run.path / "command.txt"):
+        parts.append(markup.fold("Command", markup.code(command)))
+    if is_open:
+        return "\n".join(parts)
+    return markup.fold(run.name, "\n".join(parts))
+
+
+def _environment(path: Path) -> Sequence[tuple[str, str]]:
+    try:
+        found = json.loads(_text(path) or "{}")
+    except (ValueError, RecursionError):
+        return ()
+    return list(_flat(found)) if isinstance(found, Mapping) else ()
+
+
+def _flat(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", tables.plain(value)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace").strip()
+    except OSError:  # an old run, or not all of it was copied
+        return ""

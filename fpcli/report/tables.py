@@ -1,0 +1,159 @@
+"""A comparison as a table: for the terminal and pages, as Markdown, as CSV, and as plain data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fpcli.report.compare import Comparison, Row
+from fpcli.report.measures import Value, to_text
+
+
+class Table(NamedTuple):
+    """Headers and cells; ``right`` numbers the columns that hold numbers."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    right: list[int]
+
+
+def columns(found: Comparison) -> dict[str, str]:
+    """Return measure -> header of what a table shows."""
+    titles = {"accuracy": "test acc last", "best_accuracy": "at best val"}
+    if any(row.values["clients_accuracy"].num_known for row in found.rows):
+        titles["clients_accuracy"] = "clients' acc"
+    titles |= {
+        f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(found.budgets, start=1)
+    }
+    words = {"rounds": "rounds", "bytes": "down+up", "clock_s": "clock"}
+    if found.target is None:
+        titles |= words
+    else:
+        goal = f"{100 * found.target:g}% val"
+        titles |= {f"target_{name}": f"{word} to {goal}" for name, word in words.items()}
+    return titles | {"params": "params", "macs": "multiply-adds"}
+
+
+def table(found: Comparison) -> Table:
+    """Return a comparison as text: means, with ± half of the 95 % interval over seeds."""
+    shown = columns(found)
+    headers = ["run", "seeds", *shown.values(), "differs in"]
+    rows = [
+        [
+            row.label,
+            str(len(row.runs)),
+            *(cell(key, row.values[key], len(row.runs)) for key in shown),
+            differing(row, is_reference=row.label == found.reference),
+        ]
+        for row in found.rows
+    ]
+    return Table(headers, rows, list(range(1, len(headers) - 1)))
+
+
+def cell(name: str, value: Value, num_runs: int) -> str:
+    """Return a measure as text.
+
+    >>> cell("accuracy", Value(0.9694, 0.0041, 3), 3), cell("rounds", Value(None, None, 2), 3)
+    ('96.94% ± 0.41', '2 of 3 seeds')
+    """
+    if value.mean is None:
+        return f"{value.num_known} of {num_runs} seeds" if value.num_known else "-"
+    text = to_text(name, value.mean)
+    if not value.half_width:
+        return text
+    half = to_text(name, value.half_width)
+    return f"{text} ± {half.removesuffix('%')}"
+
+
+def differing(row: Row, *, is_reference: bool) -> str:
+    """Return the settings that set a row apart, as `key=value`."""
+    words = [f"{key}={plain(value)}" for key, value in row.differs.items()]
+    return " ".join(["(reference)"] * is_reference + words)
+
+
+def plain(value: Any) -> str:
+    """Return a setting as it is written in a recipe, in one word where possible."""
+    return value if isinstance(value, str) and value else json.dumps(value, default=str)
+
+
+def notes(found: Comparison) -> list[str]:
+    """Return what a reader must know about the numbers."""
+    if len(found.rows) == len(found.rows[0].runs) == 1:
+        return []
+    if any(len(row.runs) > 1 for row in found.rows):
+        texts = ["± is half of the 95 % interval of the mean over seeds"]
+    else:
+        texts = ["one seed each: give several seeds of a setting for a mean and its 95 % interval"]
+    if (points := _chance(found)) and any(len(row.runs) == 1 for row in found.rows):
+        texts.append(
+            f"for one seed, differences of accuracy below {points:.1f} points are within what "
+            "the size of the test set leaves to chance"
+        )
+    return texts
+
+
+def _chance(found: Comparison) -> float | None:
+    """Return 1.96 standard errors of the difference of two accuracies like the reference's."""
+    base = next(row for row in found.rows if row.label == found.reference).runs[0]
+    if not base.judged or not base.judged[-1]["test"].get("num_examples"):
+        return None
+    score = base.judged[-1]["test"]
+    share = score["accuracy"]
+    return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / score["num_examples"])
+
+
+def to_markdown(found: Comparison) -> str:
+    """Return a comparison as a table in Markdown."""
+    headers, rows, right = table(found)
+    rule = ["---:" if number in right else "---" for number in range(len(headers))]
+    lines = [headers, rule, *rows]
+    return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
+
+
+def _markdown(text: str) -> str:
+    for character in "\\|`*<[":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def to_csv(found: Comparison) -> str:
+    """Return a comparison as CSV: plain numbers, one line per row, settings in the last columns."""
+    items = [item(row) for row in found.rows]
+    names = [name for name in items[0] if name not in ("paths", "seeds", "interval", "differs")]
+    settings = list(dict.fromkeys(key for row in found.rows for key in row.differs))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    halves = [f"{name}_interval" for name in items[0]["interval"]]
+    writer.writerow([*names, "seeds", *halves, *settings])
+    for one in items:
+        said = [plain(one["differs"][key]) if key in one["differs"] else "" for key in settings]
+        seeds = " ".join(map(str, one["seeds"]))
+        writer.writerow([*(one[k] for k in names), seeds, *one["interval"].values(), *said])
+    return text.getvalue().rstrip("\n")
+
+
+def item(row: Row) -> dict[str, Any]:
+    """Return a row as plain data: means by measure, and half of their intervals."""
+    return {
+        "run": row.label,
+        "method": row.runs[0].method,
+        "paths": [str(run.path) for run in row.runs],
+        "seeds": list(row.seeds),
+        **{key: value.mean for key, value in row.values.items()},
+        "interval": {key: value.half_width for key, value in row.values.items()},
+        "differs": dict(row.differs),
+    }
+
+
+def to_data(found: Comparison) -> Mapping[str, Any]:
+    """Return a comparison as the contract of ``fp compare --json`` has it."""
+    return {
+        "runs": [item(row) for row in found.rows],
+        "reference": found.reference,
+        "target": found.target,
+        "budgets": [{budget.effort: budget.limit} for budget in found.budgets],
+    }

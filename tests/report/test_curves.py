@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from folders import client, event, rounds, write_run
+
+from fpcli.report.compare import Row, compare
+from fpcli.report.curves import Chart, of_rows, of_run
+from fpcli.report.runs import Run, read
+
+
+def rows(tmp_path: Path) -> tuple[Row, ...]:
+    write_run(tmp_path / "a-s0", [event(1, 0.5, 0.4), event(2, 0.7, 0.8), event(3, 0.9, 0.9)])
+    write_run(tmp_path / "a-s1", [event(1, 0.5, 0.6), event(2, 0.7, 0.6)], seed=1, rounds=3)
+    write_run(tmp_path / "b", rounds(0.3), local__lr=0.5)
+    return compare([read(path) for path in sorted(tmp_path.iterdir())]).rows
+
+
+def by_title(charts: list[Chart]) -> dict[str, Chart]:
+    return {chart.title: chart for chart in charts}
+
+
+def test_means_and_ranges_over_seeds(tmp_path: Path) -> None:
+    """Round 3 of one seed only is left out."""
+    charts = by_title(list(of_rows(rows(tmp_path))))
+    assert list(charts) == [
+        "Test accuracy by round", "Test accuracy by traffic", "Test accuracy by simulated time",
+        "Test accuracy by real time", "Training loss", "Test loss",
+    ]  # fmt: skip
+    first, second = charts["Test accuracy by traffic"].lines
+    assert (first.label, first.number, second.label, second.number) == ("a", 0, "b", 1)
+    assert first.points == [(15_000.0, 0.5), (30_000.0, 0.7)]
+    assert first.band == [(15_000.0, 0.4, 0.6), (30_000.0, 0.6, 0.8)]
+    assert (second.points, second.band) == ([(15_000.0, 0.3)], ())
+    assert charts["Training loss"].lines[0].points == [(1.0, 2.0), (2.0, 1.0)]
+
+
+def test_one_row_shows_more_of_itself(tmp_path: Path) -> None:
+    charts = by_title(list(of_rows(rows(tmp_path)[:1])))
+    assert [line.label for line in charts["Accuracy by round"].lines] == ["test", "validation"]
+    assert [line.label for line in charts["Loss"].lines] == ["test", "training"]
+
+
+def test_losses_that_are_not_finite_leave_gaps(tmp_path: Path) -> None:
+    history = [*rounds(0.5), event(2, 0.4, 0.4, loss=None)]
+    found = compare([read(write_run(tmp_path / "a", history))]).rows
+    assert [len(line.points) for line in by_title(list(of_rows(found)))["Loss"].lines] == [2, 1]
+
+
+def run(tmp_path: Path, **more: object) -> Run:
+    history = [event(number, 0.5, 0.5) | more for number in (1, 2)]
+    return read(write_run(tmp_path / "a", history))
+
+
+def test_a_plain_run_has_no_charts_of_its_own(tmp_path: Path) -> None:
+    assert list(of_run(run(tmp_path))) == []
+
+
+def test_ratios_by_speed_of_the_device(tmp_path: Path) -> None:
+    clients = [
+        client(number, compute_s=1.0 + 9 * (number % 2), notes={"ratio": 0.1 * number})
+        for number in range(4)
+    ]
+    (chart,) = of_run(run(tmp_path, clients=clients))
+    fast, slow = chart.lines
+    assert (fast.label, slow.label) == ("clients 0, 2, speed 1", "clients 1, 3, speed 0.1")
+    assert fast.points[0] == (1, 0.1)
+    assert fast.band[0] == (1, 0.0, 0.2)
+
+
+def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
+    notes = {"density": {"conv": 0.5, "fc": 1.0}, "overlap": 0.9}
+    clients = [client(0, pruning_error=0.2, params=500), client(1)]
+    charts = by_title(list(of_run(run(tmp_path, notes=notes, clients=clients, coverage=1))))
+    assert list(charts) == [
+        "Density per layer", "Clients that hold the least covered parameter",
+        "Size of the clients' models", "Overlap of the clients' masks",
+    ]  # fmt: skip
+    assert [line.label for line in charts["Density per layer"].lines] == ["conv", "fc"]
+    (sizes,) = charts["Size of the clients' models"].lines
+    assert (sizes.points[0], sizes.band[0]) == ((1, 0.75), (1, 0.5, 1.0))
+
+
+def test_clients_own_accuracy(tmp_path: Path) -> None:
+    found = compare([run(tmp_path, clients_accuracy={"mean": 0.8})]).rows
+    assert by_title(list(of_rows(found)))["Accuracy of the clients"].lines[0].points[1] == (2, 0.8)

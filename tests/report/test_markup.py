@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from fpcli.report import markup
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("<script>\"&'", "&lt;script&gt;&quot;&amp;&#x27;"),
+        ("a\x00\x1b\u202e\ud800b", "a����b"),
+        ("two\n\tlines µ ü", "two\n\tlines µ ü"),
+    ],
+)
+def test_no_text_is_markup(words: str, shown: str) -> None:
+    assert markup.text(words) == shown
+
+
+def test_every_piece_escapes_its_texts() -> None:
+    bad = "<img src=x>"
+    pieces = [
+        markup.table((bad, ""), [(bad, bad)], [1]),
+        markup.facts([(bad, bad)]),
+        markup.items([bad]),
+        markup.fold(bad, ""),
+        markup.code(bad),
+    ]
+    assert not any("<img" in piece for piece in pieces)
+    assert all("&lt;img" in piece for piece in pieces)
+
+
+def test_a_table_without_headers_has_no_head() -> None:
+    assert "<thead>" not in markup.facts([("a", "b")])
+    assert '<td class="n">1</td>' in markup.table(("a", "b"), [("x", "1")], [1])

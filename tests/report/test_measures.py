@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from folders import event, rounds, write_run
+
+from fpcli.report.measures import Budget, measure, over_seeds
+from fpcli.report.runs import Run, read
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    history = [event(1, 0.3, 0.35), event(2, None), event(3, 0.8, 0.7), event(4, 0.6, 0.9)]
+    return read(write_run(tmp_path / "a", history))
+
+
+def test_a_whole_run(run: Run) -> None:
+    """Four rounds of 10 kB + 5 kB, 2 s and 1 s; round 3 has the best validation accuracy."""
+    assert measure(run) == {
+        "accuracy": 0.9, "best_accuracy": 0.7, "clients_accuracy": None, "loss": 0.25,
+        "down_bytes": 40_000, "up_bytes": 20_000, "bytes": 60_000, "rounds": 4, "clock_s": 8.0,
+        "real_s": 4.0, "params": 1000, "macs": 5000.0,
+    }  # fmt: skip
+
+
+def test_the_price_of_a_target_is_decided_by_validation(run: Run) -> None:
+    values = measure(run, target=0.6)
+    assert [values[f"target_{name}"] for name in ("rounds", "bytes", "clock_s", "real_s")] == [
+        3, 45_000, 6.0, 3.0,
+    ]  # fmt: skip
+    assert measure(run, target=0.85)["target_rounds"] is None  # only test accuracy has that
+
+
+@pytest.mark.parametrize(
+    ("budget", "accuracy"),
+    [
+        (Budget("rounds", 3), 0.7),
+        (Budget("rounds", 2), 0.35),  # round 2 was not evaluated
+        (Budget("bytes", 15_000), 0.35),
+        (Budget("bytes", 14_999), None),
+        (Budget("clock_s", 100.0), 0.9),
+    ],
+)
+def test_accuracy_within_a_budget(run: Run, budget: Budget, accuracy: float | None) -> None:
+    assert measure(run, budgets=[budget])["at_1"] == accuracy
+
+
+def test_a_run_without_rounds(tmp_path: Path) -> None:
+    values = measure(read(write_run(tmp_path / "a", [])), target=0.5, budgets=[Budget("bytes", 1)])
+    assert set(values.values()) == {None}
+
+
+def test_personal_accuracy(tmp_path: Path) -> None:
+    history = rounds(0.1, 0.2)
+    history[0]["clients_accuracy"] = {"mean": 0.8, "std": 0.1, "min": 0.5}
+    assert measure(read(write_run(tmp_path / "a", history)))["clients_accuracy"] == 0.8
+
+
+def test_the_interval_over_seeds() -> None:
+    """t(1) = 12.7062, s of (1, 3) = sqrt(2): 12.7062 * sqrt(2) / sqrt(2)."""
+    value = over_seeds([1.0, 3.0])
+    assert value.mean == 2.0
+    assert value.half_width == pytest.approx(12.7062, abs=1e-4)
+    assert over_seeds([5.0]) == (5.0, None, 1)
+    assert over_seeds([None]) == (None, None, 0)

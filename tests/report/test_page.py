@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pytest
+from folders import client, event, rounds, write_run
+
+from fpcli.report import markup
+from fpcli.report import page as module
+from fpcli.report.compare import compare
+from fpcli.report.page import page
+from fpcli.report.runs import read
+
+HOSTILE = "<script>alert(1)</script>'\"&-s0"
+VOID = {"meta", "path", "rect", "use", "br"}
+
+
+class Tags(html.parser.HTMLParser):
+    """Checks that what is opened is closed, and collects tags, attributes and texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.add(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+        assert not any(key.startswith("on") for key, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page about three runs, one of them with a name that wants to be markup."""
+    tmp_path = tmp_path_factory.mktemp("runs")
+    bad = {"client": 1, "code": "F402", "reason": "<b>bad</b>"}
+    clients = [client(0, notes={"ratio": 0.5}, pruning_error=0.1), client(1, notes={"ratio": 0.2})]
+    history = [event(1, 0.4, 0.5, clients=clients, rejected=[bad], notes={"density": {"<i>": 0.5}})]
+    for seed in (0, 1):
+        write_run(tmp_path / f"plain-s{seed}", rounds(0.5, 0.9), seed=seed)
+    name = HOSTILE.replace("/", "_")
+    path = write_run(tmp_path / name, history, method__name="fedmp", task__data_dir="</pre><u>")
+    (path / "command.txt").write_text("fp train --name '</pre><b>'\n")
+    (path / "environment.json").write_text(
+        json.dumps({"python": "<3>", "packages": {"torch": "2"}})
+    )
+    return page(compare([read(path) for path in sorted(tmp_path.iterdir())]))
+
+
+def test_it_is_one_file_without_scripts_and_network(text: str) -> None:
+    tags = Tags(text)
+    assert tags.open == []
+    assert not tags.tags & {"script", "link", "img", "iframe", "object", "form", "b>bad", "i", "u"}
+    assert all(link.startswith("#") for link in tags.links)
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_what_it_tells(text: str) -> None:
+    for words in (
+        "2 settings compared", "3 runs, 5 rounds", "Test accuracy by simulated time",
+        "Settings that differ", "method.name", "Pruning ratio per client", "Density per layer",
+        "1 replies of clients were not used", "1 rejected (F402 &lt;b&gt;bad&lt;/b&gt;)",
+        "&lt;script&gt;", "&lt;/pre&gt;", "packages.torch", "All settings", "2 clients took part",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the charts out, which take most of the time."""
+    monkeypatch.setattr(markup, "chart", lambda *_, **__: "<svg></svg>")
+
+
+def test_a_single_run_has_its_numbers_at_the_top(tmp_path: Path) -> None:
+    run = read(write_run(tmp_path / "one", rounds(0.5, 0.9375)))
+    text = page(compare([run]))
+    assert '<div class="tile"><b>93.75%</b>' in text
+    assert "<title>one</title>" in text
+    assert "Settings that differ" not in text
+    assert text == page(compare([run]))
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("history", [[], [event(1, None)]])
+def test_a_run_that_has_hardly_begun(tmp_path: Path, history: list) -> None:
+    text = page(compare([read(write_run(tmp_path / "one", history, rounds=9))]))
+    assert Tags(text).open == []
+    assert "1 of 9 rounds" in text or "has no round yet" in text
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_it_never_grows_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = [client(number) for number in range(300)]
+    run = read(write_run(tmp_path / "one", [event(1, 0.5, 0.5, clients=clients)]))
+    assert "200 more clients are not shown" in page(compare([run]))
+    whole = len(page(compare([run])))
+    monkeypatch.setattr(module, "LIMIT_BYTES", whole - 1)
+    assert "280 more clients are not shown" in page(compare([run]))
+    monkeypatch.setattr(module, "LIMIT_BYTES", 1)
+    assert "1 more runs are not shown" in page(compare([run]))
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_more_rows_than_lines_can_be_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_LINES", 2)
+    for size in (1, 2, 3):
+        write_run(tmp_path / f"r{size}", rounds(0.5), local__batch_size=size)
+    text = page(compare([read(path) for path in sorted(tmp_path.iterdir())]))
+    assert "only the first 2 rows are drawn" in text
+    assert '<td class="name">r3</td>' in text

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from folders import client, event, rounds, write_run
+
+from fpcli.errors import DataError, RecipeError
+from fpcli.report.runs import find, read
+
+
+def test_a_run_is_read(tmp_path: Path) -> None:
+    history = [event(1, 0.5, 0.4), event(2, None), event(3, 0.7, 0.6), event(4, 0.7, 0.9)]
+    run = read(write_run(tmp_path / "mine-s3", history, method__name="fedmp", seed=3))
+    assert (run.name, run.method, run.seed) == ("mine-s3", "fedmp", 3)
+    assert [item["round"] for item in run.judged] == [1, 3, 4]
+    assert run.best and run.best["round"] == 3  # the first of equals, and test data does not decide
+    assert run.real_s == {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+    assert run.important["method.ratio_max"] == 0.8
+    assert run.important["local.lr_drop_at"] == []
+    assert not {"seed", "executor.workers", "task.data_dir"} & run.important.keys()
+    assert run.problem() == ""
+
+
+@pytest.mark.parametrize(
+    ("history", "flags", "problem"),
+    [
+        ([], {}, "has no round yet"),
+        (rounds(0.5, 0.6), {"rounds": 5}, "is unfinished: 2 of 5 rounds"),
+        (rounds(0.5, 0.6), {"rounds": 5, "target_accuracy": 0.6}, ""),
+        ([event(1, None)], {}, "was never evaluated"),
+    ],
+)
+def test_what_a_run_lacks(tmp_path: Path, history: list, flags: dict, problem: str) -> None:
+    assert read(write_run(tmp_path / "a", history, **flags)).problem() == problem
+
+
+def test_runs_of_code_that_is_not_here(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a", rounds(0.5))
+    text = (path / "recipe.yaml").read_text()
+    text = text.replace(
+        "name: fedavg", "name: other.package:Method\n  strength: 1e-3\n  kinds: [a]"
+    )
+    (path / "recipe.yaml").write_text(text)
+    run = read(path)
+    assert run.method == "other.package:Method"
+    assert run.settings["method.kinds"] == ["a"]
+
+
+def test_folders_names_and_folders_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a"):
+        write_run(tmp_path / "runs" / name, rounds(0.5))
+    (tmp_path / "runs" / "notes").mkdir()
+    runs = Path("runs")
+    assert [run.name for run in find([Path("b"), runs / "a", runs / "b"], runs)] == ["b", "a"]
+    assert [run.name for run in find([runs], runs)] == ["a", "b"]
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "fedmp-s0", rounds(0.5))
+    with pytest.raises(DataError, match="does not exist") as caught:
+        find([tmp_path / "fedmp-s1"], tmp_path)
+    assert caught.value.hint == "did you mean `fedmp-s0`?"
+    (tmp_path / "fedmp-s0" / "recipe.yaml").write_text("[1, 2]")
+    with pytest.raises(RecipeError, match="must be a mapping"):
+        find([tmp_path / "fedmp-s0"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"clock_s": None}, "`clock_s` is not a number"),
+        ({"round": "1"}, "`round` is not a number"),
+        ({"test": {"loss": 1}}, "`test` has no accuracy"),
+        ({"test": None}, "only one of"),
+        ({"test": {"accuracy": 1, "num_examples": "x"}}, "`test` has a value that is no number"),
+        ({"loss": "x"}, "`loss` is not a number"),
+        ({"dropped": ["x"]}, "`dropped` is not a list of replies"),
+        ({"notes": 3}, "`notes` is not there"),
+        ({"clients": None}, "not a list of clients"),
+        ({"clients": [3]}, "not a list of clients"),
+        ({"clients": [client(1, params="x")]}, "client 1: `params` is not a number"),
+        ({"clients_accuracy": {"std": 0.1}}, "has no mean"),
+    ],
+)
+def test_events_that_are_not_ours(tmp_path: Path, change: dict, problem: str) -> None:
+    path = write_run(tmp_path / "a", rounds(0.5))
+    broken = event(1, 0.5, 0.5) | change
+    (path / "events.jsonl").write_text(json.dumps(broken) + "\n" + json.dumps({"event": "other"}))
+    with pytest.raises(DataError, match=problem):
+        read(path)
+
+
+def test_a_recipe_that_is_not_ours(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a", rounds(0.5))
+    text = (path / "recipe.yaml").read_text()
+    (path / "recipe.yaml").write_text(text.replace("seed: 0", "seed: zero"))
+    with pytest.raises(DataError, match="`seed` is not a number"):
+        read(path)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from folders import rounds, write_run
+
+from fpcli.report.compare import Comparison, compare
+from fpcli.report.measures import Budget
+from fpcli.report.runs import read
+from fpcli.report.tables import item, notes, table, to_csv, to_data, to_markdown
+
+
+def comparison(folder: Path, **more: object) -> Comparison:
+    write_run(folder / "a|b-s0", rounds(0.5, 0.9))
+    write_run(folder / "a|b-s1", rounds(0.5, 0.8), seed=1)
+    write_run(folder / "c", rounds(0.6, 0.7), local__lr=0.2)
+    return compare([read(path) for path in sorted(folder.iterdir())], **more)  # type: ignore[arg-type]
+
+
+def test_a_table(tmp_path: Path) -> None:
+    headers, rows, right = table(comparison(tmp_path))
+    assert headers == [
+        "run", "seeds", "test acc last", "at best val", "rounds", "down+up", "clock", "params",
+        "multiply-adds", "differs in",
+    ]  # fmt: skip
+    assert right == list(range(1, 9))
+    # t(1) * s / sqrt(2) = 12.7062 * 0.0707 / 1.4142 = 0.6353
+    assert rows[0] == [
+        "a|b", "2", "85.00% ± 63.53", "85.00% ± 63.53", "2", "30.0 kB", "4.0 s", "1,000", "5,000",
+        "(reference) local.lr=0.1",
+    ]  # fmt: skip
+    assert rows[1][-1] == "local.lr=0.2"
+
+
+def test_targets_and_budgets_stand_in_the_header(tmp_path: Path) -> None:
+    found = comparison(tmp_path, target=0.85, budgets=[Budget("clock_s", 2.0)])
+    headers, rows, _ = table(found)
+    assert headers[4:8] == [
+        "test acc at clock 2.0 s", "rounds to 85% val", "down+up to 85% val", "clock to 85% val",
+    ]  # fmt: skip
+    assert rows[0][4:8] == ["50.00%", "1 of 2 seeds", "1 of 2 seeds", "1 of 2 seeds"]
+    assert rows[1][4:8] == ["60.00%", "-", "-", "-"]
+
+
+def test_markdown_has_no_markup_of_names(tmp_path: Path) -> None:
+    lines = to_markdown(comparison(tmp_path)).splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("| --- | ---: |")
+    assert lines[2].startswith(r"| a\|b | 2 |")
+
+
+def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
+    first, second = csv.DictReader(io.StringIO(to_csv(comparison(tmp_path))))
+    assert (first["run"], first["seeds"], first["local.lr"]) == ("a|b", "0 1", "0.1")
+    assert float(first["accuracy"]) == pytest.approx(0.85)
+    assert float(first["accuracy_interval"]) == pytest.approx(0.6353, abs=1e-4)
+    assert (second["bytes"], second["accuracy_interval"], second["local.lr"]) == (
+        "30000",
+        "",
+        "0.2",
+    )
+
+
+def test_plain_data(tmp_path: Path) -> None:
+    found = comparison(tmp_path, target=0.7)
+    data = to_data(found)
+    assert (data["reference"], data["target"], data["budgets"]) == ("a|b", 0.7, [])
+    one = item(found.rows[1])
+    assert (one["run"], one["method"], one["seeds"]) == ("c", "fedavg", [0])
+    assert one["differs"] == {"local.lr": 0.2}
+    assert (one["target_rounds"], one["interval"]["target_rounds"]) == (2, None)
+
+
+def test_what_a_reader_must_know(tmp_path: Path) -> None:
+    interval, chance = notes(comparison(tmp_path))
+    assert "95 % interval of the mean over seeds" in interval
+    # 100 * 1.96 * sqrt(2 * 0.9 * 0.1 / 100)
+    assert "below 8.3 points" in chance
+    single = compare([read(tmp_path / "c")])
+    assert notes(single) == []
+    one_each = compare([read(tmp_path / "c"), read(tmp_path / "a|b-s0")])
+    assert "one seed each" in notes(one_each)[0]
