@@ -12,8 +12,8 @@ from pathlib import Path
 from fpcli.errors import NeedError
 
 _REMEDIES: Mapping[int | None, str] = {
-    errno.ENOSPC: "free some disk space, then try again (a run: `fp train --resume RUN`)",
-    errno.EDQUOT: "free some of your disk quota, then try again (a run: `fp train --resume RUN`)",
+    errno.ENOSPC: "free some disk space, then try again (a run: `fp resume RUN`)",
+    errno.EDQUOT: "free some of your disk quota, then try again (a run: `fp resume RUN`)",
     errno.EFBIG: "raise the file size limit (`ulimit -f`)",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
 }

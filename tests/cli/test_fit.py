@@ -52,7 +52,7 @@ def test_a_short_training(fp: Callable, tmp_path: Path, no_figures: pytest.Monke
     assert first.startswith("epoch 1/2 · test acc ")
     # Eleven steps per epoch, the eleventh at 10/22 of half a cosine: 0.05 * 0.571.
     assert " · lr 0.029 · real " in first and " · loss " in second
-    assert hint == "hint: prune it with `fp prune runs/fit-digits-digits-cnn-s3`"
+    assert hint == "hint: prune it with `fp prune runs/fit-digits-digits-cnn-s3 --ratio 0.5`"
     for text in ("test accuracy, last", "(epoch 2)", "at best validation", "model of the last"):
         assert text in done.out
     log = (folder / "log.txt").read_text("utf-8")
@@ -193,6 +193,6 @@ def test_code_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
     )
     done = fp("fit", *TINY, "--model", "fit_nets:small", "--name", "own")
     assert done.status == 0
-    assert "hint: prune it with `fp prune runs/own --model fit_nets:small`" in done.err
+    assert "hint: prune it with `fp prune runs/own --model fit_nets:small --ratio 0.5`" in done.err
     assert fp("resume", "own").status == 3
     assert fp("resume", "own", "--model", "fit_nets:small").status == 0
