@@ -11,9 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fpcli.cli.options import target_text
 from fpcli.cli.session import Session
-from fpcli.cli.words import CODE, make_importable, overrides
+from fpcli.cli.words import CODE, make_importable, overrides, target_text
 from fpcli.errors import FpError, UsageError
 
 if TYPE_CHECKING:

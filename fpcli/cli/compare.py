@@ -11,6 +11,7 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
+from fpcli.cli.words import target_text
 from fpcli.errors import CheckError, DataError, FpError, UsageError, nearest
 from fpcli.units import parse_bytes, parse_seconds
 
@@ -140,7 +141,7 @@ def load(
 
 
 def _goal(text: str) -> float:
-    value = o.target_text(text)
+    value = target_text(text)
     try:
         goal = float(value)
     except ValueError:

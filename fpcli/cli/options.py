@@ -6,14 +6,13 @@ the same words and fail with the same message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fpcli.cli.words import names, words
 from fpcli.data import PARTITIONS
-from fpcli.errors import UsageError
 from fpcli.fleet import FLEETS
 from fpcli.models import MODELS
 from fpcli.models.names import complete
@@ -49,41 +48,6 @@ KEYS = {
     "checkpoint_every": "checkpoint_every",
 }
 """Option -> key of the recipe that it sets."""
-
-
-def names(kind: str) -> Callable[[str], list[str]]:
-    """Return a completer for the names of one kind of thing."""
-
-    def beginning(incomplete: str) -> list[str]:
-        from fpcli import plugins
-
-        return [name for name in plugins.names(kind) if name.startswith(incomplete)]
-
-    return beginning
-
-
-def words(*known: str) -> Callable[[str], list[str]]:
-    """Return a completer for a few fixed words."""
-    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
-
-
-def target_text(text: str) -> str:
-    """Return the number of ``acc=X``; the number alone is understood too.
-
-    Raises:
-        UsageError: it is of another measure.
-
-    >>> target_text("acc=0.98"), target_text("0.98")
-    ('0.98', '0.98')
-    """
-    name, equals, value = text.rpartition("=")
-    if equals and name != "acc":
-        raise UsageError(
-            f"--target: unknown measure `{name}`",
-            hint="write `--target acc=0.98`",
-            where="--target",
-        )
-    return value
 
 
 def option(panel: str, name: str, metavar: str, text: str, **more: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Words of a command line that several commands read alike: ``--set`` and names of code."""
+"""Words of a command line that several commands read alike, and completers for some of them."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fpcli.data import PREFIXES
@@ -38,3 +38,38 @@ def make_importable(values: Iterable[object]) -> None:
     here = str(Path.cwd())
     if any(CODE.fullmatch(str(value)) for value in values) and here not in sys.path:
         sys.path.insert(0, here)
+
+
+def names(kind: str) -> Callable[[str], list[str]]:
+    """Return a completer for the names of one kind of thing."""
+
+    def beginning(incomplete: str) -> list[str]:
+        from fpcli import plugins
+
+        return [name for name in plugins.names(kind) if name.startswith(incomplete)]
+
+    return beginning
+
+
+def words(*known: str) -> Callable[[str], list[str]]:
+    """Return a completer for a few fixed words."""
+    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
+
+
+def target_text(text: str) -> str:
+    """Return the number of ``acc=X``; the number alone is understood too.
+
+    Raises:
+        UsageError: it is of another measure.
+
+    >>> target_text("acc=0.98"), target_text("0.98")
+    ('0.98', '0.98')
+    """
+    name, equals, value = text.rpartition("=")
+    if equals and name != "acc":
+        raise UsageError(
+            f"--target: unknown measure `{name}`",
+            hint="write `--target acc=0.98`",
+            where="--target",
+        )
+    return value
