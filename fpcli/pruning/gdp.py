@@ -32,7 +32,7 @@ from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.gates import gates
 from fpcli.pruning.method import PruneContext, Pruner, Target
-from fpcli.pruning.ranking import is_there, most_within, num_at_start, supported, top
+from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
 from fpcli.scores.taylor import saliency
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Group, Layout
@@ -246,13 +246,11 @@ def candidates(layout: Layout, ignore: frozenset[str], residual: str) -> list[Gr
     Raises:
         LayoutError: there are none.
     """
-    found = []
-    for name, group in layout.prunable.items():
-        makers = [member for member in group.members if member.produces]
-        are_filters = makers and all(len(layout.tensors[m.tensor].shape) > 2 for m in makers)
-        is_single = len(makers) == 1 or residual == "groups"
-        if name not in ignore and are_filters and is_single and group.block == 1:
-            found.append(group)
+    found = [
+        group
+        for group in filter_groups(layout, ignore)
+        if residual == "groups" or sum(member.produces for member in group.members) == 1
+    ]
     if not found:
         raise LayoutError(
             "no convolution of the network may lose filters",

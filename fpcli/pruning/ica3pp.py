@@ -29,8 +29,8 @@ from fpcli.engine.central import train
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.method import PruneContext, Pruner, Target
-from fpcli.pruning.ranking import is_there, most_within, num_at_start, supported, top
-from fpcli.scores.bn_scale import add_l1
+from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
+from fpcli.scores.bn_scale import add_l1, scales
 from fpcli.scores.sample import Sample, score
 from fpcli.structure.layout import Group, Layout, Tensors
 
@@ -124,28 +124,13 @@ def candidates(layout: Layout, ignore: frozenset[str]) -> list[Group]:
     Raises:
         LayoutError: there are none.
     """
-    found = []
-    for name, group in layout.prunable.items():
-        makers = [member for member in group.members if member.produces]
-        are_filters = makers and all(len(layout.tensors[m.tensor].shape) > 2 for m in makers)
-        if name not in ignore and are_filters and group.block == 1 and _scales(layout, group):
-            found.append(group)
+    found = [group for group in filter_groups(layout, ignore) if scales(layout, group)]
     if not found:
         raise LayoutError(
             "no convolution of the network is followed by batch norm",
             hint="`--method filters` needs none",
         )
     return found
-
-
-def _scales(layout: Layout, group: Group) -> list[str]:
-    """Return the names of the batch-norm scales that a group's channels go through."""
-    return [
-        member.tensor
-        for member in group.members
-        if member.tensor.endswith(".weight")
-        and f"{member.tensor.removesuffix('.weight')}.running_mean" in layout.tensors
-    ]
 
 
 def weight_criterion(groups: list[Group], values: Tensors, norm: str) -> dict[str, Tensor]:
@@ -174,17 +159,14 @@ def weight_criterion(groups: list[Group], values: Tensors, norm: str) -> dict[st
 
 def channel_criterion(layout: Layout, groups: list[Group], values: Tensors) -> dict[str, Tensor]:
     """Return v: the absolute scale of batch norm over the mean of all channels of all layers."""
-    index = {
-        (group.name, member.tensor): member.index for group in groups for member in group.members
-    }
-    scales = {
+    sizes = {
         group.name: torch.stack(
-            [values[name].abs()[index[group.name, name]].sum(1) for name in _scales(layout, group)]
+            [values[at.tensor].abs()[at.index].sum(1) for at in scales(layout, group)]
         ).mean(0)
         for group in groups
     }
-    mean = torch.cat(list(scales.values())).mean().clamp_min(1e-12)
-    return {name: scale / mean for name, scale in scales.items()}
+    mean = torch.cat(list(sizes.values())).mean().clamp_min(1e-12)
+    return {name: size / mean for name, size in sizes.items()}
 
 
 def _from_data(px: PruneContext, trained: Trained, groups: list[Group]) -> dict[str, Tensor]:

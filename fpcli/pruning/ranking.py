@@ -11,7 +11,7 @@ from torch import Tensor
 from fpcli.engine.trained import Trained
 from fpcli.pruning.amounts import alive, missed, size
 from fpcli.pruning.method import PruneContext, Target
-from fpcli.structure.layout import Group
+from fpcli.structure.layout import Group, Layout
 from fpcli.structure.support import Support
 
 
@@ -56,6 +56,21 @@ def _descending(score: Tensor, is_first_kept: bool) -> Tensor:
     if is_first_kept:
         return score.sort(descending=True, stable=True).indices
     return score.sort(stable=True).indices.flip(0)
+
+
+def filter_groups(layout: Layout, ignore: frozenset[str]) -> list[Group]:
+    """Return the groups that convolutions alone make, and whose channels may leave one by one.
+
+    Args:
+        ignore: names of groups to leave out.
+    """
+    found = []
+    for name, group in layout.prunable.items():
+        makers = [member for member in group.members if member.produces]
+        are_filters = makers and all(len(layout.tensors[m.tensor].shape) > 2 for m in makers)
+        if name not in ignore and are_filters and group.block == 1:
+            found.append(group)
+    return found
 
 
 def is_there(trained: Trained, group: Group) -> Tensor:

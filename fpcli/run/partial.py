@@ -43,7 +43,7 @@ def read_partial(out: Path, identity: Mapping[str, Any], *, force: bool) -> dict
         if content["identity"] == json.loads(json.dumps(identity)):
             return {key: Tally(**tally) for key, tally in content["tallies"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
+        pass  # no sweep of ours, which is refused below like that of another model
     if force:
         return {}
     raise UsageError(

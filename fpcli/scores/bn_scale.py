@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fpcli.errors import RecipeError
 from fpcli.scores.magnitude import l1
-from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.layout import Group, Layout, Member, Tensors
 
 
 def bn_scale(layout: Layout, values: Tensors) -> dict[str, Tensor]:
@@ -34,14 +34,19 @@ def bn_scale(layout: Layout, values: Tensors) -> dict[str, Tensor]:
     """
     scores = {}
     for name, group in layout.prunable.items():
-        parts = [
-            values[member.tensor].abs()[member.index].sum(1)
-            for member in group.members
-            if f"{member.tensor.removesuffix('.weight')}.running_mean" in layout.tensors
-        ]
+        parts = [values[at.tensor].abs()[at.index].sum(1) for at in scales(layout, group)]
         if parts:
             scores[name] = torch.stack(parts).sum(0)
     return scores
+
+
+def scales(layout: Layout, group: Group) -> list[Member]:
+    """Return where a group's channels lie in the scales of the batch norms they go through."""
+    return [
+        member
+        for member in group.members
+        if f"{member.tensor.removesuffix('.weight')}.running_mean" in layout.tensors
+    ]
 
 
 def bn_scale_or_l1(layout: Layout, values: Tensors) -> dict[str, Tensor]:
@@ -56,15 +61,15 @@ def bn_scale_or_l1(layout: Layout, values: Tensors) -> dict[str, Tensor]:
     Raises:
         RecipeError: no group goes through batch norm.
     """
-    scales = bn_scale(layout, values)
-    if not scales:
+    known = bn_scale(layout, values)
+    if not known:
         raise RecipeError(
             "score `bn-scale` needs a network with batch norm",
             hint="choose another score, such as l1",
         )
     norms = l1(layout, values)
     return {
-        name: scales[name] if name in scales else norms[name] / norms[name].mean().clamp(min=1e-30)
+        name: known[name] if name in known else norms[name] / norms[name].mean().clamp(min=1e-30)
         for name in layout.prunable
     }
 

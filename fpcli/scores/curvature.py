@@ -41,14 +41,11 @@ def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Loss, Tenso
         model: is not changed.
         batch: inputs and labels.
     """
-    was_training = model.training
-    twin = model.eval()
-    named = {name: p.detach().double() for name, p in twin.named_parameters()}
+    named = {name: p.detach().double() for name, p in model.named_parameters()}
     buffers = {
         name: b.detach().double() if b.is_floating_point() else b.detach()
-        for name, b in twin.named_buffers()
+        for name, b in model.named_buffers()
     }
-    model.train(was_training)
     sizes = [p.numel() for p in named.values()]
     x, y = batch[0].double(), batch[1]
 
