@@ -24,6 +24,7 @@ FLOORS = (
     {"engine"},
     {"methods", "pruning"},
     {"recipe", "run", "report"},
+    {"export"},
     {"cli"},
 )
 """From the ground up; a file imports from its own floor or a lower one. The empty name is fpcli

@@ -20,6 +20,7 @@ from fpcli.cli import data, recipe
 from fpcli.cli.compare import compare
 from fpcli.cli.data_split import split
 from fpcli.cli.doctor import doctor
+from fpcli.cli.export import export
 from fpcli.cli.fit import fit
 from fpcli.cli.methods import methods
 from fpcli.cli.prune import prune
@@ -39,6 +40,7 @@ app.command()(train)
 app.command()(fit)
 app.command()(sensitivity)
 app.command()(prune)
+app.command()(export)
 app.command()(compare)
 app.command()(report)
 app.command()(methods)

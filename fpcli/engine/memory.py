@@ -29,6 +29,11 @@ def recall(home: Path, client: int, name: str, before: int) -> dict[str, Tensor]
     return dict(load_file(max(versions)[1])) if versions else {}
 
 
+def has_any(home: Path, client: int, before: int) -> bool:
+    """Tell whether a client remembered anything in a round earlier than ``before``."""
+    return any(round < before for _, round, _ in _versions(_folder(home, client)))
+
+
 def remember(home: Path, client: int, name: str, round: int, tensors: Tensors) -> None:
     """Write a client's memory of one round, atomically."""
     if not re.fullmatch(r"[a-z0-9_]+", name):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from annotated_types import Gt
 from torch import nn
 
+from fpcli.data.datasets import Dataset
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -20,6 +24,31 @@ class DataKey:
     seed: int
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a network's inputs and outputs mean.
+
+    Attributes:
+        class_names: of its outputs, in order.
+        scale, mean, std: an input is ``(stored * scale - mean) / std``, per channel or feature.
+    """
+
+    class_names: tuple[str, ...]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Gt(0)], ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Inputs:
+        """Return those of a data set."""
+        return cls(dataset.class_names, dataset.scale, dataset.mean, dataset.std)
+
+    def do_fit(self, input_shape: Sequence[int], num_classes: int) -> bool:
+        """Tell whether there is one name per class, and one mean and std per channel."""
+        counts = (len(self.class_names), len(self.mean), len(self.std))
+        return counts == (num_classes, input_shape[0], input_shape[0])
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A trained model in the coordinates of its initial model.
@@ -31,6 +60,7 @@ class Trained:
         support: what is alive.
         values: dense tensors, 0 where nothing is alive.
         data: what it was trained on, or None where nobody said.
+        inputs: what its inputs and outputs mean, likewise.
     """
 
     model: str
@@ -41,6 +71,7 @@ class Trained:
     input_shape: tuple[int, ...]
     num_classes: int
     data: DataKey | None = None
+    inputs: Inputs | None = None
 
     def module(self) -> nn.Module:
         """Return the small network with its values, in evaluation mode; it shares no memory."""

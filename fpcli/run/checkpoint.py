@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fpcli.engine.types import Json, ServerState
-from fpcli.errors import ResumeError
+from fpcli.errors import ResumeError, UsageError
 from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
 
 FORMAT = 1
@@ -203,7 +203,7 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def load_newest(
-    folder: Path, *, method_state: type | None, digest: str
+    folder: Path, *, method_state: type | None, digest: str, round: int | None = None
 ) -> tuple[ServerState, dict[str, Json], list[str]]:
     """Return the newest checkpoint that is whole and belongs to this recipe.
 
@@ -211,15 +211,27 @@ def load_newest(
         folder: of the run.
         method_state: the data class of the method's state, or None where it has none.
         digest: of the recipe.
+        round: only the checkpoint of this round will do.
 
     Returns:
         State, extra, and one warning for each newer checkpoint that was passed over.
 
     Raises:
-        ResumeError: there is none.
+        UsageError: there is none of that round.
+        ResumeError: there is none that can be used.
     """
     warnings: list[str] = []
-    for number, path in _checkpoints(folder):
+    kept = _checkpoints(folder)
+    if round is not None and round not in dict(kept):
+        there = ", ".join(str(number) for number, _ in reversed(kept)) or "none"
+        raise UsageError(
+            f"{folder} has no checkpoint of round {round}",
+            hint=f"there is: {there}; the newest two are kept",
+            where="--round",
+        )
+    for number, path in kept:
+        if round not in (None, number):
+            continue
         try:
             state, extra = _read(path, number, method_state, digest)
         except _UNUSABLE as error:

@@ -8,7 +8,7 @@ from typing import Protocol
 from fpcli.engine import memory, server
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.process import settle
-from fpcli.engine.trained import DataKey, Trained
+from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
@@ -117,6 +117,7 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
             input_shape=tuple(fed.dataset.input_shape),
             num_classes=fed.dataset.num_classes,
             data=DataKey(task.data, task.validation_fraction, fed.seed),
+            inputs=Inputs.of(fed.dataset),
         ),
     )
     draw_run(history, folder.path)

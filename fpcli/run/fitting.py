@@ -18,7 +18,7 @@ from fpcli.engine.client import place
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.federation import Totals
 from fpcli.engine.process import num_cores, settle
-from fpcli.engine.trained import DataKey, Trained
+from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError
 from fpcli.models.build import build
@@ -277,6 +277,7 @@ def _finish(setup: FitSetup, folder: RunFolder, state: ServerState, totals: Tota
             input_shape=tuple(dataset.input_shape),
             num_classes=dataset.num_classes,
             data=DataKey(task.data, task.validation_fraction, setup.recipe.seed),
+            inputs=Inputs.of(dataset),
         ),
     )
     draw_fit(events.read(folder.events), folder.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fpcli import plugins
@@ -11,7 +12,7 @@ from fpcli.data import PREFIXES
 from fpcli.data.catalogue import CATALOGUE
 from fpcli.data.datasets import Dataset, load
 from fpcli.engine.central import FitConfig
-from fpcli.engine.trained import DataKey, Trained
+from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
 from fpcli.recipe.schema import FitTask
@@ -150,4 +151,6 @@ def named(
         shape, num_classes = known.input_shape, known.num_classes
     key = DataKey(task.data, fraction, seed)
     trained = untrained(task.model, shape, num_classes, data=key, code=code)
+    if dataset is not None:
+        trained = replace(trained, inputs=Inputs.of(dataset))
     return (trained if weights is None else with_weights(trained, weights)), dataset

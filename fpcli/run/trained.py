@@ -13,23 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from fpcli.data.datasets import Dataset
-from fpcli.engine.trained import DataKey, Trained
-from fpcli.errors import FpError, UsageError
+from fpcli.engine.trained import DataKey, Inputs, Trained
+from fpcli.errors import FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
 from fpcli.models.build import build
 from fpcli.run.weights import check_tensors, misfit, read_tensors, unreadable
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
-from fpcli.structure.trace import trace
+from fpcli.structure.trace import trace, untraced
 
 FORMAT = 1
 """Format number of layout.json."""
 
 _LIMIT_JSON_BYTES = 64 * 2**20
+_INPUTS = TypeAdapter(Inputs)
 
 
 def write_trained(folder: Path, trained: Trained) -> None:
@@ -53,30 +55,32 @@ def write_trained(folder: Path, trained: Trained) -> None:
         "input_shape": list(trained.input_shape),
         "num_classes": trained.num_classes,
         "data": trained.data and vars(trained.data),
+        "inputs": trained.inputs and vars(trained.inputs),
         "keep": {name: kept.tolist() for name, kept in trained.support.keep.items()},
         "layout": layout.to_json(),
     }
     write_atomic(folder / "layout.json", json.dumps(about, indent=1) + "\n")
 
 
-def read_trained(folder: Path, *, code: str = "") -> Trained:
+def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Trained:
     """Return the trained model in a folder that :func:`write_trained` has filled, or in a run.
 
     Args:
         folder: a run (its ``final/`` is read) or the folder itself.
         code: ``module:function`` of a network that the caller may run; a stored name that is code
             must be equal to it.
+        must_trace: False for those who cut nothing: a whole network that cannot be traced will do.
 
     Raises:
         UsageError: the folder does not exist or holds no trained model.
         DataError: a file is damaged, hostile, or belongs to another network.
         FpError: the network cannot be built.
-        LayoutError: the network cannot be traced.
+        LayoutError: the network cannot be traced, and must be.
     """
     place = folder / "final" if (folder / "final").is_dir() else folder
     about = _about(folder, place / "layout.json")
     model = build_model(about["model"], about["input_shape"], about["num_classes"], code=code)
-    layout = trace(model, torch.zeros(1, *about["input_shape"]))
+    layout = _layout(model, about, must_trace)
     keep = {name: torch.tensor(kept, dtype=torch.int64) for name, kept in about["keep"].items()}
     support = Support(keep)
     try:
@@ -89,7 +93,6 @@ def read_trained(folder: Path, *, code: str = "") -> Trained:
     if (place / "mask.safetensors").exists():
         masks = read_tensors(place / "mask.safetensors")
         support = Support(keep, _dense_masks(place / "mask.safetensors", masks, support, layout))
-    data = about["data"] and DataKey(**about["data"])
     return Trained(
         model=about["model"],
         template=model,
@@ -98,7 +101,8 @@ def read_trained(folder: Path, *, code: str = "") -> Trained:
         values=values,
         input_shape=tuple(about["input_shape"]),
         num_classes=about["num_classes"],
-        data=data,
+        data=about["data"] and DataKey(**about["data"]),
+        inputs=_inputs(about),
     )
 
 
@@ -120,7 +124,7 @@ def of_weights(
         LayoutError: the network cannot be traced.
     """
     fresh = untrained(name, dataset.input_shape, dataset.num_classes, data=data, code=code)
-    return with_weights(fresh, weights)
+    return replace(with_weights(fresh, weights), inputs=Inputs.of(dataset))
 
 
 def with_weights(trained: Trained, weights: Path) -> Trained:
@@ -165,6 +169,16 @@ def build_model(name: str, input_shape: Any, num_classes: int, *, code: str = ""
     return build(name, tuple(input_shape), num_classes, seed=0, allow_code=bool(code))
 
 
+def _layout(model: nn.Module, about: Mapping[str, Any], must_trace: bool) -> Layout:
+    example = torch.zeros(1, *about["input_shape"])
+    try:
+        return trace(model, example)
+    except LayoutError:
+        if must_trace or about["keep"]:
+            raise
+        return untraced(model, example)
+
+
 def _about(folder: Path, path: Path) -> dict[str, Any]:
     if not path.is_file():
         problem = "has no trained model" if folder.exists() else "does not exist"
@@ -184,9 +198,19 @@ def _about(folder: Path, path: Path) -> dict[str, Any]:
             raise ValueError(f"format {about['format']} is not {FORMAT}, which this version reads")
         DataKey(**(about["data"] or {"name": "", "validation_fraction": 0.1, "seed": 0}))
         _check_plain(about)
+        _inputs(about)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise unreadable(path, error) from error
     return dict(about)
+
+
+def _inputs(about: Mapping[str, Any]) -> Inputs | None:
+    if about.get("inputs") is None:
+        return None
+    inputs = _INPUTS.validate_python(about["inputs"])
+    if not inputs.do_fit(about["input_shape"], about["num_classes"]):
+        raise ValueError("class names or normalisation do not fit the network")
+    return inputs
 
 
 def _check_plain(about: Mapping[str, Any]) -> None:

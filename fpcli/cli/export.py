@@ -1,0 +1,207 @@
+"""`fp export`: from a run or a pruned model to files for devices, and what they are like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fpcli.cli import export_options as e
+from fpcli.cli import options as o
+from fpcli.cli.session import Session
+from fpcli.cli.words import make_importable
+from fpcli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from fpcli.export.source import Source
+    from fpcli.export.write import Choice, Written
+
+
+def export(
+    ctx: typer.Context,
+    source: e.Source = None,
+    round: e.Round = None,
+    client: e.Client = None,
+    all_clients: e.AllClients = False,
+    ratio: e.Ratio = None,
+    runs: e.Runs = Path("runs"),
+    model: e.Model = None,
+    data: e.Data = None,
+    data_dir: o.DataDir = None,
+    method: e.Method = None,
+    to: e.To = "safetensors",
+    dtype: e.Dtype = "float32",
+    dense: e.Dense = False,
+    atol: e.Atol = 1e-5,
+    opset: e.Opset = 0,
+    out: e.Out = None,
+    force: e.Force = False,
+    show_loader: e.ShowLoader = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write trained models as small files that work without fpcli."""
+    session: Session = ctx.obj
+    if show_loader:
+        from importlib.resources import files
+
+        text = (files("fpcli.export") / "reader.py").read_text("utf-8")
+        session.finish({"loader": text}, text.rstrip("\n"))
+    else:
+        _Call(session, ctx.params).export()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call and its options."""
+
+    session: Session
+    options: Mapping[str, Any]
+
+    def export(self) -> None:
+        """Find the models, write them, show what became of them."""
+        from fpcli.export.write import write
+        from fpcli.run.source import find_folder
+
+        choice, clients = self._choice(), self._clients()
+        word = self.options["source"]
+        folder = find_folder(word, self.options["runs"])
+        if folder is None:
+            raise UsageError(
+                f"`{word}` is a model, not a folder of one",
+                hint="give a run, or an output folder of `fp prune`",
+                where=word,
+            )
+        models = self._models(folder, clients)
+        out = self.options["out"] or folder / "export"
+        written = write(models, choice, out, force=self.options["force"])
+        if any(model.trained.inputs is None for model in models):
+            self.session.warnings.append(
+                "class names and normalisation are unknown: the model was written by an older "
+                "version, or from bare weights"
+            )
+        self.session.warn()
+        self.session.finish(
+            {"files": [_fields(file) for file in written]}, _text(models, written, choice)
+        )
+
+    def _choice(self) -> Choice:
+        from fpcli.export.formats import PROGRAMS
+        from fpcli.export.write import FORMATS, Choice
+
+        options = self.options
+        formats = tuple(dict.fromkeys(word.strip() for word in options["to"].split(",")))
+        for name in formats:
+            _check_known("--to", name, FORMATS)
+        _check_known("--dtype", options["dtype"], e.DTYPES)
+        if options["dtype"] != "float32" and formats != ("safetensors",):
+            raise UsageError(
+                f"--dtype {options['dtype']} is for safetensors alone",
+                hint="export the other formats by another call, without --dtype",
+                where="--dtype",
+            )
+        if options["opset"] and "onnx" not in formats:
+            raise UsageError("--opset is for onnx", hint="add `--to onnx`", where="--opset")
+        for name in formats:
+            if name in PROGRAMS:
+                PROGRAMS[name].check_installed()
+        return Choice(
+            formats, options["dtype"], options["dense"], options["atol"], options["opset"]
+        )
+
+    def _clients(self) -> tuple[int, ...] | None:
+        """Return whose models are wanted: none's, given ones', or None for all clients'."""
+        word = self.options["client"]
+        if self.options["all_clients"]:
+            if word is not None:
+                raise UsageError(
+                    "--client and --all-clients exclude each other",
+                    hint="give one of them",
+                    where="--client",
+                )
+            return None
+        try:
+            return tuple(dict.fromkeys(int(part) for part in word.split(","))) if word else ()
+        except ValueError as error:
+            raise UsageError(
+                f"--client: `{word}` is no list of numbers", hint="`--client 3`", where="--client"
+            ) from error
+
+    def _models(self, folder: Path, clients: tuple[int, ...] | None) -> list[Source]:
+        from fpcli.export.source import of_folder, of_rounds
+
+        options = self.options
+        code = {
+            "task.model": options["model"],
+            "task.data": options["data"],
+            "method.name": options["method"],
+        }
+        make_importable(code.values())
+        if options["round"] is None and clients == ():
+            models = [of_folder(folder, code=options["model"] or "")]
+        else:
+            flags = {**code, "task.data_dir": options["data_dir"]}
+            models, absent = of_rounds(folder, round=options["round"], clients=clients, flags=flags)
+            if absent:
+                numbers = ", ".join(map(str, absent))
+                self.session.warnings.append(f"without a model of their own: clients {numbers}")
+        ratio = options["ratio"]
+        return models if ratio is None else [model.cut(ratio) for model in models]
+
+
+def _check_known(flag: str, word: str, known: Sequence[str]) -> None:
+    if word not in known:
+        hint = nearest(word, known) or f"known: {', '.join(known)}"
+        raise UsageError(f"{flag}: unknown `{word}`", hint=hint, where=flag)
+
+
+def _fields(file: Written) -> dict[str, Any]:
+    return {
+        "format": file.format,
+        "path": str(file.path),
+        "bytes": file.bytes,
+        "max_difference": file.max_difference,
+        "sha256": file.sha256,
+        "same_classes": file.num_same,
+        "max_weight_error": file.max_weight_error,
+    }
+
+
+def _text(models: Sequence[Source], written: Sequence[Written], choice: Choice) -> str:
+    """Return a table of the models and one of the files."""
+    from fpcli.cli import show
+    from fpcli.structure.cost import cost
+    from fpcli.structure.support import Support
+
+    sizes = []
+    for model in models:
+        trained = model.trained
+        now, whole = (cost(trained.layout, x) for x in (trained.support, Support()))
+        share = f"{now.params / whole.params:.1%}"
+        sizes.append((model.name, f"{now.params:,}", share, f"{now.macs:,.0f}"))
+    head = ("model", "parameters", "of all", "multiply-adds")
+    rows = [
+        (file.path.name, f"{file.bytes:,} B", file.detail, _check_text(file, choice))
+        for file in written
+    ]
+    tables = [
+        show.table(head, sizes, right=(1, 2, 3)),
+        show.table(("file", "size", "", "read again, on 32 inputs"), rows, right=(1,)),
+        f"wrote {written[0].path.parent}",
+    ]
+    return "\n\n".join(tables)
+
+
+def _check_text(file: Written, choice: Choice) -> str:
+    from fpcli.export.write import NUM_INPUTS
+
+    if file.max_difference == file.max_weight_error == 0:
+        return "equal bit for bit"
+    text = f"max difference {file.max_difference:.1e}"
+    if file.max_weight_error:
+        classes = f"{file.num_same} of {NUM_INPUTS} classes equal"
+        return f"{text}, of weights {file.max_weight_error:.1e}; {classes}"
+    return f"{text} <= {choice.atol:g}, equal classes"

@@ -1,0 +1,1 @@
+"""Trained models that leave us: small files, verified, readable without fpcli."""

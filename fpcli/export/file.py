@@ -1,0 +1,242 @@
+"""One trained model as one safetensors file that says everything about itself.
+
+The file's metadata hold three texts: ``shapes`` (JSON: tensor -> true shape, all that a reader of
+tensors needs), ``fpcli`` (JSON: a ``card.Card``) and ``sha256`` (over these and all tensors). A
+tensor ``w`` lies in the file
+
+* dense, in its true shape; or
+* sparse, where single weights are masked: ``w`` holds the alive values in row-major order, and
+  ``w#bitmap`` (uint8; bit i of byte j is coordinate 8 j + i) or ``w#index`` (int32, ascending),
+  whichever is smaller, says where they belong;
+* under ``int8`` with ``w#scale`` (float32, one per slice of the first axis): value = int8 x scale.
+
+``fpcli.export.reader`` reads all of that with torch and safetensors alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Len, Lt
+from pydantic import TypeAdapter, ValidationError
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fpcli.engine.trained import Trained
+from fpcli.errors import CheckError, DataError, WireError
+from fpcli.export.card import FORMAT, Card, Dtype
+from fpcli.run.weights import unreadable
+from fpcli.structure.layout import Tensors
+from fpcli.wire.codecs import BITMAP, INDEX, Sparse
+
+SCALE = "#scale"
+_DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
+_LIMIT_BYTES = 4 * 2**30
+_LIMIT_HEADER_BYTES = 16 * 2**20
+_LIMIT_VALUES = 2**28
+_Shape = Annotated[tuple[Annotated[int, Ge(0), Lt(2**31)], ...], Len(0, 8)]
+_SHAPES = TypeAdapter(dict[str, _Shape])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is written.
+
+    Attributes:
+        data: the file.
+        weight_bytes: of its tensors.
+        max_error: largest difference between a weight and what is read back.
+        num_sparse: tensors that are stored sparse.
+    """
+
+    data: bytes
+    weight_bytes: int
+    max_error: float
+    num_sparse: int
+
+
+def encode(trained: Trained, card: Card, *, is_dense: bool = False) -> Stored:
+    """Return a trained model as the bytes of a file.
+
+    Matrices and kernels are stored as the card's dtype; biases and statistics stay float32, since
+    they are small and take rounding badly.
+
+    Args:
+        trained: the model.
+        card: what to say about it.
+        is_dense: store masked tensors dense too.
+
+    Raises:
+        CheckError: a weight is too large for the dtype.
+    """
+    layout, support = trained.layout, trained.support
+    block = {
+        name: x.detach().cpu().float() for name, x in support.gather(layout, trained.values).items()
+    }
+    masks = {} if is_dense else support.block_mask(layout)
+    tensors: dict[str, Tensor] = {}
+    error, num_sparse = 0.0, 0
+    for name, values in block.items():
+        is_weight = layout.tensors[name].is_parameter and values.dim() > 1
+        stored, scale = _to_dtype(values, card.dtype if is_weight else "float32")
+        difference = float((_to_float(stored, scale) - values).abs().max())
+        if not math.isfinite(difference):
+            raise CheckError(
+                f"`{name}` has values that are too large for {card.dtype}",
+                hint="take bfloat16 or float32",
+                where="--dtype",
+            )
+        error = max(error, difference)
+        mask = masks.get(name)
+        if mask is not None and _is_smaller(mask, stored.element_size()):
+            tensors |= Sparse().encode(name, values, mask, known=False)
+            stored = stored[mask]
+            num_sparse += 1
+        tensors[name] = stored.contiguous()
+        if scale is not None:
+            tensors[name + SCALE] = scale
+    shapes = json.dumps({name: list(values.shape) for name, values in block.items()})
+    about = {"shapes": shapes, "fpcli": card.to_json()}
+    data = save(tensors, about | {"sha256": _digest(tensors, about)})
+    return Stored(data, sum(x.nbytes for x in tensors.values()), error, num_sparse)
+
+
+def decode(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Card]:
+    """Return tensors in their true shapes as float32, masks, and the card of an untrusted file.
+
+    Raises:
+        DataError: the file is missing, damaged, hostile, or none of ours.
+    """
+    tensors, about = _read(path)
+    try:
+        card = Card.from_json(about["fpcli"])
+        shapes = _SHAPES.validate_json(about["shapes"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise unreadable(path, ValueError(f"its metadata: {place}: {problem['msg']}")) from error
+    except ValueError as error:
+        raise unreadable(path, error) from error
+    if card.format != FORMAT:
+        raise DataError(
+            f"{path}: format {card.format} is not {FORMAT}, which this version reads",
+            hint="update with `pip install -U fpcli`",
+            where=str(path),
+        )
+    try:
+        _check_sizes(shapes, tensors)
+        found = {name: _one(name, shape, tensors) for name, shape in shapes.items()}
+        digest = _digest(tensors, {key: about[key] for key in ("shapes", "fpcli")})
+    except (WireError, RuntimeError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if digest != about.get("sha256"):
+        raise DataError(
+            f"{path}: damaged (SHA-256 differs)", hint="copy or export it again", where=str(path)
+        )
+    masks = {name: mask for name, (_, mask) in found.items() if mask is not None}
+    return {name: values for name, (values, _) in found.items()}, masks, card
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata as they lie in a file."""
+    if not path.is_file():
+        raise DataError(f"no file {path}", hint="give a file of `fp export`", where=str(path))
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise DataError(
+            f"{path}: larger than {_LIMIT_BYTES // 2**30} GiB", hint="no network here needs that"
+        )
+    try:
+        with path.open("rb") as start:
+            if int.from_bytes(start.read(8), "little") > _LIMIT_HEADER_BYTES:
+                raise ValueError("its header is impossibly long")
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if "fpcli" not in about or "shapes" not in about:
+                raise DataError(
+                    f"{path}: a safetensors file, but none of `fp export`",
+                    hint="plain weights are read with `-w FILE` and the name of their network",
+                    where=str(path),
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except DataError:
+        raise
+    except Exception as error:  # a wrong file makes the reader raise almost anything
+        raise unreadable(path, error) from error
+
+
+def _check_sizes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+    if sum(math.prod(shape) for shape in shapes.values()) > _LIMIT_VALUES:
+        raise ValueError("its tensors are impossibly large")
+    ends = ("", BITMAP, INDEX, SCALE)
+    if stray := sorted(tensors.keys() - {name + end for name in shapes for end in ends}):
+        raise ValueError(f"`{stray[0]}` belongs to no tensor")
+
+
+def _digest(tensors: Tensors, about: Mapping[str, str]) -> str:
+    """Return the hex SHA-256 over metadata, and names, types, shapes and bytes of tensors."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        x = tensors[name].contiguous()
+        found.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
+        found.update(x.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _to_dtype(values: Tensor, dtype: Dtype) -> tuple[Tensor, Tensor | None]:
+    """Return values as they are stored, and their scale if they need one."""
+    if dtype != "int8":
+        return values.to(_DTYPES[dtype]), None
+    scale = values.abs().flatten(1).amax(1).clamp_min(1e-12) / 127
+    return (values / _along(scale, values)).round().to(torch.int8), scale
+
+
+def _to_float(stored: Tensor, scale: Tensor | None) -> Tensor:
+    values = stored.float()
+    return values if scale is None else values * _along(scale, values)
+
+
+def _along(scale: Tensor, values: Tensor) -> Tensor:
+    """Return one value per slice of the first axis in a shape that broadcasts."""
+    return scale.view(-1, *[1] * (values.dim() - 1))
+
+
+def _is_smaller(mask: Tensor, item_bytes: int) -> bool:
+    """Tell whether values and mask take fewer bytes than the dense tensor."""
+    alive = int(mask.sum())
+    place = min(4 * alive, math.ceil(mask.numel() / 8))
+    return item_bytes * alive + place < item_bytes * mask.numel()
+
+
+def _one(
+    name: str, shape: tuple[int, ...], tensors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Return one tensor in its true shape, and its mask where it is stored sparse."""
+    parts = {
+        name + end: tensors[name + end] for end in ("", BITMAP, INDEX) if name + end in tensors
+    }
+    stored, scale = tensors.get(name), tensors.get(name + SCALE)
+    if stored is None or stored.dtype not in _DTYPES.values():
+        raise WireError(f"`{name}` is {'missing' if stored is None else stored.dtype}")
+    if (stored.dtype == torch.int8) != (scale is not None):
+        raise WireError(f"`{name}` is {stored.dtype}, which does not suit its scale")
+    values, mask = Sparse().decode(name, parts | {name: stored.float()}, shape, None)
+    if scale is not None:
+        if scale.dtype != torch.float32 or tuple(scale.shape) != shape[:1]:
+            raise WireError(f"`{name}` has a scale of {scale.dtype} and {list(scale.shape)}")
+        values = _to_float(values, scale)
+    if not bool(torch.isfinite(values).all()):
+        raise WireError(f"`{name}` is not finite")
+    return values, mask

@@ -1,0 +1,157 @@
+"""The formats of `fp export`: how a model becomes bytes, and how its own runtime runs a file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.errors import DataError, NeedError
+from fpcli.export.card import Card
+
+Run = Callable[[Tensor], Tensor]
+"""From inputs ``[batch, ...]`` to logits ``[batch, num_classes]``."""
+
+_INPUT, _OUTPUT, _CARD = "input", "logits", "fpcli"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A format that holds a network as a program.
+
+    Attributes:
+        write: network, card and opset (0 for the usual one) -> bytes, and a word on them.
+        read: file -> what runs it.
+        needs: packages without which neither works.
+        extra: how `pip` calls these.
+    """
+
+    write: Callable[[nn.Module, Card, int], tuple[bytes, str]]
+    read: Callable[[Path], Run]
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+
+    def check_installed(self) -> None:
+        """Make sure that the format can be written and read here.
+
+        Raises:
+            NeedError: a package is missing.
+        """
+        for package in self.needs:
+            try:
+                with quiet():
+                    importlib.import_module(package)
+            except ImportError as error:
+                raise NeedError(
+                    f"--to {self.extra} needs the package `{package}`",
+                    hint=f"`pip install 'fpcli[{self.extra}]'`",
+                    where="--to",
+                ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' chatter from both streams."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _program(model: nn.Module, card: Card) -> torch.export.ExportedProgram:
+    """Return a network as a program for batches of any size."""
+    # Two, since a batch of one would be taken for a constant.
+    example = torch.zeros(2, *card.input_shape)
+    try:
+        with quiet():
+            shapes = ({0: torch.export.Dim("batch")},)
+            return torch.export.export(model, (example,), dynamic_shapes=shapes)
+    except Exception as error:  # networks of others make the exporter raise almost anything
+        raise _cannot("pt2 or onnx", card, error) from error
+
+
+def _write_pt2(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(_program(model, card), buffer, extra_files={_CARD: card.to_json()})
+    return buffer.getvalue(), "torch.export"
+
+
+def _read_pt2(path: Path) -> Run:
+    with quiet():
+        module: Run = torch.export.load(path).module()
+    return module
+
+
+def _write_onnx(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
+    program = _program(model, card)
+    try:
+        with quiet():
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset or None,
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                dynamic_shapes=({0: "batch"},),
+                verbose=False,
+                external_data=False,
+            )
+            assert exported is not None
+            exported.model.metadata_props[_CARD] = card.to_json()
+            used = exported.model.opset_imports[""]
+            if opset not in (0, used):
+                raise ValueError(f"opset {used} came out instead of {opset}")
+            return exported.model_proto.SerializeToString(), f"opset {used}, onnxruntime"
+    except Exception as error:  # as above; more than 2 GB is one of the reasons
+        raise _cannot("onnx", card, error) from error
+
+
+def _read_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    session: Any = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(x: Tensor) -> Tensor:
+        (logits,) = session.run([_OUTPUT], {_INPUT: x.numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _cannot(what: str, card: Card, error: Exception) -> DataError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return DataError(
+        f"`{card.model}` cannot be exported as {what}: {reason}",
+        hint="`--to safetensors` takes every network",
+        where="--to",
+    )
+
+
+PROGRAMS: Mapping[str, Form] = {
+    "pt2": Form(_write_pt2, _read_pt2),
+    "onnx": Form(_write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
+}
+"""Formats that hold the network itself; the name is the file's ending too."""

@@ -1,0 +1,226 @@
+"""Which model is exported: the final one, a round's, a client's own, or one cut on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from fpcli.engine import memory
+from fpcli.engine.client import ClientContext
+from fpcli.engine.method import choose_cohort
+from fpcli.engine.trained import Inputs, Trained
+from fpcli.engine.types import Plan, ServerState
+from fpcli.errors import DataError, LayoutError, UsageError
+from fpcli.recipe.load import command_of, digest, load, stored
+from fpcli.recipe.schema import Recipe
+from fpcli.run import checkpoint
+from fpcli.run.setup import Setup, prepare
+from fpcli.run.trained import read_trained
+from fpcli.run.weights import unreadable
+from fpcli.scores.sample import needs_sample, score
+from fpcli.structure.patterns import ranked
+from fpcli.structure.shrink import with_buffers
+from fpcli.structure.support import Support
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A model to export, and where it is from.
+
+    Attributes:
+        name: for its files.
+        about: run, method, round, client and ratio, as far as they say something.
+    """
+
+    name: str
+    trained: Trained
+    about: Mapping[str, Any]
+
+    def cut(self, ratio: float) -> Source:
+        """Return the model without its lowest-scored channels.
+
+        The score is the one by which the model's method cuts, or l1 where it has none that needs
+        nothing but weights.
+
+        Args:
+            ratio: share of the whole network's channels of every group that leaves; of what left
+                before nothing leaves again.
+
+        Raises:
+            RecipeError: the ratio is outside [0, 1].
+            LayoutError: no channels of the network may leave.
+        """
+        trained, name = self.trained, self.about.get("score", "l1")
+        if not trained.layout.prunable:
+            raise LayoutError(
+                f"`{trained.model}` has no channels that may leave",
+                hint="leave out --ratio; `fp prune --dry-run` says what ties its channels",
+                where="--ratio",
+            )
+        if ":" in name or needs_sample(name):
+            name = "l1"
+        kept = ranked(trained.layout, score(name, trained.layout, trained.values), ratio)
+        smaller = trained.cut(trained.support.intersect(Support(kept)))
+        about = {**self.about, "ratio": ratio, "score": name}
+        return Source(f"{self.name}-ratio{ratio:g}", smaller, about)
+
+
+def of_folder(folder: Path, *, code: str = "") -> Source:
+    """Return the final model of a run, or the model in an output folder of ``fp prune``.
+
+    Args:
+        code: see ``trained.read_trained``.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it is damaged.
+    """
+    return Source("model", read_trained(folder, code=code, must_trace=False), _about(folder))
+
+
+def of_rounds(
+    folder: Path,
+    *,
+    round: int | None = None,
+    clients: tuple[int, ...] | None = (),
+    flags: Mapping[str, Any],
+) -> tuple[list[Source], list[int]]:
+    """Return models from a checkpoint of a federated run.
+
+    A client's model is what the plan of the next round gives it, with the values after ``round``
+    rounds; under a personalised method it is the model that the client itself uses.
+
+    Args:
+        round: None for the newest checkpoint.
+        clients: whose models; empty for the global one, None for all clients.
+        flags: dotted keys of the recipe that the command line sets: code that may run, and where
+            the data is now.
+
+    Returns:
+        The models, and the clients that were left out of all clients since they have none.
+
+    Raises:
+        UsageError: the folder is no federated run, or has no such round or client.
+        DataError: a client has no model of its own.
+        ResumeError: the checkpoint cannot be used.
+    """
+    _check_federated(folder)
+    recipe = load(folder / "recipe.yaml", flags=flags, cls=Recipe)
+    setup = prepare(_on_cpu(recipe), folder / "memory")
+    state, _, _ = checkpoint.load_newest(
+        folder, method_state=setup.fed.method.State, digest=digest(recipe), round=round
+    )
+    about = {**_about(folder), "round": state.round}
+    whole = _whole(setup, state)
+    if clients == ():
+        return [Source(f"round{state.round:05d}", whole.cut(state.support), about)], []
+    everyone = range(len(setup.fed.num_examples))
+    chosen = everyone if clients is None else clients
+    if missing := [client for client in chosen if client not in everyone]:
+        raise UsageError(
+            f"the run has no client {missing[0]}",
+            hint=f"its clients are 0 to {everyone[-1]}",
+            where="--client",
+        )
+    home, is_personal = setup.site.home, setup.fed.method.kind == "personalised"
+    absent = [c for c in chosen if is_personal and not memory.has_any(home, c, state.round + 1)]
+    if absent and (clients is not None or len(absent) == len(chosen)):
+        raise DataError(
+            f"client {absent[0]} has no model of its own after round {state.round}",
+            hint=f"it has not trained yet, or {folder / 'memory'} is gone; another client may have",
+            where="--client",
+        )
+    found = [_of_client(setup, state, c, whole, about) for c in chosen if c not in absent]
+    return found, absent
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what the recipe beside a model says about its making."""
+    about: dict[str, Any] = {"run": folder.resolve().name}
+    path = folder / "recipe.yaml"
+    if path.is_file():
+        said = stored(path)
+        keys = {"method": "method.name", "score": "method.score", "seed": "seed"}
+        about |= {name: said[key] for name, key in keys.items() if said.get(key) is not None}
+    return about
+
+
+def _check_federated(folder: Path) -> None:
+    path = folder / "recipe.yaml"
+    if not path.is_file() or command_of(path) != "train":
+        raise UsageError(
+            f"{folder} is no run of `fp train`: it has no rounds and no clients",
+            hint="leave out --round and --client, or give a federated run",
+            where=str(folder),
+        )
+
+
+def _on_cpu(recipe: Recipe) -> Recipe:
+    return replace(recipe, executor=replace(recipe.executor, device="cpu"))
+
+
+def _whole(setup: Setup, state: ServerState) -> Trained:
+    fed = setup.fed
+    return Trained(
+        model=setup.recipe.task.model,
+        template=fed.template,
+        layout=fed.layout,
+        support=Support(),
+        values=state.values,
+        input_shape=tuple(fed.dataset.input_shape),
+        num_classes=fed.dataset.num_classes,
+        inputs=Inputs.of(fed.dataset),
+    )
+
+
+def _of_client(
+    setup: Setup, state: ServerState, client: int, whole: Trained, about: Mapping[str, Any]
+) -> Source:
+    fed = setup.fed
+    ctx = fed.context(state.round + 1, "round", lambda client, **values: None)
+    # A method that shares out models among a cohort sees the cohort that this client would be in.
+    cohort = list(choose_cohort(fed.method, ctx, state))
+    if client not in cohort:
+        cohort = sorted([*cohort[:-1], client])
+    plan = fed.method.plan(replace(ctx, cohort=tuple(cohort)), state, client)
+    trained = whole.cut(plan.support)
+    if fed.method.kind == "personalised":
+        trained = _personal(setup, state, plan, whole)
+    record = {key: value for key, value in plan.record.items() if isinstance(value, int | float)}
+    said = {**about, **record, "client": client, "plan_of_round": state.round + 1}
+    return Source(f"client{client:03d}-round{state.round:05d}", trained, said)
+
+
+def _personal(setup: Setup, state: ServerState, plan: Plan, whole: Trained) -> Trained:
+    """Return what a client would predict with, from its memory."""
+    fed, site, layout = setup.fed, setup.site, whole.layout
+    received = plan.support.gather(fed.travels, state.values)
+    cx = ClientContext(
+        site=site,
+        client=plan.client,
+        round=state.round,
+        op="evaluate",
+        options=fed.options,
+        local=fed.local,
+        note={},
+        device=site.fleet.at(max(state.round, 1), plan.client),
+        received=received,
+        mask=plan.support.block_mask(fed.travels),
+        keep=plan.support.keep,
+    )
+    try:
+        block = with_buffers(fed.template, site.hooks.view(cx, received))
+    except SafetensorError as error:
+        raise unreadable(site.home / f"client-{plan.client:05d}", error) from error
+    values, _ = plan.support.scatter(layout, block)
+    # Masks of the client's own are known by the zeros that they leave in its weights.
+    mask = {
+        name: values[name] != 0
+        for name, own in block.items()
+        if layout.tensors[name].is_parameter and own.dim() > 1 and bool((own == 0).any())
+    }
+    return replace(whole, values=values).cut(Support(plan.support.keep, mask))

@@ -1,0 +1,186 @@
+"""Write the files of an export: each one read again and compared, then all put in their places."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.errors import CheckError, UsageError
+from fpcli.export.card import Card, Dtype
+from fpcli.export.file import encode
+from fpcli.export.formats import PROGRAMS, Run, quiet
+from fpcli.export.load import load
+from fpcli.export.source import Source
+from fpcli.files import cannot_write, sha256_of, sync_folder
+
+FORMATS = ("safetensors", *PROGRAMS)
+NUM_INPUTS = 32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How models are written.
+
+    Attributes:
+        formats: of ``FORMATS``.
+        dtype: of the weights in safetensors.
+        is_dense: masked tensors too are stored dense there.
+        atol: largest difference of outputs that is no error.
+        opset: of ONNX, 0 for the exporter's usual one.
+    """
+
+    formats: tuple[str, ...] = FORMATS[:1]
+    dtype: Dtype = "float32"
+    is_dense: bool = False
+    atol: float = 1e-5
+    opset: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, and how it compares with the model that it was made from.
+
+    Attributes:
+        detail: what else there is to say about the file.
+        max_difference: of the outputs on 32 inputs.
+        num_same: of these inputs that are given the same class.
+        max_weight_error: of a weight; 0 but for a smaller dtype.
+    """
+
+    format: str
+    path: Path
+    bytes: int
+    sha256: str
+    detail: str
+    max_difference: float
+    num_same: int
+    max_weight_error: float = 0.0
+
+
+def write(
+    sources: Sequence[Source], choice: Choice, folder: Path, *, force: bool = False
+) -> list[Written]:
+    """Write every model in every format, or nothing at all.
+
+    Args:
+        sources: with names of their own.
+        folder: made where it is missing.
+        force: replace files that are there.
+
+    Raises:
+        UsageError: a file is there.
+        CheckError: a file does not compute what its model computes.
+        DataError: a network cannot be written in a format.
+        NeedError: a package is missing, or the folder cannot be written.
+    """
+    targets = [
+        folder / f"{source.name}.{ending}" for source in sources for ending in choice.formats
+    ]
+    if not force and (taken := next((path for path in targets if path.exists()), None)):
+        raise UsageError(
+            f"{taken} exists",
+            hint="replace it with `--force`, or choose another folder with `-o`",
+            where="-o",
+        )
+    with _beside(folder) as fresh:
+        made = [_make(source, name, choice, fresh) for source in sources for name in choice.formats]
+        try:
+            for file in made:
+                file.path.replace(folder / file.path.name)
+            sync_folder(folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+    return [replace(file, path=target) for file, target in zip(made, targets, strict=True)]
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yield a folder on the same disk whose files count only once they are moved."""
+    # A fixed name: what a crash leaves behind goes with the next attempt.
+    fresh = folder / ".export.tmp"
+    is_new = not folder.exists()
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds the result
+                folder.rmdir()
+
+
+def _make(source: Source, name: str, choice: Choice, folder: Path) -> Written:
+    """Write one file, and run it."""
+    trained, path = source.trained, folder / f"{source.name}.{name}"
+    model, error = trained.module(), 0.0
+    if name in PROGRAMS:
+        card = Card.of(trained, source.about)
+        data, detail = PROGRAMS[name].write(model, card, choice.opset)
+    else:
+        stored = encode(
+            trained, Card.of(trained, source.about, choice.dtype), is_dense=choice.is_dense
+        )
+        data, error = stored.data, stored.max_error
+        detail = f"{stored.weight_bytes:,} B of weights"
+        if stored.num_sparse:
+            detail += f", {stored.num_sparse} tensors sparse"
+    _write_file(path, data)
+    difference, num_same = _compare(path, name, model, trained.model, trained.input_shape)
+    is_rounded = name not in PROGRAMS and choice.dtype != "float32"
+    if not is_rounded and not (difference <= choice.atol and num_same == NUM_INPUTS):
+        raise CheckError(
+            f"{path.name}: outputs differ by {difference:.1e} on {NUM_INPUTS} inputs, of which "
+            f"{num_same} are given the same class",
+            hint="no file was kept; `--atol` says how much they may differ",
+            where="--atol",
+        )
+    return Written(name, path, len(data), sha256_of(path), detail, difference, num_same, error)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _compare(
+    path: Path, name: str, model: nn.Module, code: str, input_shape: tuple[int, ...]
+) -> tuple[float, int]:
+    """Return the largest difference of outputs, and how many inputs are given the same class."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(NUM_INPUTS, *input_shape, generator=generator)
+    try:
+        with quiet():
+            run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=code)
+            found = _outputs(run, x)
+    except Exception as error:  # whatever a runtime raises on what it cannot read
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckError(
+            f"{path.name}: cannot be used once written: {reason}",
+            hint="no file was kept; try another format or `--opset`",
+            where="--to",
+        ) from error
+    wanted = _outputs(model, x)
+    same = (found.argmax(1) == wanted.argmax(1)).sum()
+    return float((found - wanted).abs().max()), int(same)
+
+
+def _outputs(run: Run, x: Tensor) -> Tensor:
+    # Unequal batches, which only a program for batches of any size takes.
+    with torch.no_grad():
+        return torch.cat([run(part) for part in x.split([1, len(x) - 1])])
