@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from exports import every_way, narrow
+
+import fpcli
+from fpcli.engine.trained import Trained
+from fpcli.errors import DataError, UsageError
+from fpcli.export.card import Card
+from fpcli.export.file import encode
+
+
+def write(path: Path, trained: Trained, model: str = "") -> Path:
+    card = Card.of(trained, {})
+    path.write_bytes(encode(trained, replace(card, model=model or card.model)).data)
+    return path
+
+
+@pytest.mark.parametrize("trained", [narrow("nets:tiny"), every_way()], ids=["narrow", "masked"])
+def test_a_loaded_network_is_the_exported_one(tmp_path: Path, trained: Trained) -> None:
+    path = write(tmp_path / "a.safetensors", trained)
+    model = fpcli.load(path, code=trained.model)
+    assert not model.training
+    assert model.card == Card.of(trained, {})
+    x = torch.randn(5, 1, 8, 8)
+    assert torch.equal(model(x), trained.module()(x))
+    assert model(x).requires_grad
+
+
+def test_code_runs_only_if_the_caller_names_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", narrow("nets:tiny"))
+    for code in ("", "nets:narrow"):
+        with pytest.raises(UsageError, match="code of yours"):
+            fpcli.load(path, code=code)
+
+
+def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
+    trained = narrow("digits-cnn")
+    kept = {name: x for name, x in trained.layout.tensors.items() if name != "fc2.bias"}
+    fewer = replace(trained, layout=replace(trained.layout, tensors=kept))
+    with pytest.raises(DataError, match=r"'fc2.bias' is missing"):
+        fpcli.load(write(tmp_path / "a.safetensors", fewer))
+    with pytest.raises(DataError, match="does not run"):
+        fpcli.load(write(tmp_path / "b.safetensors", trained, "mnist-mlp"))
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    assert fpcli.__all__ == sorted(fpcli.__all__)
+    assert all(hasattr(fpcli, name) for name in fpcli.__all__)
