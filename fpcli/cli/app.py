@@ -68,10 +68,7 @@ def _fp(
         typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
     ] = False,
 ) -> None:
-    """Prune neural networks, and train them federated with pruning.
-
-    Start with `fp train --method fedmp`.
-    """
+    """Prune networks, and train them federated. Start with `fp train --method fedmp`."""
 
 
 def main() -> None:

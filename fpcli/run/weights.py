@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -71,6 +72,9 @@ def check_tensors(path: Path, found: Tensors, shapes: Mapping[str, tuple[int, ..
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that is damaged or of another kind."""
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        reason = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
     return DataError(
         f"{path}: cannot be read: {reason}", hint="the file is damaged or of another kind",
         where=str(path),

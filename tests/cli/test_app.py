@@ -39,7 +39,7 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     for word in (
-        "train", "fit", "sensitivity", "prune", "compare", "report", "recipe", "methods",
+        "train", "fit", "sensitivity", "prune", "export", "compare", "report", "recipe", "methods",
         "doctor", "data", "--version", "--install-completion",
     ):  # fmt: skip
         assert word in done.stdout
@@ -48,9 +48,9 @@ def test_help_and_completion_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "train", "fit", "sensitivity", "prune", "compare", "report", "methods", "doctor", "recipe",
-        "recipe list", "recipe show", "recipe copy", "recipe check", "recipe schema", "data",
-        "data list", "data show", "data fetch", "data check", "data split",
+        "train", "fit", "sensitivity", "prune", "export", "compare", "report", "methods", "doctor",
+        "recipe", "recipe list", "recipe show", "recipe copy", "recipe check", "recipe schema",
+        "data", "data list", "data show", "data fetch", "data check", "data split",
     ],
 )  # fmt: skip
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:

@@ -172,3 +172,8 @@ def test_a_client_whose_jobs_carry_no_coordinates(site: Site, tmp_path: Path) ->
     cut = replace(client(site, tmp_path, 1, [0, 1]), keep=None)
     with pytest.raises(FpError, match="coordinates that its jobs do not carry"):
         cut.remember("model", block([1.0, 2.0], 1.0))
+
+
+def test_only_earlier_rounds_count_as_a_memory(home: Path) -> None:
+    assert [memory.has_any(home, 1, before) for before in (2, 3)] == [False, True]
+    assert not memory.has_any(home, 3, 9)

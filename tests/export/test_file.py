@@ -176,9 +176,14 @@ class _Bomb:
         return (Path.touch, (Path("canary"),))
 
 
-ABOUT = {"shapes": '{"a": [1]}', "fpcli": card(narrow("digits-cnn")).to_json()}
+def about(**changes: object) -> dict[str, str]:
+    """Return metadata that are right but for the changes and the digest."""
+    said = {"shapes": {"a": [1]}, "card": json.loads(card(narrow("digits-cnn")).to_json())}
+    return {"fpcli": json.dumps(said | {"sha256": "0"} | changes)}
+
+
 OVERLAP = {
-    "__metadata__": ABOUT,
+    "__metadata__": about(),
     "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
     "b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
 }
@@ -190,15 +195,19 @@ HOSTILE = {
     "endless header": struct.pack("<Q", 2**63) + b"{}",
     "deep header": struct.pack("<Q", 10**6) + b"[" * 10**6,
     "empty": b"",
-    "no tensors": save({"a": torch.ones(1)}, {"shapes": "{}", "fpcli": ABOUT["fpcli"]}),
+    "stray tensor": save({"a": torch.ones(1)}, about(shapes={})),
+    "no tensor": save({}, about()),
     "vast": save(
         {"a": torch.ones(0), "a#index": torch.ones(0, dtype=torch.int32)},
-        ABOUT | {"shapes": '{"a": [2000000, 2000000]}'},
+        about(shapes={"a": [2000000, 2000000]}),
     ),
-    "no shape": save({"a": torch.ones(1)}, ABOUT | {"shapes": '{"a": [-1]}'}),
-    "no JSON": save({"a": torch.ones(1)}, ABOUT | {"fpcli": "{"}),
-    "complex": save({"a": torch.ones(1, dtype=torch.complex64)}, ABOUT),
-    "no digest": save({"a": torch.ones(1)}, ABOUT),
+    "no shape": save({"a": torch.ones(1)}, about(shapes={"a": [-1]})),
+    "no JSON": save({"a": torch.ones(1)}, {"fpcli": "{"}),
+    "no object": save({"a": torch.ones(1)}, {"fpcli": "[1]"}),
+    "no card": save({"a": torch.ones(1)}, about(card=None)),
+    "deep JSON": save({"a": torch.ones(1)}, {"fpcli": "[" * 100_000}),
+    "complex": save({"a": torch.ones(1, dtype=torch.complex64)}, about()),
+    "wrong digest": save({"a": torch.ones(1)}, about()),
 }
 
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fpcli.engine.types import ServerState
-from fpcli.errors import NeedError, ResumeError
+from fpcli.errors import NeedError, ResumeError, UsageError
 from fpcli.files import checksums
 from fpcli.run import checkpoint
 from fpcli.run.checkpoint import dump_state, load_newest, load_state, save
@@ -326,3 +326,16 @@ def test_an_end_at_any_step_leaves_a_usable_checkpoint(
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(NeedError, match="cannot write"):
         save(tmp_path / "gone", server_state(1), digest="d", extra={})
+
+
+def test_the_checkpoint_of_one_round_or_none(tmp_path: Path) -> None:
+    for round in (10, 20):
+        save(tmp_path, server_state(round), digest="d", extra={})
+    found = load_newest(tmp_path, method_state=State, digest="d", round=10)
+    assert (found[0].round, found[2]) == (10, [])
+    with pytest.raises(UsageError, match="no checkpoint of round 15") as caught:
+        load_newest(tmp_path, method_state=State, digest="d", round=15)
+    assert "there is: 10, 20" in caught.value.hint
+    cut(tmp_path / "checkpoints/round-00010", "meta.json", 0)
+    with pytest.raises(ResumeError, match="round-00010 cannot be used"):
+        load_newest(tmp_path, method_state=State, digest="d", round=10)

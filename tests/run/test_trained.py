@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fpcli.data.datasets import Dataset, load
-from fpcli.engine.trained import DataKey, Trained
+from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.models.build import build
 from fpcli.run.trained import of_weights, read_trained, write_trained
@@ -17,6 +17,7 @@ from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
 KEY = DataKey("digits", 0.1, 0)
+INPUTS = Inputs(tuple("abcdefghij"), 1 / 16, (0.3,), (0.4,))
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,14 @@ def trained() -> Trained:
     values = {name: model.state_dict()[name].clone() for name in layout.tensors}
     support = Support(keep, mask)
     dense, _ = support.scatter(layout, support.gather(layout, values))
-    return Trained("digits-cnn", model, layout, support, dense, (1, 8, 8), 10, KEY)
+    return Trained("digits-cnn", model, layout, support, dense, (1, 8, 8), 10, KEY, INPUTS)
 
 
 def test_reading_gives_the_written_model(trained: Trained, tmp_path: Path) -> None:
     write_trained(tmp_path, trained)
     again = read_trained(tmp_path)
     assert again.data == KEY
+    assert again.inputs == INPUTS
     assert {name: kept.tolist() for name, kept in again.support.keep.items()} == {
         name: kept.tolist() for name, kept in trained.support.keep.items()
     }
@@ -64,6 +66,7 @@ def test_weights_of_a_full_network_come_from_safetensors_and_from_pt(
         found = of_weights("digits-cnn", tmp_path / name, dataset, data=KEY)
         x = torch.rand(4, 1, 8, 8)
         assert torch.equal(found.module()(x), model.eval()(x))
+        assert found.inputs == Inputs.of(dataset)
 
 
 class _Bomb:
@@ -85,9 +88,12 @@ def _spoil_about(folder: Path, **changes: object) -> None:
         (lambda f: _spoil_about(f, format=2), "format 2"),
         (lambda f: _spoil_about(f, keep={"conv1": [99]}), "conv1"),
         (lambda f: _spoil_about(f, keep={"conv1": "all"}), "kept channels"),
-        (lambda f: _spoil_about(f, num_classes=11), "fc2.weight"),
+        (lambda f: _spoil_about(f, num_classes=11, inputs=None), "fc2.weight"),
         (lambda f: _spoil_about(f, keep={}), "conv1.weight"),
         (lambda f: _spoil_about(f, input_shape=[-1, 8, 8]), "input shape"),
+        (lambda f: _spoil_about(f, inputs={"mean": [0]}), "cannot be read"),
+        (lambda f: _spoil_about(f, inputs=vars(INPUTS) | {"mean": [0, 0]}), "do not fit"),
+        (lambda f: _spoil_about(f, inputs=vars(INPUTS) | {"std": [0]}), "greater than 0"),
         (lambda f: save_file({"x": torch.ones(1)}, f / "mask.safetensors"), "mask of `x`"),
     ],
 )

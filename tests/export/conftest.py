@@ -1,0 +1,38 @@
+"""Finished toy runs of several kinds, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import begin, digits_file, fit
+
+from fpcli.run import experiment, fitting
+
+RUNS: dict[str, Any] = {
+    "fedmp": {},
+    "subfedavg": {"local__epochs": 2},
+    "local-only": {"clients_per_round": 2, "rounds": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Return a function of a method's name, or `fit`, that gives the folder of its run."""
+    runs = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
+
+        def get(name: str) -> Path:
+            if not (runs / name).exists():
+                if name == "fit":
+                    fit(runs, name, fit__epochs=1)
+                else:
+                    changes = {"rounds": 2, "task__data": digits_file(runs)} | RUNS[name]
+                    begin(runs, name, name, **changes)
+            return runs / name
+
+        yield get
