@@ -21,6 +21,8 @@ from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
 from fpcli.errors import DivergedError, FpError, NeedError, WireError
 from fpcli.fleet.devices import Device
 from fpcli.rng import derive, stream
+from fpcli.structure.choice import within
+from fpcli.structure.kernels import use_sparse
 from fpcli.structure.shrink import shrink, with_buffers
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
@@ -219,7 +221,10 @@ def _model(cx: ClientContext) -> nn.Module:
 
 
 def _train(cx: ClientContext) -> dict[str, Any]:
-    result = cx.site.hooks.train(cx, _model(cx))
+    model = _model(cx)
+    if cx.site.hooks.trains_sparse:
+        model = use_sparse(model, cx.mask, within(cx.mask, cx.site.sparse.train))
+    result = cx.site.hooks.train(cx, model)
     if cx.site.hooks.remembers_mask and (result.mask is not None or not cx.is_mask_known):
         mask = cx.mask if result.mask is None else result.mask
         memory.remember(cx.site.home, cx.client, _MASK, cx.round, mask)

@@ -15,6 +15,7 @@ from fpcli.engine.method import Method, Phase, RoundContext
 from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.engine.types import Json, LocalConfig
 from fpcli.fleet.devices import Fleet
+from fpcli.structure.choice import Limits
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
@@ -56,6 +57,7 @@ class Federation:
         num_examples: training samples of every registered client.
         device: where evaluation computes.
         server: what the server does with the change that the method's aggregation made.
+        sparse: which layers skip masked weights.
     """
 
     run: str
@@ -74,6 +76,7 @@ class Federation:
     device: str = "cpu"
     is_channels_last: bool = True
     server: ServerConfig = field(default_factory=ServerConfig)
+    sparse: Limits = field(default_factory=Limits)
 
     @property
     def travels(self) -> Layout:

@@ -168,6 +168,9 @@ class Method:
     remembers_mask: ClassVar[bool] = False
     """True where clients keep the masks they last had, so that a plan may send values alone
     (``Plan.is_mask_known``)."""
+    trains_sparse: ClassVar[bool] = False
+    """True where weights off the mask of a plan stay 0 in every step of local training, so that
+    layers may skip them (``executor.sparse``)."""
     sparsifies: ClassVar[bool] = False
     """True where clients leave entries out of their change, by the mask of their result: such an
     entry did not change, and the client held and trained it all the same."""

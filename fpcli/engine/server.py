@@ -30,8 +30,10 @@ from fpcli.engine.server_optimizer import optimized
 from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
 from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
+from fpcli.structure.choice import within
 from fpcli.structure.cost import cost
 from fpcli.structure.coverage import min_coverage
+from fpcli.structure.kernels import use_sparse
 from fpcli.structure.layout import Tensors
 from fpcli.structure.shrink import shrink
 
@@ -168,7 +170,9 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
         DivergedError: the validation loss is not finite.
     """
     small = shrink(fed.template, state.support.gather(fed.layout, state.values))
+    masks = state.support.block_mask(fed.layout)
     model = place(small, fed.device, fed.is_channels_last)
+    model = use_sparse(model, masks, within(masks, fed.sparse.evaluate))
     before = torch.get_num_threads()
     torch.set_num_threads(num_cores())
     try:

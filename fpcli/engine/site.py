@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fpcli.engine.method import Method
 from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
 from fpcli.plugins import load
+from fpcli.structure.choice import Limits
 from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import hollow
 
@@ -37,6 +38,7 @@ class Site:
         home: folder of the clients' memories.
         limit_bytes: a longer message is refused unread.
         augment: random change of training images.
+        sparse: which layers skip masked weights.
     """
 
     run: str
@@ -57,6 +59,7 @@ class Site:
     device: str = "cpu"
     is_channels_last: bool = True
     augment: Augment = "none"
+    sparse: Limits = field(default_factory=Limits)
 
     @cached_property
     def hooks(self) -> Method:

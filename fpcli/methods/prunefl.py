@@ -203,6 +203,7 @@ class PruneFL(Method):
     source: ClassVar[str] = "Jiang et al., TNNLS 2023"
     kind: ClassVar[Kind] = "masks"
     remembers_mask: ClassVar[bool] = True
+    trains_sparse: ClassVar[bool] = True
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 

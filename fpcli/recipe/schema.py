@@ -110,6 +110,9 @@ class ExecutorChoice:
     """Keep images with the channel as the last axis in memory, which is often faster."""
     client_timeout_s: Annotated[float, Gt(0)] | None = 600.0
     """Real seconds after which one client's job counts as failed; null waits for ever."""
+    sparse: Literal["off", "auto", "always"] = "off"
+    """Skip masked weights in real time: `auto` where a measurement at the start of the run, kept in
+    its folder, finds that faster, `always` wherever it can be done. Last digits may differ."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
 from fpcli.run import events
 from fpcli.run.folder import RunFolder
+from fpcli.run.kernels import with_kernels
 from fpcli.run.session import Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
@@ -86,6 +87,7 @@ def _run(
     setup: Setup, session: RunSession[RoundRecord], watcher: Watcher, found: Place | None
 ) -> Summary:
     settle()
+    setup = with_kernels(setup, session.folder.path, watcher.message)
     executor, description = open_executor(setup)
     try:
         with session.signals() as stop:

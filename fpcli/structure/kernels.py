@@ -12,7 +12,7 @@ import functools
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +99,8 @@ class _Product(torch.autograd.Function):
 class _Sparse(nn.Module):
     """What both layers share. The weight stays dense, named and trainable as before."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
 
     def take(self, layer: nn.Linear | nn.Conv2d, mask: Tensor) -> None:
         """Share the parameters of a dense layer, whose weight must be 0 off the mask."""
@@ -163,7 +163,8 @@ class SparseConv2d(_Sparse, nn.Conv2d):
 
     def patches(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return what each weight meets, ``[channels * kernel, n * places]``, and the places."""
-        (up, left), (down, right), (tall, wide) = self.padding, self.stride, self.dilation
+        up, left = cast(tuple[int, int], self.padding)  # no text: see `can_be_sparse`
+        (down, right), (tall, wide) = self.stride, self.dilation
         padded = F.pad(x.transpose(0, 1), (left, left, up, up))
         spans = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
         cut = padded.unfold(2, spans[0], down).unfold(3, spans[1], right)

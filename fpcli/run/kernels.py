@@ -1,0 +1,124 @@
+"""Which layers of a run skip masked weights: measured once, kept in the run's folder.
+
+A later round or a resumed run must not measure again: another answer would be other bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from fpcli.engine.client import place
+from fpcli.engine.process import num_cores
+from fpcli.errors import RecipeError, ResumeError
+from fpcli.files import write_atomic
+from fpcli.run.setup import Setup
+from fpcli.structure.choice import Limits, Timer, layers, limits
+from fpcli.structure.shrink import shrink
+from fpcli.structure.stopwatch import in_turns
+
+NAME = "kernels.json"
+_EVALUATION_BATCH = 512
+_STORED = TypeAdapter(dict[str, dict[str, Annotated[float, Ge(0), Le(1)]]])
+
+
+def with_kernels(
+    setup: Setup,
+    folder: Path,
+    tell: Callable[[str], None],
+    *,
+    timer: Timer = in_turns,
+) -> Setup:
+    """Return a setup whose processes know what `executor.sparse` makes of each layer.
+
+    Args:
+        folder: of the run; ``kernels.json`` is written there, or read where it exists.
+        tell: takes one line about what was found.
+
+    Raises:
+        RecipeError: clients compute on another device than the CPU.
+        ResumeError: the file is damaged.
+        NeedError: it cannot be written.
+    """
+    choice = setup.recipe.executor
+    if choice.sparse == "off":
+        return setup
+    if choice.device != "cpu":
+        raise RecipeError(
+            f"`executor.sparse` is `{choice.sparse}`, but the device is `{choice.device}`",
+            hint="sparse kernels exist for the CPU only: leave it off",
+            where="executor.sparse",
+        )
+    if choice.sparse == "always":
+        return _with(setup, _always(setup))
+    path = folder / NAME
+    if path.exists():
+        return _with(setup, _read(path))
+    found = _measured(setup, timer)
+    write_atomic(path, json.dumps(asdict(found), indent=1) + "\n")
+    tell(_words(found))
+    return _with(setup, found)
+
+
+def _with(setup: Setup, found: Limits) -> Setup:
+    return replace(
+        setup, fed=replace(setup.fed, sparse=found), site=replace(setup.site, sparse=found)
+    )
+
+
+def _model(setup: Setup) -> nn.Module:
+    values = {name: value.clone() for name, value in setup.values.items()}
+    return place(shrink(setup.fed.template, values), "cpu", setup.fed.is_channels_last)
+
+
+def _example(setup: Setup, batch_size: int) -> torch.Tensor:
+    shape = setup.fed.dataset.input_shape
+    x = torch.rand(batch_size, *shape, generator=torch.Generator().manual_seed(0))
+    if setup.fed.is_channels_last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def _always(setup: Setup) -> Limits:
+    everything = dict.fromkeys(layers(_model(setup), _example(setup, 1)), 1.0)
+    return Limits(everything, everything)
+
+
+def _measured(setup: Setup, timer: Timer) -> Limits:
+    """Measure as the run computes: training on one thread, evaluation on all cores."""
+    model, before = _model(setup), torch.get_num_threads()
+    train = limits(model, _example(setup, setup.fed.local.batch_size), "train", timer=timer)
+    torch.set_num_threads(num_cores())
+    try:
+        evaluate = limits(model, _example(setup, _EVALUATION_BATCH), "evaluate", timer=timer)
+    finally:
+        torch.set_num_threads(before)
+    return Limits(train, evaluate)
+
+
+def _read(path: Path) -> Limits:
+    try:
+        stored = _STORED.validate_json(path.read_bytes())
+        return Limits(stored["train"], stored["evaluate"])
+    except (OSError, ValidationError, KeyError) as error:
+        raise ResumeError(
+            f"{path} cannot be read: what it said decides the last digits of this run",
+            hint="delete it to measure anew; the run then goes on with other last digits",
+            where=str(path),
+        ) from error
+
+
+def _words(found: Limits) -> str:
+    parts = []
+    for use, own in (("training", found.train), ("evaluation", found.evaluate)):
+        gains = [f"{n.removesuffix('.weight')} up to {d:.0%}" for n, d in own.items() if d]
+        parts.append(f"{use}: {', '.join(gains) or 'no layer'}")
+    return f"sparse kernels are faster at these densities, {'; '.join(parts)}"
