@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Le
 
 from fpcli.errors import RecipeError
-from fpcli.fleet.devices import Fleet, Level
+from fpcli.fleet.devices import Fleet, Level, StepTime
 
 _LONGEST = 1000
 """Clients after which the order of classes starts again."""
@@ -22,6 +22,7 @@ class DeviceClass:
     Attributes:
         share: how often it comes among the clients that no class names, relative to the others.
         clients: those that have it; then ``share`` does not count.
+        step: measured seconds of training steps.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
@@ -34,6 +35,7 @@ class DeviceClass:
     share: Annotated[float, Gt(0)] = 1.0
     clients: tuple[Annotated[int, Ge(0)], ...] = ()
     availability: Annotated[float, Gt(0), Le(1)] | None = None
+    step: StepTime | None = None
 
 
 def fleet_of(
@@ -48,7 +50,8 @@ def fleet_of(
     own: dict[int, Level] = {}
     others: list[tuple[Level, float]] = []
     for item in classes:
-        level = Level(item.flops, item.down, item.up, item.memory, item.name, item.availability)
+        numbers = (item.flops, item.down, item.up, item.memory)
+        level = Level(*numbers, item.name, item.availability, item.step)
         if not item.clients:
             others.append((level, item.share))
         for client in item.clients:

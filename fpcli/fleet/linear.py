@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fpcli.errors import RecipeError
 from fpcli.fleet.clock import forward_seconds, transfer_seconds
-from fpcli.fleet.devices import Device, Fleet
+from fpcli.fleet.devices import Device, Fleet, StepTime
 from fpcli.structure.cost import BYTES_PER_FLOAT, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
@@ -58,18 +58,58 @@ def device_time(
             With 0 the model agrees with the clock, but for headers and masks on the wire.
     """
     pass_s = forward_seconds(1.0, num_samples, device)
-    float_s = transfer_seconds(BYTES_PER_FLOAT, device.down_bps)
-    float_s += transfer_seconds(BYTES_PER_FLOAT, device.up_bps)
+    float_s = _float_seconds(device)
     uses = {name: layout.tensors[name].uses for name in names}
     sizes = {name: math.prod(layout.tensors[name].shape) for name in names}
     whole = cost(layout, Support())
     masked_macs = math.fsum(sizes[name] * uses[name] for name in names)
-    num_others = whole.bytes // BYTES_PER_FLOAT - sum(sizes.values())
+    num_others = _num_others(layout, names)
     dense_macs = _PASSES * (whole.macs - masked_macs) + dense_passes * masked_macs
     return LinearTime(
         pass_s * dense_macs + float_s * num_others,
         {name: (_PASSES - dense_passes) * pass_s * uses[name] + float_s for name in names},
     )
+
+
+def measured_time(
+    layout: Layout, names: Sequence[str], device: Device, step: StepTime, num_samples: float
+) -> LinearTime:
+    """Return the time model of a client whose training steps were measured.
+
+    Arguments as for :func:`device_time`; of ``device`` only the link counts.
+
+    Raises:
+        RecipeError: a tensor was not measured.
+    """
+    if missing := [name for name in names if name not in step.weight_s]:
+        raise RecipeError(
+            f"the measured device says nothing about `{missing[0]}`",
+            hint="measure the network that is trained: `fp bench RUN --save-profile FILE`",
+            where="fleet.devices",
+        )
+    num_steps, float_s = num_samples / step.batch_size, _float_seconds(device)
+    whole = {  # what was measured, but has no mask, is whole
+        name: math.prod(layout.tensors[name].shape)
+        for name in step.weight_s
+        if name in layout.tensors and name not in names
+    }
+    constant_s = LinearTime(step.constant_s, {n: step.weight_s[n] for n in whole}).round_s(whole)
+    return LinearTime(
+        num_steps * constant_s + float_s * _num_others(layout, names),
+        {name: num_steps * step.weight_s[name] + float_s for name in names},
+    )
+
+
+def _float_seconds(device: Device) -> float:
+    """Return the seconds of sending one number there and back."""
+    down_s = transfer_seconds(BYTES_PER_FLOAT, device.down_bps)
+    return down_s + transfer_seconds(BYTES_PER_FLOAT, device.up_bps)
+
+
+def _num_others(layout: Layout, names: Sequence[str]) -> int:
+    """Return how many numbers travel that have no mask."""
+    masked = sum(math.prod(layout.tensors[name].shape) for name in names)
+    return cost(layout, Support()).bytes // BYTES_PER_FLOAT - masked
 
 
 def slowest_time(
@@ -83,13 +123,20 @@ def slowest_time(
     """Return the time model of the client whose rounds with the whole model take longest.
 
     It is the one that a synchronous round waits for. Arguments as for :func:`device_time`, with
-    samples per client; speeds are without their changes from round to round.
+    samples per client; speeds are without their changes from round to round, and measured ones go
+    before calculated ones.
+
+    Raises:
+        RecipeError: see :func:`measured_time`.
     """
     whole = {name: math.prod(layout.tensors[name].shape) for name in names}
-    times = [
-        device_time(layout, names, fleet.nominal(client), samples, dense_passes=dense_passes)
-        for client, samples in enumerate(num_samples)
-    ]
+    times = []
+    for client, samples in enumerate(num_samples):
+        device, step = fleet.nominal(client), fleet.level(client).step
+        if step is None:
+            times.append(device_time(layout, names, device, samples, dense_passes=dense_passes))
+        else:
+            times.append(measured_time(layout, names, device, step, samples))
     return max(times, key=lambda time: time.round_s(whole))
 
 

@@ -17,8 +17,8 @@ from fpcli.fleet.classes import DeviceClass
 from fpcli.recipe.settings import Leaf, Setting, check_value
 from fpcli.recipe.yaml_file import compose, pairs, plain
 
-FORMAT = 1
-"""The newest format of fleet files that this version reads."""
+FORMAT = 2
+"""The newest format of fleet files that this version reads; the second brought ``step``."""
 
 _LIMIT_BYTES = 12 * 1024
 """Written out in a resolved recipe, a longer file might be too long for one."""
@@ -43,7 +43,7 @@ def read_fleet(path: Path) -> list[dict[str, Any]]:
     """Return the classes of devices of a fleet file, in plain numbers.
 
     Args:
-        path: a file with ``fleet: 1``, its format, and ``devices``, a list of classes with the
+        path: a file with ``fleet: 2``, its format, and ``devices``, a list of classes with the
             fields of ``DeviceClass``. ``device`` names a published one, whose numbers fill in for
             those that are not said.
 

@@ -84,7 +84,7 @@ def test_a_recipe_names_a_file_beside_it(
     [
         ("", "lab.yaml: not a mapping", "fleet, devices"),
         ("- 1", "lab.yaml:1: not a mapping", "fleet, devices"),
-        ("measured: {}\nfleet: 2", "lab.yaml:2: fleet format 2 is newer", "pip install"),
+        ("measured: {}\nfleet: 3", "lab.yaml:2: fleet format 3 is newer", "pip install"),
         ("fleet: 0\ndevices: []", "lab.yaml:1: `fleet` must be >= 1", ""),
         ("fleet: x\ndevices: []", "lab.yaml:1: `fleet` must be a whole number", ""),
         ("fleet: 1\ndevces: []", "lab.yaml:2: unknown key `devces`", "`devices`"),
