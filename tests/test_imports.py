@@ -39,6 +39,7 @@ ONLY_IN = {
     "onnxruntime": {"export/formats.py"},
     "scipy": {"report/measures.py"},
     "matplotlib": {
+        "report/bench_plot.py",
         "report/canvas.py",
         "report/charts.py",
         "report/plots.py",

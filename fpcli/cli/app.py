@@ -17,6 +17,7 @@ import typer
 
 import fpcli
 from fpcli.cli import data, recipe
+from fpcli.cli.bench import bench
 from fpcli.cli.compare import compare
 from fpcli.cli.data_split import split
 from fpcli.cli.doctor import doctor
@@ -41,6 +42,7 @@ app.command()(fit)
 app.command()(sensitivity)
 app.command()(prune)
 app.command()(export)
+app.command()(bench)
 app.command()(compare)
 app.command()(report)
 app.command()(methods)

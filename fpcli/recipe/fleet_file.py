@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -75,6 +76,26 @@ def read_fleet(path: Path) -> list[dict[str, Any]]:
             where=place,
         )
     return [_device(node, path, number) for number, node in enumerate(nodes.value, start=1)]
+
+
+def fleet_text(classes: Sequence[DeviceClass], remark: str) -> str:
+    """Return a fleet file that :func:`read_fleet` reads back as these classes.
+
+    Args:
+        remark: stands on top, in one line.
+    """
+    usual = {k: _plain(one.default) for k, one in _FIELDS.items() if one.default is not MISSING}
+    devices = [
+        {k: v for k, v in _plain(asdict(item)).items() if k not in usual or v != usual[k]}
+        for item in classes
+    ]
+    body = yaml.safe_dump({"fleet": FORMAT, "devices": devices}, sort_keys=False, width=10_000)
+    return f"# {remark}\n{body}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples."""
+    return json.loads(json.dumps(value))
 
 
 def _settings(node: Any, path: Path, known: tuple[str, ...]) -> dict[str, Setting]:

@@ -1,0 +1,206 @@
+"""`fp bench`: how long models take on this machine, side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fpcli.cli import bench_options as b
+from fpcli.cli import options as o
+from fpcli.cli.session import Session
+from fpcli.cli.words import make_importable
+from fpcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fpcli.export.bench import Plan
+    from fpcli.export.candidates import Candidate
+
+
+def bench(
+    ctx: typer.Context,
+    paths: b.Paths = None,
+    batch: b.Batch = "1,64",
+    threads: b.Threads = "1",
+    seconds: b.Seconds = 10.0,
+    crossover: b.Crossover = False,
+    model: b.Model = None,
+    out: b.Out = None,
+    save_profile: b.SaveProfile = None,
+    force: b.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Time models on this machine: latency, training steps, layers, memory."""
+    call = _Call(ctx.obj, ctx.params)
+    if crossover:
+        call.crossover()
+    else:
+        call.bench()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call and its options."""
+
+    session: Session
+    options: Mapping[str, Any]
+
+    def bench(self) -> None:
+        """Open the models, time them, show what was found."""
+        from fpcli.cli.bench_result import fields, panels, text
+        from fpcli.engine.process import settle
+        from fpcli.export import memory
+        from fpcli.export.bench import bench
+        from fpcli.export.candidates import open_candidate
+
+        plan, options = self._plan(), self.options
+        files = self._files()
+        if not options["paths"]:
+            raise UsageError(
+                "nothing to time",
+                hint="give runs or files, as `fp bench runs/NAME model.onnx`, or --crossover",
+            )
+        settle()
+        make_importable([options["model"]])
+        code = options["model"] or ""
+        candidates = [open_candidate(path, code=code) for path in options["paths"]]
+        profiled = self._profiled(candidates)
+        rows = bench(candidates, plan, tell=self._tell)
+        needs = {}
+        for candidate in candidates:
+            self._tell(f"memory of {candidate.path}")
+            needs[candidate.path] = memory.measure(candidate.path, max(plan.batches), code)
+            if needs[candidate.path] is None:
+                self.session.warnings.append(f"{candidate.path}: its memory could not be measured")
+        found = fields(rows, plan, needs)
+        if profiled is not None:
+            self._save_profile(profiled, plan)
+        if options["out"]:
+            from fpcli.report.bench_plot import draw_bench
+
+            labels, bars = panels(rows)
+            draw_bench(labels, bars, options["out"].with_suffix(""))
+        found["files"] = [str(path) for path in files]
+        self.session.warn()
+        self.session.finish(found, text(rows, plan, needs, files))
+        if profiled is not None:
+            self.session.hint(
+                f"`fp train --method prunefl --fleet {options['save_profile']}` plans with it"
+            )
+
+    def crossover(self) -> None:
+        """Time layers of typical shapes at several sparsities."""
+        from fpcli.cli.bench_result import crossover_fields, crossover_text
+        from fpcli.engine.process import settle
+        from fpcli.export.bench import using_threads
+        from fpcli.export.crossover import crossover
+
+        plan = self._plan()
+        for name in ("paths", "out", "save_profile"):
+            if self.options[name]:
+                raise UsageError(
+                    "--crossover is about single layers",
+                    hint="leave out paths, -o and --save-profile",
+                    where="--crossover",
+                )
+        settle()
+        rows = []
+        for number in plan.threads:
+            self._tell(f"layers, threads {number}")
+            with using_threads(number):
+                rows += [(number, row) for row in crossover(plan.batches)]
+        self.session.finish(crossover_fields(rows), crossover_text(rows))
+
+    def _plan(self) -> Plan:
+        from fpcli.export.bench import Plan
+
+        options = self.options
+        batches = numbers("--batch", options["batch"])
+        return Plan(batches, numbers("--threads", options["threads"]), options["seconds"])
+
+    def _files(self) -> list[Path]:
+        """Return what will be written."""
+        out, profile = self.options["out"], self.options["save_profile"]
+        files = []
+        for flag, path, suffixes in (
+            ("-o", out, (".png", ".svg")),
+            ("--save-profile", profile, (".yaml",)),
+        ):
+            if path is None:
+                continue
+            if path.suffix != suffixes[0]:
+                raise UsageError(
+                    f"{flag} {path}: not a name that ends in {suffixes[0]}",
+                    hint=f"for example `{flag} bench{suffixes[0]}`",
+                    where=flag,
+                )
+            for file in (path.with_suffix(suffix) for suffix in suffixes):
+                if file.exists() and not self.options["force"]:
+                    raise UsageError(
+                        f"{file} exists",
+                        hint="choose another name, or replace it with --force",
+                        where=flag,
+                    )
+                files.append(file)
+        return files
+
+    def _profiled(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """Return the model whose training step makes the profile, if one is wanted."""
+        if self.options["save_profile"] is None:
+            return None
+        ours = next((item for item in candidates if item.build is not None), None)
+        if ours is None:
+            raise UsageError(
+                "--save-profile needs a network that can be trained",
+                hint="give a run or a .safetensors file first",
+                where="--save-profile",
+            )
+        return ours
+
+    def _save_profile(self, candidate: Candidate, plan: Plan) -> None:
+        from fpcli.export.bench import using_threads
+        from fpcli.export.profile import device_class
+        from fpcli.files import write_atomic
+        from fpcli.recipe.fleet_file import fleet_text
+
+        assert candidate.build is not None
+        batch, threads = max(plan.batches), plan.threads[0]
+        self._tell(f"training steps of {candidate.path}, layer by layer")
+        with using_threads(threads):
+            found = device_class(
+                f"measured, {threads} threads", candidate.build(), candidate.input_shape, batch
+            )
+        remark = "Written by `fp bench`: flops and step are measured, down and up are not."
+        write_atomic(self.options["save_profile"], fleet_text([found], remark))
+
+    def _tell(self, text: str) -> None:
+        if not (self.options["quiet"] or self.session.is_json):
+            print(text, file=sys.stderr, flush=True)
+
+
+def numbers(flag: str, words: str) -> tuple[int, ...]:
+    """Return a list of whole numbers from 1 on.
+
+    Raises:
+        UsageError: it is none.
+
+    >>> numbers("--batch", "1,64")
+    (1, 64)
+    """
+    try:
+        found = tuple(dict.fromkeys(int(word) for word in words.split(",")))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise UsageError(
+            f"{flag}: `{words}` is no list of whole numbers from 1 on",
+            hint=f"for example `{flag} 1,64`",
+            where=flag,
+        )
+    return found

@@ -1,0 +1,223 @@
+"""Bench: seconds of several models side by side, in turns, on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fpcli.export.candidates import Candidate, checked, skipping
+from fpcli.structure.choice import Choice
+from fpcli.structure.stopwatch import Run, Times, in_turns, times
+
+Timer = Callable[..., list[Times]]
+"""Like ``stopwatch.in_turns``; tests put in one that needs no time."""
+
+_SHARES = {"forward": 0.6, "step": 0.3, "layers": 0.1}
+"""What of the budget goes where."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        batches: sizes of batches.
+        threads: numbers of threads of one operation.
+        seconds: about how long everything may take, beyond a least number of runs.
+    """
+
+    batches: tuple[int, ...] = (1, 64)
+    threads: tuple[int, ...] = (1,)
+    seconds: float = 10.0
+
+    def budget_s(self, part: str) -> float:
+        """Return the seconds for one size of batch and number of threads."""
+        count = 1 if part == "layers" else len(self.batches) * len(self.threads)
+        return self.seconds * _SHARES[part] / count
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds with one size of batch and number of threads.
+
+    Attributes:
+        ratio: median over that of the first model.
+    """
+
+    batch: int
+    threads: int
+    times: Times
+    ratio: float
+
+
+@dataclass
+class Row:
+    """What was measured of one model.
+
+    Attributes:
+        name: its path, and which kernels.
+        forward: forward passes, in the order of the plan.
+        step: training steps likewise; only of our networks, and of batches of two and more.
+        layers: module -> its kind and seconds of a forward pass with the largest batch.
+        sparse: what was chosen for each masked layer, by size of batch and number of threads;
+            empty for a model that was run as it is.
+    """
+
+    name: str
+    candidate: Candidate
+    forward: list[Timing] = field(default_factory=list)
+    step: list[Timing] = field(default_factory=list)
+    layers: dict[str, tuple[str, float]] = field(default_factory=dict)
+    sparse: dict[tuple[int, int], list[Choice]] = field(default_factory=dict)
+
+
+@contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Let operations use so many threads while the context lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def example(shape: Sequence[int], batch: int) -> Tensor:
+    """Return a batch of random samples, the same every time."""
+    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def bench(
+    candidates: Sequence[Candidate],
+    plan: Plan,
+    *,
+    timer: Timer = in_turns,
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Time models in turns.
+
+    A model with masks has a second row, where layers skip masked weights if that is faster.
+
+    Args:
+        candidates: the first is what the others are compared with.
+        tell: takes a line about what is being measured.
+
+    Raises:
+        DataError: a model does not take batches of such a size.
+    """
+    rows = [Row(str(item.path), item) for item in candidates]
+    sparse = [Row(f"{item.path}, sparse kernels", item) for item in candidates if item.masks]
+    for threads in plan.threads:
+        with using_threads(threads):
+            for batch in plan.batches:
+                tell(f"forward passes: batch {batch}, threads {threads}")
+                _forward(rows, sparse, batch, threads, plan, timer)
+                if batch > 1:  # batch norm cannot train on a single sample
+                    tell(f"training steps: batch {batch}, threads {threads}")
+                    _steps(rows, batch, threads, plan, timer)
+    with using_threads(plan.threads[0]):
+        for row in rows:
+            if row.candidate.build is not None:
+                tell(f"layers of {row.name}")
+                x = example(row.candidate.input_shape, max(plan.batches))
+                budget_s = plan.budget_s("layers") / len(rows)
+                row.layers = layer_times(row.candidate.build(), x, budget_s)
+    return rows + sparse
+
+
+def _forward(
+    rows: list[Row], sparse: list[Row], batch: int, threads: int, plan: Plan, timer: Timer
+) -> None:
+    runs = [checked(row.candidate, example(row.candidate.input_shape, batch)) for row in rows]
+    for row in sparse:
+        own = row.candidate
+        assert own.build is not None  # only our networks have masks
+        run, choices = skipping(own.build, own.masks, example(own.input_shape, batch))
+        row.sparse[batch, threads] = choices
+        runs.append(run)
+    found = timer(runs, budget_s=plan.budget_s("forward"))
+    for row, seconds in zip(rows + sparse, found, strict=True):
+        ratio = seconds.median_s / found[0].median_s
+        row.forward.append(Timing(batch, threads, seconds, ratio))
+
+
+def _steps(rows: list[Row], batch: int, threads: int, plan: Plan, timer: Timer) -> None:
+    ours, runs = [], []
+    for row in rows:
+        if row.candidate.build is not None:
+            ours.append(row)
+            x = example(row.candidate.input_shape, batch)
+            runs.append(step_run(row.candidate.build(), x))
+    found = timer(runs, budget_s=plan.budget_s("step")) if runs else []
+    for row, seconds in zip(ours, found, strict=True):
+        ratio = seconds.median_s / found[0].median_s
+        row.step.append(Timing(batch, threads, seconds, ratio))
+
+
+def step_run(model: nn.Module, x: Tensor) -> Run:
+    """Return a training step: forward, cross-entropy, backward, plain SGD.
+
+    Args:
+        model: is put in training mode; its weights stay as they are, since the rate is 0.
+    """
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with torch.no_grad():
+        classes = model(x).shape[1]
+    labels = torch.arange(len(x)) % classes
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+@torch.no_grad()
+def layer_times(
+    model: nn.Module,
+    x: Tensor,
+    budget_s: float,
+    *,
+    least: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, tuple[str, float]]:
+    """Return module -> kind and median seconds of one call of it in a forward pass, in order.
+
+    Args:
+        model: only modules without children count.
+        budget_s: passes are made for so long, and ``least`` in any case.
+    """
+    seconds: dict[str, list[float]] = {}
+    started: dict[str, float] = {}
+    kinds, handles = {}, []
+    for name, module in model.named_modules():
+        if next(module.children(), None) is not None:
+            continue
+        kinds[name] = type(module).__name__
+
+        def before(_: nn.Module, __: Any, name: str = name) -> None:
+            started[name] = clock()
+
+        def after(_: nn.Module, __: Any, ___: Any, name: str = name) -> None:
+            seconds.setdefault(name, []).append(clock() - started[name])
+
+        handles.append(module.register_forward_pre_hook(before))
+        handles.append(module.register_forward_hook(after))
+    model.eval()(x)
+    seconds.clear()
+    begun, passes = clock(), 0
+    while passes < least or clock() - begun < budget_s:
+        model(x)
+        passes += 1
+    for handle in handles:
+        handle.remove()
+    return {name: (kinds[name], times(own).median_s) for name, own in seconds.items()}

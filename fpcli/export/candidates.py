@@ -1,0 +1,181 @@
+"""Candidates of `fp bench`: whatever can be timed, behind one way of running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.errors import DataError, NeedError, UsageError
+from fpcli.export.file import decode
+from fpcli.export.formats import quiet
+from fpcli.export.load import load
+from fpcli.run.trained import read_trained
+from fpcli.run.weights import unreadable
+from fpcli.structure.choice import Choice, sparsify
+from fpcli.structure.layout import Tensors
+from fpcli.structure.stopwatch import Run
+
+Kind = Literal["folder", "safetensors", "onnx", "pt2"]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model that can be timed.
+
+    Attributes:
+        bytes: of its file, or of the weights and masks in its folder.
+        input_shape: of one sample.
+        prepare: batch -> a forward pass of it, with as many threads as torch has then.
+        build: makes the network anew, where it is one of ours; None for other formats.
+        masks: of its weights that are masked.
+    """
+
+    path: Path
+    kind: Kind
+    bytes: int
+    input_shape: tuple[int, ...]
+    prepare: Callable[[Tensor], Run]
+    build: Callable[[], nn.Module] | None = None
+    masks: Tensors = field(default_factory=dict)
+
+
+def open_candidate(path: Path, *, code: str = "") -> Candidate:
+    """Return what lies at a path: a file of `fp export`, a run, or an output folder of `fp prune`.
+
+    Args:
+        code: ``module:function`` of a network of the user's own.
+
+    Raises:
+        UsageError: nothing that can be timed is there.
+        DataError: a file is damaged or hostile.
+        NeedError: the format's runtime is not installed.
+    """
+    if path.is_dir():
+        return _of_folder(path, code)
+    if path.is_file() and path.suffix == ".safetensors":
+        return _of_safetensors(path, code)
+    if path.is_file() and path.suffix == ".onnx":
+        return _of_onnx(path)
+    if path.is_file() and path.suffix == ".pt2":
+        return _of_pt2(path)
+    raise UsageError(
+        f"{path} {'cannot be timed' if path.exists() else 'does not exist'}",
+        hint="give runs, folders of `fp prune`, .safetensors of `fp export`, .onnx, .pt2",
+        where=str(path),
+    )
+
+
+def _forward(module: nn.Module, x: Tensor) -> Run:
+    def run() -> None:
+        with torch.no_grad():
+            module(x)
+
+    return run
+
+
+def _of_folder(path: Path, code: str) -> Candidate:
+    trained = read_trained(path, code=code, must_trace=False)
+    place = path / "final" if (path / "final").is_dir() else path
+    files = [place / "model.safetensors", place / "mask.safetensors"]
+    size = sum(file.stat().st_size for file in files if file.exists())
+    masks, build = trained.support.block_mask(trained.layout), trained.module
+    return Candidate(
+        path, "folder", size, trained.input_shape, lambda x: _forward(build(), x), build, masks
+    )
+
+
+def _of_safetensors(path: Path, code: str) -> Candidate:
+    _, masks, card = decode(path)
+
+    def build() -> nn.Module:
+        return load(path, code=code)
+
+    size = path.stat().st_size
+    return Candidate(
+        path, "safetensors", size, card.input_shape, lambda x: _forward(build(), x), build, masks
+    )
+
+
+def _of_onnx(path: Path) -> Candidate:
+    try:
+        with quiet():
+            import onnxruntime
+    except ImportError as error:
+        raise NeedError(
+            f"{path} needs the package `onnxruntime`",
+            hint="`pip install 'fpcli[onnx]'`",
+            where=str(path),
+        ) from error
+
+    def session() -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = torch.get_num_threads()
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    try:
+        (entry,) = session().get_inputs()
+        shape = tuple(entry.shape[1:])
+        if not shape or not all(isinstance(side, int) for side in shape):
+            raise ValueError(f"its input has the shape {entry.shape}")
+    except Exception as error:  # the runtime has an exception of its own for every damage
+        raise unreadable(path, _short(error)) from error
+
+    def prepare(x: Tensor) -> Run:
+        opened, batch = session(), {entry.name: x.numpy()}
+        return lambda: opened.run(None, batch)
+
+    return Candidate(path, "onnx", path.stat().st_size, shape, prepare)
+
+
+def _of_pt2(path: Path) -> Candidate:
+    try:
+        with quiet():
+            program = torch.export.load(path)
+            module = program.module()
+        if program.example_inputs is None:
+            raise ValueError("it does not say what inputs it takes")
+        (example,), _ = program.example_inputs
+        shape = tuple(int(side) for side in example.shape[1:])
+    except Exception as error:  # a damaged archive makes torch raise almost anything
+        raise unreadable(path, _short(error)) from error
+    return Candidate(path, "pt2", path.stat().st_size, shape, lambda x: _forward(module, x))
+
+
+def _short(error: Exception) -> ValueError:
+    return ValueError((str(error).splitlines() or [type(error).__name__])[0][:200])
+
+
+def skipping(build: Callable[[], nn.Module], masks: Tensors, x: Tensor) -> tuple[Run, list[Choice]]:
+    """Return a forward pass that skips masked weights where that is faster, and what was chosen.
+
+    Args:
+        build: see :class:`Candidate`.
+        masks: of the network's weights.
+        x: the batch.
+    """
+    module, choices = sparsify(build(), masks, x)
+    return _forward(module.eval(), x), choices
+
+
+def checked(candidate: Candidate, x: Tensor) -> Run:
+    """Return a forward pass that has worked once.
+
+    Raises:
+        DataError: the model does not take such a batch.
+    """
+    try:
+        run = candidate.prepare(x)
+        run()
+    except Exception as error:  # of whatever runtime
+        raise DataError(
+            f"{candidate.path} does not run with batches of {len(x)}: {_short(error)}",
+            hint="was it exported for one size of batch? then say that with --batch",
+            where=str(candidate.path),
+        ) from error
+    return run

@@ -1,0 +1,69 @@
+"""Peak memory of one model: opened and run in a process that does nothing else.
+
+``python -m fpcli.export.memory PATH BATCH CODE`` prints it as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fpcli.engine.process import before_torch
+
+_STATUS = Path("/proc/self/status")
+_TIMEOUT_S = 300.0
+
+
+def measure(path: Path, batch: int, code: str = "") -> dict[str, int] | None:
+    """Return ``peak_bytes``, the most memory that a process needed to open and run a model, and
+    ``own_bytes``, what of that came after its libraries were loaded.
+
+    None where the process failed.
+    """
+    words = [sys.executable, "-m", "fpcli.export.memory", str(path), str(batch), code]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+    return found
+
+
+def resident(key: str) -> int:
+    """Return bytes of this process' memory: ``VmRSS`` now, ``VmHWM`` at most so far.
+
+    Where the system has no ``/proc`` both are the most so far.
+    """
+    if _STATUS.exists():
+        # Not from getrusage, whose peak may be that of the process that started this one.
+        line = next(x for x in _STATUS.read_text("utf-8").splitlines() if x.startswith(key))
+        return 1024 * int(line.split()[1])
+    import resource  # not on Windows: the process fails, and nothing is told
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else 1024 * used
+
+
+def main() -> None:
+    """Open, run, and print."""
+    path, batch, code = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    before_torch()
+    import torch
+
+    from fpcli.engine.process import settle
+    from fpcli.export.candidates import checked, open_candidate
+
+    settle()
+    if path.suffix == ".onnx":
+        import onnxruntime  # noqa: F401 - a library, no part of the model
+    before = resident("VmRSS")
+    candidate = open_candidate(path, code=code)
+    checked(candidate, torch.zeros(batch, *candidate.input_shape))()
+    peak = resident("VmHWM")
+    print(json.dumps({"peak_bytes": peak, "own_bytes": max(0, peak - before)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""A device profile: what a training step of one network takes here, linear in alive weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fpcli.export.bench import Timer, example, step_run
+from fpcli.fleet.classes import DeviceClass
+from fpcli.fleet.devices import StepTime
+from fpcli.structure.choice import Layer, layers, random_mask, rivals
+from fpcli.structure.cost import count_macs
+from fpcli.structure.stopwatch import in_turns
+
+DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05)
+_PASSES, _OPERATIONS = 3, 2  # per multiply-add of a training step, as the simulated clock counts
+_DOWN_BPS, _UP_BPS = 20e6, 10e6  # of the fleet `uniform`
+_USUAL_MEMORY_BYTES = 4 * 10**9  # likewise, where the system does not tell
+_LEAST_S = 1e-9
+
+
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return constant and slope of the line through points by least squares; no slope below 0.
+
+    >>> line([(0.0, 1.0), (2.0, 5.0), (4.0, 9.0)]), line([(0.0, 3.0), (1.0, 1.0)])
+    ((1.0, 2.0), (2.0, 0.0))
+    """
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    slope = max(0.0, slope)
+    return mean_y - slope * mean_x, slope
+
+
+def per_weight(layer: Layer, timer: Timer) -> float:
+    """Return the seconds of a training step per alive weight of one layer.
+
+    Each point is the faster of both kernels, as ``executor.sparse: auto`` would have it: where
+    dense ones always win a weight costs nothing, because leaving it out saves nothing.
+    """
+    points = []
+    for density in DENSITIES:
+        mask = random_mask(layer.module.weight, density)
+        dense, sparse = timer(rivals(layer, mask, "train"))
+        points.append((float(mask.sum()), min(dense.median_s, sparse.median_s)))
+    return line(points)[1]
+
+
+def step_time(
+    model: nn.Module, input_shape: Sequence[int], batch: int, *, timer: Timer = in_turns
+) -> tuple[StepTime, float]:
+    """Return the time model of a network's training steps, and the measured seconds of a step of
+    the whole network, with which it agrees.
+
+    Args:
+        model: with values, in its true size.
+        batch: samples of a step.
+    """
+    x = example(input_shape, batch)
+    slopes: dict[tuple[object, ...], float] = {}
+    weights: dict[str, float] = {}
+    masked_s = 0.0
+    for name, layer in layers(model, x).items():
+        if layer.key not in slopes:
+            slopes[layer.key] = per_weight(layer, timer)
+        weights[name] = slopes[layer.key]
+        masked_s += weights[name] * layer.module.weight.numel()
+    (whole,) = timer([step_run(model, x)])
+    return StepTime(batch, max(whole.median_s - masked_s, _LEAST_S), weights), whole.median_s
+
+
+def device_class(
+    name: str, model: nn.Module, input_shape: Sequence[int], batch: int, *, timer: Timer = in_turns
+) -> DeviceClass:
+    """Return this machine as a class of devices: measured speed, and a link that is assumed.
+
+    Its operations per second are those at which the simulated clock comes to the measured seconds
+    of a step of this very network.
+    """
+    step, whole_s = step_time(model, input_shape, batch, timer=timer)
+    _, macs = count_macs(model.eval(), torch.zeros(1, *input_shape))
+    flops = _PASSES * _OPERATIONS * macs * batch / whole_s
+    memory = _USUAL_MEMORY_BYTES
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return DeviceClass(name, flops, _DOWN_BPS, _UP_BPS, memory, step=step)
