@@ -174,7 +174,7 @@ class _Call:
         self._tell(f"training steps of {candidate.path}, layer by layer")
         with using_threads(threads):
             found = device_class(
-                f"measured, {threads} threads", candidate.build(), candidate.input_shape, batch
+                f"measured, threads {threads}", candidate.build(), candidate.input_shape, batch
             )
         remark = "Written by `fp bench`: flops and step are measured, down and up are not."
         write_atomic(self.options["save_profile"], fleet_text([found], remark))

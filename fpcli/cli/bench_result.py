@@ -158,7 +158,7 @@ def crossover_text(rows: Sequence[tuple[int, CrossoverRow]]) -> str:
             row.layer, str(row.batch), str(threads),
             "forward" if row.use == "evaluate" else "and backward",
             *(f"{row.ratios[sparsity]:.2f}" for sparsity in SPARSITIES),
-            "never" if row.sparsity is None else f"{row.sparsity:.0%}",
+            _from(row.sparsity),
         )
         for threads, row in rows
     ]  # fmt: skip
@@ -166,6 +166,12 @@ def crossover_text(rows: Sequence[tuple[int, CrossoverRow]]) -> str:
     heads = ("layer", "batch", "threads", "pass", *sparsities, "pays from")
     table = show.table(heads, cells, right=(1, 2, *range(4, 5 + len(SPARSITIES))))
     return f"seconds of sparse kernels over those of dense ones, by sparsity\n{table}"
+
+
+def _from(sparsity: float | None) -> str:
+    if sparsity is None:
+        return "never"
+    return f"<= {sparsity:.0%}" if sparsity == SPARSITIES[0] else f"{sparsity:.0%}"
 
 
 def _ms(seconds: float) -> str:
