@@ -80,13 +80,19 @@ def crossover(
     batches: Sequence[int],
     uses: Sequence[Use] = ("evaluate", "train"),
     *,
-    shapes: Sequence[Shape] = SHAPES,
+    shapes: Sequence[Shape] = (),
     timer: Timer = in_turns,
 ) -> list[CrossoverRow]:
-    """Measure the table with as many threads as torch has."""
+    """Measure the table with as many threads as torch has.
+
+    Args:
+        batches: sizes of batches.
+        uses: forward passes, or forward and backward.
+        shapes: of layers; none means ``SHAPES``.
+    """
     densities = {round(1 - sparsity, 6): sparsity for sparsity in SPARSITIES}
     rows = []
-    for shape in shapes:
+    for shape in shapes or SHAPES:
         for batch in batches:
             name, layer = layer_of(shape, batch)
             for use in uses:
