@@ -36,7 +36,7 @@ def bench(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Time models on this machine: latency, training steps, layers, memory."""
+    """Time models on this machine, side by side and layer by layer."""
     call = _Call(ctx.obj, ctx.params)
     if crossover:
         call.crossover()

@@ -40,8 +40,8 @@ Crossover = Annotated[
         HOW,
         "--crossover",
         "",
-        "Instead of models, time single layers dense and sparse: from which sparsity on does "
-        "skipping weights pay on this machine?",
+        "Instead of models, time single layers dense and sparse, to see from which sparsity on "
+        "skipping weights pays on this machine.",
     ),
 ]
 Model = Annotated[Text, option(TASK, "--model", "CODE", "The network, where it is code of yours.")]
