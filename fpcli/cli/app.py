@@ -70,19 +70,28 @@ def _fp(
         typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
     ] = False,
 ) -> None:
-    """Prune networks, and train them federated. Start with `fp train --method fedmp`."""
+    """Prune networks, train them federated. Start: `fp train --method fedmp`."""
 
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     before_torch()
     _settle_streams()
+    signal.signal(signal.SIGTERM, _terminate)
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         close_stdout()
     sys.exit(status)
+
+
+class _Terminated(BaseException):
+    """Another process wants this one to end, which should leave nothing half-written."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _settle_streams() -> None:
@@ -107,6 +116,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         going = f"continue with `fp resume {session.log.parent}`" if session.log else ""
         return _failed(session, StoppedError(signal.SIGINT, hint=going), error)
+    except _Terminated as error:
+        return _failed(session, StoppedError(signal.SIGTERM), error)
     except SystemExit as error:
         # The parser ends like this when nobody reads its help text any more.
         if isinstance(error.__context__, BrokenPipeError):

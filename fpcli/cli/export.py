@@ -107,7 +107,7 @@ class _Call:
             raise UsageError("--opset is for onnx", hint="add `--to onnx`", where="--opset")
         for name in formats:
             if name in PROGRAMS:
-                PROGRAMS[name].check_installed()
+                PROGRAMS[name].check_installed(f"--to {name}")
         return Choice(
             formats, options["dtype"], options["dense"], options["atol"], options["opset"]
         )

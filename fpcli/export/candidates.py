@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fpcli.errors import DataError, NeedError, UsageError
+from fpcli.errors import DataError, UsageError
 from fpcli.export.file import decode
-from fpcli.export.formats import quiet
+from fpcli.export.formats import PROGRAMS, open_onnx, open_pt2
 from fpcli.export.load import load
 from fpcli.run.trained import read_trained
 from fpcli.run.weights import unreadable
@@ -102,24 +102,9 @@ def _of_safetensors(path: Path, code: str) -> Candidate:
 
 
 def _of_onnx(path: Path) -> Candidate:
+    PROGRAMS["onnx"].check_installed(str(path), ["onnxruntime"])
     try:
-        with quiet():
-            import onnxruntime
-    except ImportError as error:
-        raise NeedError(
-            f"{path} needs the package `onnxruntime`",
-            hint="`pip install 'fpcli[onnx]'`",
-            where=str(path),
-        ) from error
-
-    def session() -> Any:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = torch.get_num_threads()
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    try:
-        (entry,) = session().get_inputs()
+        (entry,) = open_onnx(path).get_inputs()
         shape = tuple(entry.shape[1:])
         if not shape or not all(isinstance(side, int) for side in shape):
             raise ValueError(f"its input has the shape {entry.shape}")
@@ -127,7 +112,7 @@ def _of_onnx(path: Path) -> Candidate:
         raise unreadable(path, _short(error)) from error
 
     def prepare(x: Tensor) -> Run:
-        opened, batch = session(), {entry.name: x.numpy()}
+        opened, batch = open_onnx(path), {entry.name: x.numpy()}
         return lambda: opened.run(None, batch)
 
     return Candidate(path, "onnx", path.stat().st_size, shape, prepare)
@@ -135,9 +120,8 @@ def _of_onnx(path: Path) -> Candidate:
 
 def _of_pt2(path: Path) -> Candidate:
     try:
-        with quiet():
-            program = torch.export.load(path)
-            module = program.module()
+        program = open_pt2(path)
+        module = program.module()
         if program.example_inputs is None:
             raise ValueError("it does not say what inputs it takes")
         (example,), _ = program.example_inputs

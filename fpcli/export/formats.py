@@ -7,7 +7,7 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.errors import DataError, NeedError
+from fpcli.export.archive import check_archive
 from fpcli.export.card import Card
 
 Run = Callable[[Tensor], Tensor]
@@ -40,21 +41,25 @@ class Form:
     needs: tuple[str, ...] = ()
     extra: str = ""
 
-    def check_installed(self) -> None:
+    def check_installed(self, what: str, packages: Sequence[str] = ()) -> None:
         """Make sure that the format can be written and read here.
+
+        Args:
+            what: needs that, such as an option.
+            packages: those that matter; none means all.
 
         Raises:
             NeedError: a package is missing.
         """
-        for package in self.needs:
+        for package in packages or self.needs:
             try:
                 with quiet():
                     importlib.import_module(package)
             except ImportError as error:
                 raise NeedError(
-                    f"--to {self.extra} needs the package `{package}`",
+                    f"{what} needs the package `{package}`",
                     hint=f"`pip install 'fpcli[{self.extra}]'`",
-                    where="--to",
+                    where=what,
                 ) from error
 
 
@@ -94,9 +99,20 @@ def _write_pt2(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
     return buffer.getvalue(), "torch.export"
 
 
-def _read_pt2(path: Path) -> Run:
+def open_pt2(path: Path) -> torch.export.ExportedProgram:
+    """Return the program in a file.
+
+    Raises:
+        ValueError: it holds more than a graph and tensors.
+        Exception: whatever torch finds wrong with it.
+    """
+    check_archive(path)
     with quiet():
-        module: Run = torch.export.load(path).module()
+        return torch.export.load(path)
+
+
+def _read_pt2(path: Path) -> Run:
+    module: Run = open_pt2(path).module()
     return module
 
 
@@ -124,15 +140,22 @@ def _write_onnx(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
         raise _cannot("onnx", card, error) from error
 
 
-def _read_onnx(path: Path) -> Run:
+def open_onnx(path: Path) -> Any:
+    """Return onnxruntime's session of a file, with as many threads as torch has now.
+
+    Raises:
+        Exception: whatever the runtime finds wrong with it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
-    session: Any = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _read_onnx(path: Path) -> Run:
+    session = open_onnx(path)
 
     def run(x: Tensor) -> Tensor:
         (logits,) = session.run([_OUTPUT], {_INPUT: x.numpy()})

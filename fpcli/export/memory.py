@@ -54,10 +54,11 @@ def main() -> None:
 
     from fpcli.engine.process import settle
     from fpcli.export.candidates import checked, open_candidate
+    from fpcli.export.formats import PROGRAMS
 
     settle()
-    if path.suffix == ".onnx":
-        import onnxruntime  # noqa: F401 - a library, no part of the model
+    if path.suffix == ".onnx":  # its library is no part of the model either
+        PROGRAMS["onnx"].check_installed(str(path), ["onnxruntime"])
     before = resident("VmRSS")
     candidate = open_candidate(path, code=code)
     checked(candidate, torch.zeros(batch, *candidate.input_shape))()

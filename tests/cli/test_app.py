@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,8 +40,8 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     for word in (
-        "train", "fit", "sensitivity", "prune", "export", "compare", "report", "recipe", "methods",
-        "doctor", "data", "--version", "--install-completion",
+        "train", "fit", "sensitivity", "prune", "export", "bench", "compare", "report", "recipe",
+        "methods", "doctor", "data", "--version", "--install-completion",
     ):  # fmt: skip
         assert word in done.stdout
 
@@ -48,8 +49,8 @@ def test_help_and_completion_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "train", "fit", "sensitivity", "prune", "export", "compare", "report", "methods", "doctor",
-        "recipe", "recipe list", "recipe show", "recipe copy", "recipe check", "recipe schema",
+        "train", "fit", "sensitivity", "prune", "export", "bench", "compare", "report", "methods",
+        "doctor", "recipe", "recipe list", "recipe show", "recipe copy", "recipe check", "recipe schema",
         "data", "data list", "data show", "data fetch", "data check", "data split",
     ],
 )  # fmt: skip
@@ -173,6 +174,27 @@ def test_out_of_memory(fp: Callable, monkeypatch: pytest.MonkeyPatch, error: Exc
 def test_ctrl_c_before_anything_has_begun(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     raising(monkeypatch, KeyboardInterrupt())
     assert fp("train") == (130, "", "error[F130]: stopped\n")
+
+
+def test_a_command_that_is_terminated_clears_up(tmp_path: Path) -> None:
+    code = """
+import os, pathlib, signal, sys
+from fpcli.cli import app
+def call(words, session):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    finally:
+        pathlib.Path("cleared").touch()
+app._call = call
+sys.argv = ["fp", "export"]
+app.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "error[F143]: stopped\n")
+    assert (tmp_path / "cleared").exists()
 
 
 def test_nobody_reads_stdout(spawn: Callable) -> None:

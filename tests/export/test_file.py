@@ -201,6 +201,10 @@ HOSTILE = {
         {"a": torch.ones(0), "a#index": torch.ones(0, dtype=torch.int32)},
         about(shapes={"a": [2000000, 2000000]}),
     ),
+    "large": save(
+        {"a": torch.ones(0), "a#index": torch.ones(0, dtype=torch.int32)},
+        about(shapes={"a": [2**13, 2**13]}),
+    ),
     "no shape": save({"a": torch.ones(1)}, about(shapes={"a": [-1]})),
     "no JSON": save({"a": torch.ones(1)}, {"fpcli": "{"}),
     "no object": save({"a": torch.ones(1)}, {"fpcli": "[1]"}),

@@ -71,8 +71,8 @@ def test_a_missing_extra_is_named_with_its_command(
     for other in PROGRAMS["onnx"].needs:
         monkeypatch.setitem(sys.modules, other, sys)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(NeedError, match=f"needs the package `{package}`") as caught:
-        PROGRAMS["onnx"].check_installed()
+    with pytest.raises(NeedError, match=f"--to onnx needs the package `{package}`") as caught:
+        PROGRAMS["onnx"].check_installed("--to onnx")
     assert caught.value.hint == "`pip install 'fpcli[onnx]'`"
 
 
