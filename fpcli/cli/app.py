@@ -163,8 +163,11 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
     session.command = " ".join(path)
     if not hasattr(command, "commands"):
         return list(arguments)
-    # A list of commands stays plain, and so within one small screen.
+    # A list of commands stays plain and short, and so within one small screen.
     command.rich_markup_mode = None
+    for option in command.params:
+        if option.name == "show_completion":
+            option.help = "Show that completion, to copy or change it."
     return list(arguments) if len(path) < len(arguments) else [*path, "--help"]
 
 

@@ -50,8 +50,8 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     "command",
     [
         "train", "fit", "sensitivity", "prune", "export", "bench", "compare", "report", "methods",
-        "doctor", "recipe", "recipe list", "recipe show", "recipe copy", "recipe check", "recipe schema",
-        "data", "data list", "data show", "data fetch", "data check", "data split",
+        "doctor", "recipe", "recipe list", "recipe show", "recipe copy", "recipe check",
+        "recipe schema", "data", "data list", "data show", "data fetch", "data check", "data split",
     ],
 )  # fmt: skip
 def test_every_option_of_every_command_has_help(fp: Callable, command: str) -> None:
