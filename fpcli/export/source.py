@@ -18,6 +18,7 @@ from fpcli.errors import DataError, LayoutError, UsageError
 from fpcli.recipe.load import command_of, digest, load, stored
 from fpcli.recipe.schema import Recipe
 from fpcli.run import checkpoint
+from fpcli.run.events import read
 from fpcli.run.setup import Setup, prepare
 from fpcli.run.trained import read_trained
 from fpcli.run.weights import unreadable
@@ -139,13 +140,16 @@ def of_rounds(
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """Return what the recipe beside a model says about its making."""
+    """Return what the recipe and the events beside a model say about its making."""
     about: dict[str, Any] = {"run": folder.resolve().name}
     path = folder / "recipe.yaml"
     if path.is_file():
         said = stored(path)
         keys = {"method": "method.name", "score": "method.score", "seed": "seed"}
         about |= {name: said[key] for name, key in keys.items() if said.get(key) is not None}
+    path = folder / "events.jsonl"
+    if rounds := [e["round"] for e in read(path) if "round" in e] if path.is_file() else []:
+        about["round"] = rounds[-1]
     return about
 
 

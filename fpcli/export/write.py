@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,7 +65,12 @@ class Written:
 
 
 def write(
-    sources: Sequence[Source], choice: Choice, folder: Path, *, force: bool = False
+    sources: Sequence[Source],
+    choice: Choice,
+    folder: Path,
+    *,
+    force: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Written]:
     """Write every model in every format, or nothing at all.
 
@@ -73,6 +78,7 @@ def write(
         sources: with names of their own.
         folder: made where it is missing.
         force: replace files that are there.
+        tell: takes the name of each file before it is made.
 
     Raises:
         UsageError: a file is there.
@@ -90,7 +96,11 @@ def write(
             where="-o",
         )
     with _beside(folder) as fresh:
-        made = [_make(source, name, choice, fresh) for source in sources for name in choice.formats]
+        made = []
+        for source in sources:
+            for name in choice.formats:
+                tell(f"{source.name}.{name}")
+                made.append(_make(source, name, choice, fresh))
         try:
             for file in made:
                 file.path.replace(folder / file.path.name)

@@ -33,6 +33,7 @@ def test_the_final_model_of_either_kind_of_run(run_of: RunOf, name: str) -> None
     source = of_folder(run_of(name), code="nets:tiny")
     assert (source.name, source.about["run"], source.about["seed"]) == ("model", name, 7)
     assert source.about.get("method") == (None if name == "fit" else name)
+    assert source.about["round"] == (1 if name == "fit" else 2)
     inputs = source.trained.inputs
     assert inputs is not None
     assert inputs.class_names == tuple(map(str, range(10)))
