@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,21 @@ RUNS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def run_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function of a method's name, or `fit`, that gives the folder of its run."""
     runs = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
-        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
 
-        def get(name: str) -> Path:
-            if not (runs / name).exists():
-                if name == "fit":
-                    fit(runs, name, fit__epochs=1)
-                else:
-                    changes = {"rounds": 2, "task__data": digits_file(runs)} | RUNS[name]
-                    begin(runs, name, name, **changes)
+    def get(name: str) -> Path:
+        if (runs / name).exists():
             return runs / name
+        with pytest.MonkeyPatch.context() as patch:  # no pictures
+            patch.setattr(experiment, "draw_run", lambda history, folder: [])
+            patch.setattr(fitting, "draw_fit", lambda history, folder: [])
+            if name == "fit":
+                fit(runs, name, fit__epochs=1)
+            else:
+                changes = {"rounds": 2, "task__data": digits_file(runs)} | RUNS[name]
+                begin(runs, name, name, **changes)
+        return runs / name
 
-        yield get
+    return get
