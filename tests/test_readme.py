@@ -90,3 +90,8 @@ def test_shown_outputs_are_real(home: Path, capfd: pytest.CaptureFixture[str]) -
     assert run(["train", "--method", "fedmp", "--dry-run"]) == 0
     table = capfd.readouterr().out[-400:]
     assert any(table.strip() in block for block in shown)
+
+
+def test_the_code_that_reads_without_fpcli_is_that_which_is_tested() -> None:
+    code = (ROOT / "fpcli" / "export" / "reader.py").read_text("utf-8")
+    assert f"```python\n{code[code.index('import json') :]}```" in README
