@@ -94,7 +94,7 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
     setup = prepare(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
     fed = setup.fed
     ctx = fed.context(0, "start", _log_nothing)
-    state = fed.method.begin(ctx, ServerState(0, setup.values, Support()))
+    state = fed.method.begin(ctx, ServerState(0, setup.values, setup.support))
     ctx = fed.context(1, "round", _log_nothing)
     ctx = replace(ctx, cohort=choose_cohort(fed.method, ctx, state))
     plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]

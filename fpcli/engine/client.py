@@ -84,16 +84,23 @@ class ClientContext:
         """Return the stream of one purpose for this client in this round."""
         return stream(self.site.seed, f"client/{purpose}", self.round, self.client)
 
-    def batches(self, epoch: int = 0, *, is_augmented: bool = True) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int = 0, *, is_augmented: bool = True, has_withheld: bool = False
+    ) -> Iterator[Batch]:
         """Yield this client's training batches of one epoch, shuffled by (round, client, epoch).
 
         Args:
             is_augmented: change the images as the recipe says; False for statistics of the data.
+            has_withheld: have the samples of withheld classes among them; only for answers to a
+                ``Probe`` that says so.
         """
+        part = self.site.parts[self.client]
+        if has_withheld and self.site.withheld_parts:
+            part = torch.cat([part, self.site.withheld_parts[self.client]])
         augment = augmenter(self.site.augment, self.rng(f"augment/{epoch}"))
         return batches(
             self.site.dataset.train,
-            self.site.parts[self.client],
+            part,
             self.site.dataset.normalise,
             batch_size=self.local.batch_size,
             generator=self.rng(f"batches/{epoch}"),

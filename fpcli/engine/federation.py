@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fpcli.data.datasets import Dataset
+from fpcli.data.split import Split
 from fpcli.engine.evaluate import Score
 from fpcli.engine.method import Method, Phase, RoundContext
 from fpcli.engine.server_optimizer import ServerConfig
@@ -56,6 +57,9 @@ class Federation:
         template: the full model's structure without values.
         num_examples: training samples of every registered client.
         device: where evaluation computes.
+        withheld: classes that no client trains on; validation and test data have none of them.
+        num_withheld: samples of these classes of every registered client; empty if there are none.
+        withheld_test: their test samples, which are scored beside the others.
         server: what the server does with the change that the method's aggregation made.
         sparse: which layers skip masked weights.
     """
@@ -77,6 +81,9 @@ class Federation:
     is_channels_last: bool = True
     server: ServerConfig = field(default_factory=ServerConfig)
     sparse: Limits = field(default_factory=Limits)
+    withheld: tuple[int, ...] = ()
+    num_withheld: tuple[int, ...] = ()
+    withheld_test: Split | None = None
 
     @property
     def travels(self) -> Layout:
@@ -107,6 +114,7 @@ class Federation:
             seed=self.seed,
             log=log,
             attempt=attempt,
+            withheld=self.withheld,
         )
 
 
@@ -171,11 +179,16 @@ class Totals:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of the global model, and of personal models where the method has them."""
+    """Scores of the global model, and of personal models where the method has them.
+
+    Attributes:
+        withheld: on the test samples of withheld classes, where there are any.
+    """
 
     validation: Score
     test: Score
     clients: Mapping[int, Score] = field(default_factory=dict)
+    withheld: Score | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class RoundContext:
         cohort: clients chosen for this round, sorted; empty until `select` has answered.
         num_examples: training samples of every registered client.
         clients_per_round: size of a cohort.
+        withheld: classes that no client trains on.
         attempt: 0, or how often this round was started again for want of replies.
         seed: seed of the run.
         log: takes what the event stream should know about a client, or with None about the round:
@@ -84,6 +85,7 @@ class RoundContext:
     log: Callable[..., None]
     cohort: tuple[int, ...] = ()
     attempt: int = 0
+    withheld: tuple[int, ...] = ()
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return the stream of one purpose in this round."""
@@ -91,8 +93,8 @@ class RoundContext:
 
     @cached_property
     def available(self) -> tuple[int, ...]:
-        """The clients that can be chosen in this attempt at the round."""
-        everyone = range(len(self.num_examples))
+        """The clients that can be chosen in this attempt at the round: here, with samples."""
+        everyone = [client for client, number in enumerate(self.num_examples) if number]
         return tuple(c for c in everyone if self.fleet.is_available(self.round, c, self.attempt))
 
     def device(self, client: int) -> Device:

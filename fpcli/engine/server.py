@@ -38,11 +38,18 @@ from fpcli.structure.layout import Tensors
 from fpcli.structure.shrink import shrink
 
 
-def begin(fed: Federation, values: Tensors, executor: Executor) -> tuple[ServerState, Totals]:
-    """Return the state before round 1: the method's `begin`, then its start-phase probe."""
+def begin(
+    fed: Federation, values: Tensors, executor: Executor, support: Support | None = None
+) -> tuple[ServerState, Totals]:
+    """Return the state before round 1: the method's `begin`, then its start-phase probe.
+
+    Args:
+        values: dense initial values.
+        support: what is alive of them; None means everything.
+    """
     spent, log = _Spent(), _Log()
     ctx = fed.context(0, "start", log)
-    state = fed.method.begin(ctx, ServerState(0, values, Support()))
+    state = fed.method.begin(ctx, ServerState(0, values, support or Support()))
     everyone = tuple(range(len(fed.num_examples)))
     state = _ask(fed, state, executor, 0, "start", everyone, log, spent)
     return state, Totals(spent.clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
@@ -173,12 +180,14 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
     masks = state.support.block_mask(fed.layout)
     model = place(small, fed.device, fed.is_channels_last)
     model = use_sparse(model, masks, within(masks, fed.sparse.evaluate))
+    splits = [fed.dataset.validation, fed.dataset.test]
+    splits += [fed.withheld_test] if fed.withheld_test is not None else []
     before = torch.get_num_threads()
     torch.set_num_threads(num_cores())
     try:
-        validation, test = (
+        validation, test, *withheld = (
             evaluate(model, split, fed.dataset.normalise, channels_last=fed.is_channels_last)
-            for split in (fed.dataset.validation, fed.dataset.test)
+            for split in splits
         )
     finally:
         torch.set_num_threads(before)
@@ -188,7 +197,9 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
         )
     clients: Mapping[int, Score] = {}
     if fed.method.kind == "personalised" or fed.rules.eval_clients:
-        everyone = [Probe(i, "evaluate", state.support) for i in range(len(fed.num_examples))]
+        everyone = [
+            Probe(i, "evaluate", state.support) for i, n in enumerate(fed.num_examples) if n
+        ]
         brought = exchange(fed, state, everyone, executor, round=state.round, op="evaluate")
         clients = {
             arrived.task.client: Score(
@@ -199,7 +210,7 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
             for arrived in brought.arrived
             if arrived.reply.metrics.keys() >= {"accuracy", "loss"}
         }
-    return Evaluation(validation, test, clients)
+    return Evaluation(validation, test, clients, withheld[0] if withheld else None)
 
 
 def _record(

@@ -35,6 +35,7 @@ class Site:
         dataset: the data, in shared memory when there are several processes.
         indices, sizes: training samples of all clients one after another, and how many each has.
         test_indices, test_sizes: likewise for the personal test sets; empty sizes mean none.
+        withheld_indices, withheld_sizes: likewise for the samples that no client trains on.
         home: folder of the clients' memories.
         limit_bytes: a longer message is refused unread.
         augment: random change of training images.
@@ -60,6 +61,8 @@ class Site:
     is_channels_last: bool = True
     augment: Augment = "none"
     sparse: Limits = field(default_factory=Limits)
+    withheld_indices: Tensor | None = None
+    withheld_sizes: tuple[int, ...] = ()
 
     @cached_property
     def hooks(self) -> Method:
@@ -81,6 +84,13 @@ class Site:
     def parts(self) -> tuple[Tensor, ...]:
         """Training samples of each client."""
         return torch.split(self.indices, list(self.sizes))
+
+    @cached_property
+    def withheld_parts(self) -> tuple[Tensor, ...]:
+        """Samples of each client that it does not train on; empty where nothing is withheld."""
+        if self.withheld_indices is None:
+            return ()
+        return torch.split(self.withheld_indices, list(self.withheld_sizes))
 
     @cached_property
     def test_parts(self) -> tuple[Tensor, ...]:

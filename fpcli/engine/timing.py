@@ -28,5 +28,7 @@ def work_seconds(
     elif num_steps:
         compute_s = train_seconds(macs, num_steps * fed.local.batch_size, device)
     else:
+        if task.sees_withheld and fed.num_withheld:
+            samples += fed.num_withheld[task.client]
         compute_s = forward_seconds(macs, samples, device)
     return stamp(device, compute_s=compute_s, down_bytes=down_bytes, up_bytes=up_bytes)

@@ -135,12 +135,17 @@ class Update:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question to one client outside training; its values are cut to ``support``."""
+    """A question to one client outside training; its values are cut to ``support``.
+
+    Attributes:
+        sees_withheld: the client looks at its samples of withheld classes too.
+    """
 
     client: int
     op: str
     support: Support = field(default_factory=Support)
     note: Mapping[str, Json] = field(default_factory=dict)
+    sees_withheld: bool = False
 
 
 @dataclass(frozen=True)

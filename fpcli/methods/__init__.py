@@ -12,5 +12,6 @@ METHODS = {
     "random-mask": "fpcli.methods.random_mask:RandomMask",
     "subfedavg": "fpcli.methods.subfedavg:SubFedAvg",
     "uniform": "fpcli.methods.uniform:Uniform",
+    "unlearn": "fpcli.methods.unlearn:Unlearn",
 }
 """Name -> ``module:class``, read by ``plugins.lookup``."""

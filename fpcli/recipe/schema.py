@@ -51,6 +51,12 @@ class Task(FitTask):
     """Number of clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
     """How it is split."""
+    withhold: tuple[Annotated[int, Ge(0)], ...] = ()
+    """Classes whose samples no client trains on, and which do not count as validation or test
+    data."""
+    start: str = ""
+    """Folder of a run, or of a trained model, whose weights the first round starts from; empty
+    means freshly initialised ones."""
     augment: Augment = "none"
     """Random change of every training image: `crop` shifts it by up to an eighth of its side,
     `crop-flip` mirrors half of them too."""

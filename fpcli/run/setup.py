@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from fpcli import plugins
 from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
+from fpcli.data.withhold import Kept, withhold
 from fpcli.engine.exchange import Executor
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.executors.pool import Pool
@@ -28,8 +29,10 @@ from fpcli.models.build import build
 from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
+from fpcli.run.initial import initial
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import hollow
+from fpcli.structure.support import Support
 from fpcli.structure.trace import trace, untraced
 
 
@@ -41,6 +44,7 @@ class Setup:
         values: initial values of the model, dense.
         site: what processes that perform jobs need.
         parts: training samples of each client.
+        support: what is alive of the initial values.
     """
 
     recipe: Recipe
@@ -48,6 +52,7 @@ class Setup:
     values: Tensors
     site: Site
     parts: tuple[Tensor, ...]
+    support: Support = field(default_factory=Support)
 
 
 def prepare(recipe: Recipe, home: Path) -> Setup:
@@ -65,14 +70,15 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     fleet = fleet_for(recipe)
     dataset = load_data(recipe)
     check_augment(task.augment, task.data, dataset.train.images)
-    parts = share_out(recipe, dataset)
+    kept = withhold(dataset, share_out(recipe, dataset), task.withhold)
+    dataset, parts = kept.dataset, kept.parts
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
     )
     method_name = recipe.method.name
     method: Method = plugins.lookup("methods", method_name)()
     layout = layout_of(model, dataset, method)
-    values = {name: model.state_dict()[name].detach().clone() for name in layout.tensors}
+    values, support = initial(recipe, model, layout, method)
     run = hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest()
     options = method.Options(**recipe.method.options)
     fed = Federation(
@@ -92,9 +98,12 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
         server=recipe.server,
+        withheld=tuple(task.withhold),
+        num_withheld=tuple(len(part) for part in kept.withheld),
+        withheld_test=kept.test,
     )
-    site = _site(recipe, fed, parts, home)
-    return Setup(recipe, fed, values, site, parts)
+    site = _site(recipe, fed, kept, home)
+    return Setup(recipe, fed, values, site, parts, support)
 
 
 def load_data(recipe: AnyRecipe) -> Dataset:
@@ -151,7 +160,8 @@ def fleet_for(recipe: Recipe) -> Fleet:
     )
 
 
-def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path) -> Site:
+def _site(recipe: Recipe, fed: Federation, kept: Kept, home: Path) -> Site:
+    parts = kept.parts
     is_personal = fed.method.kind == "personalised" or recipe.eval_clients
     tests = personal_tests(fed.dataset, parts) if is_personal else ()
     return Site(
@@ -173,6 +183,8 @@ def _site(recipe: Recipe, fed: Federation, parts: tuple[Tensor, ...], home: Path
         device=fed.device,
         is_channels_last=fed.is_channels_last,
         augment=recipe.task.augment,
+        withheld_indices=torch.cat(kept.withheld) if kept.withheld else None,
+        withheld_sizes=fed.num_withheld,
     )
 
 

@@ -94,6 +94,8 @@ def to_event(record: RoundRecord) -> dict[str, Any]:
     if record.evaluation:
         event["validation"] = asdict(record.evaluation.validation)
         event["test"] = asdict(record.evaluation.test)
+        if record.evaluation.withheld:
+            event["withheld"] = asdict(record.evaluation.withheld)
         if record.evaluation.clients:
             scores = [score.accuracy for score in record.evaluation.clients.values()]
             values = torch.tensor(scores, dtype=torch.float64)

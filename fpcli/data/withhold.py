@@ -1,0 +1,75 @@
+"""Withhold classes: nobody trains on their samples, and they do not count as held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fpcli.data.datasets import Dataset
+from fpcli.data.split import Split
+from fpcli.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Data without some classes.
+
+    Attributes:
+        dataset: its validation and test data are without them; its training data is whole, since
+            parts are indices into it.
+        parts: training samples of each client, without them; empty for a client that has no other.
+        withheld: samples of them that each client has; no parts where nothing is withheld.
+        test: test samples of them, or None where nothing is withheld.
+    """
+
+    dataset: Dataset
+    parts: tuple[Tensor, ...]
+    withheld: tuple[Tensor, ...] = ()
+    test: Split | None = None
+
+
+def withhold(dataset: Dataset, parts: tuple[Tensor, ...], classes: Sequence[int]) -> Kept:
+    """Take the samples of some classes out of a task.
+
+    Args:
+        parts: int64 indices into ``dataset.train``, one tensor per client.
+        classes: labels; none leaves everything as it is.
+
+    Raises:
+        RecipeError: a class does not exist, or no class would be left.
+        DataError: no client has a sample of another class.
+    """
+    if not classes:
+        return Kept(dataset, parts)
+    wanted = sorted(set(classes))
+    if wanted[-1] >= dataset.num_classes:
+        raise RecipeError(
+            f"class {wanted[-1]} does not exist",
+            hint=f"`{dataset.name}` has the classes 0 to {dataset.num_classes - 1}",
+            where="task.withhold",
+        )
+    if len(wanted) == dataset.num_classes:
+        raise RecipeError(
+            "no class would be left", hint="withhold fewer classes", where="task.withhold"
+        )
+    gone = torch.tensor(wanted)
+    is_gone = torch.isin(dataset.train.labels, gone)
+    kept = replace(
+        dataset, validation=_rest(dataset.validation, gone), test=_rest(dataset.test, gone)
+    )
+    rest = tuple(part[~is_gone[part]] for part in parts)
+    if not any(len(part) for part in rest):
+        raise DataError(
+            f"no client has a sample of another class than {', '.join(map(str, wanted))}",
+            hint="withhold fewer classes",
+            where="task.withhold",
+        )
+    test = dataset.test.take(torch.isin(dataset.test.labels, gone).nonzero().flatten())
+    return Kept(kept, rest, tuple(part[is_gone[part]] for part in parts), test)
+
+
+def _rest(split: Split, gone: Tensor) -> Split:
+    return split.take((~torch.isin(split.labels, gone)).nonzero().flatten())

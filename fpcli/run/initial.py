@@ -1,0 +1,46 @@
+"""What the first round of a run starts from: fresh weights, or those of a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from fpcli.engine.method import Method
+from fpcli.errors import RecipeError
+from fpcli.recipe.schema import Recipe
+from fpcli.run.trained import read_trained
+from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.support import Support
+
+
+def initial(
+    recipe: Recipe, model: nn.Module, layout: Layout, method: Method
+) -> tuple[Tensors, Support]:
+    """Return dense values to start from, and what is alive of them.
+
+    Raises:
+        RecipeError: the model of ``task.start`` is of another network, or is pruned and the method
+            would not leave it so.
+        FpError: there is no model, or it is damaged.
+    """
+    if not recipe.task.start:
+        state = model.state_dict()
+        return {name: state[name].detach().clone() for name in layout.tensors}, Support()
+    name = recipe.task.model
+    trained = read_trained(Path(recipe.task.start), code=name if ":" in name else "")
+    if trained.layout.digest != layout.digest:
+        raise RecipeError(
+            f"`task.start`: {recipe.task.start} holds `{trained.model}`, not `{name}`",
+            hint=f"`--model {trained.model}`, on data of the same shape and classes",
+            where="task.start",
+        )
+    is_pruned = bool(trained.support.keep or trained.support.mask)
+    if is_pruned and method.kind not in ("dense", "unlearning"):
+        raise RecipeError(
+            f"`task.start`: {recipe.task.start} is pruned, and `{recipe.method.name}` chooses "
+            "itself what is left out",
+            hint="start from a whole model, or train on with `--method fedavg`",
+            where="task.start",
+        )
+    return trained.values, trained.support
