@@ -13,6 +13,7 @@ from fpcli.errors import UsageError, nearest
 TABLES: Mapping[str, str] = {
     "methods": "fpcli.methods:METHODS",
     "pruners": "fpcli.pruning:PRUNERS",
+    "audits": "fpcli.audit:AUDITS",
     "models": "fpcli.models:MODELS",
     "datasets": "fpcli.data:DATASETS",
     "scores": "fpcli.scores:SCORES",

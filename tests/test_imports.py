@@ -22,7 +22,7 @@ FLOORS = (
     {"scores", "wire"},
     {"fleet", "data", "models"},
     {"engine"},
-    {"methods", "pruning"},
+    {"audit", "methods", "pruning"},
     {"recipe", "run", "report"},
     {"export"},
     {"cli"},
@@ -38,6 +38,13 @@ ONLY_IN = {
     "wandb": {"run/track.py"},
     "onnxruntime": {"export/formats.py"},
     "scipy": {"report/measures.py"},
+    "sklearn": {
+        "audit/class_mia.py",
+        "audit/logistic.py",
+        "audit/mia.py",
+        "audit/probe.py",
+        "data/bundled.py",
+    },
     "matplotlib": {
         "report/bench_plot.py",
         "report/canvas.py",

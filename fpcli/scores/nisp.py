@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from fpcli.errors import RecipeError
 from fpcli.scores.inf_fs import infinite_feature_selection
-from fpcli.scores.producers import maps, producers, summed, watched
+from fpcli.scores.producers import classifier, entered, maps, producers, summed, watched
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout, Tensors
 
@@ -97,23 +97,17 @@ def score_maps(
         RecipeError: the twin is not linear, or scores are not finite.
     """
     _make_absolute(model)
-    classifier = _classifier(model, x)
+    last = classifier(model, x.double())
     outputs: dict[str, list[Tensor]] = {}
     inputs: dict[str, Tensor] = {}
-
-    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        inputs[classifier] = args[0]
-
-    handle = dict(model.named_modules())[classifier].register_forward_pre_hook(enter)
     # Weights are constants here; what they are multiplied with is not.
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     x = torch.ones_like(x, dtype=torch.float64).requires_grad_()
-    with _Absolute():
+    with _Absolute(), entered(model, last, lambda y: inputs.update({last: y})):
         doubled = model(2 * x.detach())
         with watched(model, list(layers), lambda name, y: outputs.setdefault(name, []).append(y)):
             inputs[""] = model(x)
-    handle.remove()
     if not torch.allclose(doubled, 2 * inputs[""], rtol=1e-6, atol=0):
         raise RecipeError(
             f"score `nisp` cannot follow {type(model).__name__}: it is more than layers, "
@@ -121,9 +115,7 @@ def score_maps(
             hint="gates and attention multiply what they read; choose another score",
         )
     flat = [(name, y) for name, parts in outputs.items() for y in parts]
-    found = torch.autograd.grad(
-        start(classifier, inputs), [x, *(y for _, y in flat)], allow_unused=True
-    )
+    found = torch.autograd.grad(start(last, inputs), [x, *(y for _, y in flat)], allow_unused=True)
     scores = {"": torch.zeros_like(x)} | {name: torch.zeros_like(y) for name, y in flat}
     for name, gradient in zip(["", *(name for name, _ in flat)], found, strict=True):
         if gradient is not None:
@@ -154,23 +146,13 @@ def _make_absolute(model: nn.Module) -> None:
                     layer.bias.zero_()
 
 
-def _classifier(model: nn.Module, x: Tensor) -> str:
-    """Return the name of the layer that runs last."""
-    layers = [name for name, part in model.named_modules() if isinstance(part, _ConvNd | nn.Linear)]
-    order: list[str] = []
-    with torch.no_grad(), watched(model, layers, lambda name, output: order.append(name)):
-        model(x.double())
-    return order[-1]
-
-
 @torch.no_grad()
-def _responses(model: nn.Module, classifier: str, sample: Sample) -> Tensor:
+def _responses(model: nn.Module, last: str, sample: Sample) -> Tensor:
     """Return what the classifier reads of every image of a sample, ``[images, ...]``."""
     seen: list[Tensor] = []
-    layer = dict(model.named_modules())[classifier]
-    layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    for x, _ in sample.batches:
-        model(x)
+    with entered(model, last, seen.append):
+        for x, _ in sample.batches:
+            model(x)
     return torch.cat(seen)
 
 

@@ -1,4 +1,4 @@
-"""Producers: the layers that make a group's channels, and what can be seen of them."""
+"""Producers: the layers that make a group's channels, and what can be seen of layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from fpcli.structure.layout import Group, Layout
 
@@ -60,6 +61,27 @@ def watched(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def entered(model: nn.Module, layer: str, see: Callable[[Tensor], None]) -> Iterator[None]:
+    """Call ``see`` with the input of a layer whenever it is about to run."""
+    module = dict(model.named_modules())[layer]
+    handle = module.register_forward_pre_hook(lambda module, inputs: see(inputs[0]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def classifier(model: nn.Module, x: Tensor) -> str:
+    """Return the name of the convolution or linear layer that runs last on a batch."""
+    layers = [name for name, part in model.named_modules() if isinstance(part, _ConvNd | nn.Linear)]
+    order: list[str] = []
+    with watched(model, layers, lambda name, output: order.append(name)):
+        model(x)
+    return order[-1]
 
 
 def maps(layer: nn.Module, output: Tensor) -> Tensor:

@@ -1,0 +1,161 @@
+"""The suite: run audits over the stages of unlearning, and say how far each is from retraining.
+
+It knows nothing of how a model was made to forget: models in, numbers out. One number by itself
+proves little. The model that was trained without the classes, with the same seeds, is what every
+other is measured by, and the original without the forgotten logits is what a method has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from fpcli import plugins
+from fpcli.audit.logit_mask import masked
+from fpcli.audit.stage import PARTS, Audit, AuditData, Figures, observed
+from fpcli.errors import DataError, UsageError
+from fpcli.rng import stream
+
+__all__ = ["AuditData", "Row", "rows", "run"]
+
+MOST_FORGOTTEN, MOST_RETAINED = 1000, 2000
+"""Samples of each of the training and the test data that audits look at, at most."""
+
+MASK = "logit_mask"
+"""Stage that is added: the original model without the forgotten logits."""
+
+_LEAST = 2
+
+
+class Row(NamedTuple):
+    """One line of a table: a figure in words, of the retrained model and of every other stage; the
+    gap is that of stage ``finetuned``, or None."""
+
+    audit: str
+    figure: str
+    retrained: float | None
+    values: Mapping[str, float | None]
+    gap: float | None
+
+
+def run(
+    names: Sequence[str],
+    models: Mapping[str, nn.Module],
+    data: AuditData,
+    *,
+    seed: int,
+    say: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Judge models by audits.
+
+    Args:
+        names: keys of ``audit.AUDITS``; one that comes twice counts once.
+        models: stage -> model, put in evaluation mode and otherwise left alone. There must be
+            ``original`` (before forgetting) and ``retrained`` (never saw the classes); a verdict
+            needs ``finetuned``, and ``pruned`` helps to compare models that got smaller.
+        data: is sampled by ``seed`` where there is much of it.
+        say: gets a line for each thing that begins.
+
+    Returns:
+        Of every audit, ready for JSON: ``stages``, stage -> figure -> value; ``gaps``, likewise,
+        the value minus the retrained model's; and ``verdict``: the largest absolute gaps, over its
+        decisive ``figures``, of ``finetuned`` and of ``logit_mask``, and whether the former
+        ``is_nearer``. A value is None where there is none, and never nan.
+
+    Raises:
+        UsageError: no audit has that name, or a stage is missing.
+        DataError: there are too few samples.
+        LayoutError: a network does not end in a classifier with a row for each class.
+        DivergedError: a model puts out what is no number.
+    """
+    audits: dict[str, Audit] = {name: plugins.lookup("audits", name) for name in names}
+    _check(models, data)
+    data = _sampled(data, seed)
+    sizes = {part: len(getattr(data, part)) for part in PARTS}
+    say(
+        f"audits look at {sizes['forget_train']:,} training and {sizes['forget_test']:,} test "
+        f"samples of what is forgotten, {sizes['retain_train']:,} and {sizes['retain_test']:,} "
+        "of the rest"
+    )
+    parts = [part for part in PARTS if any(part in audit.parts for audit in audits.values())]
+    stages = {name: observed(name, model, data, parts) for name, model in models.items()}
+    stages[MASK] = masked(stages["original"], data.classes)
+    found = {}
+    for name, audit in audits.items():
+        say(f"audit {name}")
+        values = {stage: dict(one) for stage, one in audit.measure(stages, data, seed).items()}
+        gaps = _gaps(values, audit.ceiling)
+        found[name] = {"stages": values, "gaps": gaps, "verdict": _verdict(gaps, audit.decisive)}
+    return found
+
+
+def _check(models: Mapping[str, nn.Module], data: AuditData) -> None:
+    for stage, what in (
+        ("original", "the model before forgetting"),
+        ("retrained", "a model that was trained without the classes"),
+    ):
+        if stage not in models:
+            raise UsageError(
+                f"audits need the stage `{stage}`, {what}",
+                hint="add `--compare-retrain`" if stage == "retrained" else "",
+                where="--audit",
+            )
+    for part in PARTS:
+        if len(getattr(data, part)) < _LEAST:
+            raise DataError(
+                f"audits need {_LEAST} or more samples of every kind, and `{part}` has "
+                f"{len(getattr(data, part))}",
+                hint="leave the audits out, or use more data",
+            )
+
+
+def _sampled(data: AuditData, seed: int) -> AuditData:
+    """Return the data in random order, and no more of it than audits look at."""
+    taken = {}
+    for part in PARTS:
+        split = getattr(data, part)
+        most = MOST_FORGOTTEN if part.startswith("forget") else MOST_RETAINED
+        order = torch.randperm(len(split), generator=stream(seed, f"audit/{part}"))
+        taken[part] = split.take(order[:most])
+    return replace(data, **taken)
+
+
+def _gaps(
+    values: Mapping[str, Figures], ceiling: float | None
+) -> dict[str, dict[str, float | None]]:
+    def gap(value: float | None, reference: float | None) -> float | None:
+        value, reference = (ceiling if x is None else x for x in (value, reference))
+        return None if value is None or reference is None else value - reference
+
+    return {
+        stage: {name: gap(value, values["retrained"][name]) for name, value in one.items()}
+        for stage, one in values.items()
+        if stage != "retrained"
+    }
+
+
+def _verdict(gaps: Mapping[str, Figures], decisive: Sequence[str]) -> dict[str, Any]:
+    largest: dict[str, float | None] = {}
+    for stage in ("finetuned", MASK):
+        found = [gaps[stage][name] for name in decisive] if stage in gaps else [None]
+        known = [abs(gap) for gap in found if gap is not None]
+        largest[stage] = max(known) if len(known) == len(found) else None
+    ours, theirs = largest["finetuned"], largest[MASK]
+    is_nearer = None if ours is None or theirs is None else ours < theirs
+    return {"figures": list(decisive), **largest, "is_nearer": is_nearer}
+
+
+def rows(audits: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Return the lines of a table of what :func:`run` returned; not every figure has one."""
+    found = []
+    for name, one in audits.items():
+        audit: Audit = plugins.lookup("audits", name)
+        for figure, words in audit.shown.items():
+            values = {stage: figures[figure] for stage, figures in one["stages"].items()}
+            gap = one["gaps"].get("finetuned", {}).get(figure)
+            found.append(Row(name, words, values.pop("retrained"), values, gap))
+    return found

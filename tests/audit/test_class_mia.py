@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fpcli.audit.class_mia import compared, jensen_shannon, total_variation
+
+
+def rows(*values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_distances_of_a_hand_made_pair() -> None:
+    p, q = rows([0.5, 0.5, 0.0]), rows([0.0, 0.5, 0.5])
+    assert total_variation(p, q).tolist() == [0.5]
+    # The mixture is (1/4, 1/2, 1/4), of entropy 3/2 bits; both have 1 bit.
+    assert jensen_shannon(p, q).tolist() == pytest.approx([math.sqrt(0.5)])
+
+
+def test_equal_outputs_are_at_distance_zero() -> None:
+    p = torch.rand(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = compared(p / p.sum(1, keepdim=True), p / p.sum(1, keepdim=True))
+    assert found == {
+        "tv": 0, "js": 0, "tv_of_means": 0, "js_of_means": 0, "told_apart": 0.5
+    }  # fmt: skip
+
+
+def test_disjoint_outputs_are_as_far_as_can_be() -> None:
+    p, q = rows(*[[1.0, 0.0]] * 10), rows(*[[0.0, 1.0]] * 10)
+    assert set(compared(p, q).values()) == {1.0}
+
+
+def test_means_hide_what_samples_show() -> None:
+    p, q = rows(*[[1.0, 0.0], [0.0, 1.0]] * 5), rows(*[[0.0, 1.0], [1.0, 0.0]] * 5)
+    found = compared(p, q)
+    assert (found["tv"], found["tv_of_means"], found["js"], found["js_of_means"]) == (1, 0, 1, 0)
+
+
+def test_a_classifier_is_judged_on_samples_it_did_not_see() -> None:
+    generator = torch.Generator().manual_seed(1)
+    p, q = (torch.rand(60, 3, generator=generator).double().softmax(1) for _ in range(2))
+    # The same law: what a classifier learns of 48 samples is of no use for the other 12.
+    assert 0.3 < compared(p, q)["told_apart"] < 0.7
