@@ -75,7 +75,10 @@ def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[st
     tests = {name: _both(stage, "forget_test", "retain_test") for name, stage in stages.items()}
     found: dict[str, Figures] = {}
     for name, stage in stages.items():
-        (x, is_forgotten), (features, wanted) = _both(stage, *PARTS[::2]), tests[name]
+        (x, is_forgotten), (features, wanted) = (
+            _both(stage, "forget_train", "retain_train"),
+            tests[name],
+        )
         figures = probed((x.numpy(), is_forgotten), (features.numpy(), wanted))
         for other in ("original", "retrained"):
             figures[f"cka_{other}"] = cka(features, tests[other][0])

@@ -1,15 +1,15 @@
 """Relearning: how many steps of training bring the forgotten classes back?
 
-A few training samples of the forgotten classes and as many of the others, 100 of each, are learned
-by SGD in batches of 16 + 16, drawn alike for every model. Normalisation and dropout stay in
-evaluation mode, so that steps change weights only. After every step held-out samples tell whether
-the classes are back: accuracy on them has reached 80 % of the original model's, and no more than 10
-% of other samples are taken for them. Without the second condition a model that calls everything
-forgotten would be done after a step.
+Training samples, 100 of the forgotten classes and 300 of the others, are learned by SGD in batches
+of 8 + 24, drawn alike for every model. Normalisation and dropout stay in evaluation mode, so that
+steps change weights only. After every step 100 test samples of each kind tell whether the classes
+are back: accuracy on theirs has reached 80 % of the original model's, and no more than 10 % of the
+others are taken for them. Without the second condition, or with as many forgotten samples as
+others in a batch, a model would soon be done by calling everything forgotten.
 
 ``steps`` counts from the model as it is. ``fresh_head_steps`` counts from its features under a new
 classifier, which tells what the features know apart from how hard the classifier was pushed away.
-A figure is None where 50 steps were not enough; gaps then count it as 50.
+A figure is None where 60 steps were not enough; gaps then count it as 60.
 
 Source: the audit is common; sizes, conditions and rates are ours.
 """
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.audit.stage import PARTS, Audit, AuditData, Figures, Stage
+from fpcli.audit.stage import Audit, AuditData, Figures, Stage
 from fpcli.rng import stream
 
-SHARE, MOST_FALSE, MOST_STEPS = 0.8, 0.1, 50
-_NUM_LEARNED, _NUM_JUDGED, _HALF_BATCH = 100, 200, 16
+SHARE, MOST_FALSE, MOST_STEPS = 0.8, 0.1, 60
+_NUM_LEARNED, _BATCH, _NUM_JUDGED = (100, 300), (8, 24), 100
 _LR, _MOMENTUM = 0.01, 0.9
 
 
@@ -78,19 +78,22 @@ class _Task:
             return x, split.labels[:count].to(device)
 
         self.seed = seed
-        self.learned = [part(name, _NUM_LEARNED) for name in PARTS[::2]]
-        self.forgotten, self.others = (part(name, _NUM_JUDGED) for name in PARTS[1::2])
+        self.learned = [
+            part(name, count)
+            for name, count in zip(("forget_train", "retain_train"), _NUM_LEARNED, strict=True)
+        ]
+        self.forgotten = part("forget_test", _NUM_JUDGED)
+        self.others = part("retain_test", _NUM_JUDGED)
         self.classes = torch.tensor(data.classes, device=device)
 
     def draws(self) -> Callable[[], tuple[Tensor, Tensor]]:
         generator = stream(self.seed, "audit/relearn/batches")
 
         def draw() -> tuple[Tensor, Tensor]:
-            rows = [
-                torch.randint(len(y), (_HALF_BATCH,), generator=generator).to(y.device)
-                for _, y in self.learned
-            ]
-            pairs = [(x[row], y[row]) for (x, y), row in zip(self.learned, rows, strict=True)]
+            pairs = []
+            for (x, y), count in zip(self.learned, _BATCH, strict=True):
+                chosen = torch.randint(len(y), (count,), generator=generator).to(y.device)
+                pairs.append((x[chosen], y[chosen]))
             return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
         return draw
@@ -131,6 +134,7 @@ RELEARN = Audit(
     parts=(),
     shown={"steps": "steps", "fresh_head_steps": "steps, new classifier"},
     decisive=("steps",),
+    margin=3,
     ceiling=MOST_STEPS,
 )
 """Figures: see the head of this file."""

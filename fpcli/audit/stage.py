@@ -91,6 +91,7 @@ class Audit:
         parts: of ``PARTS``, what it has to see.
         shown: figure -> its words in a table; not every figure is worth a line.
         decisive: the figures, of one unit, whose largest gap decides who is nearer to retraining.
+        margin: differences of gaps up to this are chance, with about a thousand samples.
         ceiling: what a figure counts as where it is None, because it would be at least that.
     """
 
@@ -98,6 +99,7 @@ class Audit:
     parts: tuple[str, ...]
     shown: Mapping[str, str]
     decisive: tuple[str, ...]
+    margin: float = 0.02
     ceiling: float | None = None
 
 

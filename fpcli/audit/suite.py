@@ -32,14 +32,19 @@ _LEAST = 2
 
 
 class Row(NamedTuple):
-    """One line of a table: a figure in words, of the retrained model and of every other stage; the
-    gap is that of stage ``finetuned``, or None."""
+    """One line of a table: a figure in words, of the retrained model and of every other stage.
+
+    Attributes:
+        gap: of stage ``finetuned``, or None.
+        ceiling: what a value that is None would be at least, if that is known.
+    """
 
     audit: str
     figure: str
     retrained: float | None
     values: Mapping[str, float | None]
     gap: float | None
+    ceiling: float | None
 
 
 def run(
@@ -63,8 +68,9 @@ def run(
     Returns:
         Of every audit, ready for JSON: ``stages``, stage -> figure -> value; ``gaps``, likewise,
         the value minus the retrained model's; and ``verdict``: the largest absolute gaps, over its
-        decisive ``figures``, of ``finetuned`` and of ``logit_mask``, and whether the former
-        ``is_nearer``. A value is None where there is none, and never nan.
+        decisive ``figures``, of ``finetuned`` and of ``logit_mask``, and the ``outcome``, whether
+        the former is ``nearer`` to retraining, ``farther``, or ``level`` within a ``margin``. A
+        value is None where there is none, and never nan.
 
     Raises:
         UsageError: no audit has that name, or a stage is missing.
@@ -89,7 +95,7 @@ def run(
         say(f"audit {name}")
         values = {stage: dict(one) for stage, one in audit.measure(stages, data, seed).items()}
         gaps = _gaps(values, audit.ceiling)
-        found[name] = {"stages": values, "gaps": gaps, "verdict": _verdict(gaps, audit.decisive)}
+        found[name] = {"stages": values, "gaps": gaps, "verdict": _verdict(gaps, audit)}
     return found
 
 
@@ -138,15 +144,20 @@ def _gaps(
     }
 
 
-def _verdict(gaps: Mapping[str, Figures], decisive: Sequence[str]) -> dict[str, Any]:
+def _verdict(gaps: Mapping[str, Figures], audit: Audit) -> dict[str, Any]:
     largest: dict[str, float | None] = {}
     for stage in ("finetuned", MASK):
-        found = [gaps[stage][name] for name in decisive] if stage in gaps else [None]
+        found = [gaps[stage][name] for name in audit.decisive] if stage in gaps else [None]
         known = [abs(gap) for gap in found if gap is not None]
         largest[stage] = max(known) if len(known) == len(found) else None
     ours, theirs = largest["finetuned"], largest[MASK]
-    is_nearer = None if ours is None or theirs is None else ours < theirs
-    return {"figures": list(decisive), **largest, "is_nearer": is_nearer}
+    outcome = None
+    if ours is not None and theirs is not None:
+        is_level = abs(ours - theirs) <= audit.margin
+        outcome = "level" if is_level else "nearer" if ours < theirs else "farther"
+    return {
+        "figures": list(audit.decisive), **largest, "margin": audit.margin, "outcome": outcome
+    }  # fmt: skip
 
 
 def rows(audits: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -157,5 +168,5 @@ def rows(audits: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         for figure, words in audit.shown.items():
             values = {stage: figures[figure] for stage, figures in one["stages"].items()}
             gap = one["gaps"].get("finetuned", {}).get(figure)
-            found.append(Row(name, words, values.pop("retrained"), values, gap))
+            found.append(Row(name, words, values.pop("retrained"), values, gap, audit.ceiling))
     return found

@@ -48,24 +48,25 @@ def test_every_figure_of_every_audit_is_a_number_and_the_same_twice() -> None:
 
 
 def test_a_copy_of_the_retrained_model_has_no_gap_and_beats_the_mask() -> None:
-    models = {
-        "original": net(KNOWS), "finetuned": net(NEVER_SAW), "retrained": net(NEVER_SAW),
-    }  # fmt: skip
+    leaning = net(
+        [[3.0, 0, 2], *KNOWS[1:]]
+    )  # masked, it takes the class for the first of the others
+    models = {"original": leaning, "finetuned": net(NEVER_SAW), "retrained": net(NEVER_SAW)}
     found = audited(NAMES, models)
     assert all(not gap for one in found.values() for gap in one["gaps"]["finetuned"].values())
-    told = {name: one["verdict"]["is_nearer"] for name, one in found.items()}
-    assert told["class-mia"] is True
+    told = {name: one["verdict"]["outcome"] for name, one in found.items()}
+    assert told["class-mia"] == "nearer"
     # Features are the inputs in all of these, and no model is right on the class.
-    assert told["probe"] is told["logit-mask"] is False
+    assert told["probe"] == told["logit-mask"] == "level"
     assert found["logit-mask"]["verdict"] == {
         "figures": ["forget_accuracy", "retain_accuracy"], "finetuned": 0, "logit_mask": 0,
-        "is_nearer": False,
+        "margin": 0.02, "outcome": "level",
     }  # fmt: skip
 
 
 def test_without_a_finetuned_model_there_is_no_verdict() -> None:
     found = audited(("logit-mask",), {"original": net(KNOWS), "retrained": net(NEVER_SAW)})
-    assert found["logit-mask"]["verdict"]["is_nearer"] is None
+    assert found["logit-mask"]["verdict"]["outcome"] is None
     assert [row.gap for row in rows(found)] == [None, None]
 
 
@@ -75,8 +76,15 @@ def test_what_was_not_relearned_counts_as_the_cap() -> None:
     one = audited(("relearn",), models)["relearn"]
     assert one["stages"]["finetuned"]["steps"] is None
     assert one["gaps"]["finetuned"]["steps"] == 0
-    assert one["gaps"]["original"]["steps"] == -50
-    assert one["verdict"]["is_nearer"] is True
+    assert one["gaps"]["original"]["steps"] == -60
+    assert one["verdict"]["outcome"] == "nearer"
+
+
+def test_a_model_that_forgot_nothing_is_farther_than_the_mask() -> None:
+    models = {"original": net(KNOWS), "finetuned": net(KNOWS), "retrained": net(NEVER_SAW)}
+    verdict = audited(("logit-mask",), models)["logit-mask"]["verdict"]
+    assert (verdict["finetuned"], verdict["logit_mask"]) == (1, 0)
+    assert verdict["outcome"] == "farther"
 
 
 def test_rows_of_a_table() -> None:
@@ -85,7 +93,7 @@ def test_rows_of_a_table() -> None:
     assert [row.audit for row in found] == ["logit-mask"] * 2 + ["class-mia"] * 3
     assert found[0] == suite.Row(
         "logit-mask", "accuracy, forgotten", 0.0,
-        {"original": 1.0, "finetuned": 1.0, "logit_mask": 0.0}, 1.0,
+        {"original": 1.0, "finetuned": 1.0, "logit_mask": 0.0}, 1.0, None,
     )  # fmt: skip
 
 
