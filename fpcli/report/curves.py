@@ -61,6 +61,10 @@ def of_rows(rows: Sequence[Row]) -> Iterator[Chart]:
         axis = Axis("mean accuracy", "percent", 0, 1.02)
         note = "each client's own model on the test samples of its own classes"
         yield Chart("Accuracy of the clients", personal, _EFFORTS["rounds"], axis, note)
+    withheld = [_over_seeds(row, number, _withheld) for number, row in enumerate(rows)]
+    if any(line.points for line in withheld):
+        note = "test samples of the classes that nobody trains on"
+        yield Chart("Accuracy on withheld classes", withheld, _EFFORTS["rounds"], ACCURACY, note)
 
 
 def _judged(row: Row, number: int, name: str, score: Callable[[Event], float]) -> Line:
@@ -91,6 +95,11 @@ def _test_loss(run: Run) -> dict[int, tuple[float, float]]:
 def _clients_accuracy(run: Run) -> dict[int, tuple[float, float]]:
     found = ((e["round"], e.get("clients_accuracy")) for e in run.judged)
     return {number: (number, score["mean"]) for number, score in found if score}
+
+
+def _withheld(run: Run) -> dict[int, tuple[float, float]]:
+    found = ((e["round"], e.get("withheld")) for e in run.judged)
+    return {number: (number, score["accuracy"]) for number, score in found if score}
 
 
 def _over_seeds(

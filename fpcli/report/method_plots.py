@@ -1,4 +1,4 @@
-"""Pictures that only some methods have material for: densities, coverage, personal models."""
+"""Pictures that only some runs have material for: densities, coverage, forgetting, own models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, Events, count_axis, figure
+from fpcli.report.forgetting_plots import forgetting_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,8 @@ def method_figures(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure of every picture that the events have material for.
 
     ``density`` if rounds note the density per layer, ``coverage`` if some client held less than
-    the whole model, ``clients`` if clients' own models were judged.
+    the whole model, ``clients`` if clients' own models were judged, ``forgetting`` if classes were
+    withheld.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense:
@@ -29,6 +31,8 @@ def method_figures(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     personal = [event for event in rounds if event.get("personal")]
     if personal:
         yield "clients", _clients(rounds, personal, title)
+    if any(event.get("withheld") for event in rounds):
+        yield "forgetting", forgetting_figure({title: rounds}, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:

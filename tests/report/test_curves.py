@@ -41,6 +41,13 @@ def test_one_row_shows_more_of_itself(tmp_path: Path) -> None:
     assert [line.label for line in charts["Loss"].lines] == ["test", "training"]
 
 
+def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:
+    history = [event(n, 0.5, 0.5) | {"withheld": {"accuracy": 0.4 / n}} for n in (1, 2)]
+    found = compare([read(write_run(tmp_path / "a", history))]).rows
+    (line,) = by_title(list(of_rows(found)))["Accuracy on withheld classes"].lines
+    assert line.points == [(1.0, 0.4), (2.0, 0.2)]
+
+
 def test_losses_that_are_not_finite_leave_gaps(tmp_path: Path) -> None:
     history = [*rounds(0.5), event(2, 0.4, 0.4, loss=None)]
     found = compare([read(write_run(tmp_path / "a", history))]).rows

@@ -42,3 +42,13 @@ def test_accuracies_of_clients_and_overlap(tmp_path: Path, clients: int) -> None
     assert "mean accuracy of the clients" in text
     assert "overlap of the clients" in text
     assert "after round 4" in text
+
+
+def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:
+    events = history()
+    for one in events:
+        one["withheld"] = {"accuracy": 0.5 / one["round"], "loss": 1.0}
+    paths = draw_run(events, tmp_path)
+    assert names(paths)[2:] == ["forgetting.png", "forgetting.svg"]
+    for text in ("withheld classes", "other classes"):
+        assert text in texts(tmp_path / "forgetting.svg")

@@ -1,0 +1,213 @@
+"""Pictures of forgetting: which channels speak of a class, and what a model still knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpcli.report.canvas import BLUE, INK, ORANGE, Events, count_axis, drawing, figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fpcli.methods.unlearn import Scored
+
+_MOST_LAYERS, _MOST_CHANNELS, _MOST_CLASSES = 24, 40, 20
+"""Of more of them a cell of the map, or the name of its row, could not be seen."""
+
+_QUANTILES = {"90th percentile": 0.9, "75th": 0.75, "median": 0.5, "10th": 0.1}
+_TOP = 3.0
+"""Where the colours of the map end, in means over the classes."""
+
+_MOST_NAMED = 30
+_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7")
+
+
+def draw_forgetting(
+    classes: Sequence[Scored],
+    curves: Mapping[str, Events],
+    folder: Path,
+    *,
+    starts: Mapping[str, tuple[float, float]],
+    class_names: Sequence[str],
+) -> list[Path]:
+    """Draw what was pruned for each class, and what came of it, as PNG and as SVG.
+
+    Args:
+        classes: from the state of method `unlearn`; ``channels-LABEL`` is drawn for each.
+        curves: label -> events of a run that withholds the classes, for ``forgetting``, the
+            accuracies on withheld and other classes over the rounds.
+        folder: must exist; earlier pictures in it are replaced.
+        starts: label -> accuracies on these and on the other classes before the first
+            round, in [0, 1], for those of ``curves`` where they are known.
+        class_names: one per class.
+
+    Raises:
+        NeedError: the folder cannot be written.
+    """
+    paths = []
+    with drawing():
+        for scored in classes:
+            paths += save(_channels(scored, class_names), folder / f"channels-{scored.target}")
+        paths += save(forgetting_figure(curves, folder.name, starts), folder / "forgetting")
+    return paths
+
+
+class _Map(NamedTuple):
+    """One layer: activations ``[rows, channels shown]``, names of the rows, which row is that of
+    the class, which columns are pruned, and of the whole layer how many are pruned of how many."""
+
+    layer: str
+    cells: NDArray[Any]
+    names: Sequence[str]
+    target: int
+    is_pruned: NDArray[Any]
+    num_pruned: int
+    width: int
+
+
+def _channels(scored: Scored, class_names: Sequence[str]) -> Figure:
+    """Draw a bar per layer, and a map of the channels of those that lost most."""
+    maps = list(_maps(scored, class_names))
+    columns = 1 + (len(maps) > 4) + (len(maps) > 12)
+    rows = -(-len(maps) // columns)
+    height = 0.6 + 0.16 * len(maps[0].names)
+    picture = figure(2.8 + 4.2 * columns, 2.4 + height * rows)
+    grid = picture.add_gridspec(2, 1, height_ratios=(1.8, height * rows))
+    _bars(picture.add_subfigure(grid[0]).subplots(), scored)
+    below = picture.add_subfigure(grid[1])
+    panels = below.subplots(rows, columns, squeeze=False)
+    for one, axes in zip(maps, panels.T.flat, strict=False):
+        image = _panel(axes, one, most=max(len(x.is_pruned) for x in maps))
+    for axes in panels.T.flat[len(maps) :]:
+        axes.remove()
+    bar = below.colorbar(
+        image,
+        ax=list(panels.T.flat[: len(maps)]),
+        extend="max",
+        shrink=min(1, 2.2 / (height * rows)),
+        aspect=14,
+        pad=0.015,
+    )
+    bar.set_label("activation\n(mean of the channel over the classes = 1)", fontsize=8)
+    left_out = len(scored.scores) - len(maps)
+    more = f", the {len(maps)} layers that lost most" if left_out else ""
+    below.suptitle(
+        f"channels by score, highest first{more}; orange: pruned", x=0.01, ha="left", fontsize=9.5
+    )
+    gone, total = (sum(map(len, x.values())) for x in (scored.pruned, scored.scores))
+    picture.suptitle(
+        f"class {class_names[scored.target]}: {gone:,} of {total:,} channels pruned",
+        x=0.01, ha="left", fontweight="bold",
+    )  # fmt: skip
+    return picture
+
+
+def _maps(scored: Scored, class_names: Sequence[str]) -> Iterator[_Map]:
+    """Yield layers in the order of the network; of many those that lost most channels."""
+    lost = {layer: len(channels) for layer, channels in scored.pruned.items()}
+    shown = sorted(lost, key=lambda layer: -lost[layer])[:_MOST_LAYERS]
+    for layer in scored.scores:
+        if layer in shown:
+            yield _map(layer, scored, class_names)
+
+
+def _map(layer: str, scored: Scored, class_names: Sequence[str]) -> _Map:
+    scores, pruned = scored.scores[layer].numpy(), scored.pruned[layer].numpy()
+    is_pruned = np.isin(np.arange(len(scores)), pruned)
+    order = np.argsort(-scores, kind="stable")
+    # Those that went come first, so that they are seen however low they score.
+    first = np.concatenate([order[is_pruned[order]], order[~is_pruned[order]]])[:_MOST_CHANNELS]
+    columns = order[np.isin(order, first)]
+    values = scored.activations[layer].numpy().astype(np.float64)[:, columns]
+    means = values.mean(0)
+    cells = np.divide(values, means, out=np.zeros_like(values), where=means > 0)
+    names, target = list(class_names), scored.target
+    if len(names) > _MOST_CLASSES:
+        others = np.delete(cells, target, axis=0)
+        quantiles = np.quantile(others, list(_QUANTILES.values()), axis=0)
+        cells = np.concatenate([cells[target, None], quantiles])
+        names = [names[target], *(f"others, {word}" for word in _QUANTILES)]
+        target = 0
+    return _Map(layer, cells, names, target, is_pruned[columns], len(pruned), len(scores))
+
+
+def _panel(axes: Axes, one: _Map, most: int) -> Any:
+    """Draw one map: a frame around the class's row, orange over what is pruned; ``most`` columns
+    are as wide as the panel."""
+    from matplotlib.patches import Rectangle
+
+    rows, columns = one.cells.shape
+    image = axes.imshow(
+        one.cells, cmap="Blues", vmin=0, vmax=_TOP, aspect="auto", interpolation="nearest"
+    )
+    axes.grid(visible=False)
+    axes.set_xlim(-0.6, most - 0.4)
+    axes.set_ylim(rows - 0.4, -1.5)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.add_patch(
+        Rectangle((-0.5, one.target - 0.5), columns, 1, fill=False, edgecolor=INK, linewidth=1.1)
+    )
+    for column in np.flatnonzero(one.is_pruned):
+        axes.add_patch(Rectangle((column - 0.42, -1.4), 0.84, 0.6, color=ORANGE, linewidth=0))
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.set_yticks(range(rows), one.names, fontsize=7)
+    axes.get_yticklabels()[one.target].set(color=INK, fontweight="bold")
+    shown = f", {columns} shown" if columns < one.width else ""
+    axes.set_title(
+        f"{one.layer}: {one.num_pruned} of {one.width} pruned{shown}", loc="left", fontsize=8.5
+    )
+    return image
+
+
+def _bars(axes: Axes, scored: Scored) -> None:
+    """Draw the share of its channels that every layer lost."""
+    layers = list(scored.scores)
+    shares = [100 * len(scored.pruned[x]) / len(scored.scores[x]) for x in layers]
+    places = range(len(layers))
+    axes.bar(places, shares, color=ORANGE, width=0.8)
+    every = -(-len(layers) // _MOST_NAMED)
+    rotation, side = (60, "right") if len(layers) > 10 else (0, "center")
+    axes.set_xticks(places[::every], layers[::every], fontsize=8, rotation=rotation, ha=side)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlim(-0.7, max(len(layers), 8) - 0.3)
+    axes.set_ylabel("pruned (% of layer)")
+
+
+def forgetting_figure(
+    curves: Mapping[str, Events],
+    title: str,
+    starts: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """Return two panels, accuracy on the withheld and on the other classes over the rounds, with
+    a line for each run (arguments as in :func:`draw_forgetting`; a run without rounds judged on
+    withheld classes has none)."""
+    picture = figure(9, 3.8)
+    panels = picture.subplots(1, 2, sharey=True)
+    for number, (label, history) in enumerate(curves.items()):
+        judged = [event for event in history if event.get("withheld") and event.get("test")]
+        start = (starts or {}).get(label)
+        xs = [0] * bool(start) + [event["round"] for event in judged]
+        for axes, split, first in zip(panels, ("withheld", "test"), start or (0, 0), strict=True):
+            ys = [first] * bool(start) + [event[split]["accuracy"] for event in judged]
+            axes.plot(
+                xs, [100 * y for y in ys], "-", label=label, clip_on=False,
+                color=_COLOURS[number % len(_COLOURS)], marker="o", markersize=4,
+            )  # fmt: skip
+    for axes, what in zip(panels, ("withheld", "other"), strict=True):
+        axes.set_title(f"{what} classes", loc="left", fontsize=9.5)
+        axes.set_xlabel("round")
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 102)
+        count_axis(axes)
+    panels[0].set_ylabel("test accuracy (%)")
+    if len(curves) > 1:
+        picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    picture.suptitle(f"{title}: withheld and other classes", x=0.01, ha="left", fontweight="bold")
+    return picture
