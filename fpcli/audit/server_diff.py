@@ -16,6 +16,7 @@ IEEE TIFS 2026; the figures are ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -34,7 +35,7 @@ def ranked(before: Tensor, after: Tensor, classes: Sequence[int]) -> dict[str, f
     norms = before.norm(dim=1)
     change = (after - before).norm(dim=1) / norms.clamp(min=1e-12)
     total = float(change.sum())
-    if not total > 0:
+    if not 0 < total < math.inf:
         return {"share": None, "rank": None}
     own = change[list(classes)]
     return {

@@ -24,7 +24,9 @@ _QUANTILES = {"90th percentile": 0.9, "75th": 0.75, "median": 0.5, "10th": 0.1}
 _TOP = 3.0
 """Where the colours of the map end, in means over the classes."""
 
-_MOST_NAMED = 30
+_MOST_NAMED, _MOST_LEVEL = 30, 10
+"""Layers that all have a name under their bar, and that have it written level."""
+
 _COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7")
 
 
@@ -77,8 +79,9 @@ def _channels(scored: Scored, class_names: Sequence[str]) -> Figure:
     columns = 1 + (len(maps) > 4) + (len(maps) > 12)
     rows = -(-len(maps) // columns)
     height = 0.6 + 0.16 * len(maps[0].names)
-    picture = figure(2.8 + 4.2 * columns, 2.4 + height * rows)
-    grid = picture.add_gridspec(2, 1, height_ratios=(1.8, height * rows))
+    top = 1.8 + (len(scored.scores) > _MOST_LEVEL)
+    picture = figure(2.8 + 4.2 * columns, 0.6 + top + height * rows)
+    grid = picture.add_gridspec(2, 1, height_ratios=(top, height * rows))
     _bars(picture.add_subfigure(grid[0]).subplots(), scored)
     below = picture.add_subfigure(grid[1])
     panels = below.subplots(rows, columns, squeeze=False)
@@ -173,7 +176,7 @@ def _bars(axes: Axes, scored: Scored) -> None:
     places = range(len(layers))
     axes.bar(places, shares, color=ORANGE, width=0.8)
     every = -(-len(layers) // _MOST_NAMED)
-    rotation, side = (60, "right") if len(layers) > 10 else (0, "center")
+    rotation, side = (60, "right") if len(layers) > _MOST_LEVEL else (0, "center")
     axes.set_xticks(places[::every], layers[::every], fontsize=8, rotation=rotation, ha=side)
     axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.7, max(len(layers), 8) - 0.3)

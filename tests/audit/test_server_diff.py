@@ -27,6 +27,11 @@ def test_a_model_that_did_not_change_names_nobody() -> None:
     assert ranked(BEFORE, BEFORE, (0,)) == {"share": None, "rank": None}
 
 
+def test_an_infinite_change_is_no_number() -> None:
+    gone = after([3, 4], [0, 2], [-torch.inf, 0])
+    assert ranked(BEFORE, gone, (2,)) == {"share": None, "rank": None}
+
+
 def test_columns_are_found_again() -> None:
     whole = torch.tensor([[1.0, 2, 2, 4], [5, 6, 6, 8]])
     for kept in ([0, 3], [1, 2, 3], [0, 1, 2, 3]):
