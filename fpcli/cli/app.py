@@ -29,6 +29,7 @@ from fpcli.cli.report import report
 from fpcli.cli.sensitivity import sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train import train
+from fpcli.cli.unlearn import unlearn
 from fpcli.engine.process import before_torch
 from fpcli.errors import FpError, NeedError, UsageError, nearest
 
@@ -41,6 +42,7 @@ app.command()(train)
 app.command()(fit)
 app.command()(sensitivity)
 app.command()(prune)
+app.command()(unlearn)
 app.command()(export)
 app.command()(bench)
 app.command()(compare)
@@ -113,11 +115,10 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(session, error, error)
     except _ParserError as error:
         return _failed(session, _usage_error(error, session), error)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        going = f"continue with `fp resume {session.log.parent}`" if session.log else ""
-        return _failed(session, StoppedError(signal.SIGINT, hint=going), error)
-    except _Terminated as error:
-        return _failed(session, StoppedError(signal.SIGTERM), error)
+    except (KeyboardInterrupt, typer.Abort, _Terminated) as error:
+        number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+        going = f"continue with `{_again(session, session.log.parent)}`" if session.log else ""
+        return _failed(session, StoppedError(number, hint=going), error)
     except SystemExit as error:
         # The parser ends like this when nobody reads its help text any more.
         if isinstance(error.__context__, BrokenPipeError):
@@ -226,7 +227,7 @@ def _usage_error(error: Any, session: Session) -> UsageError:
 def _unexpected(session: Session, error: Exception) -> int:
     # By its fields, since importing its module would import torch.
     if type(error).__name__ == "Interrupted":
-        return _failed(session, _stopped_run(error), error)
+        return _failed(session, _stopped_run(error, session), error)
     if _is_out_of_memory(error):
         hint = "lower --batch-size or --workers, or take a smaller model"
         return _failed(session, NeedError("out of memory", hint=hint, code="F502"), error)
@@ -247,12 +248,16 @@ def _unexpected(session: Session, error: Exception) -> int:
     return _failed(session, bug, error)
 
 
-def _stopped_run(error: Any) -> StoppedError:
+def _again(session: Session, folder: Path) -> str:
+    return session.again or f"fp resume {folder}"
+
+
+def _stopped_run(error: Any, session: Session) -> StoppedError:
     name = signal.Signals(error.number).name
     return StoppedError(
         error.number,
         f"stopped by {name}; checkpoint round-{error.round:05d} is kept",
-        hint=f"continue with `fp resume {error.folder}`",
+        hint=f"continue with `{_again(session, error.folder)}`",
     )
 
 

@@ -30,6 +30,7 @@ class Session:
         is_debug: errors come with a traceback.
         warnings: what was warned of so far.
         log: file of the run that is going on, where errors are kept too.
+        again: the command that goes on with it; empty means `fp resume`.
     """
 
     command: str
@@ -38,6 +39,7 @@ class Session:
     is_debug: bool = False
     warnings: list[str] = field(default_factory=list)
     log: Path | None = None
+    again: str = ""
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Session:

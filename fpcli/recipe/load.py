@@ -37,6 +37,9 @@ NOT_IN_DIGEST = frozenset(
 )
 """Keys that decide where and how long a run computes, but not what."""
 
+_NOT_WHILE_EMPTY = frozenset({"task.start", "task.withhold"})
+"""Keys that are no part of a digest while empty, since digests of earlier versions lack them."""
+
 _FLAGS = {
     "method.name": "--method",
     "fleet.profile": "--fleet",
@@ -55,6 +58,7 @@ def load(
     flags: Mapping[str, Any] = MappingProxyType({}),
     *,
     cls: type[R] = Recipe,  # type: ignore[assignment]
+    overlay: Path | None = None,
 ) -> R:
     """Return the recipe that a file, ``--set`` and flags describe together.
 
@@ -67,12 +71,16 @@ def load(
         overrides: dotted key and text of each ``--set``.
         flags: dotted key -> value; None means that the flag was not given.
         cls: kind of recipe.
+        overlay: a second file whose method, number of rounds and keys of ``local`` win over those
+            of the first; the rest of it does not count.
 
     Raises:
         RecipeError: something in the file is wrong; the message starts with ``FILE:LINE``.
         UsageError: something on the command line is wrong; the message starts with the option.
     """
     written = read_settings(path) if path is not None else {}
+    if overlay is not None:
+        written = _overlaid(written, read_settings(overlay))
     said = {key: _override(key, text) for key, text in overrides}
     for key, value in flags.items():
         if value is not None:
@@ -95,6 +103,15 @@ def load(
     recipe = resolve(settings, models.DEFAULT_MODEL, cls)
     assert isinstance(recipe, cls)
     return recipe
+
+
+def _overlaid(below: dict[str, Setting], above: Mapping[str, Setting]) -> dict[str, Setting]:
+    if "method.name" in above:
+        below = {key: item for key, item in below.items() if not key.startswith("method.")}
+    wanted = {
+        k: v for k, v in above.items() if k == "rounds" or k.startswith(("method.", "local."))
+    }
+    return below | wanted
 
 
 def command_of(path: Path) -> str:
@@ -223,7 +240,11 @@ def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:
 
 def digest(recipe: AnyRecipe) -> str:
     """Return the hex SHA-256 of everything in a recipe that decides the trained bits."""
-    deciding = {key: value for key, value in flatten(recipe).items() if key not in NOT_IN_DIGEST}
+    deciding = {
+        key: value
+        for key, value in flatten(recipe).items()
+        if key not in NOT_IN_DIGEST and (value or key not in _NOT_WHILE_EMPTY)
+    }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 

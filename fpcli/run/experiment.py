@@ -15,7 +15,7 @@ from fpcli.report.plots import draw_run
 from fpcli.run import events
 from fpcli.run.folder import RunFolder
 from fpcli.run.kernels import with_kernels
-from fpcli.run.session import Listener, Place, RunSession, begin, check_recipe
+from fpcli.run.session import Interrupted, Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
 from fpcli.run.trained import write_trained
@@ -30,9 +30,18 @@ class Watcher(Listener[RoundRecord], Protocol):
 
 
 def start(
-    recipe: Recipe, folder: RunFolder, watcher: Watcher, *, command: tuple[str, ...] = ()
+    recipe: Recipe,
+    folder: RunFolder,
+    watcher: Watcher,
+    *,
+    command: tuple[str, ...] = (),
+    is_part: bool = False,
 ) -> Summary:
     """Train a new run in a fresh folder.
+
+    Args:
+        is_part: more is to follow, so that a signal in the last round counts too; the run is
+            finished before `Interrupted` is raised.
 
     Raises:
         Interrupted: by a signal, after a checkpoint.
@@ -41,7 +50,7 @@ def start(
     with folder.lock():
         begin(folder, recipe, command)
         setup = prepare(recipe, folder.path / "memory")
-        return _run(setup, _session(setup, folder, watcher), watcher, found=None)
+        return _run(setup, _session(setup, folder, watcher), watcher, None, is_part=is_part)
 
 
 def resume(
@@ -52,12 +61,14 @@ def resume(
     *,
     command: tuple[str, ...] = (),
     force: bool = False,
+    is_part: bool = False,
 ) -> Summary:
     """Continue a run from its newest valid checkpoint, or from the start if it never had one.
 
     Args:
         recipe: how to continue; it may differ from ``stored`` in what decides no bits.
         force: continue with a recipe that differs in more.
+        is_part: see `start`.
 
     Raises:
         ResumeError: no checkpoint is valid, or the recipe differs.
@@ -71,7 +82,7 @@ def resume(
         session.go_on(found, command)
         if setup.site.home.exists():
             memory.rewind(setup.site.home, found[0].round if found else -1)
-        return _run(setup, session, watcher, found)
+        return _run(setup, session, watcher, found, is_part=is_part)
 
 
 def _session(setup: Setup, folder: RunFolder, watcher: Watcher) -> RunSession[RoundRecord]:
@@ -84,7 +95,12 @@ def _session(setup: Setup, folder: RunFolder, watcher: Watcher) -> RunSession[Ro
 
 
 def _run(
-    setup: Setup, session: RunSession[RoundRecord], watcher: Watcher, found: Place | None
+    setup: Setup,
+    session: RunSession[RoundRecord],
+    watcher: Watcher,
+    found: Place | None,
+    *,
+    is_part: bool,
 ) -> Summary:
     settle()
     setup = with_kernels(setup, session.folder.path, watcher.message)
@@ -97,7 +113,10 @@ def _run(
             watcher.start(setup, session.folder.path, description, found[0])
             rounds = server.play(setup.fed, found[0], executor, found[1])
             state, totals = session.play(rounds, found, stop)
-        return _finish(setup, session.folder, state, totals)
+        summary = _finish(setup, session.folder, state, totals)
+        if is_part and stop.number:
+            raise Interrupted(stop.number, state.round, session.folder.path)
+        return summary
     finally:
         executor.close()
 

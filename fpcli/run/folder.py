@@ -27,6 +27,10 @@ from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
+_RESULT = (
+    "recipe.yaml", "events.jsonl", "final", "pruned", "forgetting.safetensors", "unlearn.json",
+)  # fmt: skip
+"""Files and folders that SHA256SUMS vouches for; the last three are of `fp unlearn`."""
 
 
 def default_name(recipe: AnyRecipe) -> str:
@@ -124,6 +128,17 @@ class RunFolder:
         """The trained model."""
         return self.path / "final"
 
+    @property
+    def purged(self) -> Path:
+        """Says why checkpoints and model are gone, where they were deleted (``run.purge``)."""
+        return self.path / "purged.txt"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run was finished, and nothing of its result has changed since."""
+        path = self.path / "SHA256SUMS"
+        return path.is_file() and path.read_text("utf-8") == self._checksums()
+
     def write_recipe(self, recipe: AnyRecipe) -> None:
         """Write the resolved recipe, which makes the folder a run."""
         write_atomic(self.recipe, to_yaml(recipe))
@@ -147,10 +162,13 @@ class RunFolder:
             raise cannot_write(self.log, error) from error
 
     def write_checksums(self) -> None:
-        """Write SHA256SUMS over the recipe, the events and everything in final/."""
-        listed = [self.recipe, self.events, *sorted(self.final.rglob("*"))]
-        files = [path for path in listed if path.is_file()]
-        write_atomic(self.path / "SHA256SUMS", checksums(self.path, files))
+        """Write SHA256SUMS over everything in `_RESULT` that is there."""
+        write_atomic(self.path / "SHA256SUMS", self._checksums())
+
+    def _checksums(self) -> str:
+        listed = [self.path / name for name in _RESULT]
+        inside = [path for folder in listed for path in sorted(folder.rglob("*"))]
+        return checksums(self.path, [path for path in [*listed, *inside] if path.is_file()])
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -109,8 +109,14 @@ class RunSession(Generic[R]):
         """Return where a run of the recipe ``stored`` stands; None if it was never saved.
 
         Raises:
-            ResumeError: no checkpoint is valid, or it is of another model.
+            ResumeError: no checkpoint is valid, or it is of another model, or all were deleted.
         """
+        if self.folder.purged.is_file():
+            raise ResumeError(
+                f"{self.folder.path}: its checkpoints were deleted",
+                hint=f"{self.folder.purged} says why",
+                where=str(self.folder.path),
+            )
         if not any(self.folder.checkpoints.glob("round-*")):
             return None
         state, extra, warnings = checkpoint.load_newest(

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import DataKey, Inputs, Trained
-from fpcli.errors import FpError, LayoutError, UsageError
+from fpcli.errors import DataError, FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
 from fpcli.models.build import build
+from fpcli.run.folder import RunFolder
 from fpcli.run.weights import check_tensors, misfit, read_tensors, unreadable
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
@@ -180,6 +181,12 @@ def _layout(model: nn.Module, about: Mapping[str, Any], must_trace: bool) -> Lay
 
 
 def _about(folder: Path, path: Path) -> dict[str, Any]:
+    if RunFolder(folder).purged.is_file():
+        raise DataError(
+            f"{folder}: its model was deleted",
+            hint=f"{RunFolder(folder).purged} says why",
+            where=str(folder),
+        )
     if not path.is_file():
         problem = "has no trained model" if folder.exists() else "does not exist"
         unfinished = folder.exists() and (folder / "checkpoints").is_dir()

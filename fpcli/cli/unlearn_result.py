@@ -1,0 +1,95 @@
+"""What `fp unlearn` prints: its table at the end, or its plan with ``--dry-run``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fpcli.cli import show
+from fpcli.recipe.load import to_yaml
+from fpcli.recipe.schema import Recipe
+from fpcli.units import format_bytes
+
+_NAMES = {
+    "original": "before",
+    "pruned": "after pruning",
+    "finetuned": "after fine-tuning",
+    "finetune_only": "fine-tuning alone",
+    "retrained": "retrained without it",
+    "logit_dropped": "logit dropped (not unlearning)",
+}
+_MEASURES = {"rounds": "rounds", "bytes": "bytes", "seconds": "simulated time", "real_s": "time"}
+
+
+def result_text(
+    result: Mapping[str, Any], original: Path, num_checkpoints: int, *, is_purged: bool
+) -> str:
+    """Return the table of stages, the speed-up, and what the result does not mean.
+
+    Args:
+        original: the run that was made to forget.
+        num_checkpoints: that it has, or had.
+        is_purged: they have been deleted.
+    """
+    rows = [_row(stage) for stage in result["stages"]]
+    classes = ", ".join(map(str, result["classes"]))
+    head = (
+        "",
+        f"forgotten class {classes}",
+        "other classes",
+        "rounds",
+        "bytes",
+        "seconds simulated",
+    )
+    lines = [show.table(head, rows, right=range(1, len(head)))]
+    if result["speedup"]:
+        lines.append(_speedup(result))
+    kept = f"{num_checkpoints} earlier checkpoint{'s' * (num_checkpoints != 1)} of {original}"
+    told = (
+        f"{kept} and its final model were deleted"
+        if is_purged
+        else f"{kept} and its final model still hold the class "
+        f"(`fp unlearn --resume {result['run']} --purge --force` deletes them)"
+    )
+    lines.append(f"note: empirical forgetting, not a certified removal; {told}")
+    lines.append(f"run folder {result['run']}")
+    return "\n".join(lines)
+
+
+def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
+    cost = ("-", "-", "-")
+    if stage["rounds"] is not None:
+        cost = (str(stage["rounds"]), format_bytes(stage["bytes"]), f"{stage['seconds']:.1f}")
+    accuracies = (f"{stage[key]:.1%}" for key in ("forget_accuracy", "retain_accuracy"))
+    return (_NAMES[stage["stage"]], *accuracies, *cost)
+
+
+def _speedup(result: Mapping[str, Any]) -> str:
+    found = result["speedup"]
+    goal = f"{found['validation_accuracy']:.1%} validation accuracy on the other classes"
+    if found["ratio"] is None:
+        retrained = next(x for x in result["stages"] if x["stage"] == "retrained")
+        return f"speed-up over retraining: not reached: {goal}, in {retrained['rounds']} rounds"
+    parts = [
+        f"{word} {ratio:.1f} times"
+        for key, word in _MEASURES.items()
+        if (ratio := found["ratio"][key]) is not None
+    ]
+    return f"speed-up over retraining, to {goal}: {', '.join(parts)}"
+
+
+def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
+    """Return the recipe, who holds what, and how much would be pruned."""
+    rows = [
+        (str(item["client"]), f"{item['forgotten']:,}", f"{item['others']:,}")
+        for item in plan["clients"]
+    ]
+    classes = ", ".join(map(str, plan["classes"]))
+    head = ("client", f"samples of class {classes}", "of the others")
+    each = " for each class" if len(plan["classes"]) > 1 else ""
+    return (
+        f"{to_yaml(recipe)}\n{show.table(head, rows, right=range(3))}\n"
+        f"{plan['channels']:,} channels of {plan['layers']} convolutions are scored, "
+        f"{plan['pruned']:,} pruned{each}; then {plan['rounds']} rounds without"
+    )

@@ -1,0 +1,257 @@
+"""What an unlearning starts from: a finished run, some of its classes, and the recipes that follow.
+
+Four models are compared with the original. `unlearn` prunes it and trains it on without the
+classes; its values before the first round are the pruned model. `finetune-only` is the same without
+pruning, for as many rounds. `retrained` is the original's own recipe without the classes, from
+fresh weights, for as many rounds as the original had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from fpcli import plugins
+from fpcli.data.datasets import Dataset
+from fpcli.data.withhold import withhold
+from fpcli.engine.trained import Trained
+from fpcli.errors import DataError, LayoutError, RecipeError, UsageError, nearest
+from fpcli.methods.unlearn import Options, alive
+from fpcli.recipe.load import digest
+from fpcli.recipe.schema import Recipe
+from fpcli.report.runs import read
+from fpcli.run.folder import RunFolder
+from fpcli.run.setup import share_out
+from fpcli.run.trained import read_trained
+from fpcli.scores.tfidf import chosen, convolutions
+
+METHOD = "unlearn"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A finished run whose model is to forget.
+
+    Attributes:
+        rounds: how many it played.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    trained: Trained
+    rounds: int
+
+
+def source_of(folder: RunFolder, recipe: Recipe) -> Source:
+    """Return a run as the start of an unlearning.
+
+    Args:
+        recipe: of the run.
+
+    Raises:
+        DataError: the run is unfinished, or its model is gone or damaged.
+        RecipeError: its method has no global model, or it was trained without some classes already.
+        LayoutError: its network cannot be traced, or has no convolutions.
+    """
+    if plugins.lookup("methods", recipe.method.name).kind == "personalised":
+        raise RecipeError(
+            f"{folder.path}: `{recipe.method.name}` trains a model per client, not a common one",
+            hint="only what all clients share can be made to forget; give a run of another method",
+            where=str(folder.path),
+        )
+    if recipe.task.withhold:
+        known = ", ".join(map(str, recipe.task.withhold))
+        raise RecipeError(
+            f"{folder.path} was trained without class {known} already",
+            hint="start from the run before, and name all classes at once: `--class 7,9`",
+            where=str(folder.path),
+        )
+    rounds = finished(folder)
+    name = recipe.task.model
+    trained = read_trained(folder.path, code=name if ":" in name else "")
+    if not convolutions(trained.template):
+        raise LayoutError(
+            f"{folder.path}: `{name}` has no convolution whose channels could be scored",
+            hint="unlearning by channels needs a convolutional network",
+            where=str(folder.path),
+        )
+    return Source(folder, recipe, trained, rounds)
+
+
+def finished(folder: RunFolder) -> int:
+    """Return how many rounds a run has played.
+
+    Raises:
+        DataError: it is not finished.
+    """
+    run = read(folder.path)
+    if problem := run.problem():
+        raise DataError(
+            f"{folder.path} {problem}",
+            hint=f"finish it first with `fp resume {folder.path}`",
+            where=str(folder.path),
+        )
+    return int(run.rounds[-1]["round"])
+
+
+def find_classes(dataset: Dataset, numbers: Sequence[int], words: Sequence[str]) -> tuple[int, ...]:
+    """Return classes by number and by name, in the order in which they are named.
+
+    Raises:
+        UsageError: a name is unknown or no class is named.
+    """
+    known = dataset.class_names
+    for word in words:
+        if word not in known:
+            raise UsageError(
+                f"`{dataset.name}` has no class `{word}`",
+                hint=nearest(word, known) or f"known: {', '.join(known[:20])}",
+                where="--class-name",
+            )
+    found = tuple(dict.fromkeys([*numbers, *(known.index(word) for word in words)]))
+    if not found:
+        raise UsageError("no class to forget", hint="name one: `--class 7`", where="--class")
+    return found
+
+
+def held(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
+    """Return per client how many samples it has of withheld classes, and of the others.
+
+    Args:
+        recipe: its ``task.withhold`` names the classes.
+
+    Raises:
+        RecipeError: a class does not exist, or no class would be left.
+        DataError: no client holds a sample of a class, or of another one.
+    """
+    parts = share_out(recipe, dataset)
+    kept = withhold(dataset, parts, recipe.task.withhold)
+    seen = dataset.train.labels[torch.cat(parts)].unique().tolist()
+    for label in recipe.task.withhold:
+        if label not in seen:
+            raise DataError(
+                f"no client holds a sample of class {label}",
+                hint="there is nothing to forget",
+                where="--class",
+            )
+    return [(len(gone), len(rest)) for gone, rest in zip(kept.withheld, kept.parts, strict=True)]
+
+
+def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return what an unlearning will do, as far as it is known before clients are asked.
+
+    Args:
+        recipe: of the unlearning.
+
+    Returns:
+        ``classes``; ``clients`` with the samples that each has, ``forgotten`` and ``others``;
+        ``layers`` and ``channels`` that are scored; ``pruned``, the channels that go for the first
+        class; ``rounds`` of fine-tuning.
+
+    Raises:
+        RecipeError: a class does not exist, none would be left, or so many channels cannot go.
+        DataError: no client holds a sample of a class, or of another one.
+    """
+    samples = held(recipe, dataset)
+    trained, options = source.trained, Options(**recipe.method.options)
+    layers = convolutions(trained.template)
+    here = alive(trained.layout, trained.support, layers)
+    going = chosen(
+        {layer: bits.double() for layer, bits in here.items()},
+        here,
+        ratio=options.ratio,
+        scope=options.scope,
+        direction="highest",
+        min_keep=options.min_keep,
+    )
+    return {
+        "classes": list(recipe.task.withhold),
+        "clients": [
+            {"client": client, "forgotten": gone, "others": rest}
+            for client, (gone, rest) in enumerate(samples)
+        ],
+        "layers": len(layers),
+        "channels": sum(int(bits.sum()) for bits in here.values()),
+        "pruned": sum(len(channels) for channels in going.values()),
+        "rounds": recipe.rounds,
+    }
+
+
+def check_task(recipe: Recipe, source: Source) -> None:
+    """Make sure that an unlearning is about the task of its run.
+
+    Raises:
+        UsageError: data, network, clients or seed differ.
+    """
+    own = source.recipe
+    task = replace(recipe.task, withhold=(), start=own.task.start, data_dir=own.task.data_dir)
+    if recipe.method.name != METHOD:
+        raise UsageError(
+            f"`fp unlearn` uses the method `{METHOD}`, not `{recipe.method.name}`",
+            hint=f"give a recipe of `{METHOD}`",
+            where="-c",
+        )
+    if task != own.task or recipe.seed != own.seed:
+        raise UsageError(
+            f"task and seed are those of {source.folder.path}",
+            hint="`--set` may change method, local, server, fleet, wire, executor and rounds",
+            where="--set",
+        )
+
+
+def usual_rounds(source: Source) -> int:
+    """Return a fifth of a run's rounds, rounded up: the usual budget of fine-tuning."""
+    return math.ceil(source.rounds / 5)
+
+
+def finetune_only(recipe: Recipe, rounds: int) -> Recipe:
+    """Return an unlearning's recipe without pruning.
+
+    Args:
+        rounds: that the unlearning played, perhaps fewer than its recipe allows.
+    """
+    choice = replace(recipe.method, options={**recipe.method.options, "ratio": 0.0})
+    return replace(recipe, method=choice, rounds=rounds, target_accuracy=None)
+
+
+def retrained(recipe: Recipe, source: Source) -> Recipe:
+    """Return the recipe of a run without the classes that another recipe withholds."""
+    own = source.recipe
+    return replace(
+        own,
+        task=replace(own.task, withhold=recipe.task.withhold, start=""),
+        executor=recipe.executor,
+        rounds=source.rounds,
+        target_accuracy=None,
+    )
+
+
+def check_retrained(other: RunFolder, found: Recipe, wanted: Recipe) -> None:
+    """Make sure that a run is what retraining would give.
+
+    Args:
+        found: its recipe.
+        wanted: recipe of the retraining.
+
+    Raises:
+        DataError: it is unfinished.
+        RecipeError: it has other rounds, or its recipe differs.
+    """
+
+    def without_order(recipe: Recipe) -> str:
+        withheld = tuple(sorted(recipe.task.withhold))
+        return digest(replace(recipe, task=replace(recipe.task, withhold=withheld)))
+
+    rounds = finished(other)
+    if without_order(found) != without_order(wanted) or rounds != wanted.rounds:
+        said = ", ".join(map(str, wanted.task.withhold))
+        raise RecipeError(
+            f"{other.path} is not the run without class {said}",
+            hint=f"it must have the recipe of the original but for `task.withhold: [{said}]`, and "
+            f"{wanted.rounds} rounds; `--compare-retrain` makes it",
+            where="--retrained",
+        )

@@ -1,0 +1,271 @@
+"""The models of an unlearning side by side: what each predicts, and what it cost to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fpcli import plugins
+from fpcli.data.split import Split
+from fpcli.data.withhold import withhold
+from fpcli.engine.client import place
+from fpcli.engine.evaluate import evaluate
+from fpcli.errors import ResumeError
+from fpcli.recipe.load import digest
+from fpcli.recipe.schema import Recipe
+from fpcli.report.runs import Run, read
+from fpcli.run.checkpoint import load_newest
+from fpcli.run.folder import RunFolder
+from fpcli.run.setup import load_data, share_out
+from fpcli.run.trained import read_trained
+
+LOGIT_DROPPED = "logit_dropped"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was spent, bytes in both directions; ``seconds`` are simulated, ``real_s`` measured."""
+
+    rounds: int
+    bytes: int
+    seconds: float
+    real_s: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model; what it cost is None for the original, which was there before.
+
+    Attributes:
+        forget_accuracy, retain_accuracy: shares of the test samples of the forgotten and of all
+            other classes that are predicted right.
+        forget_train_accuracy, retain_train_accuracy: of the clients' training samples.
+    """
+
+    stage: str
+    forget_accuracy: float
+    retain_accuracy: float
+    forget_train_accuracy: float
+    retain_train_accuracy: float
+    rounds: int | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+    real_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """The samples of a task, with and without some classes.
+
+    Attributes:
+        normalise: what is done to images before a network sees them.
+        forget_train, forget_test: samples of the classes.
+        retain_train, retain_test, retain_validation: of the others; training samples are those that
+            a client has.
+        classes: what is withheld.
+    """
+
+    normalise: Callable[[Tensor], Tensor]
+    forget_train: Split
+    forget_test: Split
+    retain_train: Split
+    retain_test: Split
+    retain_validation: Split
+    classes: tuple[int, ...]
+    num_classes: int
+
+
+def divided(recipe: Recipe) -> Divided:
+    """Return the samples that a recipe withholds, and the others.
+
+    Raises:
+        DataError: the data is missing or damaged.
+        RecipeError: a class does not exist.
+    """
+    dataset = load_data(recipe)
+    kept = withhold(dataset, share_out(recipe, dataset), recipe.task.withhold)
+    assert kept.test is not None
+    return Divided(
+        normalise=dataset.normalise,
+        forget_train=dataset.train.take(torch.cat(kept.withheld)),
+        forget_test=kept.test,
+        retain_train=dataset.train.take(torch.cat(kept.parts)),
+        retain_test=kept.dataset.test,
+        retain_validation=kept.dataset.validation,
+        classes=tuple(recipe.task.withhold),
+        num_classes=dataset.num_classes,
+    )
+
+
+class Costs:
+    """What a run had cost after each of its rounds.
+
+    Args:
+        run: with at least one round.
+        recipe: of the run.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        first = run.rounds[0]
+        self.begun = Cost(
+            0,
+            _both(first) - first["down_bytes"] - first["up_bytes"],
+            max(0.0, first["clock_s"] - first["round_s"]),
+            max(0.0, _total_real_s(run.path, recipe) - sum(x["real_s"] for x in run.rounds)),
+        )
+        self.judged = {
+            int(event["round"]): float(event["validation"]["accuracy"]) for event in run.judged
+        }
+        self._after = {
+            int(event["round"]): Cost(
+                int(event["round"]),
+                _both(event),
+                event["clock_s"],
+                self.begun.real_s + run.real_s[event["round"]],
+            )
+            for event in run.rounds
+        }
+
+    @property
+    def whole(self) -> Cost:
+        """What the run cost."""
+        return self._after[max(self._after)]
+
+    def until(self, accuracy: float) -> Cost | None:
+        """Return what it cost to reach a validation accuracy for the first time, if it did."""
+        rounds = [number for number, reached in self.judged.items() if reached >= accuracy]
+        return self._after[min(rounds)] if rounds else None
+
+
+def _both(event: Mapping[str, Any]) -> int:
+    return int(event["total_down_bytes"] + event["total_up_bytes"])
+
+
+def _total_real_s(folder: Path, recipe: Recipe) -> float:
+    """Return the measured seconds of a run, its questions before round 1 included; 0 where no
+    checkpoint tells them."""
+    state_type = plugins.lookup("methods", recipe.method.name).State
+    try:
+        _, extra, _ = load_newest(folder, method_state=state_type, digest=digest(recipe))
+    except ResumeError:
+        return 0.0
+    return float(extra["totals"]["real_s"])  # type: ignore[index,call-overload]
+
+
+def speedup(unlearned: Costs, retrained: Costs) -> dict[str, Any]:
+    """Compare what unlearning and retraining cost to be equally good on the other classes.
+
+    The goal is the validation accuracy of the fine-tuned model after its last evaluated round, on
+    samples of the other classes, so that the test data chooses no round. What retraining costs is
+    counted to the first evaluated round that reaches the goal; what unlearning costs is scoring,
+    pruning, and fine-tuning to its own first round that does. The speed-up is the first divided by
+    the second.
+
+    Returns:
+        ``validation_accuracy`` (the goal); ``unlearned`` and ``retrained``, each rounds, bytes,
+        seconds (simulated) and real_s; and ``ratio`` with the same four; ``retrained`` and
+        ``ratio`` are None where retraining did not reach the goal.
+    """
+    goal = unlearned.judged[max(unlearned.judged)]
+    ours, theirs = unlearned.until(goal), retrained.until(goal)
+    assert ours is not None  # the last round reaches its own accuracy
+    ratio = theirs and {
+        key: value / asdict(ours)[key] if asdict(ours)[key] else None
+        for key, value in asdict(theirs).items()
+    }
+    return {
+        "validation_accuracy": goal,
+        "unlearned": asdict(ours),
+        "retrained": theirs and asdict(theirs),
+        "ratio": ratio,
+    }
+
+
+def stage_folders(folder: RunFolder, recipe: Recipe, other: Path | None) -> dict[str, Path]:
+    """Return stage -> where its model lies, in the order of a report.
+
+    Args:
+        folder: of a finished unlearning.
+        recipe: its own.
+        other: run of the retraining, or None for the one inside the folder, if it is finished.
+    """
+    places = {
+        "original": Path(recipe.task.start),
+        "pruned": folder.path / "pruned",
+        "finetuned": folder.path,
+        "finetune_only": folder.path / "finetune-only",
+    }
+    inside = RunFolder(folder.path / "retrained")
+    retrained = other or (inside.path if inside.is_whole else None)
+    return places | ({"retrained": retrained} if retrained else {})
+
+
+def stage_models(places: Mapping[str, Path], recipe: Recipe) -> dict[str, nn.Module]:
+    """Return stage -> its network in evaluation mode, on the recipe's device.
+
+    Args:
+        places: see `stage_folders`.
+
+    Raises:
+        FpError: a model is missing or damaged.
+    """
+    name, choice = recipe.task.model, recipe.executor
+    code = name if ":" in name else ""
+    return {
+        stage: place(read_trained(path, code=code).module(), choice.device, choice.channels_last)
+        for stage, path in places.items()
+    }
+
+
+class WithoutLogits(nn.Module):
+    """A network that never predicts some classes; nothing in it has been forgotten."""
+
+    def __init__(self, model: nn.Module, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = tuple(classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[n, classes]``, minus infinity for what is never predicted."""
+        logits: Tensor = self.model(x)
+        gone = torch.tensor(self.classes, device=logits.device)
+        return logits.index_fill(1, gone, -torch.inf)
+
+
+def judged(
+    models: Mapping[str, nn.Module],
+    data: Divided,
+    costs: Mapping[str, Cost],
+    *,
+    channels_last: bool = True,
+) -> list[Stage]:
+    """Judge the model of every stage on the forgotten and on the other classes.
+
+    Args:
+        costs: of the stages that cost something.
+    """
+
+    def accuracy(model: nn.Module, split: Split) -> float:
+        return evaluate(model, split, data.normalise, channels_last=channels_last).accuracy
+
+    return [
+        Stage(
+            stage,
+            accuracy(model, data.forget_test),
+            accuracy(model, data.retain_test),
+            accuracy(model, data.forget_train),
+            accuracy(model, data.retain_train),
+            **(asdict(costs[stage]) if stage in costs else {}),
+        )
+        for stage, model in models.items()
+    ]
+
+
+def costs_of(folder: Path, recipe: Recipe) -> Costs:
+    """Return what a finished run had cost after each of its rounds."""
+    return Costs(read(folder), recipe)

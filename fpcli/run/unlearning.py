@@ -1,0 +1,191 @@
+"""One unlearning in its run folder: the run itself, the two it is compared with, and its result.
+
+The folder is that of an ordinary run of the method `unlearn`; beside what every run has it holds
+``pruned/`` (the model before the first round), ``forgetting.safetensors`` (per class and layer
+``class-7/LAYER/activations``, ``/scores`` and ``/pruned``), the runs ``finetune-only/`` and
+``retrained/``, and ``unlearn.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from fpcli import plugins
+from fpcli.engine.process import num_cores
+from fpcli.errors import FpError
+from fpcli.files import write_atomic
+from fpcli.recipe.load import digest, stored
+from fpcli.recipe.schema import Recipe
+from fpcli.report.runs import read
+from fpcli.run import experiment
+from fpcli.run.checkpoint import load_newest
+from fpcli.run.experiment import Watcher
+from fpcli.run.folder import RunFolder
+from fpcli.run.forgetting import METHOD, Source, finetune_only, finished, retrained
+from fpcli.run.purge import purge, purge_unlearned
+from fpcli.run.stages import (
+    LOGIT_DROPPED,
+    WithoutLogits,
+    costs_of,
+    divided,
+    judged,
+    speedup,
+    stage_folders,
+    stage_models,
+)
+from fpcli.run.trained import read_trained, write_trained
+
+
+@dataclass(frozen=True, eq=False)
+class Unlearning:
+    """One unlearning at work.
+
+    Attributes:
+        watch: gives what follows the run in a folder.
+        command: words of the command line.
+        has_retrained: retrain without the classes too; a retraining that was begun is always
+            finished.
+        other: a finished run and its recipe, to stand for the retraining.
+        drops_logit: judge the fine-tuned model without the classes' logits too.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    source: Source
+    watch: Callable[[RunFolder], Watcher]
+    command: tuple[str, ...] = ()
+    has_retrained: bool = False
+    other: tuple[RunFolder, Recipe] | None = None
+    drops_logit: bool = False
+
+    def run(self) -> dict[str, Any]:
+        """Play what is not played yet, judge all models, and write and return ``unlearn.json``.
+
+        Raises:
+            Interrupted: by a signal, after a checkpoint; another call goes on.
+            FpError: anything that a user can mend; what was finished is kept.
+        """
+        self._carry_on(self.folder, self.recipe)
+        self._keep_evidence()
+        rounds = finished(self.folder)
+        self._carry_on(self._inside("finetune-only"), finetune_only(self.recipe, rounds))
+        retraining = self._inside("retrained")
+        if self.other is None and (self.has_retrained or retraining.path.exists()):
+            self._carry_on(retraining, retrained(self.recipe, self.source))
+        result = self._result()
+        with self.folder.lock():
+            write_atomic(result_file(self.folder), json.dumps(result, indent=1) + "\n")
+            self.folder.write_checksums()
+        return result
+
+    def _inside(self, name: str) -> RunFolder:
+        return RunFolder(self.folder.path / name)
+
+    def _carry_on(self, folder: RunFolder, recipe: Recipe) -> None:
+        """Play a run to its end: from the start, from where it was left, or not at all."""
+        is_as_long = folder.is_whole and stored(folder.recipe).get("rounds") == recipe.rounds
+        if is_as_long and not read(folder.path).problem():
+            return
+        watcher, command = self.watch(folder), self.command
+        if folder.recipe.is_file():
+            experiment.resume(recipe, recipe, folder, watcher, command=command, is_part=True)
+            return
+        folder.path.mkdir(exist_ok=True)
+        try:
+            experiment.start(recipe, folder, watcher, command=command, is_part=True)
+        except (FpError, KeyboardInterrupt):
+            if not folder.checkpoints.exists():
+                shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+
+    def _keep_evidence(self) -> None:
+        """Write the pruned model, and what chose its channels."""
+        name = self.recipe.task.model
+        unlearned = read_trained(self.folder.path, code=name if ":" in name else "")
+        state_type = plugins.lookup("methods", METHOD).State
+        state, _, _ = load_newest(
+            self.folder.path, method_state=state_type, digest=digest(self.recipe)
+        )
+        tensors = {
+            f"class-{scored.target}/{layer}/{what}": value.contiguous()
+            for scored in state.method.classes
+            for what in ("activations", "scores", "pruned")
+            for layer, value in getattr(scored, what).items()
+        }
+        place = self.folder.path / "pruned"
+        with self.folder.lock():
+            place.mkdir(exist_ok=True)
+            # Rounds change no support, so that of the last one is that of the pruned model.
+            write_trained(place, self.source.trained.cut(unlearned.support))
+            write_atomic(self.folder.path / "forgetting.safetensors", save(tensors))
+            self.folder.write_checksums()
+
+    def _result(self) -> dict[str, Any]:
+        recipe, folder = self.recipe, self.folder
+        places = stage_folders(folder, recipe, self.other[0].path if self.other else None)
+        recipes = {"finetuned": recipe, "finetune_only": finetune_only(recipe, recipe.rounds)}
+        if "retrained" in places:
+            recipes["retrained"] = self.other[1] if self.other else retrained(recipe, self.source)
+        spent = {stage: costs_of(places[stage], known) for stage, known in recipes.items()}
+        costs = {stage: known.whole for stage, known in spent.items()}
+        costs["pruned"] = spent["finetuned"].begun
+        models = stage_models(places, recipe)
+        if self.drops_logit:
+            models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
+        before = torch.get_num_threads()
+        torch.set_num_threads(num_cores())
+        try:
+            last = recipe.executor.channels_last
+            stages = judged(models, divided(recipe), costs, channels_last=last)
+        finally:
+            torch.set_num_threads(before)
+        is_compared = "retrained" in spent
+        return {
+            "classes": list(recipe.task.withhold),
+            "stages": [asdict(stage) for stage in stages],
+            "speedup": speedup(spent["finetuned"], spent["retrained"]) if is_compared else None,
+            "audits": {},
+            "run": str(folder.path),
+        }
+
+
+def result_file(folder: RunFolder) -> Path:
+    """Return where an unlearning keeps its result."""
+    return folder.path / "unlearn.json"
+
+
+def read_result(folder: RunFolder) -> dict[str, Any]:
+    """Return the result of a finished unlearning."""
+    result: dict[str, Any] = json.loads(result_file(folder).read_text("utf-8"))
+    return result
+
+
+def is_purged(folder: RunFolder, source: RunFolder) -> bool:
+    """Tell whether the models that hold the classes have been deleted, perhaps only in part."""
+    return source.purged.is_file() and result_file(folder).is_file()
+
+
+def purge_original(folder: RunFolder, source: RunFolder, result: Mapping[str, Any]) -> None:
+    """Delete what still holds the classes, once an unlearning has its result.
+
+    That is the original run's model, checkpoints and clients' memories; and of the unlearning those
+    of ``finetune-only`` (its first checkpoint is the original model), the pruned model, and all
+    checkpoints but the newest. The same call goes on with a deletion that was cut short.
+
+    Raises:
+        ResumeError: a live process works on one of the runs.
+        NeedError: something cannot be deleted.
+    """
+    classes = ", ".join(map(str, result["classes"]))
+    reason = f"deleted after class {classes} was unlearned; see {folder.path.resolve()}"
+    purge(source, reason)
+    purge(RunFolder(folder.path / "finetune-only"), reason)
+    purge_unlearned(folder)
