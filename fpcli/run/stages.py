@@ -154,7 +154,7 @@ def _total_real_s(folder: Path, recipe: Recipe) -> float:
         _, extra, _ = load_newest(folder, method_state=state_type, digest=digest(recipe))
     except ResumeError:
         return 0.0
-    return float(extra["totals"]["real_s"])  # type: ignore[index,call-overload]
+    return float(extra["totals"]["real_s"])
 
 
 def speedup(unlearned: Costs, retrained: Costs) -> dict[str, Any]:
