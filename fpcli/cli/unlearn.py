@@ -135,7 +135,9 @@ class _Call:
                 hint=f"go on with `fp resume {folder.path}`",
                 where="--resume",
             )
-        return folder, recipe, RunFolder.open(Path(recipe.task.start))
+        start, here = Path(recipe.task.start), Path.cwd()
+        shown = start.relative_to(here) if start.is_relative_to(here) else start
+        return folder, recipe, RunFolder.open(shown)
 
     def _work(self, folder: RunFolder, recipe: Recipe, original: RunFolder) -> Unlearning:
         from fpcli.run.forgetting import source_of
@@ -175,7 +177,7 @@ class _Call:
 
     def _new(self) -> tuple[Source, Recipe, dict[str, Any]]:
         """Return run, recipe and plan of a new unlearning, as far as both can be checked."""
-        from fpcli.recipe.load import command_of, find_recipe, read_settings
+        from fpcli.recipe.load import command_of, read_settings
         from fpcli.run.forgetting import (
             METHOD,
             check_task,
@@ -196,20 +198,37 @@ class _Call:
         source = source_of(original, self._load(original, self._code()))
         dataset = load_data(source.recipe)
         classes = find_classes(dataset, *u.classes(self.options))
-        overlay = find_recipe(self.options["recipe"]) if self.options["recipe"] else None
+        overlay = self._overlay()
         flags = self._flags() | {
             "method.name": METHOD,
             "task.start": str(original.path.resolve()),
             "task.withhold": list(classes),
         }
         said = {key for key, _ in overrides(self.options["set_"])}
-        if "rounds" not in said | (read_settings(overlay).keys() if overlay else set()):
+        if "rounds" not in said | set(read_settings(overlay) if overlay else ()):
             flags.setdefault("rounds", usual_rounds(source))
         recipe = self._load(original, flags, overlay, is_new=True)
         if "target_accuracy" not in said:  # that of the run is not one for fine-tuning
             recipe = replace(recipe, target_accuracy=None)
         check_task(recipe, source)
         return source, recipe, planned(source, recipe, dataset)
+
+    def _overlay(self) -> Path | None:
+        """Return the recipe file whose method and training win over the run's."""
+        from fpcli.recipe.load import find_recipe, read_settings
+        from fpcli.run.forgetting import METHOD
+
+        if not self.options["recipe"]:
+            return None
+        path = find_recipe(self.options["recipe"])
+        method = read_settings(path).get("method.name")
+        if method is None or method.value != METHOD:
+            raise UsageError(
+                f"-c {self.options['recipe']}: no recipe of the method `{METHOD}`",
+                hint="for example `-c unlearn/digits`",
+                where="-c",
+            )
+        return path
 
     def _other(self, recipe: Recipe, source: Source) -> tuple[RunFolder, Recipe] | None:
         """Return the run that stands for the retraining, if one was named."""
@@ -237,7 +256,11 @@ class _Call:
 
     def _flags(self) -> dict[str, Any]:
         """Return dotted key -> value of every option that sets a key."""
+        from fpcli.recipe.settings import Setting
+
         given = {u.KEYS[k]: v for k, v in self.options.items() if k in u.KEYS and v is not None}
+        if "rounds" in given:
+            given["rounds"] = Setting(given["rounds"], "--finetune-rounds", is_in_file=False)
         if given.get("executor.workers") == "auto":
             given["executor.workers"] = 0
         return given | self._code()

@@ -19,7 +19,12 @@ _NAMES = {
     "retrained": "retrained without it",
     "logit_dropped": "logit dropped (not unlearning)",
 }
-_MEASURES = {"rounds": "rounds", "bytes": "bytes", "seconds": "simulated time", "real_s": "time"}
+_MEASURES = {
+    "rounds": "rounds",
+    "bytes": "bytes",
+    "seconds": "simulated time",
+    "real_s": "real time",
+}
 
 
 def result_text(
@@ -72,7 +77,7 @@ def _speedup(result: Mapping[str, Any]) -> str:
         retrained = next(x for x in result["stages"] if x["stage"] == "retrained")
         return f"speed-up over retraining: not reached: {goal}, in {retrained['rounds']} rounds"
     parts = [
-        f"{word} {ratio:.1f} times"
+        f"{ratio:.1f} in {word}"
         for key, word in _MEASURES.items()
         if (ratio := found["ratio"][key]) is not None
     ]

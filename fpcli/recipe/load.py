@@ -69,7 +69,8 @@ def load(
     Args:
         path: the recipe file, or None for the defaults.
         overrides: dotted key and text of each ``--set``.
-        flags: dotted key -> value; None means that the flag was not given.
+        flags: dotted key -> value, or a setting where the flag has a name of its own; None means
+            that it was not given.
         cls: kind of recipe.
         overlay: a second file whose method, number of rounds and keys of ``local`` win over those
             of the first; the rest of it does not count.
@@ -83,7 +84,9 @@ def load(
         written = _overlaid(written, read_settings(overlay))
     said = {key: _override(key, text) for key, text in overrides}
     for key, value in flags.items():
-        if value is not None:
+        if isinstance(value, Setting):
+            said[key] = value
+        elif value is not None:
             text = str(value) if isinstance(value, Path) else value
             said[key] = Setting(text, flag_name(key), is_in_file=False)
     if {"method.name"} <= written.keys() & said.keys() and (

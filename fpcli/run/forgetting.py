@@ -189,12 +189,6 @@ def check_task(recipe: Recipe, source: Source) -> None:
     """
     own = source.recipe
     task = replace(recipe.task, withhold=(), start=own.task.start, data_dir=own.task.data_dir)
-    if recipe.method.name != METHOD:
-        raise UsageError(
-            f"`fp unlearn` uses the method `{METHOD}`, not `{recipe.method.name}`",
-            hint=f"give a recipe of `{METHOD}`",
-            where="-c",
-        )
     if task != own.task or recipe.seed != own.seed:
         raise UsageError(
             f"task and seed are those of {source.folder.path}",
