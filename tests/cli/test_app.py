@@ -40,8 +40,8 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     for word in (
-        "train", "fit", "sensitivity", "prune", "export", "bench", "compare", "report", "recipe",
-        "methods", "doctor", "data", "--version", "--install-completion",
+        "train", "fit", "sensitivity", "prune", "unlearn", "export", "bench", "compare", "report",
+        "recipe", "methods", "doctor", "data", "--version", "--install-completion",
     ):  # fmt: skip
         assert word in done.stdout
 
@@ -49,7 +49,8 @@ def test_help_and_completion_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "train", "fit", "sensitivity", "prune", "export", "bench", "compare", "report", "methods",
+        "train", "fit", "sensitivity", "prune", "unlearn", "export", "bench", "compare", "report",
+        "methods",
         "doctor", "recipe", "recipe list", "recipe show", "recipe copy", "recipe check",
         "recipe schema", "data", "data list", "data show", "data fetch", "data check", "data split",
     ],

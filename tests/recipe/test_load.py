@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +17,7 @@ from fpcli.errors import FpError, RecipeError, UsageError
 from fpcli.recipe import load as module
 from fpcli.recipe.load import differences, digest, find_recipe, flatten, load, shipped, to_yaml
 from fpcli.recipe.schema import Recipe
+from fpcli.recipe.settings import Setting
 
 
 class FedAvg:
@@ -325,6 +328,42 @@ def test_digest_covers_what_decides_the_bits() -> None:
     digests = {digest(load(None, flags={key: value})) for key, value in other.items()}
     assert len(digests | {digest(base)}) == len(other) + 1
     assert digest(load(None, flags={"task.model": "digits-cnn"})) == digest(base)
+
+
+def test_digest_of_a_recipe_from_before_keys_that_are_empty() -> None:
+    recipe = load(None)
+    old = {k: v for k, v in flatten(recipe).items() if k not in module.NOT_IN_DIGEST}
+    assert (old.pop("task.start"), old.pop("task.withhold")) == ("", [])
+    text = json.dumps(old, sort_keys=True)
+    assert digest(recipe) == hashlib.sha256(text.encode()).hexdigest()
+    for flags in ({"task.start": "runs/a"}, {"task.withhold": [0]}):
+        assert digest(load(None, flags=flags)) != digest(recipe)
+
+
+def test_an_overlay_brings_method_training_and_rounds(tmp_path: Path) -> None:
+    below, above = tmp_path / "below.yaml", tmp_path / "above.yaml"
+    below.write_text(
+        "task: {data: mnist, clients: 4}\nmethod: {name: fedmp, ratio_max: 0.5}\n"
+        "local: {lr: 0.5, epochs: 2}\nrounds: 7\nseed: 3\n"
+    )
+    above.write_text(
+        "task: {data: digits, clients: 9}\nmethod: {name: fedmp, score: l2}\n"
+        "local: {lr: 0.25}\nseed: 5\n"
+    )
+    found = load(below, overlay=above)
+    assert (found.task.data, found.task.clients, found.seed, found.rounds) == ("mnist", 4, 3, 7)
+    assert found.method.options["ratio_max"] == 0.8 and found.method.options["score"] == "l2"
+    assert (found.local.lr, found.local.epochs) == (0.25, 2)
+    said = load(below, [("local.lr", "0.1")], {"rounds": 2}, overlay=above)
+    assert (said.local.lr, said.rounds) == (0.1, 2)
+    above.write_text("method: {name: fedmp, ratio_max: 2}\n")
+    with pytest.raises(RecipeError, match=r"above.yaml:1: `method.ratio_max` must be"):
+        load(below, overlay=above)
+
+
+def test_a_flag_may_have_a_name_of_its_own() -> None:
+    with pytest.raises(UsageError, match="--other: `rounds` must be >= 1"):
+        load(None, flags={"rounds": Setting("0", "--other", is_in_file=False)})
 
 
 @pytest.fixture

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from driver import digits_file
+
+from fpcli.cli.app import run as call
+from fpcli.cli.unlearn_options import CHOICES, KEYS, classes
+from fpcli.files import checksums
+from fpcli.recipe.load import flatten, load
+from fpcli.run import experiment
+from fpcli.run.folder import RunFolder
+
+FIELDS = [
+    "stage", "forget_accuracy", "retain_accuracy", "forget_train_accuracy",
+    "retain_train_accuracy", "rounds", "bytes", "seconds", "real_s",
+]  # fmt: skip
+INLINE = ("--executor", "inline", "--no-progress")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of runs that holds the original one, called `a`."""
+    folder = tmp_path_factory.mktemp("origin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        words = ("--data", digits_file(folder), "--model", "digits-cnn", "--rounds", "2")
+        assert call(["train", *words, "--clients", "2", "--name", "a", "--runs", str(folder),
+                     "--executor", "inline", "-q", "--json"]) == 0  # fmt: skip
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "draw_run", lambda history, folder: [])
+
+
+def snapshot(folder: Path) -> str:
+    return checksums(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
+    before = snapshot(origin / "a")
+    done = fp("unlearn", origin / "a", "--class", "7", "--ratio", "0.1", *INLINE)
+    assert done.status == 0
+    folder = RunFolder(Path("runs/a-without-7"))
+    head, _, *rows = done.out.splitlines()
+    assert head.split("  ")[-1].strip() == "seconds simulated"
+    assert "forgotten class 7" in head
+    labels = ("before ", "after pruning ", "after fine-tuning ", "fine-tuning alone ")
+    assert all(row.startswith(label) for row, label in zip(rows, labels, strict=False))
+    assert rows[0].split()[-3:] == ["-", "-", "-"]
+    assert rows[1].split()[3:5] != rows[2].split()[3:5]
+    assert rows[4].startswith("note: empirical forgetting, not a certified removal; ")
+    assert "2 earlier checkpoints of " in rows[4]
+    assert "`fp unlearn --resume runs/a-without-7 --purge --force` deletes them" in rows[4]
+    assert "hint: `fp unlearn --resume runs/a-without-7 --compare-retrain` adds" in done.err
+    assert "unlearn · npz:" in done.err and "round 1/1" in done.err
+    recipe = load(folder.recipe)
+    assert recipe.task.start == str((origin / "a").resolve())
+    assert (recipe.task.withhold, recipe.rounds) == ((7,), 1)  # a fifth of two, rounded up
+    assert recipe.method.options["ratio"] == 0.1
+    assert snapshot(origin / "a") == before
+    assert folder.is_whole and folder.log.read_text().count("note: empirical") == 1
+
+    # Later, from elsewhere: a comparison is added to what is there, then the original goes.
+    words = ("--resume", "a-without-7", "--runs", tmp_path / "runs", *INLINE, "--json", "-q")
+    done = fp("unlearn", *words, "--compare-retrain", "--drop-logit")
+    data = json.loads(done.out)["data"]
+    assert list(data) == ["classes", "stages", "speedup", "audits", "run"]
+    assert [list(stage) for stage in data["stages"]] == [FIELDS] * 6
+    assert data["stages"][4]["rounds"] == 2
+    assert set(data["speedup"]) == {"validation_accuracy", "unlearned", "retrained", "ratio"}
+    assert json.loads((folder.path / "unlearn.json").read_text()) == data
+    assert "hint" not in done.err
+
+
+def test_nothing_is_deleted_before_the_end(fp: Callable, origin: Path, tmp_path: Path) -> None:
+    words = ("--runs", tmp_path / "runs", "-q", "--executor", "inline")
+    train = ("--data", digits_file(origin), "--model", "digits-cnn", "--rounds", "1")
+    assert fp("train", *train, "--clients", "2", "--name", "b", *words).status == 0
+    original = RunFolder(tmp_path / "runs" / "b")
+    unlearn = ("unlearn", "b", "--class", "3", *words)
+    done = fp(*unlearn, "--purge")
+    assert done.status == 2
+    assert "--purge deletes the model and the checkpoints of the original run" in done.err
+    assert fp(*unlearn, "--purge", "--force", "--ratio", "0.98").status == 3
+    assert original.final.exists() and not original.purged.exists()
+    done = fp(*unlearn, "--purge", "--force", "--json")
+    assert done.status == 0
+    assert not original.final.exists() and not original.checkpoints.exists()
+    assert RunFolder(tmp_path / "runs" / "b-without-3").is_whole
+    assert fp("unlearn", "b", "--class", "4", *words).err.startswith("error[F311]: ")
+    assert fp("resume", original.path).status == 6
+    assert fp("compare", original.path, original.path.with_name("b-without-3")).status == 0
+    # A deletion that was cut short is done by the same words.
+    original.final.mkdir()
+    done = fp("unlearn", "--resume", "b-without-3", *words, "--purge", "--force")
+    assert done.status == 0 and "and its final model were deleted" in done.out
+    assert not original.final.exists()
+
+
+def test_a_plan_writes_nothing(fp: Callable, origin: Path, tmp_path: Path) -> None:
+    words = ("--class-name", "7,1", "--set", "rounds=4", "--dry-run", "--json")
+    data = json.loads(fp("unlearn", origin / "a", *words).out)["data"]
+    assert data["recipe"]["task.withhold"] == [7, 1]
+    assert data["plan"]["rounds"] == 4
+    assert (data["plan"]["layers"], data["plan"]["channels"], data["plan"]["pruned"]) == (2, 48, 2)
+    assert len(data["plan"]["clients"]) == 2
+    text = fp("unlearn", origin / "a", *words[:-1]).out
+    assert "48 channels of 2 convolutions are scored, 2 pruned for each class" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_lies_over_that_of_the_run(fp: Callable, origin: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "recipe: 1\ntask: {data: mnist, clients: 3}\nmethod: {name: unlearn, ratio: 0.2}\n"
+        "local: {lr: 0.03}\nrounds: 7\n"
+    )
+    words = ("unlearn", origin / "a", "--class", "2", "-c", path, "--dry-run", "--json")
+    found = json.loads(fp(*words).out)["data"]["recipe"]
+    stored = flatten(load(origin / "a" / "recipe.yaml"))
+    assert (found["method.ratio"], found["local.lr"], found["rounds"]) == (0.2, 0.03, 7)
+    same = ("task.data", "task.clients", "local.batch_size", "fleet.profile", "seed")
+    assert {key: found[key] for key in same} == {key: stored[key] for key in same}
+    changed = json.loads(fp(*words, "--ratio", "0.3", "--set", "local.lr=0.1").out)["data"][
+        "recipe"
+    ]
+    assert (changed["method.ratio"], changed["local.lr"]) == (0.3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--class", "12"], 3, "class 12 does not exist"),
+        (["--class", "0,1,2,3,4,5,6,7,8,9"], 3, "no class would be left"),
+        (["--class", "seven"], 2, "--class seven: not the number of a class"),
+        (["--class-name", "seven"], 2, "has no class `seven`"),
+        ([], 2, "no class to forget"),
+        (["--class", "1", "--ratio", "0.98"], 3, "asks for 47 of 48 channels, but only 46"),
+        (["--class", "1", "--ratio", "2"], 2, "--ratio: `method.ratio` must be < 1"),
+        (["--class", "1", "--finetune-rounds", "0"], 2, "--finetune-rounds: `rounds` must be >= 1"),
+        (["--class", "1", "--set", "task.clients=3"], 2, "task and seed are those of"),
+        (["--class", "1", "--model", "lenet5"], 2, "--model lenet5: model and all else"),
+        (["--class", "1", "-c", "fedmp/digits"], 2, "-c fedmp/digits: no recipe of the method"),
+        (["--class", "1", "--name", "a", "--force"], 2, "is what this starts from"),
+        (["--class", "1", "--retrained", "a"], 3, "is not the run without class 1"),
+        (["--class", "1", "--retrained", "a", "--compare-retrain"], 2, "exclude each other"),
+        (["--class", "1", "--resume", "a"], 2, "--resume and"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    fp: Callable, origin: Path, words: list[str], status: int, message: str
+) -> None:
+    before = snapshot(origin)
+    done = fp("unlearn", origin / "a", *words, "--runs", origin)
+    assert (done.status, done.out) == (status, "")
+    assert done.err.startswith("error[F") and message in done.err
+    assert snapshot(origin) == before
+    assert {path.name for path in origin.iterdir()} == {"a", "digits.npz"}
+
+
+def test_a_folder_that_is_taken(fp: Callable, origin: Path) -> None:
+    Path("runs/a-without-1").mkdir(parents=True)
+    done = fp("unlearn", origin / "a", "--class", "1")
+    assert done.status == 2 and "run name `a-without-1` is taken" in done.err
+
+
+def test_runs_of_other_commands(fp: Callable, origin: Path) -> None:
+    assert fp("unlearn").status == 2
+    assert fp("unlearn", "nowhere", "--class", "1").status == 6
+    done = fp("unlearn", "--resume", origin / "a")
+    assert (done.status, "is a run of `fedavg`, not of" in done.err) == (2, True)
+    Path("fitted").mkdir()
+    Path("fitted/recipe.yaml").write_text("recipe: 1\nfit: {epochs: 1}\n")
+    done = fp("unlearn", "fitted", "--class", "1")
+    assert (done.status, "is a run of `fp fit`" in done.err) == (3, True)
+
+
+def test_a_stopped_unlearning_goes_on_in_a_pool(
+    fp: Callable, spawn: Callable, origin: Path, tmp_path: Path
+) -> None:
+    words = ("unlearn", origin / "a", "--class", "5", "--finetune-rounds", "2", "--no-progress")
+    process = spawn(*words, "--executor", "pool", "--workers", "2", cwd=tmp_path)
+    while "round 1/2" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "hint: continue with `fp unlearn --resume runs/a-without-5`" in err
+    assert fp("unlearn", "--resume", "a-without-5", *INLINE, "-q").status == 0
+    assert fp(*words, "--executor", "inline", "--name", "whole", "-q").status == 0
+    for place in ("final", "finetune-only/final", "pruned"):
+        found, expected = (
+            (tmp_path / "runs" / name / place / "model.safetensors").read_bytes()
+            for name in ("a-without-5", "whole")
+        )
+        assert found == expected
+
+
+def test_options_set_keys_of_the_schema(origin: Path) -> None:
+    known = flatten(load(None, flags={"method.name": "unlearn"}))
+    assert set(KEYS.values()) <= set(known)
+    assert set(CHOICES) > set(KEYS) - {"data_dir", "executor", "workers"}
+    assert classes({"class_": "7, 9", "class_name": "cat,,dog"}) == ([7, 9], ["cat", "dog"])
