@@ -46,6 +46,7 @@ def unlearn(
     finetune_rounds: u.FinetuneRounds = None,
     compare_retrain: u.CompareRetrain = False,
     retrained: u.Retrained = None,
+    audit: u.Audit = None,
     drop_logit: u.DropLogit = False,
     purge: u.Purge = False,
     executor: o.Executor = None,
@@ -91,12 +92,13 @@ class _Call:
         from fpcli.run.purge import num_checkpoints
         from fpcli.run.unlearning import is_purged, purge_original, read_result
 
+        audits = u.audits(self.options)
         folder, recipe, original = self._begun() if self.options["resume"] else self._fresh()
         left = num_checkpoints(original)
         if self.options["purge"] and is_purged(folder, original):
             result = read_result(folder)  # a deletion that was cut short
         else:
-            result = self._work(folder, recipe, original).run()
+            result = self._work(folder, recipe, original, audits).run()
         if self.options["purge"]:
             purge_original(folder, original, result)
         text = result_text(result, original.path, left, is_purged=self.options["purge"])
@@ -139,7 +141,9 @@ class _Call:
         shown = start.relative_to(here) if start.is_relative_to(here) else start
         return folder, recipe, RunFolder.open(shown)
 
-    def _work(self, folder: RunFolder, recipe: Recipe, original: RunFolder) -> Unlearning:
+    def _work(
+        self, folder: RunFolder, recipe: Recipe, original: RunFolder, audits: tuple[str, ...]
+    ) -> Unlearning:
         from fpcli.run.forgetting import source_of
         from fpcli.run.unlearning import Unlearning
 
@@ -157,8 +161,9 @@ class _Call:
             source,
             self._watch,
             command=("fp", *sys.argv[1:]),
-            has_retrained=self.options["compare_retrain"],
-            other=self._other(recipe, source),
+            has_retrained=self.options["compare_retrain"] or bool(audits),
+            other=self._other(recipe, source, folder),
+            audits=audits,
             drops_logit=self.options["drop_logit"],
         )
 
@@ -170,6 +175,8 @@ class _Call:
 
     def _again(self, folder: RunFolder, recipe: Recipe, more: str) -> str:
         """Return the command that goes on with an unlearning."""
+        if self.options["audit"]:
+            more += f" --audit {self.options['audit']}"
         if self.options["retrained"] and "--compare-retrain" not in more:
             more += f" --retrained {shlex.quote(self.options['retrained'])}"
         code = code_words({"--data": recipe.task.data, "--model": recipe.task.model})
@@ -230,13 +237,17 @@ class _Call:
             )
         return path
 
-    def _other(self, recipe: Recipe, source: Source) -> tuple[RunFolder, Recipe] | None:
-        """Return the run that stands for the retraining, if one was named."""
+    def _other(
+        self, recipe: Recipe, source: Source, begun: RunFolder | None = None
+    ) -> tuple[RunFolder, Recipe] | None:
+        """Return the run that stands for the retraining, if one is named, now or earlier."""
         from fpcli.run.forgetting import check_retrained, retrained
+        from fpcli.run.unlearning import earlier
 
-        if self.options["retrained"] is None:
+        name = self.options["retrained"] or (earlier(begun)["retrained"] if begun else None)
+        if name is None:
             return None
-        folder = open_run(self.options["retrained"], self.options["runs"])
+        folder = open_run(name, self.options["runs"])
         found = self._load(folder, self._code())
         check_retrained(folder, found, retrained(recipe, source))
         return folder, found

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fpcli.cli.options import METHOD, RUN, TASK, TRAINING, Text, option
-from fpcli.cli.words import words
+from fpcli.cli.words import names, words
 from fpcli.errors import UsageError
 
 KEYS = {
@@ -127,6 +127,17 @@ Retrained = Annotated[
     Text,
     option(RUN, "--retrained", "RUN2", "Such a run that is there already (default: none)."),
 ]
+Audit = Annotated[
+    Text,
+    option(
+        RUN,
+        "--audit",
+        "NAME[,NAME]",
+        "mia, class-mia, probe, relearn, logit-mask, server-diff, or all; implies "
+        "--compare-retrain (default: none).",
+        autocompletion=names("audits"),
+    ),
+]
 DropLogit = Annotated[
     bool,
     option(
@@ -186,6 +197,21 @@ def check(given: Mapping[str, Any]) -> None:
                 hint="an unlearning that has begun keeps its run, classes and settings",
                 where=word,
             )
+
+
+def audits(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the audits that are wanted, each once.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    from fpcli import plugins
+
+    wanted = _words(given["audit"])
+    for name in wanted:
+        if name != "all":
+            plugins.lookup("audits", name)
+    return tuple(plugins.names("audits") if "all" in wanted else dict.fromkeys(wanted))
 
 
 def classes(given: Mapping[str, Any]) -> tuple[list[int], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli import plugins
+from fpcli.audit.stage import AuditData
 from fpcli.data.split import Split
 from fpcli.data.withhold import withhold
 from fpcli.engine.client import place
@@ -58,29 +59,7 @@ class Stage:
     real_s: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Divided:
-    """The samples of a task, with and without some classes.
-
-    Attributes:
-        normalise: what is done to images before a network sees them.
-        forget_train, forget_test: samples of the classes.
-        retain_train, retain_test, retain_validation: of the others; training samples are those that
-            a client has.
-        classes: what is withheld.
-    """
-
-    normalise: Callable[[Tensor], Tensor]
-    forget_train: Split
-    forget_test: Split
-    retain_train: Split
-    retain_test: Split
-    retain_validation: Split
-    classes: tuple[int, ...]
-    num_classes: int
-
-
-def divided(recipe: Recipe) -> Divided:
+def divided(recipe: Recipe) -> AuditData:
     """Return the samples that a recipe withholds, and the others.
 
     Raises:
@@ -90,13 +69,12 @@ def divided(recipe: Recipe) -> Divided:
     dataset = load_data(recipe)
     kept = withhold(dataset, share_out(recipe, dataset), recipe.task.withhold)
     assert kept.test is not None
-    return Divided(
+    return AuditData(
         normalise=dataset.normalise,
         forget_train=dataset.train.take(torch.cat(kept.withheld)),
         forget_test=kept.test,
         retain_train=dataset.train.take(torch.cat(kept.parts)),
         retain_test=kept.dataset.test,
-        retain_validation=kept.dataset.validation,
         classes=tuple(recipe.task.withhold),
         num_classes=dataset.num_classes,
     )
@@ -239,7 +217,7 @@ class WithoutLogits(nn.Module):
 
 def judged(
     models: Mapping[str, nn.Module],
-    data: Divided,
+    data: AuditData,
     costs: Mapping[str, Cost],
     *,
     channels_last: bool = True,

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 
 from fpcli import plugins
+from fpcli.audit import suite
 from fpcli.engine.process import num_cores
 from fpcli.errors import FpError
 from fpcli.files import write_atomic
@@ -54,6 +55,7 @@ class Unlearning:
         has_retrained: retrain without the classes too; a retraining that was begun is always
             finished.
         other: a finished run and its recipe, to stand for the retraining.
+        audits: names of audits, which need a retraining; earlier ones are kept.
         drops_logit: judge the fine-tuned model without the classes' logits too.
     """
 
@@ -64,6 +66,7 @@ class Unlearning:
     command: tuple[str, ...] = ()
     has_retrained: bool = False
     other: tuple[RunFolder, Recipe] | None = None
+    audits: tuple[str, ...] = ()
     drops_logit: bool = False
 
     def run(self) -> dict[str, Any]:
@@ -137,14 +140,19 @@ class Unlearning:
         spent = {stage: costs_of(places[stage], known) for stage, known in recipes.items()}
         costs = {stage: known.whole for stage, known in spent.items()}
         costs["pruned"] = spent["finetuned"].begun
-        models = stage_models(places, recipe)
+        data, models = divided(recipe), stage_models(places, recipe)
+        audits = earlier(folder)["audits"]
+        if self.audits:
+            with self.watch(folder) as watcher:
+                say = watcher.message
+                audits |= suite.run(self.audits, models, data, seed=recipe.seed, say=say)
         if self.drops_logit:
             models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
         before = torch.get_num_threads()
         torch.set_num_threads(num_cores())
         try:
             last = recipe.executor.channels_last
-            stages = judged(models, divided(recipe), costs, channels_last=last)
+            stages = judged(models, data, costs, channels_last=last)
         finally:
             torch.set_num_threads(before)
         is_compared = "retrained" in spent
@@ -152,7 +160,8 @@ class Unlearning:
             "classes": list(recipe.task.withhold),
             "stages": [asdict(stage) for stage in stages],
             "speedup": speedup(spent["finetuned"], spent["retrained"]) if is_compared else None,
-            "audits": {},
+            "audits": audits,
+            "retrained": str(self.other[0].path.resolve()) if self.other else None,
             "run": str(folder.path),
         }
 
@@ -166,6 +175,12 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
     """Return the result of a finished unlearning."""
     result: dict[str, Any] = json.loads(result_file(folder).read_text("utf-8"))
     return result
+
+
+def earlier(folder: RunFolder) -> dict[str, Any]:
+    """Return what is to be kept of an earlier result: its audits, and which run is retrained."""
+    found = read_result(folder) if result_file(folder).is_file() else {}
+    return {"audits": found.get("audits", {}), "retrained": found.get("retrained")}
 
 
 def is_purged(folder: RunFolder, source: RunFolder) -> bool:

@@ -75,9 +75,7 @@ def test_samples_are_divided_without_loss(tmp_path: Path) -> None:
     assert (data.classes, data.num_classes) == ((9, 2), 10)
     for split in (data.forget_train, data.forget_test):
         assert set(split.labels.tolist()) == {2, 9}
-    for split in (data.retain_train, data.retain_test, data.retain_validation):
+    for split in (data.retain_train, data.retain_test):
         assert set(split.labels.tolist()) == set(range(10)) - {2, 9}
     assert len(data.forget_test) + len(data.retain_test) == 100
-    num_validation = 50  # a tenth of 500, the withheld classes' share left out
     assert len(data.forget_train) + len(data.retain_train) == pytest.approx(450, abs=10)
-    assert len(data.retain_validation) < num_validation
