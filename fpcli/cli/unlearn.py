@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,11 +168,21 @@ class _Call:
             drops_logit=self.options["drop_logit"],
         )
 
-    def _watch(self, folder: RunFolder) -> RunWatcher:
+    @contextmanager
+    def _watch(self, folder: RunFolder) -> Iterator[RunWatcher]:
         from fpcli.cli.watch import RunWatcher
 
         is_moving = not (self.options["no_progress"] or self.session.is_json)
-        return RunWatcher(self.session, folder, is_quiet=self.options["quiet"], is_moving=is_moving)
+        watcher = RunWatcher(
+            self.session, folder, is_quiet=self.options["quiet"], is_moving=is_moving
+        )
+        try:
+            yield watcher
+        finally:
+            watcher.end()
+            if not self.session.log or not self.session.log.parent.exists():
+                # Nothing had been done that could be continued.
+                self.session.log, self.session.again = None, ""
 
     def _again(self, folder: RunFolder, recipe: Recipe, more: str) -> str:
         """Return the command that goes on with an unlearning."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Unlearning:
     """One unlearning at work.
 
     Attributes:
-        watch: gives what follows the run in a folder.
+        watch: gives what follows the run in a folder, while it is played.
         command: words of the command line.
         has_retrained: retrain without the classes too; a retraining that was begun is always
             finished.
@@ -62,7 +63,7 @@ class Unlearning:
     folder: RunFolder
     recipe: Recipe
     source: Source
-    watch: Callable[[RunFolder], Watcher]
+    watch: Callable[[RunFolder], AbstractContextManager[Watcher]]
     command: tuple[str, ...] = ()
     has_retrained: bool = False
     other: tuple[RunFolder, Recipe] | None = None
@@ -97,17 +98,18 @@ class Unlearning:
         is_as_long = folder.is_whole and stored(folder.recipe).get("rounds") == recipe.rounds
         if is_as_long and not read(folder.path).problem():
             return
-        watcher, command = self.watch(folder), self.command
-        if folder.recipe.is_file():
-            experiment.resume(recipe, recipe, folder, watcher, command=command, is_part=True)
-            return
-        folder.path.mkdir(exist_ok=True)
-        try:
-            experiment.start(recipe, folder, watcher, command=command, is_part=True)
-        except (FpError, KeyboardInterrupt):
-            if not folder.checkpoints.exists():
-                shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+        command = self.command
+        with self.watch(folder) as watcher:
+            if folder.recipe.is_file():
+                experiment.resume(recipe, recipe, folder, watcher, command=command, is_part=True)
+                return
+            folder.path.mkdir(exist_ok=True)
+            try:
+                experiment.start(recipe, folder, watcher, command=command, is_part=True)
+            except (FpError, KeyboardInterrupt):
+                if not folder.checkpoints.exists():
+                    shutil.rmtree(folder.path, ignore_errors=True)
+                raise
 
     def _keep_evidence(self) -> None:
         """Write the pruned model, and what chose its channels."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from fpcli.files import checksums
 from fpcli.report.runs import find
 from fpcli.run import experiment, fitting
 from fpcli.run.folder import RunFolder
-from fpcli.run.forgetting import source_of
+from fpcli.run.forgetting import retrained, source_of
 from fpcli.run.session import Interrupted
 from fpcli.run.stages import divided
 from fpcli.run.trained import read_trained
@@ -44,7 +46,7 @@ def made(runs: Path, folder: Path, listener: Any = None, **changes: Any) -> Unle
         RunFolder(folder),
         recipe,
         source_of(RunFolder(runs / "run"), original),
-        lambda _: listener or Listener(),
+        lambda _: nullcontext(listener or Listener()),
         has_retrained=True,
         drops_logit=True,
     )
@@ -208,6 +210,19 @@ def test_an_unlearning_that_is_stopped_again_and_again(runs: Path, tmp_path: Pat
     again = Listener()
     made(runs, tmp_path / "run", again).run()
     assert again.rounds == []
+
+
+def test_another_run_stands_for_the_retraining(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "done", tmp_path / "run")
+    (tmp_path / "run" / "retrained").rename(tmp_path / "elsewhere")
+    listener = Listener()
+    work = made(runs, tmp_path / "run", listener)
+    other = (RunFolder(tmp_path / "elsewhere"), retrained(work.recipe, work.source))
+    found = replace(work, has_retrained=False, other=other).run()
+    expected = read_result(RunFolder(runs / "done"))
+    assert listener.rounds == []
+    assert {**found, "run": ""} == {**expected, "run": ""}
+    assert not (tmp_path / "run" / "retrained").exists()
 
 
 def test_more_rounds_are_compared_with_as_many(

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fpcli.cli.unlearn_result import plan_text, result_text
+from fpcli.recipe.load import load
+
+COST = {"rounds": 3, "bytes": 2_500_000, "seconds": 12.34, "real_s": 5.0}
+
+
+def stage(name: str, forget: float, retain: float, **cost: Any) -> dict[str, Any]:
+    accuracies = {"forget_accuracy": forget, "retain_accuracy": retain}
+    return {"stage": name, **accuracies, **dict.fromkeys(COST), **cost}
+
+
+def result(speedup: dict[str, Any] | None) -> dict[str, Any]:
+    stages = [stage("original", 0.9, 0.8), stage("finetuned", 0.015, 0.75, **COST)]
+    if speedup:
+        stages.append(stage("retrained", 0.0, 0.7, **{**COST, "rounds": 9}))
+    return {"classes": [7, 9], "stages": stages, "speedup": speedup, "audits": {}, "run": "runs/b"}
+
+
+def test_the_table_of_stages() -> None:
+    head, _, *rows, note, folder = result_text(
+        result(None), Path("runs/a"), 1, is_purged=False
+    ).splitlines()
+    assert head.split("  ")[0] == "" and "forgotten class 7, 9" in head
+    assert [row.split("  ")[0] for row in rows] == ["before", "after fine-tuning"]
+    assert rows[0].split()[1:] == ["90.0%", "80.0%", "-", "-", "-"]
+    assert rows[1].split()[2:] == ["1.5%", "75.0%", "3", "2.5", "MB", "12.3"]
+    assert "1 earlier checkpoint of runs/a and its final model still hold the class" in note
+    assert folder == "run folder runs/b"
+    gone = result_text(result(None), Path("runs/a"), 2, is_purged=True)
+    assert "2 earlier checkpoints of runs/a and its final model were deleted" in gone
+
+
+def test_the_speedup_in_words() -> None:
+    ratio = {"rounds": 3.0, "bytes": 2.5, "seconds": None, "real_s": 1.25}
+    found = {"validation_accuracy": 0.745, "ratio": ratio}
+    text = result_text(result(found), Path("a"), 2, is_purged=False)
+    goal = "74.5% validation accuracy on the other classes"
+    assert f"to {goal}: 3.0 in rounds, 2.5 in bytes, 1.2 in real time" in text
+    text = result_text(result({**found, "ratio": None}), Path("a"), 2, is_purged=False)
+    assert f"not reached: {goal}, in 9 rounds" in text
+
+
+def test_the_plan() -> None:
+    plan = {
+        "classes": [7], "channels": 48, "layers": 2, "pruned": 4, "rounds": 3,
+        "clients": [{"client": 0, "forgotten": 12, "others": 1300}],
+    }  # fmt: skip
+    lines = plan_text(load(None), plan).splitlines()
+    assert lines[0] == "recipe: 1"
+    assert lines[-2].split() == ["0", "12", "1,300"]
+    assert lines[-1] == "48 channels of 2 convolutions are scored, 4 pruned; then 3 rounds without"
