@@ -89,7 +89,7 @@ class _Call:
 
     def unlearn(self) -> None:
         """Unlearn, or go on with it, and show what came of it."""
-        from fpcli.cli.unlearn_result import result_text
+        from fpcli.cli.unlearn_result import not_forgotten, result_text
         from fpcli.run.purge import num_checkpoints
         from fpcli.run.unlearning import is_purged, purge_original, read_result
 
@@ -104,6 +104,8 @@ class _Call:
             purge_original(folder, original, result)
         text = result_text(result, original.path, left, is_purged=self.options["purge"])
         folder.add_log(text)
+        self.session.warnings += not_forgotten(result)
+        self.session.warn()
         self.session.finish(result, text)
         if result["speedup"] is None:
             words = self._again(folder, recipe, more=" --compare-retrain")

@@ -19,6 +19,13 @@ _NAMES = {
     "retrained": "retrained without it",
     "logit_dropped": "logit dropped (not unlearning)",
 }
+_AUDITED = {
+    "original": "before",
+    "pruned": "pruned",
+    "finetuned": "fine-tuned",
+    "finetune_only": "tuned alone",
+    "logit_mask": "masked",
+}
 _MEASURES = {
     "rounds": "rounds",
     "bytes": "bytes",
@@ -50,6 +57,8 @@ def result_text(
     lines = [show.table(head, rows, right=range(1, len(head)))]
     if result["speedup"]:
         lines.append(_speedup(result))
+    if result["audits"]:
+        lines.append(_audits(result["audits"]))
     kept = f"{num_checkpoints} earlier checkpoint{'s' * (num_checkpoints != 1)} of {original}"
     told = (
         f"{kept} and its final model were deleted"
@@ -59,7 +68,17 @@ def result_text(
     )
     lines.append(f"note: empirical forgetting, not a certified removal; {told}")
     lines.append(f"run folder {result['run']}")
+    lines += [f"picture {path}" for path in result["pictures"] if path.endswith(".png")]
     return "\n".join(lines)
+
+
+def not_forgotten(result: Mapping[str, Any]) -> list[str]:
+    """Return a warning if a class is still predicted in more than a tenth of the cases before."""
+    found = {stage["stage"]: stage["forget_accuracy"] for stage in result["stages"]}
+    if found["finetuned"] <= found["original"] / 10:
+        return []
+    share = f"{found['finetuned']:.1%} of its test samples are still predicted right"
+    return [f"the class is not forgotten: {share}; a higher --ratio or --scope layer may help"]
 
 
 def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
@@ -70,12 +89,45 @@ def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
     return (_NAMES[stage["stage"]], *accuracies, *cost)
 
 
+def _audits(audits: Mapping[str, Any]) -> str:
+    """Return the table of audits, and how to read it."""
+    from fpcli.audit.suite import rows
+
+    found = rows(audits)
+    stages = [name for name in _AUDITED if any(name in row.values for row in found)]
+    lines, last = [], ""
+    for row in found:
+        outcome = audits[row.audit]["verdict"]["outcome"] if row.audit != last else ""
+        values = [_figure(row.values.get(stage), row.ceiling) for stage in stages]
+        head = ("" if row.audit == last else row.audit, row.figure)
+        end = (_figure(row.gap, None), outcome or "")
+        lines.append((*head, _figure(row.retrained, row.ceiling), *values, *end))
+        last = row.audit
+    names = (_AUDITED[stage] for stage in stages)
+    heads = ("audit", "", "retrained", *names, "gap", "outcome")
+    return (
+        f"\n{show.table(heads, lines, right=range(2, len(heads) - 1))}\n"
+        "gap: fine-tuned minus retrained. Outcome: is that nearer to 0 than the gap of the masked "
+        "model,\nthe original without the forgotten logits, which forgot nothing?"
+    )
+
+
+def _figure(value: float | None, ceiling: float | None) -> str:
+    if value is None:
+        return "-" if ceiling is None else f"> {ceiling:g}"
+    return f"{value:d}" if isinstance(value, int) else f"{value:.3f}"
+
+
 def _speedup(result: Mapping[str, Any]) -> str:
     found = result["speedup"]
     goal = f"{found['validation_accuracy']:.1%} validation accuracy on the other classes"
     if found["ratio"] is None:
         retrained = next(x for x in result["stages"] if x["stage"] == "retrained")
-        return f"speed-up over retraining: not reached: {goal}, in {retrained['rounds']} rounds"
+        rounds, spent = retrained["rounds"], found["unlearned"]["rounds"]
+        return (
+            f"speed-up over retraining: more than {rounds / spent:.1f} in rounds, whose {rounds} "
+            f"did not reach {goal}"
+        )
     parts = [
         f"{ratio:.1f} in {word}"
         for key, word in _MEASURES.items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +24,10 @@ from fpcli.audit import suite
 from fpcli.engine.process import num_cores
 from fpcli.errors import FpError
 from fpcli.files import write_atomic
+from fpcli.methods.unlearn import Scored
 from fpcli.recipe.load import digest, stored
 from fpcli.recipe.schema import Recipe
+from fpcli.report.forgetting_plots import draw_forgetting
 from fpcli.report.runs import read
 from fpcli.run import experiment
 from fpcli.run.checkpoint import load_newest
@@ -78,13 +80,14 @@ class Unlearning:
             FpError: anything that a user can mend; what was finished is kept.
         """
         self._carry_on(self.folder, self.recipe)
-        self._keep_evidence()
+        scored, names = self._keep_evidence()
         rounds = finished(self.folder)
         self._carry_on(self._inside("finetune-only"), finetune_only(self.recipe, rounds))
         retraining = self._inside("retrained")
         if self.other is None and (self.has_retrained or retraining.path.exists()):
             self._carry_on(retraining, retrained(self.recipe, self.source))
         result = self._result()
+        result["pictures"] = [str(path) for path in self._draw(result, scored, names)]
         with self.folder.lock():
             write_atomic(result_file(self.folder), json.dumps(result, indent=1) + "\n")
             self.folder.write_checksums()
@@ -111,8 +114,8 @@ class Unlearning:
                     shutil.rmtree(folder.path, ignore_errors=True)
                 raise
 
-    def _keep_evidence(self) -> None:
-        """Write the pruned model, and what chose its channels."""
+    def _keep_evidence(self) -> tuple[tuple[Scored, ...], tuple[str, ...]]:
+        """Write the pruned model, and what chose its channels; return these and class names."""
         name = self.recipe.task.model
         unlearned = read_trained(self.folder.path, code=name if ":" in name else "")
         state_type = plugins.lookup("methods", METHOD).State
@@ -132,6 +135,8 @@ class Unlearning:
             write_trained(place, self.source.trained.cut(unlearned.support))
             write_atomic(self.folder.path / "forgetting.safetensors", save(tensors))
             self.folder.write_checksums()
+        assert unlearned.inputs is not None  # a run of this version says them
+        return state.method.classes, unlearned.inputs.class_names
 
     def _result(self) -> dict[str, Any]:
         recipe, folder = self.recipe, self.folder
@@ -166,6 +171,29 @@ class Unlearning:
             "retrained": str(self.other[0].path.resolve()) if self.other else None,
             "run": str(folder.path),
         }
+
+    def _draw(
+        self, result: Mapping[str, Any], scored: Sequence[Scored], names: Sequence[str]
+    ) -> list[Path]:
+        """Draw the chosen channels, and all runs' accuracies over the rounds."""
+        begun = {
+            stage["stage"]: (stage["forget_accuracy"], stage["retain_accuracy"])
+            for stage in result["stages"]
+        }
+        other = self.other[0].path if self.other else None
+        places = stage_folders(self.folder, self.recipe, other)
+        shown = {
+            "pruned, then tuned": "finetuned",
+            "tuned alone": "finetune_only",
+            "retrained": "retrained",
+        }
+        return draw_forgetting(
+            scored,
+            {word: read(places[key]).rounds for word, key in shown.items() if key in places},
+            self.folder.path,
+            starts={"pruned, then tuned": begun["pruned"], "tuned alone": begun["original"]},
+            class_names=names,
+        )
 
 
 def result_file(folder: RunFolder) -> Path:
