@@ -16,8 +16,8 @@ _NAMES = {
     "pruned": "after pruning",
     "finetuned": "after fine-tuning",
     "finetune_only": "fine-tuning alone",
-    "retrained": "retrained without it",
-    "logit_dropped": "logit dropped (not unlearning)",
+    "retrained": "retrained anew",
+    "logit_dropped": "logit dropped",
 }
 _AUDITED = {
     "original": "before",
@@ -46,15 +46,9 @@ def result_text(
     """
     rows = [_row(stage) for stage in result["stages"]]
     classes = ", ".join(map(str, result["classes"]))
-    head = (
-        "",
-        f"forgotten class {classes}",
-        "other classes",
-        "rounds",
-        "bytes",
-        "seconds simulated",
-    )
-    lines = [show.table(head, rows, right=range(1, len(head)))]
+    head = ("", "forgotten class", "other classes", "rounds", "bytes", "seconds")
+    about = f"forgotten: class {classes}; accuracy on test data, bytes both ways, simulated seconds"
+    lines = [about, show.table(head, rows, right=range(1, len(head)))]
     if result["speedup"]:
         lines.append(_speedup(result))
     if result["audits"]:

@@ -22,10 +22,12 @@ def result(speedup: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_the_table_of_stages() -> None:
-    head, _, *rows, note, folder = result_text(
+    about, head, _, *rows, note, folder = result_text(
         result(None), Path("runs/a"), 1, is_purged=False
     ).splitlines()
-    assert head.split("  ")[0] == "" and "forgotten class 7, 9" in head
+    assert about.startswith("forgotten: class 7, 9; accuracy on test data, ")
+    words = ["forgotten class", "other classes", "rounds", "bytes", "seconds"]
+    assert [word.strip() for word in head.split("   ") if word.strip()] == words
     assert [row.split("  ")[0] for row in rows] == ["before", "after fine-tuning"]
     assert rows[0].split()[1:] == ["90.0%", "80.0%", "-", "-", "-"]
     assert rows[1].split()[2:] == ["1.5%", "75.0%", "3", "2.5", "MB", "12.3"]
