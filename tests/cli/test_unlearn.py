@@ -12,7 +12,7 @@ from fpcli.cli.app import run as call
 from fpcli.cli.unlearn_options import CHOICES, KEYS, classes
 from fpcli.files import checksums
 from fpcli.recipe.load import flatten, load
-from fpcli.run import experiment
+from fpcli.run import experiment, unlearning
 from fpcli.run.folder import RunFolder
 
 FIELDS = [
@@ -37,6 +37,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "draw_run", lambda history, folder: [])
+    monkeypatch.setattr(unlearning, "draw_forgetting", lambda *_, **__: [Path("a/map.png")])
 
 
 def snapshot(folder: Path) -> str:
@@ -70,12 +71,42 @@ def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
     words = ("--resume", "a-without-7", "--runs", tmp_path / "runs", *INLINE, "--json", "-q")
     done = fp("unlearn", *words, "--compare-retrain", "--drop-logit")
     data = json.loads(done.out)["data"]
-    assert list(data) == ["classes", "stages", "speedup", "audits", "run"]
+    fields = ["classes", "stages", "speedup", "audits", "retrained", "run", "pictures"]
+    assert list(data) == fields
     assert [list(stage) for stage in data["stages"]] == [FIELDS] * 6
     assert data["stages"][4]["rounds"] == 2
     assert set(data["speedup"]) == {"validation_accuracy", "unlearned", "retrained", "ratio"}
     assert json.loads((folder.path / "unlearn.json").read_text()) == data
     assert "hint" not in done.err
+
+
+def test_audits_are_added_and_kept(fp: Callable, origin: Path) -> None:
+    words = ("unlearn", origin / "a", "--class", "6", *INLINE, "-q")
+    assert "error[F201]: unknown audit `server-dif`" in fp(*words, "--audit", "server-dif").err
+    assert not Path("runs").exists()
+    without = ("--name", "r", "--set", "task.withhold=[6]", *INLINE, "-q")
+    assert fp("train", "-c", origin / "a" / "recipe.yaml", *without).status == 0
+    done = fp(*words, "--retrained", "r", "--audit", "logit-mask,server-diff")
+    assert done.status == 0
+    assert not Path("runs/a-without-6/retrained").exists()
+    (line,) = [x for x in done.out.splitlines() if x.startswith("logit-mask ")]
+    assert line.split()[1:4] == ["accuracy,", "forgotten", "0.000"]
+    assert "did not reach" in done.out or "speed-up over retraining, to" in done.out
+    assert "\npicture a/map.png" in done.out
+    done = fp("unlearn", "--resume", "a-without-6", *INLINE, "-q", "--audit", "probe", "--json")
+    data = json.loads(done.out)["data"]
+    assert list(data["audits"]) == ["logit-mask", "server-diff", "probe"]
+    assert data["retrained"] == str(Path("runs/r").resolve())
+    assert len(data["stages"]) == 5
+
+
+def test_audits_train_what_they_need(fp: Callable, origin: Path) -> None:
+    words = ("unlearn", origin / "a", "--class", "6", *INLINE, "-q", "--json")
+    data = json.loads(fp(*words, "--audit", "logit-mask").out)["data"]
+    assert data["stages"][-1]["stage"] == "retrained"
+    masked = data["audits"]["logit-mask"]["stages"]["logit_mask"]
+    assert masked["forget_accuracy"] == 0
+    assert data["retrained"] is None
 
 
 def test_nothing_is_deleted_before_the_end(fp: Callable, origin: Path, tmp_path: Path) -> None:
@@ -181,6 +212,7 @@ def test_runs_of_other_commands(fp: Callable, origin: Path) -> None:
     assert (done.status, "is a run of `fp fit`" in done.err) == (3, True)
 
 
+@pytest.mark.slow
 def test_a_stopped_unlearning_goes_on_in_a_pool(
     fp: Callable, spawn: Callable, origin: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from fpcli.engine.evaluate import evaluate
 from fpcli.errors import DataError, RecipeError, ResumeError
 from fpcli.files import checksums
 from fpcli.report.runs import find
-from fpcli.run import experiment, fitting
+from fpcli.run import experiment, unlearning
 from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import retrained, source_of
 from fpcli.run.session import Interrupted
@@ -66,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     found = tmp_path_factory.mktemp("unlearning")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "draw_run", lambda history, folder: [])
-        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
+        patch.setattr(unlearning, "draw_forgetting", lambda *_, **__: [])
         begin(found, "run", "fedavg", task__data=digits_file(found))
         before = snapshot(found / "run")
         made(found, found / "done").run()
@@ -80,7 +80,9 @@ def result(runs: Path) -> dict[str, Any]:
 
 
 def test_what_is_reported(runs: Path, result: dict[str, Any]) -> None:
-    assert list(result) == ["classes", "stages", "speedup", "audits", "run"]
+    assert list(result) == [
+        "classes", "stages", "speedup", "audits", "retrained", "run", "pictures",
+    ]  # fmt: skip
     assert (result["classes"], result["audits"]) == ([3, 8], {})
     assert result["run"] == str(runs / "done")
     assert [stage["stage"] for stage in result["stages"]] == STAGES
@@ -221,6 +223,8 @@ def test_another_run_stands_for_the_retraining(runs: Path, tmp_path: Path) -> No
     found = replace(work, has_retrained=False, other=other).run()
     expected = read_result(RunFolder(runs / "done"))
     assert listener.rounds == []
+    assert found.pop("retrained") == str(tmp_path / "elsewhere")
+    assert expected.pop("retrained") is None
     assert {**found, "run": ""} == {**expected, "run": ""}
     assert not (tmp_path / "run" / "retrained").exists()
 
