@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +70,10 @@ class _Call:
         code = options["model"] or ""
         candidates = [open_candidate(path, code=code) for path in options["paths"]]
         profiled = self._profiled(candidates)
-        rows = bench(candidates, plan, tell=self._tell)
+        rows = bench(candidates, plan, tell=self.session.note)
         needs = {}
         for candidate in candidates:
-            self._tell(f"memory of {candidate.path}")
+            self.session.note(f"memory of {candidate.path}")
             needs[candidate.path] = memory.measure(candidate.path, max(plan.batches), code)
             if needs[candidate.path] is None:
                 self.session.warnings.append(f"{candidate.path}: its memory could not be measured")
@@ -112,7 +111,7 @@ class _Call:
         settle()
         rows = []
         for number in plan.threads:
-            self._tell(f"layers, threads {number}")
+            self.session.note(f"layers, threads {number}")
             with using_threads(number):
                 rows += [(number, row) for row in crossover(plan.batches)]
         self.session.finish(crossover_fields(rows), crossover_text(rows))
@@ -171,17 +170,13 @@ class _Call:
 
         assert candidate.build is not None
         batch, threads = max(plan.batches), plan.threads[0]
-        self._tell(f"training steps of {candidate.path}, layer by layer")
+        self.session.note(f"training steps of {candidate.path}, layer by layer")
         with using_threads(threads):
             found = device_class(
                 f"measured, threads {threads}", candidate.build(), candidate.input_shape, batch
             )
         remark = "Written by `fp bench`: flops and step are measured, down and up are not."
         write_atomic(self.options["save_profile"], fleet_text([found], remark))
-
-    def _tell(self, text: str) -> None:
-        if not (self.options["quiet"] or self.session.is_json):
-            print(text, file=sys.stderr, flush=True)
 
 
 def numbers(flag: str, words: str) -> tuple[int, ...]:

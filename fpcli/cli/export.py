@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +78,8 @@ class _Call:
             )
         models = self._models(folder, clients)
         out = self.options["out"] or folder / "export"
-        is_quiet = self.options["quiet"] or self.session.is_json
-        tell = (lambda text: None) if is_quiet else _tell
-        written = write(models, choice, out, force=self.options["force"], tell=tell)
+        force = self.options["force"]
+        written = write(models, choice, out, force=force, tell=self.session.note)
         if any(model.trained.inputs is None for model in models):
             self.session.warnings.append(
                 "class names and normalisation are unknown: the model was written by an older "
@@ -154,10 +152,6 @@ class _Call:
                 self.session.warnings.append(f"without a model of their own: clients {numbers}")
         ratio = options["ratio"]
         return models if ratio is None else [model.cut(ratio) for model in models]
-
-
-def _tell(text: str) -> None:
-    print(f"writing {text}", file=sys.stderr, flush=True)
 
 
 def _check_known(flag: str, word: str, known: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ class Session:
         command: its words without options, such as `train` or `data list`.
         is_json: stdout gets one JSON object, also for errors.
         is_lines: stdout gets events as JSON lines, and that object as the last line.
+        is_quiet: nobody wants to be told what is going on.
         is_debug: errors come with a traceback.
         warnings: what was warned of so far.
         log: file of the run that is going on, where errors are kept too.
@@ -36,6 +37,7 @@ class Session:
     command: str
     is_json: bool = False
     is_lines: bool = False
+    is_quiet: bool = False
     is_debug: bool = False
     warnings: list[str] = field(default_factory=list)
     log: Path | None = None
@@ -49,6 +51,7 @@ class Session:
             command=words[0] if words else "",
             is_json="--json" in arguments,
             is_lines="--json-lines" in arguments,
+            is_quiet=bool({"-q", "--quiet"} & set(arguments)),
             is_debug="--debug" in arguments,
         )
 
@@ -91,6 +94,11 @@ class Session:
             if not (self.is_json or self.is_lines):
                 tell(error)
             raise typer.Exit(error.exit_status)
+
+    def note(self, text: str) -> None:
+        """Say what begins now, to people who want to know."""
+        if not (self.is_json or self.is_lines or self.is_quiet):
+            print(text, file=sys.stderr, flush=True)
 
     def hint(self, text: str) -> None:
         """Say what to do next, to people."""

@@ -168,6 +168,7 @@ class _Call:
             other=self._other(recipe, source, folder),
             audits=audits,
             drops_logit=self.options["drop_logit"],
+            say=self.session.note,
         )
 
     @contextmanager
@@ -218,7 +219,7 @@ class _Call:
         source = source_of(original, self._load(original, self._code()))
         dataset = load_data(source.recipe)
         classes = find_classes(dataset, *u.classes(self.options))
-        overlay = self._overlay()
+        overlay = u.overlay(self.options)
         flags = self._flags() | {
             "method.name": METHOD,
             "task.start": str(original.path.resolve()),
@@ -232,23 +233,6 @@ class _Call:
             recipe = replace(recipe, target_accuracy=None)
         check_task(recipe, source)
         return source, recipe, planned(source, recipe, dataset)
-
-    def _overlay(self) -> Path | None:
-        """Return the recipe file whose method and training win over the run's."""
-        from fpcli.recipe.load import find_recipe, read_settings
-        from fpcli.run.forgetting import METHOD
-
-        if not self.options["recipe"]:
-            return None
-        path = find_recipe(self.options["recipe"])
-        method = read_settings(path).get("method.name")
-        if method is None or method.value != METHOD:
-            raise UsageError(
-                f"-c {self.options['recipe']}: no recipe of the method `{METHOD}`",
-                hint="for example `-c unlearn/digits`",
-                where="-c",
-            )
-        return path
 
     def _other(
         self, recipe: Recipe, source: Source, begun: RunFolder | None = None

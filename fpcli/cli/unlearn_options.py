@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -197,6 +198,29 @@ def check(given: Mapping[str, Any]) -> None:
                 hint="an unlearning that has begun keeps its run, classes and settings",
                 where=word,
             )
+
+
+def overlay(given: Mapping[str, Any]) -> Path | None:
+    """Return the recipe file whose method and training win over the run's.
+
+    Raises:
+        UsageError: it is of another method.
+        FpError: there is none, or it is wrong.
+    """
+    from fpcli.recipe.load import find_recipe, read_settings
+    from fpcli.run.forgetting import METHOD
+
+    if not given["recipe"]:
+        return None
+    path = find_recipe(given["recipe"])
+    method = read_settings(path).get("method.name")
+    if method is None or method.value != METHOD:
+        raise UsageError(
+            f"-c {given['recipe']}: no recipe of the method `{METHOD}`",
+            hint="for example `-c unlearn/digits`",
+            where="-c",
+        )
+    return path
 
 
 def audits(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def write(
         sources: with names of their own.
         folder: made where it is missing.
         force: replace files that are there.
-        tell: takes the name of each file before it is made.
+        tell: takes a line about each file before it is made.
 
     Raises:
         UsageError: a file is there.
@@ -99,7 +99,7 @@ def write(
         made = []
         for source in sources:
             for name in choice.formats:
-                tell(f"{source.name}.{name}")
+                tell(f"writing {source.name}.{name}")
                 made.append(_make(source, name, choice, fresh))
         try:
             for file in made:

@@ -60,6 +60,7 @@ class Unlearning:
         other: a finished run and its recipe, to stand for the retraining.
         audits: names of audits, which need a retraining; earlier ones are kept.
         drops_logit: judge the fine-tuned model without the classes' logits too.
+        say: gets a line for each audit that begins.
     """
 
     folder: RunFolder
@@ -71,6 +72,7 @@ class Unlearning:
     other: tuple[RunFolder, Recipe] | None = None
     audits: tuple[str, ...] = ()
     drops_logit: bool = False
+    say: Callable[[str], None] = lambda text: None
 
     def run(self) -> dict[str, Any]:
         """Play what is not played yet, judge all models, and write and return ``unlearn.json``.
@@ -150,9 +152,7 @@ class Unlearning:
         data, models = divided(recipe), stage_models(places, recipe)
         audits = earlier(folder)["audits"]
         if self.audits:
-            with self.watch(folder) as watcher:
-                say = watcher.message
-                audits |= suite.run(self.audits, models, data, seed=recipe.seed, say=say)
+            audits |= suite.run(self.audits, models, data, seed=recipe.seed, say=self.say)
         if self.drops_logit:
             models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
         before = torch.get_num_threads()
