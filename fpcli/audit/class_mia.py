@@ -29,6 +29,7 @@ from torch import Tensor
 
 from fpcli.audit.logistic import folds, logistic
 from fpcli.audit.stage import Audit, AuditData, Figures, Stage
+from fpcli.errors import DivergedError
 
 _PARTS = ("forget_train", "forget_test")
 
@@ -83,7 +84,12 @@ def _told_apart(p: Tensor, q: Tensor) -> float:
 
 def _others(stage: Stage, data: AuditData) -> Tensor:
     logits = torch.cat([stage.seen[part].logits for part in _PARTS])
-    return logits[:, data.others].softmax(1)
+    logits = logits[:, data.others]
+    if not bool(logits.amax(1).isfinite().all()):
+        raise DivergedError(
+            "a model gives the other classes no probability at all", hint="it cannot be audited"
+        )
+    return logits.softmax(1)
 
 
 def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:

@@ -135,6 +135,7 @@ RELEARN = Audit(
     shown={"steps": "steps", "fresh_head_steps": "steps, new classifier"},
     decisive=("steps",),
     margin=3,
+    is_share=False,
     ceiling=MOST_STEPS,
 )
 """Figures: see the head of this file."""

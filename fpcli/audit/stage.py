@@ -91,7 +91,8 @@ class Audit:
         parts: of ``PARTS``, what it has to see.
         shown: figure -> its words in a table; not every figure is worth a line.
         decisive: the figures, of one unit, whose largest gap decides who is nearer to retraining.
-        margin: differences of gaps up to this are chance, with about a thousand samples.
+        margin: differences of gaps up to this are chance, with a thousand samples.
+        is_share: the figures are shares of samples, whose noise grows as there are fewer.
         ceiling: what a figure counts as where it is None, because it would be at least that.
     """
 
@@ -100,6 +101,7 @@ class Audit:
     shown: Mapping[str, str]
     decisive: tuple[str, ...]
     margin: float = 0.02
+    is_share: bool = True
     ceiling: float | None = None
 
 

@@ -95,7 +95,11 @@ def run(
         say(f"audit {name}")
         values = {stage: dict(one) for stage, one in audit.measure(stages, data, seed).items()}
         gaps = _gaps(values, audit.ceiling)
-        found[name] = {"stages": values, "gaps": gaps, "verdict": _verdict(gaps, audit)}
+        found[name] = {
+            "stages": values,
+            "gaps": gaps,
+            "verdict": _verdict(gaps, audit, _margin(audit, sizes)),
+        }
     return found
 
 
@@ -144,7 +148,13 @@ def _gaps(
     }
 
 
-def _verdict(gaps: Mapping[str, Figures], audit: Audit) -> dict[str, Any]:
+def _margin(audit: Audit, sizes: Mapping[str, int]) -> float:
+    """Return the margin for as many samples of the forgotten classes as there are."""
+    count = min(MOST_FORGOTTEN, sizes["forget_train"], sizes["forget_test"])
+    return audit.margin * (MOST_FORGOTTEN / count) ** 0.5 if audit.is_share else audit.margin
+
+
+def _verdict(gaps: Mapping[str, Figures], audit: Audit, margin: float) -> dict[str, Any]:
     largest: dict[str, float | None] = {}
     for stage in ("finetuned", MASK):
         found = [gaps[stage][name] for name in audit.decisive] if stage in gaps else [None]
@@ -153,10 +163,10 @@ def _verdict(gaps: Mapping[str, Figures], audit: Audit) -> dict[str, Any]:
     ours, theirs = largest["finetuned"], largest[MASK]
     outcome = None
     if ours is not None and theirs is not None:
-        is_level = abs(ours - theirs) <= audit.margin
+        is_level = abs(ours - theirs) <= margin
         outcome = "level" if is_level else "nearer" if ours < theirs else "farther"
     return {
-        "figures": list(audit.decisive), **largest, "margin": audit.margin, "outcome": outcome
+        "figures": list(audit.decisive), **largest, "margin": margin, "outcome": outcome
     }  # fmt: skip
 
 

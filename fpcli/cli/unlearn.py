@@ -97,17 +97,19 @@ class _Call:
         folder, recipe, original = self._begun() if self.options["resume"] else self._fresh()
         left = num_checkpoints(original)
         if self.options["purge"] and is_purged(folder, original):
+            u.check_purged(self.options)
             result = read_result(folder)  # a deletion that was cut short
         else:
             result = self._work(folder, recipe, original, audits).run()
         if self.options["purge"]:
             purge_original(folder, original, result)
-        text = result_text(result, original.path, left, is_purged=self.options["purge"])
+        is_gone = bool(self.options["purge"])
+        text = result_text(result, original.path, left, is_purged=is_gone)
         folder.add_log(text)
         self.session.warnings += not_forgotten(result)
         self.session.warn()
         self.session.finish(result, text)
-        if result["speedup"] is None:
+        if result["speedup"] is None and not is_gone:
             words = self._again(folder, recipe, more=" --compare-retrain")
             self.session.hint(f"`{words}` adds the model that never saw the class")
 
@@ -119,9 +121,9 @@ class _Call:
         original = source.folder
         classes = "-".join(map(str, plan["classes"]))
         name = self.options["name"] or f"{original.path.resolve().name[:100]}-without-{classes}"
-        self._other(recipe, source)
-        for known in (original.path, Path(self.options["retrained"] or original.path)):
-            if (self.options["runs"] / name).resolve() == known.resolve():
+        other = self._other(recipe, source)
+        for known in (original.path, other[0].path if other else original.path):
+            if known.resolve().is_relative_to((self.options["runs"] / name).resolve()):
                 raise UsageError(
                     f"{known} is what this starts from", hint="choose another name", where="--name"
                 )
@@ -226,6 +228,7 @@ class _Call:
             "task.withhold": list(classes),
         }
         said = {key for key, _ in overrides(self.options["set_"])}
+        u.check_settings(said)
         if "rounds" not in said | set(read_settings(overlay) if overlay else ()):
             flags.setdefault("rounds", usual_rounds(source))
         recipe = self._load(original, flags, overlay, is_new=True)
@@ -241,7 +244,9 @@ class _Call:
         from fpcli.run.forgetting import check_retrained, retrained
         from fpcli.run.unlearning import earlier
 
-        name = self.options["retrained"] or (earlier(begun)["retrained"] if begun else None)
+        name = self.options["retrained"]
+        if begun and not self.options["compare_retrain"]:
+            name = name or earlier(begun)["retrained"]
         if name is None:
             return None
         folder = open_run(name, self.options["runs"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,6 +197,36 @@ def check(given: Mapping[str, Any]) -> None:
                 f"--resume and {word} exclude each other",
                 hint="an unlearning that has begun keeps its run, classes and settings",
                 where=word,
+            )
+
+
+def check_settings(keys: Collection[str]) -> None:
+    """Check that ``--set`` leaves alone what makes an unlearning.
+
+    Raises:
+        UsageError: it does not.
+    """
+    for key in ("method.name", "task.start", "task.withhold"):
+        if key in keys:
+            raise UsageError(
+                f"--set {key}: that is settled by run and --class",
+                hint="`--set` may change method, local, server, fleet, wire, executor and rounds",
+                where="--set",
+            )
+
+
+def check_purged(given: Mapping[str, Any]) -> None:
+    """Check that nothing is asked of a model that has been deleted.
+
+    Raises:
+        UsageError: something is.
+    """
+    for key in ("compare_retrain", "retrained", "audit", "drop_logit"):
+        if given[key]:
+            raise UsageError(
+                f"--{key.replace('_', '-')}: the original model has been deleted",
+                hint="leave it out: what was found earlier is kept",
+                where=f"--{key.replace('_', '-')}",
             )
 
 

@@ -55,7 +55,7 @@ def result_text(
         lines.append(_audits(result["audits"]))
     kept = f"{num_checkpoints} earlier checkpoint{'s' * (num_checkpoints != 1)} of {original}"
     told = (
-        f"{kept} and its final model were deleted"
+        f"the checkpoints of {original} and its final model were deleted"
         if is_purged
         else f"{kept} and its final model still hold the class "
         f"(`fp unlearn --resume {result['run']} --purge --force` deletes them)"
@@ -113,21 +113,23 @@ def _figure(value: float | None, ceiling: float | None) -> str:
 
 
 def _speedup(result: Mapping[str, Any]) -> str:
-    found = result["speedup"]
-    goal = f"{found['validation_accuracy']:.1%} validation accuracy on the other classes"
-    if found["ratio"] is None:
-        retrained = next(x for x in result["stages"] if x["stage"] == "retrained")
-        rounds, spent = retrained["rounds"], found["unlearned"]["rounds"]
-        return (
-            f"speed-up over retraining: more than {rounds / spent:.1f} in rounds, whose {rounds} "
-            f"did not reach {goal}"
-        )
-    parts = [
-        f"{ratio:.1f} in {word}"
-        for key, word in _MEASURES.items()
-        if (ratio := found["ratio"][key]) is not None
-    ]
-    return f"speed-up over retraining, to {goal}: {', '.join(parts)}"
+    """Return a line for each goal: what retraining reached, and what fine-tuning did."""
+    rounds = {stage["stage"]: stage["rounds"] for stage in result["stages"]}
+    lines = []
+    for goal, words in (("retrained", "its own"), ("finetuned", "that of fine-tuning")):
+        found = result["speedup"][goal]
+        if found["ratio"] is None:
+            other = "finetuned" if goal == "retrained" else "retrained"
+            told = f"not reached in {rounds[other]} rounds"
+        else:
+            told = ", ".join(
+                f"{ratio:.1f} in {word}"
+                for key, word in _MEASURES.items()
+                if (ratio := found["ratio"][key]) is not None
+            )
+        lines.append(f"  {words}, {found['validation_accuracy']:.1%}: {told}")
+    head = "speed-up over retraining, to a validation accuracy on the other classes of"
+    return "\n".join([head, *lines])
 
 
 def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
@@ -138,9 +140,8 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     ]
     classes = ", ".join(map(str, plan["classes"]))
     head = ("client", f"samples of class {classes}", "of the others")
-    each = " for each class" if len(plan["classes"]) > 1 else ""
     return (
         f"{to_yaml(recipe)}\n{show.table(head, rows, right=range(3))}\n"
         f"{plan['channels']:,} channels of {plan['layers']} convolutions are scored, "
-        f"{plan['pruned']:,} pruned{each}; then {plan['rounds']} rounds without"
+        f"{plan['pruned']:,} pruned; then {plan['rounds']} rounds without"
     )

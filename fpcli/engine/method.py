@@ -191,7 +191,12 @@ class Method:
         return sample_cohort(ctx)
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
-        """Ask clients something outside training; most methods ask nothing."""
+        """Ask clients something outside training; most methods ask nothing.
+
+        Questions with one ``op`` are one step, in the order of their names; before each step they
+        are asked for again, with the state that the answers so far have led to. Pure: equal
+        arguments give equal questions, and every state of one phase the same names.
+        """
         return []
 
     def absorb(

@@ -145,8 +145,9 @@ def _ask(
 ) -> ServerState:
     """Send the method's questions of one phase, if it has any, and let it absorb the answers."""
     ctx = replace(fed.context(number, phase, log), cohort=tuple(cohort))
-    probes = sorted(fed.method.probe(ctx, state, cohort), key=lambda probe: probe.client)
-    for op in sorted({probe.op for probe in probes}):
+    for op in sorted({probe.op for probe in fed.method.probe(ctx, state, cohort)}):
+        # Asked for again, since the answers to one question may change what the next one is about.
+        probes = sorted(fed.method.probe(ctx, state, cohort), key=lambda probe: probe.client)
         tasks = [probe for probe in probes if probe.op == op]
         brought = exchange(fed, state, tasks, executor, round=number, op=op)
         usable = answers(brought)

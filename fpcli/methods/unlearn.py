@@ -30,6 +30,7 @@ from fpcli.scores.tfidf import (
     Means,
     Reference,
     Scope,
+    Smoothing,
     aggregated,
     chosen,
     class_means,
@@ -57,11 +58,15 @@ class Options:
     idf_ref: Reference = "channel"
     """What an activation must reach to count for a class: the channel's mean over the classes
     (official code), or the class's mean over the channels (formula of the paper)."""
+    idf: Smoothing = "paper"
+    """Smoothing of the inverse document frequency: of the paper, or of the official code."""
     agg: Aggregation = "count"
     """Mean over clients weighted by their samples of a class, over those that have the class, or
     over all."""
     min_keep: Annotated[int, Ge(1)] = 1
     """Channels that every layer keeps."""
+    nni_skip: bool = False
+    """Spare layers narrower than 1 / ratio, as the library of the official code does."""
     score_batches: Annotated[int, Ge(0)] = 0
     """Batches that a client looks at for the scores; 0 means all of its data."""
 
@@ -197,7 +202,9 @@ class Unlearn(Method):
                 where="task.withhold",
             )
         activations = aggregated(means, options.agg)
-        scores = {name: tfidf(x, target, options.idf_ref) for name, x in activations.items()}
+        scores = {
+            name: tfidf(x, target, options.idf_ref, options.idf) for name, x in activations.items()
+        }
         pruned = chosen(
             scores,
             alive(ctx.layout, state.support, list(scores)),
@@ -205,6 +212,7 @@ class Unlearn(Method):
             scope=options.scope,
             direction=options.direction,
             min_keep=options.min_keep,
+            nni_skip=options.nni_skip,
             generator=ctx.rng(f"pruned/{target}"),
         )
         support = silence(ctx.layout, state.support, pruned, norms)

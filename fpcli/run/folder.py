@@ -212,8 +212,9 @@ def _delete(path: Path) -> None:
             hint="choose another name with `--name`, or delete it yourself",
             where="--name",
         )
-    with RunFolder(path).lock():
-        pass
+    for inner in path.rglob("recipe.yaml"):  # runs of `fp unlearn` hold others
+        with RunFolder(inner.parent).lock():
+            pass
     shutil.rmtree(path)
 
 

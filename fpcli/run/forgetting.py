@@ -149,25 +149,36 @@ def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         ``classes``; ``clients`` with the samples that each has, ``forgotten`` and ``others``;
-        ``layers`` and ``channels`` that are scored; ``pruned``, the channels that go for the first
-        class; ``rounds`` of fine-tuning.
+        ``layers`` and ``channels`` that are scored; ``pruned``, the channels that go for all
+        classes; ``rounds`` of fine-tuning.
 
     Raises:
         RecipeError: a class does not exist, none would be left, or so many channels cannot go.
         DataError: no client holds a sample of a class, or of another one.
     """
     samples = held(recipe, dataset)
+    able = sum(others > 0 for _, others in samples)
+    if able < recipe.min_clients:
+        raise DataError(
+            f"{able} clients have samples of other classes, and a round needs {recipe.min_clients}",
+            hint=f"`--set min_clients={able}`",
+            where="min_clients",
+        )
     trained, options = source.trained, Options(**recipe.method.options)
     layers = convolutions(trained.template)
     here = alive(trained.layout, trained.support, layers)
-    going = chosen(
-        {layer: bits.double() for layer, bits in here.items()},
-        here,
-        ratio=options.ratio,
-        scope=options.scope,
-        direction="highest",
-        min_keep=options.min_keep,
-    )
+    left = {layer: bits.clone() for layer, bits in here.items()}
+    for _ in recipe.task.withhold:  # how many go does not depend on the scores
+        going = chosen(
+            {layer: bits.double() for layer, bits in left.items()},
+            left,
+            ratio=options.ratio,
+            scope=options.scope,
+            min_keep=options.min_keep,
+            nni_skip=options.nni_skip,
+        )
+        for layer, channels in going.items():
+            left[layer][channels] = False
     return {
         "classes": list(recipe.task.withhold),
         "clients": [
@@ -176,7 +187,7 @@ def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         ],
         "layers": len(layers),
         "channels": sum(int(bits.sum()) for bits in here.values()),
-        "pruned": sum(len(channels) for channels in going.values()),
+        "pruned": sum(int((bits & ~left[layer]).sum()) for layer, bits in here.items()),
         "rounds": recipe.rounds,
     }
 

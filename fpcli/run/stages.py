@@ -135,33 +135,34 @@ def _total_real_s(folder: Path, recipe: Recipe) -> float:
     return float(extra["totals"]["real_s"])
 
 
-def speedup(unlearned: Costs, retrained: Costs) -> dict[str, Any]:
+def speedup(unlearned: Costs, retrained: Costs) -> dict[str, dict[str, Any]]:
     """Compare what unlearning and retraining cost to be equally good on the other classes.
 
-    The goal is the validation accuracy of the fine-tuned model after its last evaluated round, on
-    samples of the other classes, so that the test data chooses no round. What retraining costs is
-    counted to the first evaluated round that reaches the goal; what unlearning costs is scoring,
-    pruning, and fine-tuning to its own first round that does. The speed-up is the first divided by
-    the second.
+    There are two goals, both validation accuracies on samples of the other classes after the last
+    evaluated round, so that the test data chooses no round: that of the ``retrained`` model, and
+    that of the ``finetuned`` one. What either way costs is counted to its own first evaluated round
+    that reaches the goal; scoring and pruning are part of unlearning. The speed-up is the cost of
+    retraining divided by that of unlearning.
 
     Returns:
-        ``validation_accuracy`` (the goal); ``unlearned`` and ``retrained``, each rounds, bytes,
-        seconds (simulated) and real_s; and ``ratio`` with the same four; ``retrained`` and
-        ``ratio`` are None where retraining did not reach the goal.
+        For each goal ``validation_accuracy`` (the goal); ``unlearned`` and ``retrained``, each
+        rounds, bytes, seconds (simulated) and real_s, or None where it is not reached; and
+        ``ratio`` with the same four, None where one is not reached.
     """
-    goal = unlearned.judged[max(unlearned.judged)]
-    ours, theirs = unlearned.until(goal), retrained.until(goal)
-    assert ours is not None  # the last round reaches its own accuracy
-    ratio = theirs and {
-        key: value / asdict(ours)[key] if asdict(ours)[key] else None
-        for key, value in asdict(theirs).items()
-    }
+    goals = {"retrained": retrained, "finetuned": unlearned}
     return {
-        "validation_accuracy": goal,
-        "unlearned": asdict(ours),
-        "retrained": theirs and asdict(theirs),
-        "ratio": ratio,
+        name: _to(way.judged[max(way.judged)], unlearned, retrained) for name, way in goals.items()
     }
+
+
+def _to(goal: float, unlearned: Costs, retrained: Costs) -> dict[str, Any]:
+    ours, theirs = (
+        cost and asdict(cost) for cost in (unlearned.until(goal), retrained.until(goal))
+    )
+    ratio = None
+    if ours and theirs:
+        ratio = {key: theirs[key] / ours[key] if ours[key] else None for key in ours}
+    return {"validation_accuracy": goal, "unlearned": ours, "retrained": theirs, "ratio": ratio}
 
 
 def stage_folders(folder: RunFolder, recipe: Recipe, other: Path | None) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from fpcli import plugins
 from fpcli.audit import suite
 from fpcli.engine.process import num_cores
-from fpcli.errors import FpError
+from fpcli.errors import FpError, ResumeError
 from fpcli.files import write_atomic
 from fpcli.methods.unlearn import Scored
 from fpcli.recipe.load import digest, stored
@@ -58,7 +58,7 @@ class Unlearning:
         has_retrained: retrain without the classes too; a retraining that was begun is always
             finished.
         other: a finished run and its recipe, to stand for the retraining.
-        audits: names of audits, which need a retraining; earlier ones are kept.
+        audits: names of audits, which need a retraining; those of an earlier call are made again.
         drops_logit: judge the fine-tuned model without the classes' logits too.
         say: gets a line for each audit that begins.
     """
@@ -111,6 +111,8 @@ class Unlearning:
             folder.path.mkdir(exist_ok=True)
             try:
                 experiment.start(recipe, folder, watcher, command=command, is_part=True)
+            except ResumeError:  # another process works there
+                raise
             except (FpError, KeyboardInterrupt):
                 if not folder.checkpoints.exists():
                     shutil.rmtree(folder.path, ignore_errors=True)
@@ -150,10 +152,13 @@ class Unlearning:
         costs = {stage: known.whole for stage, known in spent.items()}
         costs["pruned"] = spent["finetuned"].begun
         data, models = divided(recipe), stage_models(places, recipe)
-        audits = earlier(folder)["audits"]
-        if self.audits:
-            audits |= suite.run(self.audits, models, data, seed=recipe.seed, say=self.say)
-        if self.drops_logit:
+        known = earlier(folder)
+        # Those of an earlier call are made again: its models may have been other ones.
+        names = dict.fromkeys([*known["audits"], *self.audits])
+        audits = {}
+        if names and "retrained" in models:
+            audits = suite.run(list(names), models, data, seed=recipe.seed, say=self.say)
+        if self.drops_logit or known["drops_logit"]:
             models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
         before = torch.get_num_threads()
         torch.set_num_threads(num_cores())
@@ -208,9 +213,14 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
 
 
 def earlier(folder: RunFolder) -> dict[str, Any]:
-    """Return what is to be kept of an earlier result: its audits, and which run is retrained."""
+    """Return what an earlier call asked for: ``audits``, the run ``retrained``, ``drops_logit``."""
     found = read_result(folder) if result_file(folder).is_file() else {}
-    return {"audits": found.get("audits", {}), "retrained": found.get("retrained")}
+    stages = [stage["stage"] for stage in found.get("stages", [])]
+    return {
+        "audits": list(found.get("audits", {})),
+        "retrained": found.get("retrained"),
+        "drops_logit": LOGIT_DROPPED in stages,
+    }
 
 
 def is_purged(folder: RunFolder, source: RunFolder) -> bool:

@@ -10,7 +10,7 @@ the *lowest* scores, the opposite of the paper; recipes/unlearn tells the other 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ Aggregation = Literal["count", "holders", "naive"]
 Reference = Literal["channel", "class"]
 Scope = Literal["global", "layer"]
 Direction = Literal["highest", "lowest", "random"]
+Smoothing = Literal["paper", "code"]
 
 
 class Means(NamedTuple):
@@ -94,18 +95,25 @@ def aggregated(means: Sequence[Means], how: Aggregation) -> dict[str, Tensor]:
     return out
 
 
-def tfidf(activations: Tensor, target: int, reference: Reference = "channel") -> Tensor:
-    """Score the channels of one layer by how much they tell a class apart, ``[channels]``, >= 0.
+def tfidf(
+    activations: Tensor,
+    target: int,
+    reference: Reference = "channel",
+    smoothing: Smoothing = "paper",
+) -> Tensor:
+    """Score the channels of one layer by how much they tell a class apart, ``[channels]``.
 
     With A the activations and u the class, TF of channel c is ``A[u,c] / sum_j A[u,j]``, and IDF is
     ``ln((1 + classes) / (1 + n_c))`` with n_c the number of classes i whose A[i,c] reaches a
     reference: the channel's mean over the classes (official code), or the class's mean over the
-    channels (the formula of the paper).
+    channels (the formula of the paper). The official code has ``ln(classes / (1 + n_c))`` instead,
+    which is below 0 where all classes reach the reference.
 
     Args:
         activations: ``[classes, channels]``, >= 0.
         target: row of the class.
         reference: ``channel`` or ``class``.
+        smoothing: whose IDF.
 
     >>> scores = tfidf(torch.tensor([[4.0, 1, 1, 2], [1, 1, 3, 2], [1, 1, 2, 2]]), 0)
     >>> [round(score, 6) for score in scores.tolist()]
@@ -117,7 +125,8 @@ def tfidf(activations: Tensor, target: int, reference: Reference = "channel") ->
     mean = values.mean(0, keepdim=True) if reference == "channel" else values.mean(1, keepdim=True)
     # The mean of equal numbers may come out larger than they are by a rounding error.
     reached = (values >= mean * (1 - 1e-12)).sum(0)
-    return share * torch.log((1 + len(values)) / (1 + reached))
+    count = len(values) + (smoothing == "paper")
+    return share * torch.log(count / (1 + reached))
 
 
 def chosen(
@@ -128,6 +137,7 @@ def chosen(
     scope: Scope = "global",
     direction: Direction = "highest",
     min_keep: int = 1,
+    nni_skip: bool = False,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Choose the channels to prune: layer -> sorted int64 channels, for every layer.
@@ -142,25 +152,32 @@ def chosen(
         direction: which scores go; ``random`` draws the channels, the same number in each layer as
             the highest scores would take.
         min_keep: channels that a layer keeps at least.
+        nni_skip: take none from a layer that is narrower than 1 / ratio, as the library of the
+            official code does; nobody else loses more for it.
         generator: for ``random``.
 
     Raises:
         RecipeError: not so many channels can leave.
     """
     if direction == "random":
-        rule = {"ratio": ratio, "min_keep": min_keep}
-        numbers = chosen(scores, alive, scope=scope, **rule)  # type: ignore[arg-type]
+        rule: dict[str, Any] = {"ratio": ratio, "min_keep": min_keep, "nni_skip": nni_skip}
+        numbers = chosen(scores, alive, scope=scope, **rule)
         return {
             layer: _drawn(alive[layer], len(channels), generator)
             for layer, channels in numbers.items()
         }
     sign = -1.0 if direction == "highest" else 1.0
+    keys = {layer: x * sign for layer, x in scores.items()}
     if scope == "layer":
-        return {
-            layer: _first(scores[layer] * sign, alive[layer], _number(layer, x, ratio, min_keep))
+        taken = {
+            layer: _first(keys[layer], alive[layer], _number(layer, x, ratio, min_keep))
             for layer, x in alive.items()
         }
-    return _of_all({n: x * sign for n, x in scores.items()}, alive, ratio, min_keep)
+    else:
+        taken = _of_all(keys, alive, ratio, min_keep)
+    if nni_skip:
+        taken = {n: x[:0] if int(len(alive[n]) * ratio) < 1 else x for n, x in taken.items()}
+    return taken
 
 
 def _number(layer: str, alive: Tensor, ratio: float, min_keep: int) -> int:

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fpcli.audit.class_mia import compared, jensen_shannon, total_variation
+from fpcli.audit.class_mia import CLASS_MIA, compared, jensen_shannon, total_variation
+from fpcli.audit.stage import AuditData, Seen, Stage
+from fpcli.data.split import Split
+from fpcli.errors import DivergedError
 
 
 def rows(*values: list[float]) -> Tensor:
@@ -31,6 +34,17 @@ def test_equal_outputs_are_at_distance_zero() -> None:
 def test_disjoint_outputs_are_as_far_as_can_be() -> None:
     p, q = rows(*[[1.0, 0.0]] * 10), rows(*[[0.0, 1.0]] * 10)
     assert set(compared(p, q).values()) == {1.0}
+
+
+def test_a_model_without_any_other_class_is_told() -> None:
+    logits = torch.full((4, 3), -torch.inf, dtype=torch.float64)
+    logits[:, 2] = 0.0
+    seen = Seen(logits, torch.zeros(4, 2), torch.full((4,), 2))
+    stage = Stage(nn.Identity(), "", {"forget_train": seen, "forget_test": seen})
+    split = Split(torch.zeros(4, 2), torch.full((4,), 2))
+    data = AuditData(lambda x: x, split, split, split, split, (2,), 3)
+    with pytest.raises(DivergedError, match="no probability at all"):
+        CLASS_MIA.measure({"retrained": stage}, data, 0)
 
 
 def test_means_hide_what_samples_show() -> None:

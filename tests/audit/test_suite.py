@@ -60,8 +60,19 @@ def test_a_copy_of_the_retrained_model_has_no_gap_and_beats_the_mask() -> None:
     assert told["probe"] == told["logit-mask"] == "level"
     assert found["logit-mask"]["verdict"] == {
         "figures": ["forget_accuracy", "retain_accuracy"], "finetuned": 0, "logit_mask": 0,
-        "margin": 0.02, "outcome": "level",
+        "margin": pytest.approx(0.02 * (1000 / 60) ** 0.5), "outcome": "level",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "factor"), [("mia", 2.0), ("relearn", 1.0)])
+def test_fewer_samples_have_a_wider_margin(
+    monkeypatch: pytest.MonkeyPatch, name: str, factor: float
+) -> None:
+    models = {stage: net(KNOWS) for stage in ("original", "finetuned", "retrained")}
+    usual = plugins.lookup("audits", name).margin
+    monkeypatch.setattr(suite, "MOST_FORGOTTEN", 4 * len(toy_data(noise=0.2).forget_test))
+    found = audited((name,), models)
+    assert found[name]["verdict"]["margin"] == pytest.approx(factor * usual)
 
 
 def test_without_a_finetuned_model_there_is_no_verdict() -> None:

@@ -35,17 +35,19 @@ def test_the_table_of_stages() -> None:
     assert "1 earlier checkpoint of runs/a and its final model still hold the class" in note
     assert (folder, picture) == ("run folder runs/b", "picture runs/b/forgetting.png")
     gone = result_text(result(None), Path("runs/a"), 2, is_purged=True)
-    assert "2 earlier checkpoints of runs/a and its final model were deleted" in gone
+    assert "the checkpoints of runs/a and its final model were deleted" in gone
 
 
 def test_the_speedup_in_words() -> None:
     ratio = {"rounds": 3.0, "bytes": 2.5, "seconds": None, "real_s": 1.25}
-    found = {"validation_accuracy": 0.745, "ratio": ratio, "unlearned": {"rounds": 2}}
+    good = {"validation_accuracy": 0.745, "ratio": ratio}
+    found = {"retrained": good, "finetuned": {"validation_accuracy": 0.7, "ratio": None}}
     text = result_text(result(found), Path("a"), 2, is_purged=False)
-    goal = "74.5% validation accuracy on the other classes"
-    assert f"to {goal}: 3.0 in rounds, 2.5 in bytes, 1.2 in real time" in text
-    text = result_text(result({**found, "ratio": None}), Path("a"), 2, is_purged=False)
-    assert f"more than 4.5 in rounds, whose 9 did not reach {goal}" in text
+    assert "  its own, 74.5%: 3.0 in rounds, 2.5 in bytes, 1.2 in real time\n" in text
+    assert "  that of fine-tuning, 70.0%: not reached in 9 rounds\n" in text
+    turned = {"retrained": found["finetuned"], "finetuned": good}
+    text = result_text(result(turned), Path("a"), 2, is_purged=False)
+    assert "  its own, 70.0%: not reached in 3 rounds\n" in text
 
 
 def test_audits_in_a_table() -> None:

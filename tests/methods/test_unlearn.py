@@ -100,6 +100,14 @@ def test_classes_are_forgotten_one_after_the_other(tmp_path: Path) -> None:
     assert not torch.equal(first.activations["branch"], second.activations["branch"])
 
 
+def test_the_second_question_is_about_the_model_without_the_first_class(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method__ratio": 0.4, "method__scope": "layer"}
+    _, one = begun(made(tmp_path, task__withhold=(5,), **options))
+    state, both = begun(made(tmp_path, task__withhold=(5, 2), **options))
+    assert state.support.keep  # channels that are gone do not travel
+    assert one.down_bytes < both.down_bytes < 2 * one.down_bytes
+
+
 def test_a_client_with_nothing_left_does_not_take_part(tmp_path: Path) -> None:
     shards = {"task__partition__kind": "shards", "task__partition__shards_per_client": 1}
     setup = made(tmp_path, task__clients=20, **shards, task__withhold=(0,), rounds=1)

@@ -191,6 +191,15 @@ def test_a_lock_is_not_given_twice(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_inside_that_is_at_work_saves_the_folder(tmp_path: Path) -> None:
+    run, inner = make(tmp_path), make(tmp_path / "x", "inner")
+    with inner.lock(), pytest.raises(ResumeError, match="live process"):
+        RunFolder.create(tmp_path, "x", force=True)
+    assert run.recipe.exists()
+    RunFolder.create(tmp_path, "x", force=True)
+    assert not inner.path.exists()
+
+
 def test_a_lock_is_released_after_an_error(tmp_path: Path) -> None:
     run = make(tmp_path)
     with pytest.raises(FpError), run.lock():

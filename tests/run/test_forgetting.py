@@ -106,11 +106,17 @@ def test_the_plan_counts_channels(tmp_path: Path, dataset: Dataset) -> None:
     found = source(tmp_path)
     plan = planned(found, unlearn(tmp_path, (3, 1), method__ratio=0.2, rounds=2), dataset)
     assert {key: plan[key] for key in ("classes", "layers", "channels", "pruned", "rounds")} == {
-        "classes": [3, 1], "layers": 2, "channels": 16, "pruned": 3, "rounds": 2,
+        "classes": [3, 1], "layers": 2, "channels": 16, "pruned": 6, "rounds": 2,
     }  # fmt: skip
     assert [client["client"] for client in plan["clients"]] == [0, 1, 2, 3]
     with pytest.raises(RecipeError, match="asks for 15 of 16 channels, but only 14 can leave"):
         planned(found, unlearn(tmp_path, (3,), method__ratio=0.95), dataset)
+    with pytest.raises(RecipeError, match="asks for 8 of 16 channels, but only 6 can leave"):
+        planned(found, unlearn(tmp_path, (3, 1), method__ratio=0.5), dataset)
+    kinds = {"task__partition__kind": "classes", "task__partition__classes_per_client": 1}
+    alone = unlearn(tmp_path, (3,), **kinds, task__clients=10, min_clients=10)
+    with pytest.raises(DataError, match=r"^9 clients have samples of other .* needs 10"):
+        planned(found, alone, dataset)
 
 
 def test_the_recipes_of_the_comparisons(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_what_a_run_had_cost_after_a_round(tmp_path: Path) -> None:
 def test_speedup_is_to_the_first_round_that_is_as_good(tmp_path: Path) -> None:
     ours = costs(tmp_path / "a", 0.4, 0.8, 0.7, 0.7, before=15_000)
     theirs = costs(tmp_path / "b", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.69, 0.7, 0.9)
-    found = speedup(ours, theirs)
+    found = speedup(ours, theirs)["finetuned"]
     assert found["validation_accuracy"] == 0.7
     assert found["unlearned"]["rounds"] == 2  # its own first round that is as good
     assert found["retrained"]["rounds"] == 8
@@ -47,10 +47,15 @@ def test_speedup_is_to_the_first_round_that_is_as_good(tmp_path: Path) -> None:
     }
 
 
-def test_speedup_where_retraining_never_gets_there(tmp_path: Path) -> None:
+def test_speedup_where_one_never_gets_there(tmp_path: Path) -> None:
     found = speedup(costs(tmp_path / "a", 0.8), costs(tmp_path / "b", 0.5, 0.79))
-    assert found["unlearned"]["rounds"] == 1
-    assert (found["retrained"], found["ratio"]) == (None, None)
+    own, other = found["finetuned"], found["retrained"]
+    assert own["unlearned"]["rounds"] == 1
+    assert (own["retrained"], own["ratio"]) == (None, None)
+    assert (other["validation_accuracy"], other["ratio"]["rounds"]) == (0.79, 2.0)
+    found = speedup(costs(tmp_path / "c", 0.6, 0.5), costs(tmp_path / "d", 0.9, 0.7))
+    other = found["retrained"]  # its last accuracy, reached in its first round
+    assert (other["retrained"]["rounds"], other["unlearned"], other["ratio"]) == (1, None, None)
 
 
 def test_only_judged_rounds_count(tmp_path: Path) -> None:

@@ -21,6 +21,21 @@ def test_scores_of_the_first_layer() -> None:
     assert tfidf(FIRST, 0, "class").tolist() == pytest.approx(literal, abs=1e-6)
 
 
+def test_scores_of_the_official_code() -> None:
+    found = tfidf(FIRST, 0, smoothing="code")
+    assert found.tolist() == pytest.approx([0.202733, -0.035960, 0, -0.071921], abs=1e-6)
+
+
+def test_narrow_layers_are_spared_as_in_the_library_of_the_code() -> None:
+    scores = {"narrow": torch.arange(8.0) + 100, "wide": torch.arange(16.0)}
+    alive = {name: torch.ones(len(x), dtype=torch.bool) for name, x in scores.items()}
+    for scope, wide in (("global", []), ("layer", [14, 15])):
+        how = {"ratio": 0.1, "scope": scope, "nni_skip": True}
+        found = chosen(scores, alive, **how)  # type: ignore[arg-type]
+        assert (found["narrow"].tolist(), found["wide"].tolist()) == ([], wide)
+    assert chosen(scores, alive, ratio=0.1)["narrow"].tolist() == [6, 7]
+
+
 def test_scores_of_the_second_layer() -> None:
     assert tfidf(SECOND, 0).tolist() == pytest.approx([0, 0.287682], abs=1e-6)
 
