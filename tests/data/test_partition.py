@@ -32,6 +32,8 @@ def test_every_sample_is_used_once(
 ) -> None:
     if kind == "dominant":  # other counts may have no solution
         num_clients, samples = shards * num_classes, 4 * shards * num_classes**2
+    if kind == "classes":  # every holder of a class needs a sample of it
+        samples = max(samples, num_clients * num_classes)
     labels = torch.arange(samples) % num_classes
     parts = partition(
         labels,
