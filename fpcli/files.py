@@ -19,13 +19,19 @@ _REMEDIES: Mapping[int | None, str] = {
 }
 
 
-def cannot_write(path: Path, error: Exception) -> NeedError:
-    """Return the error for a file that could not be written, with its remedy."""
+def cannot_write(path: Path, error: Exception, *, hint: str = "") -> NeedError:
+    """Return the error for a file that could not be written, with its remedy.
+
+    Args:
+        hint: the remedy; none means the usual one.
+    """
     # Libraries that are not written in Python tell the number in their message only.
     told = re.search(r"os error (\d+)", str(error))
     number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
     reason = os.strerror(number) if number else str(error)
-    hint = _REMEDIES.get(number, "choose a folder you may write to (for runs: `--runs DIR`)")
+    hint = hint or _REMEDIES.get(
+        number, "choose a folder you may write to (for runs: `--runs DIR`)"
+    )
     return NeedError(f"cannot write {path}: {reason}", hint=hint, where=str(path))
 
 

@@ -43,6 +43,9 @@ def bench(
         call.bench()
 
 
+_LARGEST = 1_000_000
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call and its options."""
@@ -139,6 +142,10 @@ class _Call:
                     hint=f"for example `{flag} bench{suffixes[0]}`",
                     where=flag,
                 )
+            if not path.parent.is_dir():
+                raise UsageError(
+                    f"{flag} {path}: there is no folder {path.parent}", hint="make it", where=flag
+                )
             for file in (path.with_suffix(suffix) for suffix in suffixes):
                 if file.exists() and not self.options["force"]:
                     raise UsageError(
@@ -180,7 +187,7 @@ class _Call:
 
 
 def numbers(flag: str, words: str) -> tuple[int, ...]:
-    """Return a list of whole numbers from 1 on.
+    """Return a list of whole numbers from 1 to a million.
 
     Raises:
         UsageError: it is none.
@@ -192,9 +199,9 @@ def numbers(flag: str, words: str) -> tuple[int, ...]:
         found = tuple(dict.fromkeys(int(word) for word in words.split(",")))
     except ValueError:
         found = (0,)
-    if min(found) < 1:
+    if not 1 <= min(found) <= max(found) <= _LARGEST:
         raise UsageError(
-            f"{flag}: `{words}` is no list of whole numbers from 1 on",
+            f"{flag}: `{words}` is no list of whole numbers from 1 to {_LARGEST:,}",
             hint=f"for example `{flag} 1,64`",
             where=flag,
         )

@@ -126,7 +126,11 @@ class _Call:
                 )
             return None
         try:
-            return tuple(dict.fromkeys(int(part) for part in word.split(","))) if word else ()
+            return (
+                tuple(dict.fromkeys(int(part) for part in word.split(",")))
+                if word is not None
+                else ()
+            )
         except ValueError as error:
             raise UsageError(
                 f"--client: `{word}` is no list of numbers", hint="`--client 3`", where="--client"

@@ -10,10 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.errors import DataError, UsageError
-from fpcli.export.file import decode
+from fpcli.errors import DataError, FpError, UsageError
 from fpcli.export.formats import PROGRAMS, open_onnx, open_pt2
-from fpcli.export.load import load
+from fpcli.export.load import load_masked
 from fpcli.run.trained import read_trained
 from fpcli.run.weights import unreadable
 from fpcli.structure.choice import Choice, sparsify
@@ -90,10 +89,10 @@ def _of_folder(path: Path, code: str) -> Candidate:
 
 
 def _of_safetensors(path: Path, code: str) -> Candidate:
-    _, masks, card = decode(path)
+    _, masks, card = load_masked(path, code=code)
 
     def build() -> nn.Module:
-        return load(path, code=code)
+        return load_masked(path, code=code)[0]
 
     size = path.stat().st_size
     return Candidate(
@@ -156,6 +155,8 @@ def checked(candidate: Candidate, x: Tensor) -> Run:
     try:
         run = candidate.prepare(x)
         run()
+    except FpError:
+        raise
     except Exception as error:  # of whatever runtime
         raise DataError(
             f"{candidate.path} does not run with batches of {len(x)}: {_short(error)}",

@@ -18,7 +18,7 @@ FORMAT = 1
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 
-_LIMIT_INPUT_VALUES = 2**24
+_LIMIT_INPUT_VALUES = 2**20
 _Count = Annotated[int, Ge(1), Lt(2**20)]
 
 

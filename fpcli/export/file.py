@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,8 +117,14 @@ def encode(trained: Trained, card: Card, *, is_dense: bool = False) -> Stored:
     return Stored(data, sum(x.nbytes for x in tensors.values()), error, num_sparse)
 
 
-def decode(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Card]:
+def decode(
+    path: Path, check: Callable[[Card, Mapping[str, tuple[int, ...]]], None] = lambda *_: None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Card]:
     """Return tensors in their true shapes as float32, masks, and the card of an untrusted file.
+
+    Args:
+        check: raises ValueError if card and shapes cannot be right, before tensors of these shapes
+            are made.
 
     Raises:
         DataError: the file is missing, damaged, hostile, or none of ours.
@@ -131,6 +137,7 @@ def decode(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Card]:
         if card.format != FORMAT:
             raise ValueError(f"format {card.format} is not {FORMAT}, which this version reads")
         _check_sizes(shapes, tensors)
+        check(card, shapes)
         found = {name: _one(name, shape, tensors) for name, shape in shapes.items()}
         if _digest(tensors, about) != about["sha256"]:
             raise ValueError("its SHA-256 differs")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.errors import DataError, NeedError
-from fpcli.export.archive import check_archive
+from fpcli.export.archive import read_archive
 from fpcli.export.card import Card
 
 Run = Callable[[Tensor], Tensor]
@@ -106,9 +106,8 @@ def open_pt2(path: Path) -> torch.export.ExportedProgram:
         ValueError: it holds more than a graph and tensors.
         Exception: whatever torch finds wrong with it.
     """
-    check_archive(path)
     with quiet():
-        return torch.export.load(path)
+        return torch.export.load(read_archive(path))
 
 
 def _read_pt2(path: Path) -> Run:
@@ -134,8 +133,14 @@ def _write_onnx(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
             exported.model.metadata_props[_CARD] = card.to_json()
             used = exported.model.opset_imports[""]
             if opset not in (0, used):
-                raise ValueError(f"opset {used} came out instead of {opset}")
+                raise DataError(
+                    f"`{card.model}` needs opset {used} instead of {opset}",
+                    hint="leave out --opset, or give that one",
+                    where="--opset",
+                )
             return exported.model_proto.SerializeToString(), f"opset {used}, onnxruntime"
+    except DataError:
+        raise
     except Exception as error:  # as above; more than 2 GB is one of the reasons
         raise _cannot("onnx", card, error) from error
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fpcli.errors import LayoutError
+from fpcli.export.card import Card
 from fpcli.export.file import decode
+from fpcli.models.build import factory
 from fpcli.run.trained import build_model
 from fpcli.run.weights import misfit
 from fpcli.structure.choice import Choice, sparsify
 from fpcli.structure.shrink import shrink
+
+_LIMIT_VALUES = 2**25
+_LIMIT_CUT = 64
 
 
 def load(
@@ -39,20 +45,53 @@ def load(
         DataError: the file is missing, damaged, hostile, or belongs to another network.
         FpError: the network cannot be built.
     """
-    path = Path(path)
-    values, masks, card = decode(path)
-    template = build_model(card.model, card.input_shape, card.num_classes, code=code)
-    try:
-        model = shrink(template, values).eval()
-        with torch.no_grad():
-            model(torch.zeros(1, *card.input_shape))
-    except LayoutError as error:
-        raise misfit(path, error.message) from error
-    except RuntimeError as error:
-        raise misfit(path, f"its network does not run: {str(error).splitlines()[0]}") from error
+    model, masks, card = load_masked(Path(path), code=code)
     choices: list[Choice] = []
     if kernels != "dense":
         example = torch.zeros(batch_size, *card.input_shape)
         model, choices = sparsify(model, masks, example, kernels)
     model.card, model.kernels = card, choices  # type: ignore[assignment]
     return model.eval()
+
+
+def load_masked(path: Path, *, code: str = "") -> tuple[nn.Module, dict[str, Tensor], Card]:
+    """Return network, masks of its weights, and card. Arguments and errors as for :func:`load`."""
+    values, masks, card = decode(path, _check_network)
+    template = build_model(card.model, card.input_shape, card.num_classes, code=code)
+    try:
+        model = shrink(template, values).eval()
+        with torch.no_grad():
+            output = model(torch.zeros(1, *card.input_shape))
+    except LayoutError as error:
+        raise misfit(path, error.message) from error
+    except RuntimeError as error:
+        raise misfit(path, f"its network does not run: {str(error).splitlines()[0]}") from error
+    if tuple(output.shape) != (1, card.num_classes):
+        raise misfit(path, f"its network returns {list(output.shape)} for one sample")
+    return model, masks, card
+
+
+def _check_network(card: Card, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Make sure that the named network has just these tensors, none of them smaller.
+
+    Raises:
+        ValueError: it has not, or it is far larger than what is left of it.
+    """
+    if ":" in card.model and not card.model.startswith("torchvision:"):
+        return  # the user's own code, which must be named again before it runs
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            state = factory(card.model)(card.input_shape, card.num_classes).state_dict()
+    except NotImplementedError:  # some networks calculate their widths with tensors
+        return
+    whole = {name: tuple(x.shape) for name, x in state.items() if x.is_floating_point()}
+    if strange := sorted(whole.keys() ^ shapes.keys()):
+        raise ValueError(f"`{strange[0]}` is not in both the file and `{card.model}`")
+    for name, shape in shapes.items():
+        if len(shape) != len(whole[name]) or any(map(int.__gt__, shape, whole[name])):
+            raise ValueError(
+                f"`{name}` is {list(shape)}, and in `{card.model}` {list(whole[name])}"
+            )
+    size, left = (sum(torch.Size(x).numel() for x in y.values()) for y in (whole, shapes))
+    if size > max(_LIMIT_VALUES, _LIMIT_CUT * left):
+        raise ValueError(f"`{card.model}` is far larger than what the file has of it")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from fpcli.engine.client import place
 from fpcli.export.bench import Timer, example, step_run
 from fpcli.fleet.classes import DeviceClass
 from fpcli.fleet.devices import StepTime
@@ -64,7 +65,10 @@ def step_time(
         model: with values, in its true size.
         batch: samples of a step.
     """
+    model = place(model, "cpu", True)  # as clients train it
     x = example(input_shape, batch)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     slopes: dict[tuple[object, ...], float] = {}
     weights: dict[str, float] = {}
     masked_s = 0.0

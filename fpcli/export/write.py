@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from fpcli.files import cannot_write, sha256_of, sync_folder
 
 FORMATS = ("safetensors", *PROGRAMS)
 NUM_INPUTS = 32
+_PREFIX, _DAY_S = ".export.", 86_400
+_HINT = "free some disk space, or choose another folder with `-o`; nothing was kept"
 
 
 @dataclass(frozen=True)
@@ -89,38 +93,44 @@ def write(
     targets = [
         folder / f"{source.name}.{ending}" for source in sources for ending in choice.formats
     ]
-    if not force and (taken := next((path for path in targets if path.exists()), None)):
-        raise UsageError(
-            f"{taken} exists",
-            hint="replace it with `--force`, or choose another folder with `-o`",
-            where="-o",
-        )
+    _check_free(targets, force=force)
     with _beside(folder) as fresh:
         made = []
         for source in sources:
             for name in choice.formats:
                 tell(f"writing {source.name}.{name}")
                 made.append(_make(source, name, choice, fresh))
+        _check_free(targets, force=force)  # another call may have been quicker
         try:
             for file in made:
                 file.path.replace(folder / file.path.name)
             sync_folder(folder)
         except OSError as error:
-            raise cannot_write(folder, error) from error
+            raise cannot_write(folder, error, hint=_HINT) from error
     return [replace(file, path=target) for file, target in zip(made, targets, strict=True)]
+
+
+def _check_free(targets: Sequence[Path], *, force: bool) -> None:
+    for path in targets:
+        if path.exists() and (not force or path.is_dir()):
+            hint = "choose another folder with `-o`"
+            if not path.is_dir():
+                hint = f"replace it with `--force`, or {hint}"
+            raise UsageError(f"{path} exists", hint=hint, where="-o")
 
 
 @contextlib.contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """Yield a folder on the same disk whose files count only once they are moved."""
-    # A fixed name: what a crash leaves behind goes with the next attempt.
-    fresh = folder / ".export.tmp"
     is_new = not folder.exists()
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_PREFIX}*"):  # by a crash, and not by a call beside this one
+            if time.time() - left.stat().st_mtime > _DAY_S:
+                shutil.rmtree(left, ignore_errors=True)
+        fresh = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(folder, error, hint=_HINT) from error
     try:
         yield fresh
     finally:
@@ -165,7 +175,7 @@ def _write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, hint=_HINT) from error
 
 
 def _compare(

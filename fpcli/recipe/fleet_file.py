@@ -94,8 +94,8 @@ def fleet_text(classes: Sequence[DeviceClass], remark: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with lists for tuples."""
-    return json.loads(json.dumps(value))
+    """Return a value with lists for tuples, and five digits of each fraction."""
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.5g}"))
 
 
 def _settings(node: Any, path: Path, known: tuple[str, ...]) -> dict[str, Setting]:

@@ -21,9 +21,8 @@ from fpcli.engine.process import num_cores
 from fpcli.errors import RecipeError, ResumeError
 from fpcli.files import write_atomic
 from fpcli.run.setup import Setup
-from fpcli.structure.choice import Limits, Timer, layers, limits
+from fpcli.structure.choice import Limits, Timer, in_earnest, layers, limits
 from fpcli.structure.shrink import shrink
-from fpcli.structure.stopwatch import in_turns
 
 NAME = "kernels.json"
 _EVALUATION_BATCH = 512
@@ -35,7 +34,7 @@ def with_kernels(
     folder: Path,
     tell: Callable[[str], None],
     *,
-    timer: Timer = in_turns,
+    timer: Timer = in_earnest,
 ) -> Setup:
     """Return a setup whose processes know what `executor.sparse` makes of each layer.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,6 +17,12 @@ from fpcli.structure.stopwatch import Run, Times, in_turns
 
 Timer = Callable[[Sequence[Run]], Sequence[Times]]
 """Measures rivals; tests put in one that needs no time."""
+
+in_earnest: Timer = partial(in_turns, budget_s=0.05)
+"""Long enough for a decision."""
+
+WORTH = 0.9
+"""Share of the dense time that the sparse one must be below; what is nearer may be chance."""
 
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 """Shares of alive weights at which layers are tried, falling."""
@@ -134,7 +141,7 @@ def sparsify(
     example: Tensor,
     choose: Literal["auto", "always"] = "auto",
     *,
-    timer: Timer = in_turns,
+    timer: Timer = in_earnest,
 ) -> tuple[nn.Module, list[Choice]]:
     """Let a model skip its masked weights in evaluation, wherever that is faster; in place.
 
@@ -155,7 +162,7 @@ def sparsify(
         dense, sparse = 0.0, 0.0
         if choose == "auto":
             dense, sparse = (t.median_s for t in timer(rivals(found[name], mask)))
-        is_sparse = choose == "always" or sparse < dense
+        is_sparse = choose == "always" or sparse < WORTH * dense
         choices.append(Choice(name, float(mask.float().mean()), dense, sparse, is_sparse))
     return use_sparse(model, masks, {c.name for c in choices if c.is_sparse}), choices
 
@@ -181,14 +188,14 @@ def ratios(
     return out
 
 
-def limit(layer: Layer, use: Use, *, timer: Timer = in_turns) -> float:
-    """Return the density at and below which the sparse way is always faster; 0 where it never is.
+def limit(layer: Layer, use: Use, *, timer: Timer = in_earnest) -> float:
+    """Return the density at and below which the sparse way is clearly faster; 0 where it never is.
 
     It is one of ``DENSITIES``; from the lowest on, the first at which dense wins ends the search.
     """
     best = 0.0
     for density in reversed(DENSITIES):
-        if ratios(layer, use, densities=(density,), timer=timer)[density] >= 1.0:
+        if ratios(layer, use, densities=(density,), timer=timer)[density] >= WORTH:
             break
         best = density
     return best
@@ -206,7 +213,7 @@ class Limits:
 
 
 def limits(
-    model: nn.Module, example: Tensor, use: Use, *, timer: Timer = in_turns
+    model: nn.Module, example: Tensor, use: Use, *, timer: Timer = in_earnest
 ) -> dict[str, float]:
     """Return weight -> the density at and below which its layer should be sparse; 0 means never.
 

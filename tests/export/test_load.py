@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,10 +43,29 @@ def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
     trained = narrow("digits-cnn")
     kept = {name: x for name, x in trained.layout.tensors.items() if name != "fc2.bias"}
     fewer = replace(trained, layout=replace(trained.layout, tensors=kept))
-    with pytest.raises(DataError, match=r"'fc2.bias' is missing"):
+    with pytest.raises(DataError, match=r"`fc2.bias` is not in both the file and `digits-cnn`"):
         fpcli.load(write(tmp_path / "a.safetensors", fewer))
-    with pytest.raises(DataError, match="does not run"):
+    with pytest.raises(DataError, match="is not in both the file and `mnist-mlp`"):
         fpcli.load(write(tmp_path / "b.safetensors", trained, "mnist-mlp"))
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("vgg11@4", {}, "far larger than what the file has"),
+        ("vgg11@0.05", {}, r"is \[8, 3, 3, 3\], and in `vgg11@0.05` \[3, 3, 3, 3\]"),
+        ("vgg11@0.25", {"num_classes": 7}, r", and in `vgg11@0.25` \[7"),
+    ],
+)
+def test_a_card_that_does_not_fit_costs_nothing(
+    tmp_path: Path, model: str, changes: dict[str, Any], message: str
+) -> None:
+    trained = narrow("vgg11@0.25", (3, 32, 32))
+    card = replace(Card.of(trained, {}), model=model, **changes)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(encode(trained, replace(card, inputs=None)).data)
+    with pytest.raises(DataError, match=message):
+        fpcli.load(path)
 
 
 def test_the_public_names_are_sorted_and_there() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -161,9 +162,29 @@ def test_a_full_disk_or_ctrl_c_leaves_what_was_there(
 
 
 def test_what_a_crash_left_behind_goes(tmp_path: Path) -> None:
-    (tmp_path / ".export.tmp").mkdir()
-    (tmp_path / ".export.tmp/model.safetensors").write_text("half")
+    for name, age_s in ((".export.old", 90_000), (".export.beside", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text("half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
     write([CUT], choice("safetensors"), tmp_path)
+    assert contents(tmp_path) == [".export.beside", "model.safetensors"]
+
+
+def test_a_folder_of_that_name_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").mkdir()
+    (tmp_path / "model.safetensors").write_text("mine")
+    with pytest.raises(UsageError, match=r"model.pt2 exists") as caught:
+        write([CUT], choice("safetensors", "pt2"), tmp_path, force=True)
+    assert "--force" not in caught.value.hint
+    assert (tmp_path / "model.safetensors").read_text() == "mine"
+
+
+def test_two_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def other(text: str) -> None:
+        write([CUT], choice("safetensors"), tmp_path)
+
+    with pytest.raises(UsageError, match="exists"):
+        write([CUT], choice("safetensors"), tmp_path, tell=other)
     assert contents(tmp_path) == ["model.safetensors"]
 
 
