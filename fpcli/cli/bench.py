@@ -99,8 +99,7 @@ class _Call:
     def crossover(self) -> None:
         """Time layers of typical shapes at several sparsities."""
         from fpcli.cli.bench_result import crossover_fields, crossover_text
-        from fpcli.engine.process import settle
-        from fpcli.export.bench import using_threads
+        from fpcli.engine.process import settle, using_threads
         from fpcli.export.crossover import crossover
 
         plan = self._plan()
@@ -170,7 +169,7 @@ class _Call:
         return ours
 
     def _save_profile(self, candidate: Candidate, plan: Plan) -> None:
-        from fpcli.export.bench import using_threads
+        from fpcli.engine.process import using_threads
         from fpcli.export.profile import device_class
         from fpcli.files import write_atomic
         from fpcli.recipe.fleet_file import fleet_text

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -38,6 +40,19 @@ def settle(num_threads: int = 1) -> None:
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
             mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Let operations use so many intra-op threads while the context lasts."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def num_cores() -> int:

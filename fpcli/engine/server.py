@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
 from fpcli.engine.client import place
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.exchange import Exchange, Executor, answers, exchange, updates
@@ -24,7 +22,7 @@ from fpcli.engine.federation import (
     Totals,
 )
 from fpcli.engine.method import Phase, choose_cohort
-from fpcli.engine.process import num_cores
+from fpcli.engine.process import num_cores, using_threads
 from fpcli.engine.quorum import check_finite_state, give_up_if_all_diverged, too_few
 from fpcli.engine.server_optimizer import optimized
 from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
@@ -178,20 +176,17 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
         DivergedError: the validation loss is not finite.
     """
     small = shrink(fed.template, state.support.gather(fed.layout, state.values))
-    masks = state.support.block_mask(fed.layout)
     model = place(small, fed.device, fed.is_channels_last)
-    model = use_sparse(model, masks, within(masks, fed.sparse.evaluate))
+    if fed.sparse.evaluate:
+        masks = state.support.block_mask(fed.layout)
+        model = use_sparse(model, masks, within(masks, fed.sparse.evaluate))
     splits = [fed.dataset.validation, fed.dataset.test]
     splits += [fed.withheld_test] if fed.withheld_test is not None else []
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_cores())
-    try:
+    with using_threads(num_cores()):
         validation, test, *withheld = (
             evaluate(model, split, fed.dataset.normalise, channels_last=fed.is_channels_last)
             for split in splits
         )
-    finally:
-        torch.set_num_threads(before)
     if not math.isfinite(validation.loss):
         raise DivergedError(
             f"the validation loss is not finite after round {state.round}", hint="lower local.lr"

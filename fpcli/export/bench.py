@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fpcli.engine.process import using_threads
 from fpcli.export.candidates import Candidate, checked, skipping
-from fpcli.structure.choice import Choice
+from fpcli.structure.choice import Choice, example
 from fpcli.structure.stopwatch import Run, Times, in_turns, times
 
 Timer = Callable[..., list[Times]]
@@ -76,22 +76,6 @@ class Row:
     step: list[Timing] = field(default_factory=list)
     layers: dict[str, tuple[str, float]] = field(default_factory=dict)
     sparse: dict[tuple[int, int], list[Choice]] = field(default_factory=dict)
-
-
-@contextmanager
-def using_threads(number: int) -> Iterator[None]:
-    """Let operations use so many threads while the context lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def example(shape: Sequence[int], batch: int) -> Tensor:
-    """Return a batch of random samples, the same every time."""
-    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def bench(

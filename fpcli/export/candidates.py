@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +90,10 @@ def _of_folder(path: Path, code: str) -> Candidate:
 
 
 def _of_safetensors(path: Path, code: str) -> Candidate:
-    _, masks, card = load_masked(path, code=code)
+    model, masks, card = load_masked(path, code=code)
 
     def build() -> nn.Module:
-        return load_masked(path, code=code)[0]
+        return copy.deepcopy(model)
 
     size = path.stat().st_size
     return Candidate(

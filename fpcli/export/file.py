@@ -33,7 +33,7 @@ from torch import Tensor
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, DataError, WireError
 from fpcli.export.card import FORMAT, Card, Dtype
-from fpcli.run.weights import unreadable
+from fpcli.run.weights import check_file, unreadable
 from fpcli.structure.layout import Tensors
 from fpcli.wire.codecs import BITMAP, INDEX, Sparse
 
@@ -44,7 +44,6 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "int8": torch.int8,
 }
-_LIMIT_BYTES = 4 * 2**30
 _LIMIT_HEADER_BYTES = 16 * 2**20
 _LIMIT_VALUES = 2**25
 _LIMIT_GROWTH = 32
@@ -149,12 +148,7 @@ def decode(
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """Return the tensors and what is said about them, as they lie in a file."""
-    if not path.is_file():
-        raise DataError(f"no file {path}", hint="give a file of `fp export`", where=str(path))
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise DataError(
-            f"{path}: larger than {_LIMIT_BYTES // 2**30} GiB", hint="no network here needs that"
-        )
+    check_file(path, hint="give a file of `fp export`")
     try:
         with path.open("rb") as start:
             if int.from_bytes(start.read(8), "little") > _LIMIT_HEADER_BYTES:

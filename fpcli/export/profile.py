@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from fpcli.engine.client import place
-from fpcli.export.bench import Timer, example, step_run
+from fpcli.export.bench import Timer, step_run
 from fpcli.fleet.classes import DeviceClass
-from fpcli.fleet.devices import StepTime
-from fpcli.structure.choice import Layer, layers, random_mask, rivals
+from fpcli.fleet.clock import train_seconds
+from fpcli.fleet.devices import Device, StepTime
+from fpcli.structure.choice import Layer, example, layers, random_mask, rivals
 from fpcli.structure.cost import count_macs
 from fpcli.structure.stopwatch import in_turns
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05)
-_PASSES, _OPERATIONS = 3, 2  # per multiply-add of a training step, as the simulated clock counts
 _DOWN_BPS, _UP_BPS = 20e6, 10e6  # of the fleet `uniform`
 _USUAL_MEMORY_BYTES = 4 * 10**9  # likewise, where the system does not tell
 _LEAST_S = 1e-9
@@ -66,9 +66,7 @@ def step_time(
         batch: samples of a step.
     """
     model = place(model, "cpu", True)  # as clients train it
-    x = example(input_shape, batch)
-    if x.dim() == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = example(input_shape, batch, channels_last=True)
     slopes: dict[tuple[object, ...], float] = {}
     weights: dict[str, float] = {}
     masked_s = 0.0
@@ -91,7 +89,8 @@ def device_class(
     """
     step, whole_s = step_time(model, input_shape, batch, timer=timer)
     _, macs = count_macs(model.eval(), torch.zeros(1, *input_shape))
-    flops = _PASSES * _OPERATIONS * macs * batch / whole_s
+    # Of a device that makes one operation a second the clock tells how many a step has.
+    flops = train_seconds(macs, batch, Device(0, 1.0, _DOWN_BPS, _UP_BPS, 0)) / whole_s
     memory = _USUAL_MEMORY_BYTES
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from fpcli.engine import memory
 from fpcli.engine.client import ClientContext
 from fpcli.engine.method import choose_cohort
-from fpcli.engine.trained import Inputs, Trained
+from fpcli.engine.trained import Trained
 from fpcli.engine.types import Plan, ServerState
 from fpcli.errors import DataError, LayoutError, UsageError
 from fpcli.recipe.load import command_of, digest, load, stored
@@ -116,7 +116,7 @@ def of_rounds(
         folder, method_state=setup.fed.method.State, digest=digest(recipe), round=round
     )
     about = {**_about(folder), "round": state.round}
-    whole = _whole(setup, state)
+    whole = setup.trained(state.values, Support())
     if clients == ():
         return [Source(f"round{state.round:05d}", whole.cut(state.support), about)], []
     everyone = range(len(setup.fed.num_examples))
@@ -165,20 +165,6 @@ def _check_federated(folder: Path) -> None:
 
 def _on_cpu(recipe: Recipe) -> Recipe:
     return replace(recipe, executor=replace(recipe.executor, device="cpu"))
-
-
-def _whole(setup: Setup, state: ServerState) -> Trained:
-    fed = setup.fed
-    return Trained(
-        model=setup.recipe.task.model,
-        template=fed.template,
-        layout=fed.layout,
-        support=Support(),
-        values=state.values,
-        input_shape=tuple(fed.dataset.input_shape),
-        num_classes=fed.dataset.num_classes,
-        inputs=Inputs.of(fed.dataset),
-    )
 
 
 def _of_client(

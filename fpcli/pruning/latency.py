@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
+
+from fpcli.structure.stopwatch import in_turns
 
 BATCHES = (1, 64)
 _MIN_RUNS, _MAX_RUNS, _BUDGET_S = 5, 50, 2.0
@@ -27,17 +28,12 @@ def latency_ms(
     """
     device = next(models[0].parameters()).device
     x = torch.zeros(batch, *input_shape, device=device)
-    times: list[list[float]] = [[] for _ in models]
-    for model in models:
-        model.eval()(x)
-    begun = time.perf_counter()
-    while len(times[0]) < _MIN_RUNS or (
-        len(times[0]) < _MAX_RUNS and time.perf_counter() - begun < _BUDGET_S
-    ):
-        for model, own in zip(models, times, strict=True):
-            started = time.perf_counter()
-            model(x)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            own.append(time.perf_counter() - started)
-    return tuple(1000 * statistics.median(own) for own in times)
+
+    def run(model: nn.Module) -> None:
+        model(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    runs = [partial(run, model.eval()) for model in models]
+    found = in_turns(runs, least=_MIN_RUNS, most=_MAX_RUNS, budget_s=_BUDGET_S)
+    return tuple(1000 * times.median_s for times in found)

@@ -8,7 +8,6 @@ from typing import Protocol
 from fpcli.engine import memory, server
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.process import settle
-from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
@@ -126,21 +125,7 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
     fed = setup.fed
     history = events.read(folder.events)
     folder.final.mkdir(exist_ok=True)
-    task = setup.recipe.task
-    write_trained(
-        folder.final,
-        Trained(
-            model=task.model,
-            template=fed.template,
-            layout=fed.layout,
-            support=state.support,
-            values=state.values,
-            input_shape=tuple(fed.dataset.input_shape),
-            num_classes=fed.dataset.num_classes,
-            data=DataKey(task.data, task.validation_fraction, fed.seed),
-            inputs=Inputs.of(fed.dataset),
-        ),
-    )
+    write_trained(folder.final, setup.trained(state.values, state.support))
     draw_run(history, folder.path)
     folder.write_checksums()
     size = cost(fed.layout, state.support)

@@ -17,11 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from fpcli.engine.client import place
-from fpcli.engine.process import num_cores
+from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import RecipeError, ResumeError
 from fpcli.files import write_atomic
 from fpcli.run.setup import Setup
-from fpcli.structure.choice import Limits, Timer, in_earnest, layers, limits
+from fpcli.structure.choice import Limits, Timer, example, in_earnest, layers, limits
 from fpcli.structure.shrink import shrink
 
 NAME = "kernels.json"
@@ -79,11 +79,8 @@ def _model(setup: Setup) -> nn.Module:
 
 
 def _example(setup: Setup, batch_size: int) -> torch.Tensor:
-    shape = setup.fed.dataset.input_shape
-    x = torch.rand(batch_size, *shape, generator=torch.Generator().manual_seed(0))
-    if setup.fed.is_channels_last and x.dim() == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
-    return x
+    fed = setup.fed
+    return example(fed.dataset.input_shape, batch_size, channels_last=fed.is_channels_last)
 
 
 def _always(setup: Setup) -> Limits:
@@ -93,13 +90,10 @@ def _always(setup: Setup) -> Limits:
 
 def _measured(setup: Setup, timer: Timer) -> Limits:
     """Measure as the run computes: training on one thread, evaluation on all cores."""
-    model, before = _model(setup), torch.get_num_threads()
+    model = _model(setup)
     train = limits(model, _example(setup, setup.fed.local.batch_size), "train", timer=timer)
-    torch.set_num_threads(num_cores())
-    try:
+    with using_threads(num_cores()):
         evaluate = limits(model, _example(setup, _EVALUATION_BATCH), "evaluate", timer=timer)
-    finally:
-        torch.set_num_threads(before)
     return Limits(train, evaluate)
 
 

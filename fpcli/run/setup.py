@@ -22,6 +22,7 @@ from fpcli.engine.federation import Federation, Rules
 from fpcli.engine.method import Method
 from fpcli.engine.process import num_cores
 from fpcli.engine.site import Site
+from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import LayoutError, NeedError, RecipeError
 from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.devices import Fleet
@@ -53,6 +54,21 @@ class Setup:
     site: Site
     parts: tuple[Tensor, ...]
     support: Support = field(default_factory=Support)
+
+    def trained(self, values: Tensors, support: Support) -> Trained:
+        """Return dense values of the model, and what is alive of them, as a trained model."""
+        task, fed = self.recipe.task, self.fed
+        return Trained(
+            model=task.model,
+            template=fed.template,
+            layout=fed.layout,
+            support=support,
+            values=values,
+            input_shape=tuple(fed.dataset.input_shape),
+            num_classes=fed.dataset.num_classes,
+            data=DataKey(task.data, task.validation_fraction, fed.seed),
+            inputs=Inputs.of(fed.dataset),
+        )
 
 
 def prepare(recipe: Recipe, home: Path) -> Setup:

@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
 from fpcli import plugins
 from fpcli.audit import suite
-from fpcli.engine.process import num_cores
+from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import FpError, ResumeError
 from fpcli.files import write_atomic
 from fpcli.methods.unlearn import Scored
@@ -160,13 +159,9 @@ class Unlearning:
             audits = suite.run(list(names), models, data, seed=recipe.seed, say=self.say)
         if self.drops_logit or known["drops_logit"]:
             models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
-        before = torch.get_num_threads()
-        torch.set_num_threads(num_cores())
-        try:
+        with using_threads(num_cores()):
             last = recipe.executor.channels_last
             stages = judged(models, data, costs, channels_last=last)
-        finally:
-            torch.set_num_threads(before)
         is_compared = "retrained" in spent
         return {
             "classes": list(recipe.task.withhold),

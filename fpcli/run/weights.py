@@ -16,18 +16,30 @@ from fpcli.structure.layout import Tensors
 _LIMIT_BYTES = 4 * 2**30
 
 
+def check_file(path: Path, *, hint: str) -> None:
+    """Make sure that there is a file of weights, and not too large a one.
+
+    Args:
+        hint: what to do where there is none.
+
+    Raises:
+        DataError: there is none, or it is larger than 4 GiB.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}", hint=hint, where=str(path))
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise DataError(
+            f"{path}: larger than {_LIMIT_BYTES // 2**30} GiB", hint="no network here needs that"
+        )
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the floating-point and boolean tensors of an untrusted file; no code in it runs.
 
     Raises:
         DataError: the file is missing, too large, damaged, or holds anything but tensors.
     """
-    if not path.is_file():
-        raise DataError(f"no file {path}", hint="give the weights with -w FILE", where=str(path))
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise DataError(
-            f"{path}: larger than {_LIMIT_BYTES // 2**30} GiB", hint="no network here needs that"
-        )
+    check_file(path, hint="give the weights with -w FILE")
     try:
         if path.suffix in (".pt", ".pth"):
             found = torch.load(path, map_location="cpu", weights_only=True)

@@ -62,6 +62,19 @@ class Layer:
         return (*shapes, convolution.stride, convolution.padding, convolution.dilation)
 
 
+def example(shape: Sequence[int], batch: int, *, channels_last: bool = False) -> Tensor:
+    """Return a batch of random samples, the same every time.
+
+    Args:
+        shape: of one sample.
+        channels_last: lay images out with the channel as the last axis.
+    """
+    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+    if channels_last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
 @torch.no_grad()
 def layers(model: nn.Module, example: Tensor) -> dict[str, Layer]:
     """Return weight -> layer of everything that can be sparse, with the inputs it meets.

@@ -36,6 +36,7 @@ def in_turns(
     runs: Sequence[Run],
     *,
     least: int = 5,
+    most: int | None = None,
     budget_s: float = 0.0,
     clock: Clock = time.perf_counter,
 ) -> list[Times]:
@@ -43,6 +44,7 @@ def in_turns(
 
     Args:
         least: turns that are played however long they take.
+        most: turns after which it ends in any case; None means no end.
         budget_s: further turns are played until so many seconds have gone by.
         clock: tells seconds.
     """
@@ -50,7 +52,7 @@ def in_turns(
     for run in runs:
         run()
     started, turn = clock(), 0
-    while turn < least or clock() - started < budget_s:
+    while turn < least or (turn != most and clock() - started < budget_s):
         for run, own in zip(runs, seconds, strict=True):
             before = clock()
             run()
