@@ -24,6 +24,7 @@ from fpcli.rng import derive, stream
 from fpcli.structure.choice import within
 from fpcli.structure.kernels import use_sparse
 from fpcli.structure.shrink import shrink, with_buffers
+from fpcli.wire.blocks import decode, encode
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
 
@@ -135,6 +136,23 @@ class ClientContext:
                 raise DivergedError(f"`{name}` is not finite after local training")
         return Result(delta, fitted, mask, stats or {}, metrics or {})
 
+    def commit(self, delta: Tensors, mask: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return what the server will read when ``delta`` is uploaded (error feedback needs it).
+
+        Exact for every codec, those that round at random included: a round's upload is drawn from
+        one stream, which starts anew for every call.
+
+        Args:
+            delta: all tensors of the upload, in its order, block coordinates.
+            mask: the client's own masks, where the upload brings some; else those it received.
+        """
+        site, is_known = self.site, mask is None
+        masks = self.mask if mask is None else mask
+        masks = {name: mask.cpu() for name, mask in masks.items()}
+        parts = encode(site.codec, delta, masks, is_known, self.rng(_UP))
+        shapes = {name: tuple(value.shape) for name, value in delta.items()}
+        return decode(site.codec, parts, shapes, masks if is_known else {})[0]
+
     def recall(self, name: str) -> dict[str, Tensor]:
         """Return what this client remembered in an earlier round, cut to the present sub-model.
 
@@ -199,7 +217,7 @@ def perform(data: bytes, site: Site) -> bytes:
             real_s=time.perf_counter() - started,
             **fields,
         )
-        return pack_reply(reply, known=job.mask)
+        return pack_reply(reply, known=job.mask, rng=context.rng(_UP))
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(site.seed, f"client/torch/{job.op}", job.round, job.client))
@@ -274,5 +292,5 @@ def _known_mask(site: Site, client: int, round: int) -> dict[str, Tensor]:
     return memory.recall(site.home, client, _MASK, round)
 
 
-_MASK = "mask"
+_MASK, _UP = "mask", "wire/up"
 _OPS = {"train": _train, "evaluate": _evaluate}

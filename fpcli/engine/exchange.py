@@ -20,6 +20,7 @@ from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Timing, Traffic, Update
 from fpcli.errors import WireError
 from fpcli.fleet.devices import Point
+from fpcli.rng import stream
 from fpcli.structure.support import place
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
 
@@ -130,7 +131,8 @@ class _Sending:
             if task.support.keep or task.support.mask:
                 kept = sum(float(job.values[name].square().sum()) for name in parameters)
             cut = max(0.0, 1.0 - kept / norm) if norm > 0 else 0.0
-            data = pack_job(job)
+            purpose = f"wire/down/{self.op}"
+            data = pack_job(job, stream(self.fed.seed, purpose, self.round, task.client))
             self.out.down_bytes += len(data)
             if point == "training":
                 compute_s, down_s, _ = work_seconds(self.fed, task, self.round, len(data), 0, 0)
@@ -251,7 +253,7 @@ def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op
         run=fed.run,
         local=task.local if isinstance(task, Plan) else fed.local,
         note=dict(task.note),
-        codec=fed.codec,
+        codec=fed.down_codec,
         values=support.gather(layout, state.values),
         mask=support.block_mask(layout),
         is_mask_known=isinstance(task, Plan) and task.is_mask_known,
@@ -277,7 +279,7 @@ def _read(
         mask=support.block_mask(fed.travels),
         limit_bytes=fed.limit_bytes,
     )
-    check_address(reply, task, op, round, fed.run)
+    check_address(reply, task, op, round, fed.run, fed.up_codec)
     check_envelope(reply)
     up_bytes = len(outcome.reply)
     seconds = work_seconds(fed, task, round, down_bytes, up_bytes, reply.num_steps)

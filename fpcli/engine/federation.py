@@ -74,7 +74,8 @@ class Federation:
     num_examples: tuple[int, ...]
     fleet: Fleet
     local: LocalConfig
-    codec: str
+    down_codec: str
+    up_codec: str
     rules: Rules
     seed: int
     device: str = "cpu"

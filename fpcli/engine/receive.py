@@ -108,11 +108,13 @@ def check_finite(reply: Reply) -> None:
             raise Rejected("F402", f"non-finite values in `{name}`")
 
 
-def check_address(reply: Reply, task: Plan | Probe, op: str, round: int, run: str) -> None:
-    """Refuse a reply to another job.
+def check_address(
+    reply: Reply, task: Plan | Probe, op: str, round: int, run: str, codec: str
+) -> None:
+    """Refuse a reply to another job, or by another codec than the run's.
 
     Raises:
-        WireError: run, round, client or operation differ.
+        WireError: run, round, client, operation or codec differ.
     """
     if reply.run != run:
         raise WireError("a reply of another run")
@@ -121,3 +123,5 @@ def check_address(reply: Reply, task: Plan | Probe, op: str, round: int, run: st
         raise WireError(
             f"a reply to {(reply.op, reply.round, reply.client)} where {expected} was asked"
         )
+    if reply.codec != codec and not reply.error:
+        raise WireError(f"a reply by codec `{reply.codec}`; this run uses `{codec}`")

@@ -37,6 +37,7 @@ class Site:
         test_indices, test_sizes: likewise for the personal test sets; empty sizes mean none.
         withheld_indices, withheld_sizes: likewise for the samples that no client trains on.
         home: folder of the clients' memories.
+        codec: of what clients send.
         limit_bytes: a longer message is refused unread.
         augment: random change of training images.
         sparse: which layers skip masked weights.

@@ -85,6 +85,8 @@ class FlexCom(Method):
         total = {name: result.delta[name] + rest.get(name, 0.0) for name in names}
         sizes = {name: x.abs() for name, x in total.items()}
         mask = largest(sizes, 1 - cx.note["compression"])
-        sent = {name: torch.where(mask[name], x, 0.0) for name, x in total.items()}
-        cx.remember("residual", {name: x - sent[name] for name, x in total.items()})
-        return replace(result, delta={**result.delta, **sent}, mask=mask)
+        largest_of = {name: torch.where(mask[name], x, 0.0) for name, x in total.items()}
+        sent = {**result.delta, **largest_of}
+        arrives = cx.commit(sent, mask)
+        cx.remember("residual", {name: x - arrives[name] for name, x in total.items()})
+        return replace(result, delta=sent, mask=mask)

@@ -99,7 +99,12 @@ class WireChoice:
     """How tensors become bytes."""
 
     codec: str = "dense"
-    """`dense` sends every value of a sub-model; `sparse` leaves out masked ones where it pays."""
+    """`dense` sends every value of a sub-model, `sparse` leaves out masked ones where it pays;
+    `float16`, `int8`, `int8-stochastic`, `qsgd2` to `qsgd8` and `ternary` shorten the rest too."""
+    down: str | None = None
+    """Codec of what the server sends; null means `codec`."""
+    up: str | None = None
+    """Codec of what clients send; null means `codec`."""
 
 
 @dataclass(frozen=True)

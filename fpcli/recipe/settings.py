@@ -216,8 +216,9 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
         _check_model(settings["task.model"])
     if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
-    if "wire.codec" in settings:
-        _name("codecs", settings["wire.codec"])
+    for key in ("wire.codec", "wire.down", "wire.up"):
+        if key in settings and settings[key].value is not None:
+            _name("codecs", settings[key])
 
 
 def _check_model(setting: Setting) -> None:

@@ -28,9 +28,13 @@ def _codec(name: str) -> Codec:
 
 
 def encode(
-    codec: str, tensors: Mapping[str, Tensor], mask: Mapping[str, Tensor], is_known: bool
+    codec: str,
+    tensors: Mapping[str, Tensor],
+    mask: Mapping[str, Tensor],
+    is_known: bool,
+    rng: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Return the parts of all tensors.
+    """Return the parts of all tensors; ``rng`` is what stochastic rounding draws from.
 
     Raises:
         WireError: the codec is unknown or refuses a tensor, a name holds ``#``, or a mask that
@@ -43,7 +47,7 @@ def encode(
     for name, values in tensors.items():
         if "#" in name:
             raise WireError(f"tensor `{name}` has a # in its name", hint="rename it", where=name)
-        parts |= _codec(codec).encode(name, values, mask.get(name), is_known)
+        parts |= _codec(codec).encode(name, values, mask.get(name), is_known, rng)
     return parts
 
 

@@ -1,6 +1,7 @@
 """How one tensor and its mask travel.
 
-Parts of tensor ``w``: ``w`` holds the values; ``w#bitmap`` (uint8, bit i of byte j is coordinate
+Parts of tensor ``w``: ``w`` holds the values, as ``wire.numbers`` writes them, with ``w#scale``
+(float32) where they are multiples of one; ``w#bitmap`` (uint8, bit i of byte j is coordinate
 8 j + i in row-major order; empty where every coordinate is alive) or ``w#index`` (int32, ascending
 flat coordinates) holds the mask where the receiver does not know it.
 """
@@ -9,23 +10,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fpcli.errors import WireError
+from fpcli.wire.numbers import Floats, Levels, Numbers, wrong
 
 BITMAP = "#bitmap"
 INDEX = "#index"
+FLOAT32 = Floats()
 
 
 class Codec(Protocol):
     """One way to send tensors; made without arguments and without state."""
 
     def encode(
-        self, name: str, values: Tensor, mask: Tensor | None, known: bool
+        self,
+        name: str,
+        values: Tensor,
+        mask: Tensor | None,
+        known: bool,
+        rng: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Return the parts of a tensor.
 
@@ -34,9 +42,11 @@ class Codec(Protocol):
             values: block values, float32, of any shape; those under dead coordinates are ignored.
             mask: bool of the same shape, True = alive; None where there is no mask.
             known: whether the receiver has the mask already.
+            rng: what stochastic rounding draws from.
 
         Raises:
-            WireError: values or mask have another type, or their shapes differ.
+            WireError: values or mask have another type, their shapes differ, or the codec cannot
+                write the values.
         """
         ...
 
@@ -61,7 +71,12 @@ class Dense:
     """Send every value of the block, zeros included."""
 
     def encode(
-        self, name: str, values: Tensor, mask: Tensor | None, known: bool
+        self,
+        name: str,
+        values: Tensor,
+        mask: Tensor | None,
+        known: bool,
+        rng: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Return all values, and a bitmap unless the mask is known."""
         _check_sendable(name, values, mask)
@@ -74,14 +89,14 @@ class Dense:
         self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return values and mask; a value under a dead coordinate must be 0."""
-        values, bitmap, _ = _take(name, parts, (BITMAP,))
+        numbers, bitmap, _ = _split(name, parts, (BITMAP,))
         if bitmap is not None:
             if mask is not None:
-                raise _wrong(name, "brings a mask that was not asked for")
+                raise wrong(name, "brings a mask that was not asked for")
             mask = _from_bitmap(name, bitmap, math.prod(shape)).reshape(shape)
-        _check_shape(name, values, shape)
+        values = FLOAT32.unpack(name, numbers, shape)
         if mask is not None and bool(values.masked_fill(mask, 0.0).any()):
-            raise _wrong(name, "has a value under a dead coordinate")
+            raise wrong(name, "has a value under a dead coordinate")
         return values, mask
 
 
@@ -92,33 +107,52 @@ class Sparse:
     density 1/32. Differs: one flat int32 index per value instead of row and column, no padding of
     rows, and the form follows from the mask, never from values that happen to be 0. A mask that
     is nearly full still travels as a bitmap, because dense values alone would lose it.
+
+    Args:
+        numbers: form of the values. Those of tensors with fewer than two dimensions always travel
+            whole: biases and the statistics of norms are few, and a variance that is rounded can
+            end below 0.
     """
 
+    def __init__(self, numbers: Numbers = FLOAT32) -> None:
+        self._numbers = numbers
+
+    def numbers(self, shape: tuple[int, ...]) -> Numbers:
+        """Return the form of the values of a tensor of this shape."""
+        return self._numbers if len(shape) > 1 else FLOAT32
+
     def encode(
-        self, name: str, values: Tensor, mask: Tensor | None, known: bool
+        self,
+        name: str,
+        values: Tensor,
+        mask: Tensor | None,
+        known: bool,
+        rng: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Return the alive values, and bitmap or index unless the mask is known."""
         _check_sendable(name, values, mask)
+        numbers = self.numbers(tuple(values.shape))
         if mask is None:
-            return {name: values}
+            return _named(name, numbers.pack(name, values, rng))
         flat = mask.cpu().numpy().reshape(-1)
         # numpy selects by a mask three times faster than torch.
         alive = torch.from_numpy(values.detach().cpu().numpy().reshape(-1)[flat])
+        parts = _named(name, numbers.pack(name, alive, rng))
         if known:
-            return {name: alive}
+            return parts
         if _is_index_smaller(flat.size, alive.numel()):
             index = np.flatnonzero(flat).astype(np.int32)
-            return {name: alive, name + INDEX: torch.from_numpy(index)}
-        return {name: alive, name + BITMAP: _to_bitmap(mask)}
+            return parts | {name + INDEX: torch.from_numpy(index)}
+        return parts | {name + BITMAP: _to_bitmap(mask)}
 
     def decode(
         self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return values scattered into zeros, and the mask."""
-        alive, bitmap, index = _take(name, parts, (BITMAP, INDEX))
-        size = math.prod(shape)
+        packed, bitmap, index = _split(name, parts, (BITMAP, INDEX))
+        size, numbers = math.prod(shape), self.numbers(shape)
         if mask is not None and (bitmap is not None or index is not None):
-            raise _wrong(name, "brings a mask that was not asked for")
+            raise wrong(name, "brings a mask that was not asked for")
         if mask is not None:
             flat = mask.reshape(-1)
         elif bitmap is not None:
@@ -126,24 +160,39 @@ class Sparse:
         elif index is not None:
             flat = _from_index(name, index, size)
         else:
-            _check_shape(name, alive, shape)
-            return alive, None
-        _check_shape(name, alive, (int(flat.sum()),))
+            return numbers.unpack(name, packed, shape), None
+        alive = numbers.unpack(name, packed, (int(flat.sum()),))
         values = torch.zeros(size).masked_scatter_(flat, alive)
         return values.reshape(shape), flat.reshape(shape)
 
 
-def payload_bytes(num_values: int, num_alive: int) -> int:
+float16 = partial(Sparse, Floats(torch.float16))
+"""Values rounded to 2 bytes."""
+int8 = partial(Sparse, Levels(127, "max", is_stochastic=False, bits=8))
+"""255 levels up to the largest value, to the nearest."""
+int8_stochastic = partial(Sparse, Levels(127, "max", is_stochastic=True, bits=8))
+"""255 levels up to the largest value, without bias."""
+ternary = partial(Sparse, Levels(1, "max", is_stochastic=True, bits=0))
+"""Minus, zero or plus the largest value (TernGrad)."""
+qsgd2, qsgd3, qsgd4, qsgd5, qsgd6, qsgd7, qsgd8 = (
+    partial(Sparse, Levels(2 ** (bits - 1) - 1, "norm", is_stochastic=True, bits=bits))
+    for bits in range(2, 9)
+)
+"""2^bits - 1 levels up to the norm of the tensor (QSGD)."""
+
+
+def payload_bytes(num_values: int, num_alive: int, numbers: Numbers = FLOAT32) -> int:
     """Return the bytes of one tensor with an unknown mask under :class:`Sparse`.
 
     >>> [payload_bytes(6400, alive) for alive in (1000, 199, 200, 6400)]
     [4800, 1592, 1600, 25600]
     """
+    size = numbers.num_bytes(num_alive)
     if num_alive == num_values:
-        return 4 * num_values
+        return size
     if _is_index_smaller(num_values, num_alive):
-        return 8 * num_alive
-    return 4 * num_alive + math.ceil(num_values / 8)
+        return size + 4 * num_alive
+    return size + math.ceil(num_values / 8)
 
 
 def _is_index_smaller(num_values: int, num_alive: int) -> bool:
@@ -161,13 +210,13 @@ def _to_bitmap(mask: Tensor) -> Tensor:
 def _from_bitmap(name: str, bitmap: Tensor, size: int) -> Tensor:
     """Return the flat mask."""
     if bitmap.dtype != torch.uint8 or bitmap.ndim != 1:
-        raise _wrong(name, "has a bitmap of the wrong type")
+        raise wrong(name, "has a bitmap of the wrong type")
     if bitmap.numel() == 0:
         return torch.ones(size, dtype=torch.bool)
     if bitmap.numel() != math.ceil(size / 8):
-        raise _wrong(name, f"has a bitmap of {bitmap.numel()} bytes for {size} values")
+        raise wrong(name, f"has a bitmap of {bitmap.numel()} bytes for {size} values")
     if size % 8 and int(bitmap[-1]) >> (size % 8):
-        raise _wrong(name, "has a bitmap with bits beyond the last value")
+        raise wrong(name, "has a bitmap with bits beyond the last value")
     bits = np.unpackbits(bitmap.numpy(), count=size, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_))
 
@@ -175,47 +224,35 @@ def _from_bitmap(name: str, bitmap: Tensor, size: int) -> Tensor:
 def _from_index(name: str, index: Tensor, size: int) -> Tensor:
     """Return the flat mask."""
     if index.dtype != torch.int32 or index.ndim != 1:
-        raise _wrong(name, "has an index of the wrong type")
+        raise wrong(name, "has an index of the wrong type")
     if bool((index[1:] <= index[:-1]).any()):
-        raise _wrong(name, "has an index that is not strictly ascending")
+        raise wrong(name, "has an index that is not strictly ascending")
     if index.numel() and not 0 <= int(index[0]) <= int(index[-1]) < size:
-        raise _wrong(name, f"has an index outside its {size} values")
+        raise wrong(name, f"has an index outside its {size} values")
     mask = torch.zeros(size, dtype=torch.bool)
     mask[index.long()] = True
     return mask
 
 
-def _take(
+def _named(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parts of the numbers as parts of one tensor."""
+    return {name + end: part for end, part in parts.items()}
+
+
+def _split(
     name: str, parts: Mapping[str, Tensor], companions: tuple[str, ...]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return values, bitmap and index; at most one of the two, and nothing else, may be there."""
-    found = set(parts) - {name}
-    if name not in parts or len(found) > 1 or not found <= {name + end for end in companions}:
-        raise _wrong(name, f"has the parts {sorted(parts)}")
-    values = parts[name]
-    if values.dtype != torch.float32:
-        raise _wrong(name, f"has type {values.dtype} instead of float32")
-    return values, parts.get(name + BITMAP), parts.get(name + INDEX)
-
-
-def _check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse values of another shape."""
-    if tuple(values.shape) != tuple(shape):
-        raise _wrong(name, f"has shape {tuple(values.shape)} instead of {tuple(shape)}")
+) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+    """Return the parts of the numbers, bitmap and index; at most one of these two may be there."""
+    bare = {part.removeprefix(name): tensor for part, tensor in parts.items()}
+    masks = {end: bare.pop(end) for end in companions if end in bare}
+    if len(masks) > 1:
+        raise wrong(name, f"has the parts {sorted(parts)}")
+    return bare, masks.get(BITMAP), masks.get(INDEX)
 
 
 def _check_sendable(name: str, values: Tensor, mask: Tensor | None) -> None:
     """Refuse what no receiver would accept."""
     if values.dtype != torch.float32:
-        raise _wrong(name, f"has type {values.dtype} instead of float32")
+        raise wrong(name, f"has type {values.dtype} instead of float32")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != values.shape):
-        raise _wrong(name, f"has a mask of type {mask.dtype} and shape {tuple(mask.shape)}")
-
-
-def _wrong(name: str, reason: str) -> WireError:
-    """Return the error for one tensor."""
-    return WireError(
-        f"tensor `{name}` {reason}",
-        hint="sender and receiver must agree on model, plan and codec",
-        where=name,
-    )
+        raise wrong(name, f"has a mask of type {mask.dtype} and shape {tuple(mask.shape)}")

@@ -45,6 +45,7 @@ _MAX_NAME = 300
 _MAX_FINDINGS = 100
 _DTYPES = {
     "F32": torch.float32,
+    "F16": torch.float16,
     "I64": torch.int64,
     "I32": torch.int32,
     "U8": torch.uint8,
@@ -101,7 +102,7 @@ def write(magic: bytes, header: bytes, tensors: Mapping[str, Tensor]) -> bytes:
     Args:
         magic: four bytes that name the kind of message.
         header: JSON.
-        tensors: float32, int64, int32, uint8 or bool, of any layout and on any device.
+        tensors: float32, float16, int64, int32, uint8 or bool, of any layout and on any device.
 
     Raises:
         WireError: another type, a header above ``MAX_HEADER_BYTES``, or an index above 1 MiB.

@@ -75,7 +75,7 @@ class Job:
         op: ``train`` or the name of a probe.
         run: hex digest of recipe and layout; a reply must bring the same.
         note: what the method tells the client beside the tensors.
-        codec: registered name; the reply uses it too.
+        codec: registered name.
         values: block tensors, float32, in the order in which they travel.
         mask: in block coordinates, for any of ``values``.
         is_mask_known: the client has the masks already, and only values travel.
@@ -128,14 +128,17 @@ class Reply:
     error: str = ""
 
 
-def pack_job(job: Job) -> bytes:
+def pack_job(job: Job, rng: torch.Generator | None = None) -> bytes:
     """Return the bytes of a job.
 
+    Args:
+        rng: what a codec that rounds at random draws from.
+
     Raises:
-        WireError: a field that no client would accept, or tensors of another type than float32.
+        WireError: a field that no client would accept, or tensors that the codec cannot write.
     """
     note = dict(job.note)
-    parts = encode(job.codec, job.values, job.mask, is_known=job.is_mask_known)
+    parts = encode(job.codec, job.values, job.mask, job.is_mask_known, rng)
     header = {
         "method": job.method,
         "op": job.op,
@@ -215,12 +218,15 @@ def unpack_job(
     )
 
 
-def pack_reply(reply: Reply, *, known: Mapping[str, Tensor] = _EMPTY) -> bytes:
+def pack_reply(
+    reply: Reply, *, known: Mapping[str, Tensor] = _EMPTY, rng: torch.Generator | None = None
+) -> bytes:
     """Return the bytes of a reply.
 
     Args:
         reply: deltas (``train``) travel by the codec; answers, and stats, as they are.
         known: the job's masks, which ``tensors`` keep to where ``reply.mask`` is None.
+        rng: what a codec that rounds at random draws from.
 
     Raises:
         WireError: a field that no server would accept, or a type of tensor that does not travel.
@@ -244,7 +250,7 @@ def pack_reply(reply: Reply, *, known: Mapping[str, Tensor] = _EMPTY) -> bytes:
     parts = dict(reply.tensors)
     if reply.op == TRAIN:
         is_known = reply.mask is None
-        parts = encode(reply.codec, parts, known if is_known else reply.mask or {}, is_known)
+        parts = encode(reply.codec, parts, known if is_known else reply.mask or {}, is_known, rng)
     return frame.write(_REPLY, text, prefixed("v/", parts) | prefixed("s/", reply.stats))
 
 

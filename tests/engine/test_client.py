@@ -42,7 +42,8 @@ def job(setup: Setup, client: int = 1, round: int = 1, **changes: Any) -> Job:
     plan = fed.method.plan(ctx, state, client)
     made = Job(
         method=fed.method_name, op="train", round=round, client=client, run=fed.run,
-        local=plan.local, codec=fed.codec, values=plan.support.gather(fed.layout, setup.values),
+        local=plan.local, codec=fed.down_codec,
+        values=plan.support.gather(fed.layout, setup.values),
         mask=plan.support.block_mask(fed.layout), note=plan.note,
         keep=plan.support.keep if fed.method.sends_indices else None,
     )  # fmt: skip

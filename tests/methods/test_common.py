@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import toy_recipe
+from torch import nn
 
 from fpcli import methods, plugins
 from fpcli.engine import server
+from fpcli.engine.client import ClientContext
 from fpcli.engine.exchange import exchange, updates
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord, Totals
-from fpcli.engine.method import Method, overrides
+from fpcli.engine.fit import Result
+from fpcli.engine.method import Method, choose_cohort, overrides
 from fpcli.engine.types import ServerState
 from fpcli.recipe.load import find_recipe, load
 from fpcli.run import events, experiment
@@ -26,6 +29,7 @@ from fpcli.run.checkpoint import dump_state, load_state
 from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup, prepare
 from fpcli.structure.cost import cost
+from fpcli.wire import CODECS
 from fpcli.wire.message import unpack_job
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +93,19 @@ def test_inline_and_pool_give_the_same_bits(name: str, tmp_path: Path) -> None:
     pool = train(tmp_path, "pool", name, executor__kind="pool", executor__workers=2)
     assert inline.state_sha256 == pool.state_sha256
     assert without_seconds(tmp_path / "inline") == without_seconds(tmp_path / "pool")
+
+
+def test_rounding_at_random_gives_the_same_bits_everywhere(tmp_path: Path) -> None:
+    """With another codec each way; what the clients get differs from what the server holds."""
+    flags = {"task__model": "digits-cnn", "rounds": 2}
+    short = flags | {"wire__down": "int8-stochastic", "wire__up": "ternary"}
+    inline = train(tmp_path, "inline", "fedmp", **short)
+    pool = train(tmp_path, "pool", "fedmp", executor__kind="pool", executor__workers=2, **short)
+    assert inline.state_sha256 == pool.state_sha256
+    assert train(tmp_path, "whole", "fedmp", **flags).state_sha256 != inline.state_sha256
+    ours, whole = (events.read(tmp_path / run / "events.jsonl")[0] for run in ("inline", "whole"))
+    assert 1 / 4 < ours["down_bytes"] / whole["down_bytes"] < 1 / 3
+    assert 1.6 / 32 < ours["up_bytes"] / whole["up_bytes"] < 1 / 8
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -161,6 +178,41 @@ def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path)
         assert update.support.is_within(fed.layout, update.plan.support)
         shapes = update.support.block_shapes(fed.travels)
         assert {k: tuple(v.shape) for k, v in update.delta.items()} == shapes
+
+
+class Telling:
+    """Calls a method's `train`, and sends along what `cx.commit` says that the server will read."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._method, name)
+
+    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+        result = self._method.train(cx, model)
+        told = cx.commit(result.delta, result.mask)
+        stats = {**result.stats, **{f"told/{name}": value for name, value in told.items()}}
+        return dataclasses.replace(result, stats=stats)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [*((name, "qsgd4") for name in EVERY), *(("masked", codec) for codec in CODECS)],
+)
+def test_a_client_knows_what_the_server_will_read(name: str, codec: str, tmp_path: Path) -> None:
+    setup = prepare(toy_recipe(name, wire__up=codec), tmp_path / "memory")
+    fed, executor = setup.fed, Inline(setup.site)
+    state, _ = server.begin(fed, setup.values, executor)
+    setup.site.__dict__["hooks"] = Telling(setup.site.hooks)
+    ctx = fed.context(1, "round", lambda *_, **__: None)
+    ctx = dataclasses.replace(ctx, cohort=choose_cohort(fed.method, ctx, state))
+    plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
+    usable = updates(fed, exchange(fed, state, plans, executor, round=1))
+    assert len(usable) == len(plans)
+    for update in usable:
+        for tensor, value in update.delta.items():
+            assert torch.equal(update.stats[f"told/{tensor}"], value)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -63,6 +63,9 @@ class Client:
     def result(self, model: nn.Module, fitted: Fitted) -> Result:
         return Result(self.delta, fitted)
 
+    def commit(self, delta: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Tensor]:
+        return delta
+
     def recall(self, name: str) -> dict[str, Tensor]:
         return self.memory
 

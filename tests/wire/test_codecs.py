@@ -11,7 +11,7 @@ from torch import Tensor
 from fpcli import plugins
 from fpcli.errors import WireError
 from fpcli.wire import CODECS
-from fpcli.wire.codecs import Codec, Dense, Sparse, payload_bytes
+from fpcli.wire.codecs import FLOAT32, Codec, Dense, Sparse, payload_bytes
 
 SHAPES = st.lists(st.integers(0, 9), max_size=4).map(tuple)
 
@@ -37,14 +37,26 @@ def test_round_trip(
 ) -> None:
     codec: Codec = plugins.lookup("codecs", name)()
     values, mask = masked(shape, seed, density)
-    parts = codec.encode("w", values, mask, known)
+    parts = codec.encode("w", values, mask, known, torch.Generator().manual_seed(seed))
     decoded, found = codec.decode("w", parts, shape, mask if known else None)
-    assert torch.equal(decoded, torch.where(mask, values, 0.0))
     assert found is not None
     assert torch.equal(found, mask)
-    if name == "sparse":
-        alive = int(mask.sum())
-        assert num_bytes(parts) == (4 * alive if known else payload_bytes(mask.numel(), alive))
+    if not isinstance(codec, Sparse):
+        assert torch.equal(decoded, torch.where(mask, values, 0.0))
+        return
+    numbers, alive = codec.numbers(shape), int(mask.sum())
+    if numbers == FLOAT32:
+        assert torch.equal(decoded, torch.where(mask, values, 0.0))
+    expected = payload_bytes(mask.numel(), alive, numbers)
+    assert num_bytes(parts) == (numbers.num_bytes(alive) if known else expected)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_biases_and_statistics_travel_whole(name: str) -> None:
+    codec: Codec = plugins.lookup("codecs", name)()
+    variances = torch.tensor([1e-7, 3.0, 70000.0])
+    parts = codec.encode("var", variances, None, False, torch.Generator())
+    assert torch.equal(codec.decode("var", parts, (3,), None)[0], variances)
 
 
 @pytest.mark.parametrize("codec", [Dense(), Sparse()])

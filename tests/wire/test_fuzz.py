@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpcli.errors import WireError
+from fpcli.wire import CODECS
 from fpcli.wire.message import (
     Job,
     LocalConfig,
@@ -33,11 +34,11 @@ SHAPES = {"w": (8, 12), "b": (8,)}
 
 def messages() -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
-    for codec in ("dense", "sparse"):
+    for codec in CODECS:
         for mask in ({}, MASK, THIN):
             job = Job("m", "train", 1, 2, "ab", LocalConfig(), codec, VALUES, mask, note={"r": 0.5})
             reply = Reply("train", 1, 2, "ab", codec, VALUES, mask, metrics={"loss": 0.5})
-            found += [("job", pack_job(job)), ("reply", pack_reply(reply))]
+            found += [("job", pack_job(job, RNG)), ("reply", pack_reply(reply, rng=RNG))]
     answers = {"counts": torch.tensor([1, 2]), "hit": torch.tensor([True, False])}
     probe = Reply("count", 1, 2, "ab", "dense", answers, num_examples=3)
     failed = Reply("train", 1, 2, "ab", "dense", error="failed: x", metrics={"loss": float("nan")})
