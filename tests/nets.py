@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
+
+from fpcli.models.group_norm import replace_batch_norm
 
 
 class Tiny(nn.Module):
@@ -35,6 +40,26 @@ def averaging(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Return the toy network, whose batch norm weights all batches alike and so counts them."""
     model = Tiny(input_shape[0], num_classes)
     model.norm.momentum = None
+    return model
+
+
+def normed(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Return a network for tables with batch norm, which sees one value per channel and sample."""
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            hidden=nn.Linear(math.prod(input_shape), 8),
+            norm=nn.BatchNorm1d(8),
+            relu=nn.ReLU(),
+            out=nn.Linear(8, num_classes),
+        )
+    )
+
+
+def grouped(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Return the same with group norm."""
+    model = normed(input_shape, num_classes)
+    replace_batch_norm(model)
     return model
 
 

@@ -153,13 +153,15 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     """Return the split as the text of a file, and what the command tells about it."""
     from fpcli.data.partition import label_table, split_digest
     from fpcli.data.split_file import split_json
+    from fpcli.data.withhold import withhold
     from fpcli.recipe.load import flatten
     from fpcli.run.setup import load_data, personal_tests, share_out
 
     dataset = load_data(recipe)
     parts = share_out(recipe, dataset)
-    tests = personal_tests(dataset, parts)
-    rows = label_table(dataset.train.labels, parts, dataset.num_classes).tolist()
+    kept = withhold(dataset, parts, recipe.task.withhold)
+    tests = personal_tests(kept.dataset, kept.parts)
+    rows = label_table(dataset.train.labels, kept.parts, dataset.num_classes).tolist()
     keys = {k: v for k, v in flatten(recipe).items() if k.startswith("task.partition.")}
     return split_json(recipe.task.data, dataset.train.labels, parts), {
         "data": recipe.task.data,
@@ -168,7 +170,8 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
         "partition": {key.rpartition(".")[2]: value for key, value in keys.items()},
         "seed": recipe.seed,
         "samples": len(dataset.train),
-        "used": sum(len(part) for part in parts),
+        "used": sum(len(part) for part in kept.parts),
+        "withheld": sorted(set(recipe.task.withhold)),
         "sha256": split_digest(parts),
         "clients": [
             {
@@ -235,6 +238,10 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
         f"{used}",
         "test: the test samples of a client's own classes, for its personal accuracy",
     ]
+    if found["withheld"]:
+        classes = ", ".join(map(str, found["withheld"]))
+        never = f"{sizes.count(0)} of {len(sizes)} clients"
+        lines.append(f"withheld: class {classes}; without other samples and never asked: {never}")
     if found["files"]:
         lines.append(f"wrote {', '.join(found['files'])}")
     return "\n".join(lines)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from fpcli.cli import show
 from fpcli.cli.session import Session, emit, one_line, to_json
-from fpcli.engine.federation import ClientRecord, Refusal, RoundRecord, Totals
+from fpcli.engine.federation import ClientRecord, RoundRecord, Totals
+from fpcli.engine.quorum import describe_refusals
 from fpcli.engine.types import ServerState
 from fpcli.run import fitting
 from fpcli.run.fitting import EpochRecord, FitSetup
@@ -161,11 +162,13 @@ def header(setup: Setup, folder: Path, executor: str) -> list[str]:
     """Return the parts of the line that says what runs, where and how."""
     fed, task = setup.fed, setup.recipe.task
     params = cost(fed.layout, Support()).params
+    num_idle = fed.num_examples.count(0)
+    idle = f" ({num_idle} without training samples)" if num_idle else ""
     return [
         fed.method_name,
         task.data,
         f"{task.model} ({params:,} params)",
-        f"{len(fed.num_examples)} clients, {fed.rules.clients_per_round} per round",
+        f"{len(fed.num_examples)} clients{idle}, {fed.rules.clients_per_round} per round",
         f"seed {fed.seed}",
         executor,
         str(folder),
@@ -213,17 +216,5 @@ def ratio_span(notes: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None
 
 def refusal_lines(record: RoundRecord) -> list[str]:
     """Return one line per kind of refusal in a round, naming its clients."""
-    groups: dict[tuple[bool, str], list[Refusal]] = {}
-    for refusal in record.refusals:
-        groups.setdefault((refusal.is_dropped, refusal.code), []).append(refusal)
-    used = f"{len(record.clients)} of {len(record.cohort)} used"
-    return [
-        f"round {record.round}: {_clients(refused)} {'dropped' if is_dropped else 'rejected'} "
-        f"({code} {refused[0].reason}); {used}"
-        for (is_dropped, code), refused in groups.items()
-    ]
-
-
-def _clients(refused: Sequence[Refusal]) -> str:
-    names = ", ".join(str(client) for client in sorted({item.client for item in refused}))
-    return f"client {names}" if "," not in names else f"clients {names}"
+    used = f"; {len(record.clients)} of {len(record.cohort)} used"
+    return describe_refusals(f"round {record.round}", record.refusals, used)

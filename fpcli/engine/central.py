@@ -16,7 +16,7 @@ from fpcli.data.augment import Augment, augmenter
 from fpcli.data.batches import batch_ends, batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.fit import Batch, Passed, cross_entropy, one_epoch
+from fpcli.engine.fit import Batch, Passed, cross_entropy, explain_lone_sample, one_epoch
 from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
 from fpcli.rng import derive, stream
@@ -133,6 +133,7 @@ def train(
 
     Raises:
         DivergedError: the loss of an epoch, or the model after it, is not finite.
+        DataError: batch norm meets a batch of one sample.
     """
     split = dataset.train if split is None else split
     device = next(model.parameters()).device
@@ -166,16 +167,17 @@ def train(
         model.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(seed, f"{purpose}/torch", number))
-            passed = one_epoch(
-                model,
-                optimizer,
-                drawn,
-                loss,
-                mask=mask,
-                clip_norm=config.clip_norm,
-                before_step=advance,
-                after_backward=after_backward,
-            )
+            with explain_lone_sample(config.batch_size, len(split), "batch_size"):
+                passed = one_epoch(
+                    model,
+                    optimizer,
+                    drawn,
+                    loss,
+                    mask=mask,
+                    clip_norm=config.clip_norm,
+                    before_step=advance,
+                    after_backward=after_backward,
+                )
         _check_finite(number, passed, model, config)
         yield _finished(number, passed, optimizer, model, started)
 

@@ -15,7 +15,7 @@ from fpcli.data.augment import augmenter
 from fpcli.data.batches import batches
 from fpcli.engine import memory
 from fpcli.engine.evaluate import evaluate
-from fpcli.engine.fit import Batch, Fitted, Result, Work
+from fpcli.engine.fit import Batch, Fitted, Result, Work, explain_lone_sample
 from fpcli.engine.site import Site
 from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
 from fpcli.errors import DivergedError, FpError, NeedError, WireError
@@ -222,11 +222,15 @@ def perform(data: bytes, site: Site) -> bytes:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(site.seed, f"client/torch/{job.op}", job.round, job.client))
         try:
-            return pack(**_OPS.get(job.op, _answer)(context))
+            with explain_lone_sample(
+                job.local.batch_size, context.num_examples, "local.batch_size"
+            ):
+                return pack(**_OPS.get(job.op, _answer)(context))
         except DivergedError as error:
             problem = f"diverged: {error.message}"
         except FpError as error:
-            problem = f"failed: {error.message}"
+            remedy = f" ({error.hint})" if error.hint else ""
+            problem = f"failed: {error.message}{remedy}"
         except Exception as error:  # the client's fault must not stop the round
             problem = f"failed: {type(error).__name__}: {error}"
     return pack(error=problem)

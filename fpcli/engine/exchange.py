@@ -157,9 +157,10 @@ class _Sending:
             else:
                 self.replies[position] = arrived
         except Rejected as error:
-            self.refused.setdefault(position, Refusal(task.client, error.code, error.reason))
+            refusal = Refusal(task.client, error.code, error.reason, self.op)
+            self.refused.setdefault(position, refusal)
         except WireError as error:
-            self.refused[position] = Refusal(task.client, "F401", error.message)
+            self.refused[position] = Refusal(task.client, "F401", error.message, self.op)
 
     def _lose(self, position: int, point: Point, seconds: float) -> None:
         code, reason = DROPPED[point]
@@ -185,11 +186,7 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
                 may_choose_mask=fed.method.kind in ("masks", "personalised")
                 or fed.method.sparsifies,
             )
-            deadline_s = fed.rules.deadline_s
-            if deadline_s is not None and arrived.time.total_s > deadline_s:
-                raise Rejected(
-                    "F409", f"{arrived.time.total_s:.1f} s; the deadline is {deadline_s:g} s"
-                )
+            _check_in_time(fed, arrived)
         except Rejected as error:
             brought.refusals.append(Refusal(plan.client, error.code, error.reason))
             continue
@@ -218,15 +215,17 @@ def updates(fed: Federation, brought: Exchange) -> list[Update]:
     return usable
 
 
-def answers(brought: Exchange) -> list[Answer]:
-    """Return the usable answers to probes; non-finite ones become refusals of ``brought``."""
+def answers(fed: Federation, brought: Exchange) -> list[Answer]:
+    """Return the usable answers; non-finite and late ones become refusals of ``brought``."""
     usable = []
     for arrived in brought.arrived:
         assert isinstance(arrived.task, Probe)
         try:
             check_finite(arrived.reply)
+            _check_in_time(fed, arrived)
         except Rejected as error:
-            brought.refusals.append(Refusal(arrived.task.client, error.code, error.reason))
+            task = arrived.task
+            brought.refusals.append(Refusal(task.client, error.code, error.reason, task.op))
             continue
         usable.append(
             Answer(
@@ -238,6 +237,18 @@ def answers(brought: Exchange) -> list[Answer]:
             )
         )
     return usable
+
+
+def _check_in_time(fed: Federation, arrived: Arrived) -> None:
+    """Refuse a reply that came after the deadline.
+
+    Raises:
+        Rejected: F409.
+    """
+    deadline_s, seconds = fed.rules.deadline_s, arrived.time.total_s
+    if deadline_s is not None and seconds > deadline_s:
+        what = f"`{arrived.task.op}`: " if isinstance(arrived.task, Probe) else ""
+        raise Rejected("F409", f"{what}{seconds:.1f} s; the deadline is {deadline_s:g} s")
 
 
 def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op: str) -> Job:

@@ -14,7 +14,8 @@ from fpcli.data.split import Split
 from fpcli.engine.evaluate import Score
 from fpcli.engine.method import Method, Phase, RoundContext
 from fpcli.engine.server_optimizer import ServerConfig
-from fpcli.engine.types import Json, LocalConfig
+from fpcli.engine.types import Json, LocalConfig, Plan, Probe
+from fpcli.errors import DataError
 from fpcli.fleet.devices import Fleet
 from fpcli.structure.choice import Limits
 from fpcli.structure.cost import Cost, cost
@@ -30,11 +31,12 @@ class Rules:
 
     Attributes:
         rounds: the last round.
-        clients_per_round: size of a cohort.
+        clients_per_round: size of a cohort; no more than clients with training samples.
         eval_every: rounds between evaluations; the last round is always evaluated.
         min_clients: usable replies without which a round does not count.
         round_retries: how often such a round is started again before the run fails.
-        deadline_s: simulated seconds after which a reply is too late; None waits for everyone.
+        deadline_s: simulated seconds after which an update or an answer is too late; None waits for
+            everyone.
         eval_clients: judge every client's model on test samples of its own classes too.
     """
 
@@ -86,6 +88,18 @@ class Federation:
     num_withheld: tuple[int, ...] = ()
     withheld_test: Split | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a federation in which nobody could train.
+
+        Raises:
+            DataError: no client has a training sample.
+        """
+        if not any(self.num_examples):
+            raise DataError(
+                "no client has a training sample",
+                hint="withhold fewer classes (task.withhold), or give clients samples",
+            )
+
     @property
     def travels(self) -> Layout:
         """The part of the layout that jobs and updates carry."""
@@ -95,6 +109,11 @@ class Federation:
     def limit_bytes(self) -> int:
         """Length beyond which no honest message of this run can be."""
         return 4 * cost(self.layout, Support()).bytes + _SLACK_BYTES
+
+    def num_seen(self, task: Plan | Probe) -> int:
+        """Return how many samples of its own a client looks at for a task."""
+        withheld = isinstance(task, Probe) and task.sees_withheld and self.num_withheld
+        return self.num_examples[task.client] + (withheld[task.client] if withheld else 0)
 
     def context(
         self, round: int, phase: Phase, log: Callable[..., None], attempt: int = 0
@@ -125,12 +144,13 @@ class Refusal:
 
     Attributes:
         code: see ``receive.Rejected`` and ``receive.DROPPED``.
-        is_dropped: True for a late or missing reply, False for a wrong one.
+        op: what the client was to do: train, or answer this question.
     """
 
     client: int
     code: str
     reason: str
+    op: str = "train"
 
     @property
     def is_dropped(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.errors import DivergedError
+from fpcli.errors import DataError, DivergedError
 from fpcli.structure.support import EMPTY
 
 if TYPE_CHECKING:
@@ -66,6 +67,36 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean softmax cross-entropy of one batch."""
     x, y = batch
     return F.cross_entropy(model(x), y)
+
+
+@contextmanager
+def explain_lone_sample(batch_size: int, num_samples: int, key: str) -> Iterator[None]:
+    """Say what to do when a layer of batch norm is to train on a batch of one sample.
+
+    `batches` makes such a batch only where it must: of a single sample, or at batch size 1. Many
+    layers can train on it all the same, since an image has several values per channel.
+
+    Args:
+        batch_size: samples of a batch, as the setting called ``key`` says.
+        num_samples: that there are to train on.
+
+    Raises:
+        DataError: in the place of torch's ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        remedy = f"set {key} to 2 or more"
+        if batch_size > 1 or num_samples == 1:
+            by = " (task.partition.min_size, or fewer clients)" if key.startswith("local") else ""
+            remedy = f"give it {num_samples + 1} samples or more{by}"
+        raise DataError(
+            f"batch norm cannot train on a batch of one sample ({key} {batch_size}, "
+            f"{num_samples} training sample{'s' * (num_samples != 1)})",
+            hint=f"{remedy}, or take group norm: a network called NAME-gn",
+        ) from error
 
 
 class Passed(NamedTuple):

@@ -62,9 +62,10 @@ class RoundContext:
             buffers are local).
         local: the local training settings of the recipe.
         fleet: the simulated devices.
-        cohort: clients chosen for this round, sorted; empty until `select` has answered.
+        cohort: clients chosen for this round, sorted; empty until `select` has answered, and all
+            registered clients in phase "start".
         num_examples: training samples of every registered client.
-        clients_per_round: size of a cohort.
+        clients_per_round: size of a cohort, of those who have training samples.
         withheld: classes that no client trains on.
         attempt: 0, or how often this round was started again for want of replies.
         seed: seed of the run.
@@ -92,10 +93,16 @@ class RoundContext:
         return stream(self.seed, f"method/{purpose}", self.round)
 
     @cached_property
+    def trainers(self) -> tuple[int, ...]:
+        """The clients that have training samples; the others are never chosen."""
+        return tuple(client for client, number in enumerate(self.num_examples) if number)
+
+    @cached_property
     def available(self) -> tuple[int, ...]:
         """The clients that can be chosen in this attempt at the round: here, with samples."""
-        everyone = [client for client, number in enumerate(self.num_examples) if number]
-        return tuple(c for c in everyone if self.fleet.is_available(self.round, c, self.attempt))
+        return tuple(
+            c for c in self.trainers if self.fleet.is_available(self.round, c, self.attempt)
+        )
 
     def device(self, client: int) -> Device:
         """Return the conditions of one client in this round."""
@@ -196,13 +203,24 @@ class Method:
         Questions with one ``op`` are one step, in the order of their names; before each step they
         are asked for again, with the state that the answers so far have led to. Pure: equal
         arguments give equal questions, and every state of one phase the same names.
+
+        The engine asks only who is there (``ctx.attempt``) and has samples to answer from: training
+        samples, or for a probe that ``sees_withheld`` those of withheld classes. So a method may
+        name everybody; one that asks a single client takes it from ``ctx.available``.
+
+        Args:
+            cohort: that of the round; all registered clients in phase "start".
         """
         return []
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
-        """Take in the answers, ordered by client."""
+        """Take in the answers that came, one or more, ordered by client.
+
+        Clients may be missing: who was away, or late, or whose answer was wrong. When nobody at all
+        answers, the start and an evaluation fail; a round goes on without what it asked.
+        """
         return state
 
     def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:

@@ -29,18 +29,44 @@ def give_up_if_all_diverged(
 
 
 def too_few(rules: Rules, number: int, num_usable: int, refusals: Sequence[Refusal]) -> ClientError:
-    """Return the error of a round with too few usable replies, in words about the first reason."""
+    """Return the error of a round with too few usable replies, in words about the first reason.
+
+    Args:
+        number: of the round; 0 for what is asked before the first, where one answer is enough.
+    """
     first = next(iter({refusal.reason: refusal for refusal in refusals}.values()), None)
     why = f"client {first.client}: {first.reason}" if first else "no client was available"
     codes = {refusal.code for refusal in refusals}
+    needed = rules.min_clients if number else 1
+    fewer = " or lower min_clients" if needed > 1 else ""
     if "F409" in codes:
-        hint = "raise fleet.deadline_s or lower min_clients"
+        hint = f"raise fleet.deadline_s{fewer}"
     elif not codes or codes & {code for code, _ in DROPPED.values()}:
-        hint = "raise round_retries or fleet.availability, or lower fleet.dropout or min_clients"
+        hint = f"raise round_retries or fleet.availability, or lower fleet.dropout{fewer}"
     else:
-        hint = "lower min_clients, or mend what the clients report"
-    needed = f"{num_usable} usable replies, {rules.min_clients} needed"
-    return ClientError(f"round {number}: {needed}: {why}", hint=hint)
+        hint = f"mend what the clients report{fewer}"
+    when = f"round {number}" if number else "before round 1"
+    return ClientError(f"{when}: {num_usable} usable replies, {needed} needed: {why}", hint=hint)
+
+
+def describe_refusals(when: str, refusals: Sequence[Refusal], used: str = "") -> list[str]:
+    """Return one line per kind of refusal, naming its clients.
+
+    Args:
+        when: what the lines begin with.
+        used: what those end with that are about training.
+    """
+    groups: dict[tuple[str, bool, str], list[Refusal]] = {}
+    for refusal in refusals:
+        groups.setdefault((refusal.op, refusal.is_dropped, refusal.code), []).append(refusal)
+    lines = []
+    for (op, is_dropped, code), refused in groups.items():
+        clients = sorted({refusal.client for refusal in refused})
+        names = f"client{'s' * (len(clients) > 1)} {', '.join(map(str, clients))}"
+        how = "dropped" if is_dropped else "rejected"
+        end = used if op == "train" else ""
+        lines.append(f"{when}: {names} {how} ({code} {refused[0].reason}){end}")
+    return lines
 
 
 def check_finite_state(state: ServerState) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fpcli.engine.client import place
@@ -21,9 +21,14 @@ from fpcli.engine.federation import (
     RoundRecord,
     Totals,
 )
-from fpcli.engine.method import Phase, choose_cohort
+from fpcli.engine.method import RoundContext, choose_cohort
 from fpcli.engine.process import num_cores, using_threads
-from fpcli.engine.quorum import check_finite_state, give_up_if_all_diverged, too_few
+from fpcli.engine.quorum import (
+    check_finite_state,
+    describe_refusals,
+    give_up_if_all_diverged,
+    too_few,
+)
 from fpcli.engine.server_optimizer import optimized
 from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
 from fpcli.errors import DivergedError
@@ -37,20 +42,35 @@ from fpcli.structure.shrink import shrink
 
 
 def begin(
-    fed: Federation, values: Tensors, executor: Executor, support: Support | None = None
+    fed: Federation,
+    values: Tensors,
+    executor: Executor,
+    support: Support | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[ServerState, Totals]:
     """Return the state before round 1: the method's `begin`, then its start-phase probe.
 
     Args:
         values: dense initial values.
         support: what is alive of them; None means everything.
+        tell: takes a line about the clients whose answers were not used.
+
+    Raises:
+        ClientError: the method asks, and in no attempt did anybody answer.
     """
     spent, log = _Spent(), _Log()
-    ctx = fed.context(0, "start", log)
-    state = fed.method.begin(ctx, ServerState(0, values, support or Support()))
+    begun = fed.method.begin(
+        fed.context(0, "start", log), ServerState(0, values, support or Support())
+    )
     everyone = tuple(range(len(fed.num_examples)))
-    state = _ask(fed, state, executor, 0, "start", everyone, log, spent)
-    return state, Totals(spent.clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
+    for attempt in range(fed.rules.round_retries + 1):
+        ctx = replace(fed.context(0, "start", log, attempt), cohort=everyone)
+        state = _ask(fed, ctx, begun, executor, spent)
+        if state is not None:
+            for text in describe_refusals("before round 1", spent.refusals):
+                tell(text)
+            return state, Totals(spent.clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
+    raise too_few(fed.rules, 0, 0, spent.refusals)
 
 
 def play(
@@ -110,7 +130,10 @@ def _round(
             usable = []
             continue
         ctx = replace(ctx, cohort=cohort)
-        asked = _ask(fed, state, executor, number, "round", cohort, log, spent)
+        asked = _ask(fed, ctx, state, executor, spent)
+        if asked is None:
+            usable = []
+            continue
         plans = [fed.method.plan(ctx, asked, client) for client in cohort]
         brought = exchange(fed, asked, plans, executor, round=number, attempt=attempt)
         usable = updates(fed, brought)
@@ -125,35 +148,42 @@ def _round(
     check_finite_state(new)
     evaluation = None
     if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:
-        new = _ask(fed, new, executor, number, "eval", cohort, log, spent)
-        evaluation = judge(fed, new, executor)
+        told = _ask(fed, replace(ctx, phase="eval"), new, executor, spent)
+        if told is None:
+            raise too_few(fed.rules, number, 0, spent.refusals)
+        new, evaluation = told, judge(fed, told, executor)
     record = _record(fed, new, cohort, usable, attempt + 1, spent, log, totals, evaluation)
     return new, record
 
 
 def _ask(
-    fed: Federation,
-    state: ServerState,
-    executor: Executor,
-    number: int,
-    phase: Phase,
-    cohort: Sequence[int],
-    log: _Log,
-    spent: _Spent,
-) -> ServerState:
-    """Send the method's questions of one phase, if it has any, and let it absorb the answers."""
-    ctx = replace(fed.context(number, phase, log), cohort=tuple(cohort))
-    for op in sorted({probe.op for probe in fed.method.probe(ctx, state, cohort)}):
+    fed: Federation, ctx: RoundContext, state: ServerState, executor: Executor, spent: _Spent
+) -> ServerState | None:
+    """Send the method's questions of one phase, if it has any, and let it absorb the answers.
+
+    This is the one place that decides who is asked: clients that are there, with samples to answer
+    from.
+
+    Returns:
+        The state, or None where nobody answered. A round goes on without the answers of clients
+        that are away or late.
+    """
+    for op in sorted({probe.op for probe in fed.method.probe(ctx, state, ctx.cohort)}):
         # Asked for again, since the answers to one question may change what the next one is about.
-        probes = sorted(fed.method.probe(ctx, state, cohort), key=lambda probe: probe.client)
-        tasks = [probe for probe in probes if probe.op == op]
-        brought = exchange(fed, state, tasks, executor, round=number, op=op)
-        usable = answers(brought)
+        probes = [p for p in fed.method.probe(ctx, state, ctx.cohort) if p.op == op]
+        tasks = [
+            probe
+            for probe in sorted(probes, key=lambda probe: probe.client)
+            if fed.num_seen(probe) and fed.fleet.is_available(ctx.round, probe.client, ctx.attempt)
+        ]
+        brought = exchange(fed, state, tasks, executor, round=ctx.round, op=op)
+        usable = answers(fed, brought)
         spent.add(brought, _seconds(fed, brought))
-        if not usable:
-            raise too_few(fed.rules, number, 0, brought.refusals)
-        state = fed.method.absorb(ctx, state, usable)
-        check_finite_state(state)
+        if usable:
+            state = fed.method.absorb(ctx, state, usable)
+            check_finite_state(state)
+        elif ctx.phase != "round" or not all(refusal.is_dropped for refusal in brought.refusals):
+            return None
     return state
 
 
@@ -204,7 +234,7 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
                 arrived.reply.num_examples,
             )
             for arrived in brought.arrived
-            if arrived.reply.metrics.keys() >= {"accuracy", "loss"}
+            if arrived.reply.num_examples and arrived.reply.metrics.keys() >= {"accuracy", "loss"}
         }
     return Evaluation(validation, test, clients, withheld[0] if withheld else None)
 

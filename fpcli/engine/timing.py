@@ -20,7 +20,7 @@ def work_seconds(
     """
     device = fed.fleet.at(round, task.client)
     macs = cost(fed.layout, task.support).macs
-    samples = fed.num_examples[task.client]
+    samples = fed.num_seen(task)
     if isinstance(task, Plan):
         local = task.local
         processed = num_processed(samples, local.batch_size, local.epochs, task.max_steps)
@@ -28,7 +28,5 @@ def work_seconds(
     elif num_steps:
         compute_s = train_seconds(macs, num_steps * fed.local.batch_size, device)
     else:
-        if task.sees_withheld and fed.num_withheld:
-            samples += fed.num_withheld[task.client]
         compute_s = forward_seconds(macs, samples, device)
     return stamp(device, compute_s=compute_s, down_bytes=down_bytes, up_bytes=up_bytes)

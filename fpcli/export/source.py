@@ -128,11 +128,19 @@ def of_rounds(
             where="--client",
         )
     home, is_personal = setup.site.home, setup.fed.method.kind == "personalised"
-    absent = [c for c in chosen if is_personal and not memory.has_any(home, c, state.round + 1)]
+    sizes = setup.fed.num_examples
+    absent = [
+        c
+        for c in chosen
+        if not sizes[c] or (is_personal and not memory.has_any(home, c, state.round + 1))
+    ]
     if absent and (clients is not None or len(absent) == len(chosen)):
+        why = f"it has not trained yet, or {folder / 'memory'} is gone"
+        if not sizes[absent[0]]:
+            why = "it has no training samples, so that it never gets one"
         raise DataError(
             f"client {absent[0]} has no model of its own after round {state.round}",
-            hint=f"it has not trained yet, or {folder / 'memory'} is gone; another client may have",
+            hint=f"{why}; another client may have",
             where="--client",
         )
     found = [_of_client(setup, state, c, whole, about) for c in chosen if c not in absent]

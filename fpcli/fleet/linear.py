@@ -122,9 +122,9 @@ def slowest_time(
 ) -> LinearTime:
     """Return the time model of the client whose rounds with the whole model take longest.
 
-    It is the one that a synchronous round waits for. Arguments as for :func:`device_time`, with
-    samples per client; speeds are without their changes from round to round, and measured ones go
-    before calculated ones.
+    It is the one that a synchronous round waits for, so that clients without samples do not count.
+    Arguments as for :func:`device_time`, with samples per client; speeds are without their changes
+    from round to round, and measured ones go before calculated ones.
 
     Raises:
         RecipeError: see :func:`measured_time`.
@@ -132,6 +132,8 @@ def slowest_time(
     whole = {name: math.prod(layout.tensors[name].shape) for name in names}
     times = []
     for client, samples in enumerate(num_samples):
+        if not samples:
+            continue
         device, step = fleet.nominal(client), fleet.level(client).step
         if step is None:
             times.append(device_time(layout, names, device, samples, dense_passes=dense_passes))

@@ -245,8 +245,11 @@ class Coverage(Method):
         """Cut the layers in quarters, and refuse a setting that leaves parameters to nobody."""
         options: Options = ctx.options
         quarter_of = graded(ctx.layout, state.values, options)
-        num = ctx.clients_per_round if options.types == "slot" else len(ctx.num_examples)
-        setting = stretched(options.setting, num)
+        if options.types == "slot":
+            setting = stretched(options.setting, ctx.clients_per_round)
+        else:
+            everyone = stretched(options.setting, len(ctx.num_examples))
+            setting = "".join(everyone[client] for client in ctx.trainers)
         supports = [part(quarter_of, k, options.policy) for k in {*assigned(options, setting)}]
         if not options.allow_uncovered and min_coverage(ctx.layout, supports) == 0:
             raise RecipeError(

@@ -188,10 +188,11 @@ class HeteroFL(Method):
     State: ClassVar[type] = State
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
-        """Ask for classes once, and for batch-norm statistics of the model to be evaluated."""
-        if ctx.phase == "start" and ctx.options.class_rows == "own":
+        """Ask everybody once for classes, and for batch-norm statistics of the evaluated model."""
+        if ctx.phase != "eval" and ctx.options.class_rows == "own":
+            told = state.method.classes if state.method else {}
             smallest = Support(window(ctx.layout, 0.0))  # nothing of the model is needed
-            return [Probe(client, "classes", smallest) for client in cohort]
+            return [Probe(client, "classes", smallest) for client in cohort if client not in told]
         if ctx.phase == "eval" and len(ctx.travels.tensors) < len(ctx.layout.tensors):
             everyone = range(len(ctx.num_examples))
             return [Probe(client, "batch_norm", state.support) for client in everyone]
@@ -208,9 +209,10 @@ class HeteroFL(Method):
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Note the classes, or give the global model the merged batch-norm statistics."""
-        if ctx.phase == "start":
+        if ctx.phase != "eval":
             own = {answer.probe.client: answer.tensors["own"] for answer in answers}
-            return replace(state, method=State(own))
+            told = state.method.classes if state.method else {}
+            return replace(state, method=State({**told, **own}))
         told = [answer.tensors for answer in answers]
         block = running_statistics(told, is_pooled=ctx.options.pooled_var)
         values, held = state.support.scatter(ctx.layout, block)

@@ -118,7 +118,7 @@ def shows_gradients(options: Options, local: LocalConfig) -> bool:
 
 def duties(ctx: RoundContext, elapsed: int) -> tuple[bool, bool]:
     """Tell whether clients send importance this round, and whether they add it up over rounds."""
-    options, everyone = ctx.options, ctx.clients_per_round >= len(ctx.num_examples)
+    options, everyone = ctx.options, ctx.clients_per_round >= len(ctx.trainers)
     is_on = options.control == "adaptive" and options.interval > 0
     is_long = options.window == "interval" or (options.window == "auto" and everyone)
     return is_on and options.is_due(elapsed), is_on and is_long
@@ -212,7 +212,8 @@ class PruneFL(Method):
         options: Options = ctx.options
         asks = {"adaptive": options.ip_passes > 0, "snip": True, "random": True}
         if ctx.phase == "start" and asks.get(options.control):
-            return [Probe(0, "prune", note=asdict(round_time(ctx)))]
+            selected = min(ctx.available, default=0)
+            return [Probe(selected, "prune", note=asdict(round_time(ctx)))]
         return []
 
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:

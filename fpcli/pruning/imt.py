@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fpcli.data.batches import Batch, batches
-from fpcli.engine.fit import cross_entropy, one_epoch
+from fpcli.engine.fit import cross_entropy, explain_lone_sample, one_epoch
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError
 from fpcli.pruning.method import PruneContext, Pruner, Target
@@ -124,7 +124,8 @@ def _warm_up(px: PruneContext, model: nn.Module, steps: int) -> None:
     )
     model.train()
     drawn = islice(_batches(px, px.retraining.batch_size), steps)
-    one_epoch(model, optimizer, drawn, cross_entropy)
+    with explain_lone_sample(px.retraining.batch_size, len(px.dataset.train), "batch_size"):
+        one_epoch(model, optimizer, drawn, cross_entropy)
     model.eval()
 
 

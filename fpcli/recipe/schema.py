@@ -89,7 +89,8 @@ class FleetChoice:
     dropout_when: Literal["any", "before", "training", "after"] = "any"
     """Where that happens: before the job arrives, during training, after the upload, or any."""
     deadline_s: Annotated[float, Gt(0)] | None = None
-    """Simulated seconds after which a round closes without the late clients; null waits for all."""
+    """Simulated seconds after which an update, or an answer to a question, is too late; null waits
+    for everyone."""
     devices: tuple[DeviceClass, ...] = ()
     """What the fleet file said; with it `profile` is a mere name."""
 

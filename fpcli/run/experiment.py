@@ -107,7 +107,13 @@ def _run(
     try:
         with session.signals() as stop:
             if found is None:
-                found = server.begin(setup.fed, setup.values, executor, setup.support)
+                found = server.begin(
+                    setup.fed,
+                    setup.values,
+                    executor,
+                    setup.support,
+                    lambda text: watcher.message(f"warning: {text}"),
+                )
                 session.save(*found)
             watcher.start(setup, session.folder.path, description, found[0])
             rounds = server.play(setup.fed, found[0], executor, found[1])

@@ -110,7 +110,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         local=recipe.local,
         down_codec=recipe.wire.down or recipe.wire.codec,
         up_codec=recipe.wire.up or recipe.wire.codec,
-        rules=_rules(recipe),
+        rules=_rules(recipe, sum(len(part) > 0 for part in parts)),
         seed=recipe.seed,
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
@@ -249,13 +249,18 @@ def open_executor(setup: Setup) -> tuple[Executor, str]:
     return Pool(setup.site, workers, choice.client_timeout_s), f"pool of {workers} ({why})"
 
 
-def _rules(recipe: Recipe) -> Rules:
+def _rules(recipe: Recipe, num_trainers: int) -> Rules:
+    """Return the rules of a recipe; ``num_trainers`` clients have training samples."""
     clients = recipe.task.clients
-    per_round = min(recipe.clients_per_round or clients, clients)
+    per_round = min(recipe.clients_per_round or clients, num_trainers)
     if recipe.min_clients > per_round:
+        idle = f": {clients - num_trainers} of {clients} have no training samples"
         raise RecipeError(
-            f"`min_clients` is {recipe.min_clients}, but a round has {per_round} clients",
-            hint="lower min_clients or raise clients_per_round",
+            f"`min_clients` is {recipe.min_clients}, but a round has {per_round} clients"
+            + (idle if num_trainers < clients else ""),
+            hint="lower min_clients"
+            + (" or raise clients_per_round" if per_round < num_trainers else ""),
+            where="min_clients",
         )
     return Rules(
         rounds=recipe.rounds,

@@ -76,13 +76,13 @@ def observed(
     seen: dict[str, list[Moments]] = {}
 
     def watch(name: str, norm: nn.Module) -> None:
-        def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             x = inputs[0].transpose(0, 1).flatten(1)
             var, mean = torch.var_mean(x, 1, correction=0 if is_pooled else 1)
             weight = float(x.shape[1]) if is_pooled else 1.0
             seen.setdefault(name, []).append(Moments(weight, mean.cpu(), var.cpu()))
 
-        norm.register_forward_pre_hook(see)
+        norm.register_forward_hook(see)  # which a batch that the layer refuses does not reach
 
     model.eval()
     for name, module in model.named_modules():
@@ -102,7 +102,8 @@ def running_statistics(told: Sequence[Tensors], *, is_pooled: bool) -> dict[str,
     """Put together what several clients observed.
 
     Args:
-        told: one result of :func:`observed` per client.
+        told: one result of :func:`observed` per client; a layer that a client has not seen is left
+            to the others.
         is_pooled: as there.
 
     Returns:
@@ -114,8 +115,10 @@ def running_statistics(told: Sequence[Tensors], *, is_pooled: bool) -> dict[str,
     (1.0, 5.3333)
     """
     statistics: dict[str, Tensor] = {}
-    for name in [key.removesuffix(".weight") for key in told[0] if key.endswith(".weight")]:
-        parts = [Moments(float(one[f"{name}.weight"]), *one[f"{name}.moments"]) for one in told]
+    keys = dict.fromkeys(key for one in told for key in one if key.endswith(".weight"))
+    for key in keys:
+        name = key.removesuffix(".weight")
+        parts = [Moments(float(one[key]), *one[f"{name}.moments"]) for one in told if key in one]
         whole = combined(parts, is_pooled=is_pooled)
         unbias = whole.weight / max(whole.weight - 1, 1) if is_pooled else 1.0
         statistics[f"{name}.running_mean"] = whole.mean.float()

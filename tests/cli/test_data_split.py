@@ -68,6 +68,23 @@ def test_it_is_the_split_of_training(
     assert data["partition"] | settings == data["partition"]
 
 
+def test_withheld_classes_are_left_out(fp: Fp, tmp_path: Path) -> None:
+    """Of eight clients with two shards each one has nothing else, and never trains."""
+    words = ["digits", "--clients", 8, "--by", "shards", "--set", "task.withhold=[0,1,2]"]
+    done = fp("data", "split", *words)
+    assert done.status == 0
+    assert (
+        "withheld: class 0, 1, 2; without other samples and never asked: 1 of 8 clients" in done.out
+    )
+    data = json.loads(fp("data", "split", *words, "--json").out)["data"]
+    flags = {"task.clients": 8, "task.partition.kind": "shards", "task.withhold": (0, 1, 2)}
+    setup = prepare(load(None, flags=flags), tmp_path)
+    assert data["withheld"] == [0, 1, 2]
+    assert [client["train"] for client in data["clients"]] == list(setup.fed.num_examples)
+    assert all(client["labels"][:3] == [0, 0, 0] for client in data["clients"])
+    assert data["used"] == sum(setup.fed.num_examples)
+
+
 def test_json(fp: Fp, toys: str) -> None:
     shown = json.loads(fp("data", "split", toys, "--clients", "1", "--json").out)
     assert (shown["command"], shown["status"]) == ("data split", "ok")

@@ -62,6 +62,19 @@ def test_a_short_training(fp: Callable, tmp_path: Path, no_figures: pytest.Monke
     assert "is taken" in done.err and "--resume" in done.err and "--name" in done.err
 
 
+def test_batch_norm_needs_two_samples(fp: Callable) -> None:
+    done = fp("fit", "--model", "hetero-cnn", "--set", "fit.batch_size=1", "--epochs", "1")
+    assert done.status == 3
+    text = (
+        "error[F311]: batch norm cannot train on a batch of one sample (batch_size 1, 1295 training"
+    )
+    assert text in done.err
+    assert (
+        "hint: set batch_size to 2 or more, or take group norm: a network called NAME-gn"
+        in done.err
+    )
+
+
 def test_the_contract_of_json(fp: Callable) -> None:
     done = fp("fit", *TINY, "--json", "--name", "a")
     envelope = json.loads(done.out)

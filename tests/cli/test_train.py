@@ -24,6 +24,26 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
+def test_clients_without_samples(fp: Callable) -> None:
+    """Twenty clients with two shards each, of whom one holds withheld classes only."""
+    done = fp("train", "--method", "prunefl", "--clients", "20", "--partition", "shards",
+              "--set", "task.withhold=[1,4,5]", "--set", "method.ip_passes=2", "--rounds", "1",
+              "--executor", "inline")  # fmt: skip
+    assert done.status == 0
+    header = done.err.splitlines()[0]
+    assert "20 clients (1 without training samples), 19 per round" in header
+
+
+def test_a_first_answer_that_comes_too_late(fp: Callable) -> None:
+    words = ("train", "--method", "prunefl", *TINY, "--set", "method.ip_passes=2")
+    done = fp(*words, "--deadline", "1ms", "--set", "round_retries=0")
+    assert done.status == 4
+    error, _, hint = done.err.splitlines()
+    assert error.startswith("error[F410]: before round 1: 0 usable replies, 1 needed: client 0: ")
+    assert "`prune`: " in error and error.endswith("the deadline is 0.001 s")
+    assert hint == "hint: raise fleet.deadline_s"
+
+
 def test_a_short_run(fp: Callable, tmp_path: Path) -> None:
     done = fp("train", "--method", "fedmp", *TINY, "--checkpoint-every", "1")
     folder = tmp_path / "runs" / "fedmp-digits-digits-cnn-s0"

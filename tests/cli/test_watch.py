@@ -29,6 +29,7 @@ REFUSALS = (
     Refusal(1, "F402", "non-finite values in `conv2.weight`"),
     Refusal(7, "F409", "12.0 s; the deadline is 10 s"),
     Refusal(5, "F409", "11.0 s; the deadline is 10 s"),
+    Refusal(4, "F409", "`classes`: 11.0 s; the deadline is 10 s", "classes"),
 )
 
 
@@ -41,6 +42,7 @@ def test_one_warning_per_kind_of_refusal() -> None:
     assert refusal_lines(replace(RECORD, refusals=REFUSALS)) == [
         "round 3: client 1 rejected (F402 non-finite values in `conv2.weight`); 1 of 4 used",
         "round 3: clients 5, 7 dropped (F409 12.0 s; the deadline is 10 s); 1 of 4 used",
+        "round 3: client 4 dropped (F409 `classes`: 11.0 s; the deadline is 10 s)",
     ]
 
 

@@ -15,6 +15,13 @@ RUNS: dict[str, Any] = {
     "fedmp": {},
     "subfedavg": {"local__epochs": 2},
     "local-only": {"clients_per_round": 2, "rounds": 1},
+    # Client 0 has samples of these classes only.
+    "fedprox": {
+        "task__partition__kind": "shards",
+        "task__clients": 8,
+        "task__withhold": (0, 1, 2),
+        "rounds": 1,
+    },
 }
 
 

@@ -109,6 +109,16 @@ def test_a_personal_model_is_the_one_that_its_client_predicts_with(run_of: RunOf
     assert "norm.running_mean" in own
 
 
+def test_a_client_without_training_samples_has_no_model(run_of: RunOf) -> None:
+    folder = run_of("fedprox")
+    sources, absent = of_rounds(folder, clients=None, flags=CODE)
+    assert absent == [0]
+    assert [source.about["client"] for source in sources] == list(range(1, 8))
+    with pytest.raises(DataError, match="client 0 has no model of its own") as caught:
+        of_rounds(folder, clients=(0,), flags=CODE)
+    assert caught.value.hint.startswith("it has no training samples, ")
+
+
 def test_clients_without_a_model_of_their_own(run_of: RunOf, tmp_path: Path) -> None:
     folder = copy(run_of("local-only"), tmp_path)
     sources, absent = of_rounds(folder, clients=None, flags=CODE)

@@ -109,6 +109,7 @@ def test_the_slowest_client_decides() -> None:
     fleet = two_speed(0)
     times = [device_time(LAYOUT, ["fc"], fleet.nominal(k), n) for k, n in enumerate([10.0, 10.0])]
     assert slowest_time(LAYOUT, ["fc"], fleet, [10.0, 10.0]) == times[1]
+    assert slowest_time(LAYOUT, ["fc"], fleet, [10.0, 0.0]) == times[0], "it never takes part"
 
 
 def test_every_layer_needs_its_number() -> None:

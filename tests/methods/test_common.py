@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import itertools
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import toy_recipe
-from torch import nn
+from torch import Tensor, nn
 
 from fpcli import methods, plugins
 from fpcli.engine import server
@@ -22,7 +23,8 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.fit import Result
 from fpcli.engine.method import Method, choose_cohort, overrides
-from fpcli.engine.types import ServerState
+from fpcli.engine.types import ServerState, Support
+from fpcli.errors import DataError
 from fpcli.recipe.load import find_recipe, load
 from fpcli.run import events, experiment
 from fpcli.run.checkpoint import dump_state, load_state
@@ -239,6 +241,87 @@ def test_recorded_bytes_are_payload_lengths(name: str, tmp_path: Path) -> None:
         sizes = {way: lengths[: len(record.cohort)] for way, lengths in sizes.items()}
     assert record.totals.down_bytes == sum(sizes["down"])
     assert record.totals.up_bytes == sum(sizes["up"])
+
+
+def without(setup: Setup, clients: Collection[int], how: str) -> Setup:
+    """Return a federation in which clients are `empty` (without any sample), `away` in every round,
+    or, if they are the last ones, `gone`."""
+    fed, site = setup.fed, setup.site
+    if how == "away":
+        own = {c: dataclasses.replace(fed.fleet.level(c), availability=0.0) for c in clients}
+        fleet = dataclasses.replace(fed.fleet, own=own)
+        return dataclasses.replace(setup, fed=dataclasses.replace(fed, fleet=fleet))
+
+    def left(parts: Sequence[Tensor]) -> list[Tensor]:
+        cut = [part[:0] if client in clients else part for client, part in enumerate(parts)]
+        return cut[: min(clients)] if how == "gone" else cut
+
+    parts, withheld = left(site.parts), left(site.withheld_parts)
+    sizes, num_withheld = (tuple(map(len, these)) for these in (parts, withheld))
+    site = dataclasses.replace(
+        site,
+        indices=torch.cat(parts),
+        sizes=sizes,
+        withheld_indices=torch.cat(withheld) if withheld else None,
+        withheld_sizes=num_withheld,
+    )
+    fed = dataclasses.replace(fed, num_examples=sizes, num_withheld=num_withheld)
+    return dataclasses.replace(setup, fed=fed, site=site)
+
+
+def played(setup: Setup, home: Path) -> tuple[ServerState, list[RoundRecord]]:
+    executor = Inline(dataclasses.replace(setup.site, home=home))
+    state, totals = server.begin(setup.fed, setup.values, executor, setup.support)
+    rounds = list(server.play(setup.fed, state, executor, totals))
+    return rounds[-1][0], [record for _, record in rounds]
+
+
+EMPTY = {
+    # Even clients have fast devices, so that a time model of the slowest client is the same.
+    "first, middle and last": ("away", (0, 2, 4, 6)),
+    "all of a cohort": ("away", ()),
+    "the last two": ("gone", (5, 6)),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+@pytest.mark.parametrize("name", EVERY)
+def test_clients_without_samples_are_as_if_they_were_not_there(
+    name: str, case: str, tmp_path: Path
+) -> None:
+    changes = {"task__clients": 7, "clients_per_round": 2, "rounds": 2, "eval_every": 2}
+    if name == "prunefl":
+        changes |= {"method__ip_passes": 12, "method__ip_interval": 1}
+    full = prepare(toy_recipe(name, **changes), tmp_path / "memory")
+    how, clients = EMPTY[case]
+    if not clients:
+        ctx = full.fed.context(1, "round", lambda *_, **__: None)
+        clients = choose_cohort(full.fed.method, ctx, ServerState(0, {}, Support()))
+        assert len(clients) == 2
+    ends = []
+    for kind in ("empty", how):
+        state, records = played(without(full, clients, kind), tmp_path / kind)
+        seen = []
+        for record in records:
+            assert record.refusals == ()
+            assert not {*record.cohort} & {*clients}
+            scores = record.evaluation.clients if record.evaluation else {}
+            judged = {c: score for c, score in scores.items() if c not in clients}
+            assert kind == "away" or judged == scores  # who is away is judged all the same
+            measured = {"real_s": 0.0, "totals": None, "evaluation": None}
+            plain_clients = [dataclasses.replace(client, real_s=0.0) for client in record.clients]
+            told = dataclasses.replace(record, **measured, clients=tuple(plain_clients))
+            totals = dataclasses.replace(record.totals, real_s=0.0)
+            seen.append((plain(told), totals, judged))
+        ends.append((plain(state if how == "away" else state.values), seen))
+    assert ends[0] == ends[1]
+
+
+def test_nobody_with_samples_is_one_clear_error(tmp_path: Path) -> None:
+    setup = prepare(toy_recipe("fedavg"), tmp_path / "memory")
+    with pytest.raises(DataError, match="no client has a training sample") as caught:
+        without(setup, range(4), "empty")
+    assert "task.withhold" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -353,6 +353,15 @@ def test_a_setting_without_holders_is_refused_before_round_1(tmp_path: Path) -> 
     start(tmp_path, method__setting="5677", method__policy="WP", method__layers="all")
 
 
+def test_clients_without_samples_hold_nothing(tmp_path: Path) -> None:
+    """Client 0 alone has the whole model, until it has no samples."""
+    changes = {"method__setting": "1444", "method__types": "client"}
+    setup, executor, *_ = start(tmp_path, **changes)
+    fed = replace(setup.fed, num_examples=(0, *setup.fed.num_examples[1:]))
+    with pytest.raises(RecipeError, match="`444` leaves parameters that no client holds"):
+        server.begin(fed, setup.values, executor)
+
+
 def test_uncovered_parameters_stay_and_are_counted(tmp_path: Path) -> None:
     """The toy's first layer has 72 weights, so a quarter is 18."""
     changes = {"method__setting": "4", "method__policy": "PT", "method__allow_uncovered": True}

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from driver import begin
+from conftest import toy_recipe
+from driver import begin, digits_file
 
 from fpcli import plugins
-from fpcli.errors import LayoutError
+from fpcli.errors import LayoutError, RecipeError
+from fpcli.run.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -24,6 +26,23 @@ def test_every_method_trains_on_a_table(tmp_path: Path, method: str) -> None:
     )
     assert summary.params <= 4130
     assert 0.3 < summary.accuracy <= 1
+
+
+def test_a_cohort_is_of_clients_with_samples(tmp_path: Path) -> None:
+    """Of eight clients one holds nothing but withheld classes."""
+    changes = {
+        "task__clients": 8,
+        "task__partition__kind": "shards",
+        "task__withhold": (0, 1, 2),
+        "task__data": digits_file(tmp_path),
+    }
+    fed = prepare(toy_recipe("fedavg", **changes, min_clients=7), tmp_path).fed
+    assert fed.num_examples.count(0) == 1
+    assert fed.rules.clients_per_round == 7
+    text = "`min_clients` is 8, but a round has 7 clients: 1 of 8 have no training samples"
+    with pytest.raises(RecipeError, match=text) as caught:
+        prepare(toy_recipe("fedavg", **changes, min_clients=8), tmp_path)
+    assert caught.value.hint == "lower min_clients"
 
 
 def test_unlearn_needs_convolutions(tmp_path: Path) -> None:

@@ -51,6 +51,16 @@ def test_the_same_as_torchs_cumulative_average() -> None:
         assert torch.allclose(got, model.state_dict()[name], atol=1e-6), name
 
 
+def test_who_has_not_seen_a_layer_leaves_it_to_the_others() -> None:
+    """Whoever is named first: the three batches of the test above, and a client without any."""
+    batches = [(x, torch.empty(0)) for x in BATCHES]
+    seen = observed(nn.Sequential(nn.BatchNorm1d(1)), batches, is_pooled=False)
+    for told in ([{}, seen], [seen, {}], [{}, seen, {}]):
+        statistics = running_statistics(told, is_pooled=False)
+        assert statistics["0.running_mean"].item() == pytest.approx(13 / 3)
+        assert statistics["0.running_var"].item() == pytest.approx(17 / 3)
+
+
 def test_norms_without_statistics_are_left_alone() -> None:
     model = nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False), nn.LayerNorm(2))
     assert observed(model, [(torch.ones(3, 2), torch.empty(0))], is_pooled=False) == {}
