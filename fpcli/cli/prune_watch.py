@@ -44,19 +44,24 @@ class PruneWatch:
                 self._display.begin(0, self._total)
         elif event["event"] == "cut":
             self.say(self._line([f"step {event['step']}", "cut"], event))
+        elif event["event"] == "sparse":
+            self.say(self._trained("sparse epoch", event))
         elif event["event"] == "epoch":
             self._epoch(event)
 
     def _epoch(self, event: dict[str, Any]) -> None:
-        parts = [f"step {event['step']}", f"epoch {event['epoch']}", f"loss {event['loss']:.4f}"]
         self._done += 1
-        line = self._line(parts, event)
+        line = self._trained("epoch", event)
         if self._display.is_moving:
             passed = time.perf_counter() - self._started
             left = passed / self._done * max(0, self._total - self._done)
             self._display.update(self._done, f"left {format_seconds(left)}", line)
         else:
             self.say(self._dot.join([line, f"real {format_seconds(event['real_s'])}"]))
+
+    def _trained(self, name: str, event: dict[str, Any]) -> str:
+        loss = f"loss {event['loss']:.4f}"
+        return self._line([f"step {event['step']}", f"{name} {event['epoch']}", loss], event)
 
     def _line(self, parts: list[str], event: dict[str, Any]) -> str:
         parts = [*parts, f"validation acc {event['validation']['accuracy']:.1%}"]

@@ -25,10 +25,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from fpcli.data.batches import evaluation_batches
-from fpcli.engine.central import train
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.method import PruneContext, Pruner, Target
+from fpcli.pruning.prune import retrained
 from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
 from fpcli.scores.bn_scale import add_l1, scales
 from fpcli.scores.sample import Sample, score
@@ -78,7 +78,14 @@ class ICA3PP(Pruner):
         options: Options = px.options
         groups = candidates(trained.layout, px.ignore)
         if options.sparse_epochs:
-            trained = _sparse(px, trained)
+            trained = retrained(
+                px,
+                trained,
+                purpose="ica3pp",
+                config=replace(px.retraining, epochs=options.sparse_epochs),
+                event="sparse",
+                after_backward=partial(add_l1, strength=options.penalty),
+            )
         elif options.channel == "gamma" and options.rule != "weight":
             px.tell(
                 "warning: scales of batch norm are taken as they are; without sparse training "
@@ -98,24 +105,6 @@ class ICA3PP(Pruner):
         else:
             stays = most_within(px, trained, target, pick, total)
         return trained.cut(supported(trained, stays))
-
-
-def _sparse(px: PruneContext, trained: Trained) -> Trained:
-    options: Options = px.options
-    model = trained.module().to(px.device)
-    config = replace(px.retraining, epochs=options.sparse_epochs)
-    penalty = partial(add_l1, strength=options.penalty)
-    for epoch in train(
-        model,
-        px.dataset,
-        config,
-        seed=px.seed,
-        purpose="ica3pp",
-        after_backward=penalty,
-        augment=px.augment,
-    ):
-        px.log(event="sparse", epoch=epoch.number, loss=epoch.loss, lr=epoch.lr)
-    return trained.updated(model)
 
 
 def candidates(layout: Layout, ignore: frozenset[str]) -> list[Group]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
+from torch import nn
 
 from fpcli.data.batches import evaluation_batches
 from fpcli.engine.central import FitConfig, train
@@ -72,11 +74,12 @@ def prune(
     px.log(event="before", num_steps=len(steps), **_told(before))
     start, difference = trained, 0.0
     for number, (own, share) in enumerate(steps, start=1):
-        trained = pruner.cut(replace(own, log=partial(px.log, step=number)), trained, share)
+        log = partial(px.log, step=number)
+        trained = pruner.cut(replace(own, log=log), trained, share)
         pruned, difference = judged(px, trained), max(difference, masked_difference(px, trained))
-        px.log(event="cut", step=number, **_told(pruned), widths=_widths(start, trained))
+        log(event="cut", **_told(pruned), widths=_widths(start, trained))
         _check(own, start, trained, share, is_last=number == len(steps))
-        trained = retrained(px, trained, purpose=f"prune/retrain/{number}", step=number)
+        trained = retrained(replace(px, log=log), trained, purpose=f"prune/retrain/{number}")
     after = judged(px, trained) if px.retraining.epochs else pruned
     px.log(event="after", **_told(after))
     widths = _widths(start, trained)
@@ -131,13 +134,16 @@ def retrained(
     *,
     purpose: str,
     config: FitConfig | None = None,
-    step: int = 1,
+    event: str = "epoch",
+    after_backward: Callable[[nn.Module], None] | None = None,
 ) -> Trained:
     """Return the model after training of what is alive, and log every epoch.
 
     Args:
         purpose: names the random streams.
         config: in place of ``px.retraining``.
+        event: what an epoch is called in the history.
+        after_backward: see ``engine.central.train``.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -154,11 +160,11 @@ def retrained(
         seed=px.seed,
         purpose=purpose,
         mask=mask,
+        after_backward=after_backward,
         augment=px.augment,
     ):
         px.log(
-            event="epoch",
-            step=step,
+            event=event,
             epoch=epoch.number,
             loss=epoch.loss,
             lr=epoch.lr,

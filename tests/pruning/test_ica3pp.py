@@ -20,6 +20,7 @@ from fpcli.pruning.method import Target
 from fpcli.scores.bn_scale import add_l1
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
+from fpcli.structure.support import Support
 
 NORMS = {"a": [4.0, 1.0, 2.0, 3.0], "b": [0.5, 1.5, 1.0]}
 SCALES = {"a": [0.10, 0.90, -0.50, 0.02], "b": [0.60, 0.05, 0.31]}
@@ -159,7 +160,18 @@ def test_sparse_training_shrinks_the_scales() -> None:
     px = context(Options(sparse_epochs=1, penalty=0.05), log=lambda **values: logged.append(values))
     pruned = ICA3PP().cut(px, trained, Target("ratio", 0.0))
     assert [line["event"] for line in logged] == ["sparse"]
+    assert logged[0].keys() == {"event", "epoch", "loss", "lr", "validation", "real_s"}
     assert float(pruned.values["norm1.weight"].mean()) < 1.0
+
+
+def test_sparse_training_revives_no_masked_weight() -> None:
+    torch.manual_seed(0)
+    whole = of_model(Convs())
+    mask = torch.rand(whole.values["conv3.weight"].shape) > 0.5
+    trained = whole.cut(Support(mask={"conv3.weight": mask}))
+    pruned = ICA3PP().cut(context(Options(sparse_epochs=1)), trained, Target("ratio", 0.0))
+    assert not pruned.values["conv3.weight"][~mask].any()
+    assert not torch.equal(pruned.values["conv3.weight"], trained.values["conv3.weight"])
 
 
 def test_a_network_without_batch_norm_is_refused() -> None:
