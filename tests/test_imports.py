@@ -49,6 +49,7 @@ ONLY_IN = {
         "report/bench_plot.py",
         "report/canvas.py",
         "report/charts.py",
+        "report/client_plots.py",
         "report/forgetting_plots.py",
         "report/plots.py",
         "report/method_plots.py",

@@ -63,8 +63,8 @@ FailIf = Annotated[
         "--fail-if",
         metavar="CONDITION",
         help="Exit 8 if this holds: `fedmp.bytes > 0.9 * fedavg.bytes`; a name is a run, row or "
-        "method; measures: acc, best, clients_acc, at, loss, rounds, bytes, clock, real, params, "
-        "macs; may be repeated.",
+        "method; measures: acc, best, clients_acc, local_acc, at, loss, rounds, bytes, clock, "
+        "real, params, macs; may be repeated.",
     ),
 ]
 Markdown = Annotated[bool, typer.Option("--md", metavar="", help="Print the table as Markdown.")]

@@ -117,7 +117,11 @@ def _item(name: str, path: Path) -> dict[str, Any]:
 def _expectation(item: Mapping[str, Any]) -> str:
     if item["expected"] is None:
         return "not measured"
-    of = {"best_accuracy": " (best)", "clients_accuracy": " (clients)"}.get(item["measure"], "")
+    of = {
+        "best_accuracy": " (best)",
+        "clients_accuracy": " (clients)",
+        "local_accuracy": " (local)",
+    }.get(item["measure"], "")
     return f"{item['expected']:.1%} ± {100 * item['tolerance']:.1f}{of}"
 
 

@@ -43,10 +43,15 @@ def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
         ("real time", format_seconds(summary.real_s)),
         ("global model", f"{summary.params:,} params, {summary.macs:,.0f} multiply-adds"),
     ]
-    if summary.clients_accuracy:
-        of = summary.clients_accuracy
-        text = f"{of['mean']:.2%} mean, {of['std']:.2%} deviation, {of['min']:.2%} lowest"
-        rows.insert(2, ("accuracy per client", text))
+    of_clients = {
+        "accuracy per client": summary.clients_accuracy,
+        "local accuracy": summary.local_accuracy,
+    }
+    rows[2:2] = [
+        (name, f"{of['mean']:.2%} mean, {of['std']:.2%} deviation, {of['min']:.2%} lowest")
+        for name, of in of_clients.items()
+        if of
+    ]
     if span := ratio_span(client["notes"] for client in clients):
         rows.append(("pruning ratios", f"{span[0]:.2f} to {span[1]:.2f}"))
     rows.append(("run folder", str(folder.path)))

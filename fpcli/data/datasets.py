@@ -61,6 +61,14 @@ class Dataset:
         """Shape of one sample: (channels, height, width) of an image, (features,) of a row."""
         return tuple(self.train.images.shape[1:])
 
+    def classes_of(self, part: Tensor) -> Tensor:
+        """Return which classes some training samples have, bool ``[classes]``.
+
+        Args:
+            part: their indices.
+        """
+        return torch.bincount(self.train.labels[part], minlength=self.num_classes) > 0
+
     def normalise(self, images: Tensor) -> Tensor:
         """Return ``(images * scale - mean) / std``: float32, of the same shape, never a view."""
         mean = _along_channels(torch.tensor(self.mean, device=images.device), images)

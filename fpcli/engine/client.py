@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fpcli.data.augment import augmenter
 from fpcli.data.batches import batches
 from fpcli.engine import memory
-from fpcli.engine.evaluate import evaluate
+from fpcli.engine.evaluate import evaluate_on_own
 from fpcli.engine.fit import Batch, Fitted, Result, Work, explain_lone_sample
 from fpcli.engine.site import Site
 from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
@@ -63,6 +63,11 @@ class ClientContext:
     def num_examples(self) -> int:
         """Training samples of this client."""
         return self.site.sizes[self.client]
+
+    @cached_property
+    def own_classes(self) -> Tensor:
+        """Which classes this client has training samples of, bool ``[classes]``."""
+        return self.site.dataset.classes_of(self.site.parts[self.client])
 
     @cached_property
     def support(self) -> Support:
@@ -284,11 +289,11 @@ def _evaluate(cx: ClientContext) -> dict[str, Any]:
     small = shrink(site.template, with_buffers(site.template, block))
     model = place(small, site.device, site.is_channels_last)
     own = site.dataset.test.take(site.test_parts[cx.client])
-    score = evaluate(model, own, site.dataset.normalise, channels_last=site.is_channels_last)
-    return {
-        "num_examples": score.num_examples,
-        "metrics": {"accuracy": score.accuracy, "loss": score.loss},
-    }
+    score = evaluate_on_own(
+        model, own, site.dataset.normalise, cx.own_classes, channels_last=site.is_channels_last
+    )
+    metrics = asdict(score)
+    return {"num_examples": metrics.pop("num_examples"), "metrics": metrics}
 
 
 def _known_mask(site: Site, client: int, round: int) -> dict[str, Tensor]:

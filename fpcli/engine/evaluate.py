@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,17 @@ class Score:
     num_examples: int
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class ClientScore(Score):
+    """How well a client's model predicts on test samples of the client's own classes.
+
+    Attributes:
+        local_accuracy: share of correct predictions where the logits of all other classes are 0.
+    """
+
+    local_accuracy: float
+
+
 def evaluate(
     model: nn.Module,
     split: Split,
@@ -39,12 +49,62 @@ def evaluate(
 
     Batches have a fixed size and order, so that equal models get equal scores.
     """
+    return _judged(model, split, normalise, channels_last, None)[0]
+
+
+def evaluate_on_own(
+    model: nn.Module,
+    split: Split,
+    normalise: Callable[[Tensor], Tensor],
+    own: Tensor,
+    *,
+    channels_last: bool = True,
+) -> ClientScore:
+    """Judge a client's model in eval mode, with and without the logits of other classes.
+
+    Args:
+        split: test samples of the client's classes.
+        own: the client's classes, bool ``[classes]``.
+    """
+    score, local_accuracy = _judged(model, split, normalise, channels_last, own)
+    return ClientScore(**asdict(score), local_accuracy=local_accuracy)
+
+
+def own_logits(logits: Tensor, own: Tensor) -> Tensor:
+    """Return ``[samples, classes]`` logits with those of classes outside ``own`` set to 0.
+
+    Not to minus infinity: where all own logits are negative, the first class that is not owned has
+    the largest one, and the prediction is wrong. Of equal logits the first counts.
+
+    Source: HeteroFL (ICLR 2021), in training and for its "local" accuracy.
+
+    >>> own = torch.tensor([False, True, True])
+    >>> masked = own_logits(torch.tensor([[9.0, 2.0, 1.0], [9.0, -2.0, -1.0]]), own)
+    >>> masked.tolist(), masked.argmax(1).tolist()
+    ([[0.0, 2.0, 1.0], [0.0, -2.0, -1.0]], [1, 0])
+    """
+    return torch.where(own, logits, 0.0)
+
+
+@torch.no_grad()
+def _judged(
+    model: nn.Module,
+    split: Split,
+    normalise: Callable[[Tensor], Tensor],
+    channels_last: bool,
+    own: Tensor | None,
+) -> tuple[Score, float]:
+    """Return a model's score, and its accuracy by the logits of ``own`` classes alone."""
     device = next(model.parameters()).device
+    own = None if own is None else own.to(device)
     model.eval()
-    correct, total, loss = 0, 0, 0.0
+    correct, local, total, loss = 0, 0, 0, 0.0
     for x, y in evaluation_batches(split, normalise, device=device, channels_last=channels_last):
         logits = model(x)
         correct += int((logits.argmax(1) == y).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
-    return Score(correct / max(total, 1), loss / max(total, 1), total)
+        if own is not None:
+            local += int((own_logits(logits, own).argmax(1) == y).sum())
+    num = max(total, 1)
+    return Score(correct / num, loss / num, total), local / num

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.evaluate import Score
+from fpcli.engine.evaluate import ClientScore, Score
 from fpcli.engine.method import Method, Phase, RoundContext
 from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.engine.types import Json, LocalConfig, Plan, Probe
@@ -58,6 +58,7 @@ class Federation:
         method_name: how jobs name the method.
         template: the full model's structure without values.
         num_examples: training samples of every registered client.
+        classes: of which classes these are, bool ``[clients, classes]``.
         device: where evaluation computes.
         withheld: classes that no client trains on; validation and test data have none of them.
         num_withheld: samples of these classes of every registered client; empty if there are none.
@@ -74,6 +75,7 @@ class Federation:
     template: nn.Module
     dataset: Dataset
     num_examples: tuple[int, ...]
+    classes: Tensor
     fleet: Fleet
     local: LocalConfig
     down_codec: str
@@ -103,7 +105,12 @@ class Federation:
     @property
     def travels(self) -> Layout:
         """The part of the layout that jobs and updates carry."""
-        return self.layout.parameters if self.method.buffers == "local" else self.layout
+        is_part = self.method.keeps_buffers(self.options)
+        return self.layout.parameters if is_part else self.layout
+
+    def share_labels(self, one: int, other: int) -> bool:
+        """Tell whether two clients have training samples of a common class."""
+        return bool((self.classes[one] & self.classes[other]).any())
 
     @cached_property
     def limit_bytes(self) -> int:
@@ -130,6 +137,7 @@ class Federation:
             local=local,
             fleet=self.fleet,
             num_examples=self.num_examples,
+            share_labels=self.share_labels,
             clients_per_round=self.rules.clients_per_round,
             seed=self.seed,
             log=log,
@@ -208,7 +216,7 @@ class Evaluation:
 
     validation: Score
     test: Score
-    clients: Mapping[int, Score] = field(default_factory=dict)
+    clients: Mapping[int, ClientScore] = field(default_factory=dict)
     withheld: Score | None = None
 
 

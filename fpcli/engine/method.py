@@ -65,6 +65,8 @@ class RoundContext:
         cohort: clients chosen for this round, sorted; empty until `select` has answered, and all
             registered clients in phase "start".
         num_examples: training samples of every registered client.
+        share_labels: tells whether two clients have a class in common; for measures only, since a
+            server that needs to know must ask.
         clients_per_round: size of a cohort, of those who have training samples.
         withheld: classes that no client trains on.
         attempt: 0, or how often this round was started again for want of replies.
@@ -81,6 +83,7 @@ class RoundContext:
     local: LocalConfig
     fleet: Fleet
     num_examples: Sequence[int]
+    share_labels: Callable[[int, int], bool]
     clients_per_round: int
     seed: int
     log: Callable[..., None]
@@ -171,9 +174,6 @@ class Method:
     sends_indices: ClassVar[bool] = False
     """True where clients need to know which channels they hold (client memory under sub-models);
     otherwise the widths of the tensors tell them enough and no index travels."""
-    buffers: ClassVar[Literal["merge", "local"]] = "merge"
-    """Whether running statistics of batch norm travel and are merged like weights, or stay where
-    they are: clients then start from fresh ones, or from what they remember."""
     remembers_mask: ClassVar[bool] = False
     """True where clients keep the masks they last had, so that a plan may send values alone
     (``Plan.is_mask_known``)."""
@@ -188,6 +188,12 @@ class Method:
     Options: ClassVar[type] = NoOptions
     State: ClassVar[type | None] = None
     """Type of ``ServerState.method``, from whose annotations a checkpoint restores it."""
+
+    def keeps_buffers(self, options: Any) -> bool:
+        """Tell whether running statistics of batch norm stay where they are, instead of travelling
+        and being merged like weights; clients then start from fresh ones, or from what they
+        remember."""
+        return False
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Prepare the server's state, once, before the start-phase probe."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fpcli.engine.client import place
-from fpcli.engine.evaluate import Score, evaluate
+from fpcli.engine.evaluate import ClientScore, evaluate
 from fpcli.engine.exchange import Exchange, Executor, answers, exchange, updates
 from fpcli.engine.federation import (
     ClientRecord,
@@ -221,20 +221,19 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
         raise DivergedError(
             f"the validation loss is not finite after round {state.round}", hint="lower local.lr"
         )
-    clients: Mapping[int, Score] = {}
+    clients: Mapping[int, ClientScore] = {}
     if fed.method.kind == "personalised" or fed.rules.eval_clients:
         everyone = [
             Probe(i, "evaluate", state.support) for i, n in enumerate(fed.num_examples) if n
         ]
         brought = exchange(fed, state, everyone, executor, round=state.round, op="evaluate")
         clients = {
-            arrived.task.client: Score(
-                arrived.reply.metrics["accuracy"],
-                arrived.reply.metrics["loss"],
-                arrived.reply.num_examples,
+            arrived.task.client: ClientScore(
+                **arrived.reply.metrics, num_examples=arrived.reply.num_examples
             )
             for arrived in brought.arrived
-            if arrived.reply.num_examples and arrived.reply.metrics.keys() >= {"accuracy", "loss"}
+            if arrived.reply.num_examples
+            and arrived.reply.metrics.keys() == {"accuracy", "loss", "local_accuracy"}
         }
     return Evaluation(validation, test, clients, withheld[0] if withheld else None)
 

@@ -31,6 +31,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from fpcli.engine.client import ClientContext
+from fpcli.engine.evaluate import own_logits
 from fpcli.engine.method import Kind, Method, RoundContext, merged
 from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Tensors, Update
 from fpcli.errors import RecipeError
@@ -157,18 +158,6 @@ def scaled(model: nn.Module, width: float, but: Collection[str] = ()) -> Iterato
             handle.remove()
 
 
-def masked_cross_entropy(logits: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-    """Return the mean cross-entropy with logits outside ``own`` (bool ``[classes]``) set to 0."""
-    return functional.cross_entropy(torch.where(own, logits, 0.0), labels)
-
-
-def own_classes(cx: ClientContext) -> Tensor:
-    """Return which classes a client has samples of, bool ``[classes]``."""
-    data = cx.site.dataset
-    labels = data.train.labels[cx.site.parts[cx.client]]
-    return torch.bincount(labels, minlength=data.num_classes) > 0
-
-
 @dataclass(frozen=True)
 class State:
     """Which classes each client has (bool ``[classes]``), as far as it has told."""
@@ -182,10 +171,13 @@ class HeteroFL(Method):
     source: ClassVar[str] = "Diao et al., ICLR 2021; Alam et al., NeurIPS 2022"
     kind: ClassVar[Kind] = "structured"
     clients_differ: ClassVar[bool] = True
-    buffers: ClassVar[Literal["merge", "local"]] = "local"
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"local.clip_norm": 1.0})
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
+
+    def keeps_buffers(self, options: Any) -> bool:
+        """Leave batch-norm statistics out of training; see `probe`."""
+        return True
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
         """Ask everybody once for classes, and for batch-norm statistics of the evaluated model."""
@@ -201,7 +193,7 @@ class HeteroFL(Method):
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
         """Tell the own classes, or the moments of every batch norm's input."""
         if op == "classes":
-            return {"own": own_classes(cx)}
+            return {"own": cx.own_classes}
         batches = cx.batches(is_augmented=False)
         return observed(model, batches, is_pooled=cx.options.pooled_var)
 
@@ -239,13 +231,13 @@ class HeteroFL(Method):
     def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the cross-entropy over the client's own classes, hidden layers scaled."""
         x, y = batch
-        own = own_classes(cx)
+        own = cx.own_classes
         output = {name.rpartition(".")[0] for name in class_tensors(cx.site.layout, len(own))}
         with scaled(model, cx.note["width"] if cx.options.scaler else 1.0, but=output):
             logits = model(x)
-        if not cx.options.masked_loss:
-            own = torch.ones_like(own)
-        return masked_cross_entropy(logits, y, own.to(logits.device))
+        if cx.options.masked_loss:
+            logits = own_logits(logits, own.to(logits.device))
+        return functional.cross_entropy(logits, y)
 
     def aggregate(
         self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from math import prod
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -25,13 +25,13 @@ from fpcli.data.split import Split
 from fpcli.engine.client import ClientContext, place
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.fit import Result, fit
+from fpcli.engine.holdout import hold_out
 from fpcli.engine.method import Kind, Method, RoundContext, merged, sample_cohort
 from fpcli.engine.types import Plan, ServerState, Support, Tensors, Update
 from fpcli.errors import RecipeError
-from fpcli.rng import stream
 from fpcli.scores.bn_scale import above_share, add_l1, bn_scale
 from fpcli.structure.layout import Layout
-from fpcli.structure.masks import above_percentile, distance, mean_overlap, narrowed
+from fpcli.structure.masks import above_percentile, distance, mean_overlaps, narrowed
 from fpcli.structure.shrink import shrink
 
 Percent = Annotated[float, Ge(0), Le(100)]
@@ -71,6 +71,8 @@ class Options:
     """Weights of that average."""
     count: Literal["masked", "official"] = "masked"
     """What counts as pruned: what is masked, or every exact 0 (and under `hy` linear biases)."""
+    bn: Literal["local", "global"] = "local"
+    """Running statistics of batch norm: every client's own, or averaged like weights."""
     mask_norms: bool = False
     """Under `un`, prune batch-norm scales too: any tensor with `weight` in its name."""
 
@@ -150,21 +152,14 @@ def pruned_percent(cx: ClientContext, values: Tensors, masks: Tensors, support: 
     return 100.0 * (1.0 - num_alive / sum(prod(spec.shape) for spec in layout.tensors.values()))
 
 
-def hold_out(cx: ClientContext) -> tuple[ClientContext, Split]:
+def learner_and_judges(cx: ClientContext) -> tuple[ClientContext, Split]:
     """Return the client with the data it trains on, and the samples that judge a pruned model."""
     site, options = cx.site, cx.options
-    part = site.parts[cx.client]
     if options.gate_on == "test":
         return cx, site.dataset.test.take(site.test_parts[cx.client])
-    num_held = min(max(round(options.holdout * len(part)), 1), len(part) - 1)
-    if options.never_prunes or not num_held:
-        return cx, site.dataset.train.take(part)
-    # The draw knows no round: what judges a pruned model is never trained on.
-    rng = stream(site.seed, "subfedavg/holdout", client=cx.client)
-    held, rest = torch.randperm(len(part), generator=rng).tensor_split([num_held])
-    sizes = tuple(len(rest) * (client == cx.client) for client in range(len(site.sizes)))
-    narrow = replace(site, indices=part[rest.sort().values], sizes=sizes)
-    return replace(cx, site=narrow), site.dataset.train.take(part[held])
+    if options.never_prunes:
+        return cx, site.dataset.train.take(site.parts[cx.client])
+    return hold_out(cx, options.holdout, "subfedavg/holdout")
 
 
 def is_accurate(cx: ClientContext, block: Tensors, samples: Split) -> bool:
@@ -194,11 +189,14 @@ class SubFedAvg(Method):
     kind: ClassVar[Kind] = "personalised"
     clients_differ: ClassVar[bool] = True
     sends_indices: ClassVar[bool] = True
-    buffers: ClassVar[Literal["merge", "local"]] = "local"
     remembers_mask: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, int]] = {"local.epochs": 5}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
+
+    def keeps_buffers(self, options: Any) -> bool:
+        """Keep batch-norm statistics with the clients, unless they are to be common."""
+        return options.bn == "local"
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Start everybody with the whole model; refuse what could never prune."""
@@ -230,7 +228,7 @@ class SubFedAvg(Method):
         model.load_state_dict({n: x for n, x in own.items() if n not in cx.received}, strict=False)
         old = {name: torch.ones_like(cx.received[name]).bool() for name in maskable(model, options)}
         old |= {name: mask.cpu() for name, mask in cx.mask.items()}
-        learner, judges = hold_out(cx)
+        learner, judges = learner_and_judges(cx)
         seen: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
         def prune(values: Tensors, percent: float) -> dict[str, Tensor]:
@@ -287,10 +285,10 @@ class SubFedAvg(Method):
             parts.append(update if is_known else within(layout, update, support))
             told = {name: x for name, x in update.metrics.items() if name != "loss"}
             ctx.log(update.plan.client, **told)
-        supports = [part.support for part in parts]
-        ctx.log(None, overlap=mean_overlap(layout, supports))
+        supports = {part.plan.client: part.support for part in parts}
+        ctx.log(None, **mean_overlaps(layout, supports, ctx.share_labels))
         if options.agg == "all-overlap":
-            common = reduce(Support.intersect, supports)
+            common = reduce(Support.intersect, supports.values())
             parts = [within(layout, part, common) for part in parts]
         weights = None if options.weights == "samples" else [1.0] * len(parts)
         return replace(merged(ctx, state, parts, weights=weights), method=State(clients))

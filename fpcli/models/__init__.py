@@ -28,6 +28,7 @@ MODELS: Mapping[str, str] = {
     "vgg19": "fpcli.models.vgg:vgg19",
     "hetero-cnn": "fpcli.models.heterofl:hetero_cnn",
     "preresnet-hfl": "fpcli.models.heterofl:preresnet_hfl",
+    "preresnet18": "fpcli.models.heterofl:preresnet18",
     "subfedavg-cifar": "fpcli.models.subfedavg:cifar",
     "subfedavg-cifar-bn": "fpcli.models.subfedavg:cifar_bn",
     "subfedavg-mnist": "fpcli.models.subfedavg:mnist",

@@ -25,7 +25,7 @@ from pathlib import Path
 from fpcli.errors import RecipeError, nearest
 
 FIELDS = ("paper", "result", "expected", "tolerance", "machine", "minutes")
-MEASURES = ("accuracy", "best_accuracy", "clients_accuracy")
+MEASURES = ("accuracy", "best_accuracy", "clients_accuracy", "local_accuracy")
 """What ``expected`` may be about; fields of ``fp train --json``, means for clients."""
 
 _FIELD = re.compile(r"# ([a-z]+): (\S.*)")

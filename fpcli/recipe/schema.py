@@ -154,8 +154,8 @@ class Recipe:
     eval_every: Annotated[int, Ge(1)] = 1
     """Rounds from one evaluation to the next."""
     eval_clients: bool = False
-    """Judge each client's model on the test samples of its own classes too; personalised methods
-    always do."""
+    """Judge each client's model on the test samples of its own classes too, with and without the
+    logits of other classes; personalised methods always do."""
     checkpoint_every: Annotated[int, Ge(1)] = 10
     """Rounds from one checkpoint to the next."""
     min_clients: Annotated[int, Ge(1)] = 1

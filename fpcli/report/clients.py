@@ -20,22 +20,24 @@ def client_table(run: Run, most: int) -> Iterator[str]:
             found.setdefault(record["client"], []).append(record)
     if not (found and most):
         return
-    personal: Mapping[str, Any] = next(
-        (e["personal"] for e in run.judged[::-1] if e.get("personal")), {}
-    )
+    judged = next((event for event in run.judged[::-1] if event.get("personal")), {})
+    scores = {
+        title: judged[key]
+        for key, title in {"personal": "own accuracy", "local": "local accuracy"}.items()
+        if judged.get(key)
+    }
     has_ratio = any("ratio" in record["notes"] for records in found.values() for record in records)
     headers = ["client", "examples", "rounds", "params, mean", "received", "sent", "computing",
                "transfer"]  # fmt: skip
-    headers += ["ratio, mean"] * has_ratio + ["own accuracy"] * bool(personal)
+    headers += ["ratio, mean"] * has_ratio + list(scores)
     rows = []
     for client in sorted(found)[:most]:
         row = _row(client, found[client])
         ratios = [r["notes"]["ratio"] for r in found[client] if _is_number(r["notes"].get("ratio"))]
         if has_ratio:
             row.append(f"{statistics.fmean(ratios):.3f}" if ratios else "-")
-        if personal:
-            own = personal.get(str(client))
-            row.append(f"{own:.2%}" if _is_number(own) else "-")
+        accuracies = [score.get(str(client)) for score in scores.values()]
+        row += [f"{one:.2%}" if _is_number(one) else "-" for one in accuracies]
         rows.append(row)
     table = markup.table(headers, rows, range(1, len(headers)))
     left = len(found) - len(rows)

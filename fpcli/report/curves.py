@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from fpcli.report.charts import Axis, Line
+from fpcli.report.client_plots import overlap_series
 from fpcli.report.compare import Row
 from fpcli.report.measures import effort
 from fpcli.report.plots import client_kinds, client_list, client_ratios, client_speeds
@@ -54,17 +56,32 @@ def of_rows(rows: Sequence[Row]) -> Iterator[Chart]:
     else:
         yield Chart("Training loss", training, _EFFORTS["rounds"], Axis("mean loss of the clients"))
         yield Chart("Test loss", testing, _EFFORTS["rounds"], Axis("test loss"))
-    personal = [_over_seeds(row, number, _clients_accuracy) for number, row in enumerate(rows)]
-    if is_single:
-        personal = [personal[0]._replace(label="mean of the clients", number=3)]
-    if any(line.points for line in personal):
-        axis = Axis("mean accuracy", "percent", 0, 1.02)
-        note = "each client's own model on the test samples of its own classes"
-        yield Chart("Accuracy of the clients", personal, _EFFORTS["rounds"], axis, note)
+    yield from _of_clients(rows)
     withheld = [_over_seeds(row, number, _withheld) for number, row in enumerate(rows)]
     if any(line.points for line in withheld):
         note = "test samples of the classes that nobody trains on"
         yield Chart("Accuracy on withheld classes", withheld, _EFFORTS["rounds"], ACCURACY, note)
+
+
+def _of_clients(rows: Sequence[Row]) -> Iterator[Chart]:
+    """Yield what clients reach on their own classes, with all logits and with their own ones."""
+    personal, local = (
+        [_over_seeds(row, number, partial(_clients_mean, key)) for number, row in enumerate(rows)]
+        for key in ("clients_accuracy", "local_accuracy")
+    )
+    axis = Axis("mean accuracy", "percent", 0, 1.02)
+    note = "each client's model on the test samples of its own classes"
+    masked = "the logits of its other classes set to 0"
+    if len(rows) == 1:
+        personal = [
+            personal[0]._replace(label="mean of the clients", number=3),
+            local[0]._replace(label="local", number=4),
+        ]
+        local, note = [], f"{note}; local: with {masked}"
+    if any(line.points for line in personal):
+        yield Chart("Accuracy of the clients", personal, _EFFORTS["rounds"], axis, note)
+    if any(line.points for line in local):
+        yield Chart("Local accuracy", local, _EFFORTS["rounds"], axis, f"{note}, with {masked}")
 
 
 def _judged(row: Row, number: int, name: str, score: Callable[[Event], float]) -> Line:
@@ -92,8 +109,8 @@ def _test_loss(run: Run) -> dict[int, tuple[float, float]]:
     return {number: (number, loss) for number, loss in found if loss is not None}
 
 
-def _clients_accuracy(run: Run) -> dict[int, tuple[float, float]]:
-    found = ((e["round"], e.get("clients_accuracy")) for e in run.judged)
+def _clients_mean(key: str, run: Run) -> dict[int, tuple[float, float]]:
+    found = ((e["round"], e.get(key)) for e in run.judged)
     return {number: (number, score["mean"]) for number, score in found if score}
 
 
@@ -135,12 +152,12 @@ def of_run(run: Run) -> Iterator[Chart]:
         )  # fmt: skip
     if any(c["pruning_error"] > 0 for e in run.rounds for c in e["clients"]):
         yield from _coverage(run)
-    notes = ((e["round"], e["notes"].get("overlap")) for e in run.rounds)
-    overlap = [(number, value) for number, value in notes if isinstance(value, int | float)]
-    if overlap:
+    if overlaps := overlap_series(run.rounds):
+        named = enumerate(overlaps.items())
+        lines = [Line(label, number, points) for number, (label, points) in named]
         yield Chart(
-            "Overlap of the clients' masks", [Line("mean of pairs", 0, overlap)],
-            _EFFORTS["rounds"], Axis("shared weights", "percent", 0, 1.02),
+            "Overlap of the clients' masks", lines, _EFFORTS["rounds"],
+            Axis("shared weights, mean of pairs", "percent", 0, 1.02),
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ SHORT = {
     "acc": "accuracy",
     "best": "best_accuracy",
     "clients_acc": "clients_accuracy",
+    "local_acc": "local_accuracy",
     "clock": "clock_s",
     "real": "real_s",
     "at": "at_1",
@@ -97,11 +98,11 @@ def measure(
     """
     last = run.rounds[-1] if run.rounds else None
     judged = run.judged[-1] if run.judged else None
-    personal = next((e["clients_accuracy"] for e in run.judged[::-1] if _is_personal(e)), None)
     values: dict[str, float | None] = {
         "accuracy": judged["test"]["accuracy"] if judged else None,
         "best_accuracy": run.best["test"]["accuracy"] if run.best else None,
-        "clients_accuracy": personal["mean"] if personal else None,
+        "clients_accuracy": _mean_of_clients(run, "clients_accuracy"),
+        "local_accuracy": _mean_of_clients(run, "local_accuracy"),
         "loss": judged["test"].get("loss") if judged else None,
         "down_bytes": last["total_down_bytes"] if last else None,
         "up_bytes": last["total_up_bytes"] if last else None,
@@ -120,8 +121,9 @@ def measure(
     return values
 
 
-def _is_personal(event: Event) -> bool:
-    return isinstance(event.get("clients_accuracy"), dict)
+def _mean_of_clients(run: Run, key: str) -> float | None:
+    """Return the mean over clients of the last round in which their models were judged."""
+    return next((event[key]["mean"] for event in run.judged[::-1] if event.get(key)), None)
 
 
 def over_seeds(values: Sequence[float | None]) -> Value:

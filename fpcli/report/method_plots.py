@@ -1,4 +1,4 @@
-"""Pictures that only some runs have material for: densities, coverage, forgetting, own models."""
+"""Pictures that only some runs have material for: densities, coverage, and those of other files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, Events, count_axis, figure
+from fpcli.report.client_plots import clients_figure
 from fpcli.report.forgetting_plots import forgetting_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_MOST_BARS = 60
 
 
 def method_figures(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
@@ -30,7 +28,7 @@ def method_figures(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
         yield "coverage", _coverage(rounds, title)
     personal = [event for event in rounds if event.get("personal")]
     if personal:
-        yield "clients", _clients(rounds, personal, title)
+        yield "clients", clients_figure(rounds, personal, title)
     if any(event.get("withheld") for event in rounds):
         yield "forgetting", forgetting_figure({title: rounds}, title)
 
@@ -95,53 +93,3 @@ def _coverage(rounds: Events, title: str) -> Figure:
         count_axis(axes)
     picture.suptitle(f"{title}: who holds what", x=0.01, ha="left", fontweight="bold")
     return picture
-
-
-def _clients(rounds: Events, personal: Events, title: str) -> Figure:
-    """Draw the clients' own accuracies over the rounds, at the end, and the masks' overlap."""
-    overlap = [(e["round"], e["notes"]["overlap"]) for e in rounds if "overlap" in e["notes"]]
-    picture = figure(12 if overlap else 9, 3.8)
-    panels = picture.subplots(1, 3 if overlap else 2)
-    _spread(panels[0], personal)
-    last = sorted(personal[-1]["personal"].items(), key=lambda item: -item[1])
-    shown = last if len(last) <= _MOST_BARS else last[:: len(last) // _MOST_BARS]
-    panels[1].bar(range(len(shown)), [100 * value for _, value in shown], color=BLUE)
-    if len(shown) <= 20:
-        panels[1].set_xticks(range(len(shown)), [str(client) for client, _ in shown])
-    else:
-        panels[1].set_xticks([])
-    panels[1].set_xlabel("client, best first")
-    panels[1].set_ylim(0, 102)
-    panels[1].set_title(f"after round {personal[-1]['round']}", loc="left", fontsize=9.5)
-    if overlap:
-        panels[2].plot(*zip(*overlap, strict=True), color=ORANGE, linewidth=2.2, marker=".")
-        panels[2].set_ylim(0, 1.05)
-        panels[2].set_xlabel("round")
-        panels[2].set_title(
-            "overlap of the clients' masks (mean of pairs)", loc="left", fontsize=9.5
-        )
-        count_axis(panels[2])
-    mean = statistics.fmean(value for _, value in last)
-    picture.suptitle(
-        f"{title}: {mean:.1%} mean accuracy of the clients' own models",
-        x=0.01,
-        ha="left",
-        fontweight="bold",
-    )
-    return picture
-
-
-def _spread(axes: Axes, personal: Events) -> None:
-    xs = [event["round"] for event in personal]
-    values = [sorted(100 * value for value in event["personal"].values()) for event in personal]
-    axes.fill_between(
-        xs, [v[0] for v in values], [v[-1] for v in values], color=BLUE, alpha=0.15, linewidth=0,
-        label="lowest to highest",
-    )  # fmt: skip
-    means = [statistics.fmean(v) for v in values]
-    axes.plot(xs, means, color=BLUE, marker="." if len(xs) < 3 else "", label="mean of the clients")
-    axes.set_ylim(0, 102)
-    axes.set_xlabel("round")
-    axes.set_ylabel("accuracy on own classes (%)")
-    axes.legend(loc="lower right")
-    count_axis(axes)

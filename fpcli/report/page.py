@@ -31,6 +31,7 @@ _TILES = {
     "accuracy": "test accuracy, last",
     "best_accuracy": "at best validation",
     "clients_accuracy": "mean accuracy of the clients",
+    "local_accuracy": "their mean local accuracy",
     "bytes": "sent, both ways",
     "clock_s": "simulated clock",
     "params": "params of the global model",

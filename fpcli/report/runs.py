@@ -161,9 +161,10 @@ def _problems(event: Event) -> Iterator[str]:
         yield "only one of `validation` and `test` is there"
     if not isinstance(event.get("notes"), Mapping):
         yield "`notes` is not there"
-    personal = event.get("clients_accuracy") or {"mean": 0.0}
-    if not (isinstance(personal, Mapping) and _is_number(personal.get("mean"))):
-        yield "`clients_accuracy` has no mean"
+    for key in ("clients_accuracy", "local_accuracy"):
+        personal = event.get(key) or {"mean": 0.0}
+        if not (isinstance(personal, Mapping) and _is_number(personal.get("mean"))):
+            yield f"`{key}` has no mean"
     if not _is_number(event.get("loss") or 0):
         yield "`loss` is not a number"
     for key in ("rejected", "dropped"):

@@ -24,8 +24,12 @@ class Table(NamedTuple):
 def columns(found: Comparison) -> dict[str, str]:
     """Return measure -> header of what a table shows."""
     titles = {"accuracy": "test acc last", "best_accuracy": "at best val"}
-    if any(row.values["clients_accuracy"].num_known for row in found.rows):
-        titles["clients_accuracy"] = "clients' acc"
+    of_clients = {"clients_accuracy": "clients' acc", "local_accuracy": "local acc"}
+    titles |= {
+        name: title
+        for name, title in of_clients.items()
+        if any(row.values[name].num_known for row in found.rows)
+    }
     titles |= {
         f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(found.budgets, start=1)
     }

@@ -136,8 +136,8 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
     folder.write_checksums()
     size = cost(fed.layout, state.support)
     last = next((event["test"] for event in reversed(history) if event.get("test")), None)
-    personal = next(
-        (e["clients_accuracy"] for e in reversed(history) if "clients_accuracy" in e), None
+    of_clients: dict[str, dict[str, float]] = next(
+        (event for event in reversed(history) if "clients_accuracy" in event), {}
     )
     return Summary(
         run=str(folder.path),
@@ -155,5 +155,6 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
         params=size.params,
         macs=size.macs,
         state_sha256=state_sha256(state.values),
-        clients_accuracy=personal,
+        clients_accuracy=of_clients.get("clients_accuracy"),
+        local_accuracy=of_clients.get("local_accuracy"),
     )

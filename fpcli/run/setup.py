@@ -106,6 +106,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         template=hollow(model),
         dataset=dataset,
         num_examples=tuple(len(part) for part in parts),
+        classes=torch.stack([dataset.classes_of(part) for part in parts]),
         fleet=fleet,
         local=recipe.local,
         down_codec=recipe.wire.down or recipe.wire.codec,
@@ -276,10 +277,7 @@ def _rules(recipe: Recipe, num_trainers: int) -> Rules:
 def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return for each client the indices of the test samples of its training classes."""
     labels = dataset.test.labels
-    return tuple(
-        torch.isin(labels, dataset.train.labels[part].unique()).nonzero().flatten()
-        for part in parts
-    )
+    return tuple(dataset.classes_of(part)[labels].nonzero().flatten() for part in parts)
 
 
 def check_device(name: str, key: str) -> None:

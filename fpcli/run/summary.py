@@ -37,6 +37,7 @@ class Summary:
     macs: float
     state_sha256: str
     clients_accuracy: Mapping[str, float] | None = None
+    local_accuracy: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,18 @@ def to_event(record: RoundRecord) -> dict[str, Any]:
         event["test"] = asdict(record.evaluation.test)
         if record.evaluation.withheld:
             event["withheld"] = asdict(record.evaluation.withheld)
-        if record.evaluation.clients:
-            scores = [score.accuracy for score in record.evaluation.clients.values()]
-            values = torch.tensor(scores, dtype=torch.float64)
-            event["personal"] = {c: s.accuracy for c, s in record.evaluation.clients.items()}
-            event["clients_accuracy"] = {
-                "mean": float(values.mean()),
-                "std": float(values.std(correction=0)),
-                "min": min(scores),
-            }
+        if clients := record.evaluation.clients:
+            event["personal"] = {client: score.accuracy for client, score in clients.items()}
+            event["local"] = {client: score.local_accuracy for client, score in clients.items()}
+            event["clients_accuracy"] = _over_clients(event["personal"])
+            event["local_accuracy"] = _over_clients(event["local"])
     return event
+
+
+def _over_clients(accuracies: Mapping[int, float]) -> dict[str, float]:
+    values = torch.tensor(list(accuracies.values()), dtype=torch.float64)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(correction=0)),
+        "min": float(values.min()),
+    }

@@ -94,7 +94,7 @@ def scalars(event: Mapping[str, Any]) -> dict[str, float]:
     {'train/loss': 0.5, 'test/accuracy': 0.9, 'notes/a': 1}
     """
     found: dict[str, Any] = {name: event.get(key) for key, name in _PLAIN.items()}
-    for split in ("test", "validation", "clients_accuracy"):
+    for split in ("test", "validation", "clients_accuracy", "local_accuracy"):
         part = event.get(split) or {}
         found |= {f"{split}/{key}": part.get(key) for key in ("accuracy", "loss", "mean", "min")}
     for key, note in event["notes"].items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -65,34 +67,45 @@ def narrowed(layout: Layout, support: Support, stay: Tensors) -> Support:
     return Support({**support.keep, **keep}, support.mask)
 
 
-def mean_overlap(layout: Layout, supports: Sequence[Support]) -> float:
-    """Return how many weights two supports share, of those that at least one of them holds.
+def mean_overlaps(
+    layout: Layout, supports: Mapping[int, Support], share_labels: Callable[[int, int], bool]
+) -> dict[str, float]:
+    """Return how many weights two clients share, of those that at least one of them holds.
 
     Args:
         layout: what names and channels mean; weights are its parameters of 2 and more dimensions.
-        supports: at least one.
+        supports: what each client holds.
+        share_labels: tells whether two clients have a class in common.
 
     Returns:
-        Intersection over union in [0, 1], the mean over all pairs; 1 for a single support.
+        Intersection over union in [0, 1]: ``overlap``, the mean over all pairs, and
+        ``overlap_shared_labels`` and ``overlap_other_labels`` over those with and without a class
+        in common. What there are no pairs for is left out.
 
     >>> from fpcli.structure.layout import TensorSpec
     >>> layout = Layout({"w": TensorSpec((2, 2), True)}, {})
-    >>> masks = [[[True, True], [True, False]], [[False, True], [True, True]]]
-    >>> mean_overlap(layout, [Support(mask={"w": torch.tensor(mask)}) for mask in masks])
-    0.5
+    >>> masks = ([[1, 1], [1, 0]], [[0, 1], [1, 1]], [[0, 0], [1, 1]])
+    >>> held = {n: Support(mask={"w": torch.tensor(m) > 0}) for n, m in enumerate(masks)}
+    >>> found = mean_overlaps(layout, held, lambda one, other: {one, other} == {0, 1})
+    >>> {name: round(share, 4) for name, share in found.items()}
+    {'overlap': 0.4722, 'overlap_shared_labels': 0.5, 'overlap_other_labels': 0.4583}
     """
-    holdings = []
-    for support in supports:
+    holdings = {}
+    for client, support in supports.items():
         ones = {
             name: torch.ones(shape)
             for name, shape in support.block_shapes(layout).items()
             if len(shape) > 1 and layout.tensors[name].is_parameter
         }
         _, held = support.scatter(layout, ones)
-        holdings.append(torch.cat([part.flatten() for part in held.values()]))
-    shares = [
-        float((one * other).sum() / (one + other).clamp(max=1.0).sum())
-        for number, one in enumerate(holdings)
-        for other in holdings[:number]
-    ]
-    return sum(shares) / len(shares) if shares else 1.0
+        holdings[client] = torch.cat([part.flatten() for part in held.values()])
+    shares: dict[str, list[float]] = {
+        "overlap": [], "overlap_shared_labels": [], "overlap_other_labels": [],
+    }  # fmt: skip
+    for one, other in combinations(holdings, 2):
+        both, either = holdings[one] * holdings[other], holdings[one] + holdings[other]
+        share = float(both.sum() / either.clamp(max=1.0).sum())
+        kind = "shared_labels" if share_labels(one, other) else "other_labels"
+        shares["overlap"].append(share)
+        shares[f"overlap_{kind}"].append(share)
+    return {name: fmean(found) for name, found in shares.items() if found}

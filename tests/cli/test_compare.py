@@ -49,9 +49,9 @@ def test_the_contract_of_json(fp: Callable, runs: Path) -> None:
     assert list(data) == ["runs", "reference", "target", "budgets"]
     assert data["budgets"] == [{"clock_s": 3.0}, {"rounds": 2.0}]
     assert list(data["runs"][0]) == [
-        "run", "method", "paths", "seeds", "accuracy", "best_accuracy", "clients_accuracy", "loss",
-        "down_bytes", "up_bytes", "params", "macs", "rounds", "bytes", "clock_s", "real_s", "at_1",
-        "at_2", "interval", "differs",
+        "run", "method", "paths", "seeds", "accuracy", "best_accuracy", "clients_accuracy",
+        "local_accuracy", "loss", "down_bytes", "up_bytes", "params", "macs", "rounds", "bytes",
+        "clock_s", "real_s", "at_1", "at_2", "interval", "differs",
     ]  # fmt: skip
     assert data["runs"][1]["at_1"] == 0.6
     warnings = envelope["warnings"]

@@ -17,7 +17,9 @@ DATA_FIELDS = [
     "run", "method", "rounds", "clients", "seed", "accuracy", "best_accuracy", "loss",
     "down_bytes", "up_bytes", "clock_s", "real_s", "params", "macs", "state_sha256",
 ]  # fmt: skip
-"""What the contract promises for `fp train --json`; clients_accuracy only where personalised."""
+"""What the contract promises for `fp train --json`."""
+OF_CLIENTS = ["clients_accuracy", "local_accuracy"]
+"""What is there too where the clients' models are judged."""
 
 
 def files(folder: Path) -> set[str]:
@@ -85,11 +87,32 @@ def test_the_contract_of_json(fp: Callable) -> None:
     assert list(envelope) == ["format", "command", "status", "data", "warnings", "error"]
     assert (envelope["status"], envelope["error"], envelope["warnings"]) == ("ok", None, [])
     assert list(envelope["data"]) == DATA_FIELDS
-    assert set(Summary.__dataclass_fields__) == {*DATA_FIELDS, "clients_accuracy"}
+    assert set(Summary.__dataclass_fields__) == {*DATA_FIELDS, *OF_CLIENTS}
     assert envelope["data"]["run"] == "runs/a"
     assert "hint" not in done.err
     again = json.loads(fp("train", *TINY, "--json", "--name", "b", "-q").out)["data"]
     assert again["state_sha256"] == envelope["data"]["state_sha256"]
+
+
+def test_accuracies_of_the_clients(fp: Callable, tmp_path: Path) -> None:
+    words = (*TINY, "--partition", "shards", "--lr", "0.05", "--set", "eval_clients=true")
+    envelope = json.loads(fp("train", *words, "--json", "--name", "a").out)
+    assert list(envelope["data"]) == [*DATA_FIELDS, *OF_CLIENTS]
+    told, local = (envelope["data"][name] for name in OF_CLIENTS)
+    event = json.loads((tmp_path / "runs/a/events.jsonl").read_text().splitlines()[-1])
+    assert (event["clients_accuracy"], event["local_accuracy"]) == (told, local)
+    first, second = event["local"].values()
+    assert local == {
+        "mean": pytest.approx((first + second) / 2),
+        "std": pytest.approx(abs(first - second) / 2),
+        "min": min(first, second),
+    }
+    log = (tmp_path / "runs/a/log.txt").read_text("utf-8")
+    for name, of in (("accuracy per client", told), ("local accuracy", local)):
+        row = next(line for line in log.splitlines() if line.startswith(name))
+        assert row.removeprefix(name).strip() == (
+            f"{of['mean']:.2%} mean, {of['std']:.2%} deviation, {of['min']:.2%} lowest"
+        )
 
 
 def test_lines_of_json(fp: Callable) -> None:

@@ -36,6 +36,13 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     sys.modules.pop("ownimages", None)
 
 
+def test_classes_of_some_samples() -> None:
+    data = load("digits", None, seed=0)
+    part = torch.isin(data.train.labels, torch.tensor([2, 7])).nonzero().flatten()
+    assert data.classes_of(part).nonzero().flatten().tolist() == [2, 7]
+    assert data.classes_of(part[:0]).tolist() == [False] * 10
+
+
 def save(path: Path, **changes: Any) -> str:
     np.savez(path, **(arrays() | changes))
     return f"npz:{path}"

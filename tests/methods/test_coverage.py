@@ -60,6 +60,7 @@ def context(options: Options, layout: Layout = FOUR, num: int = 4, **changes: An
         local=LocalConfig(),
         fleet=None,  # type: ignore[arg-type]
         num_examples=[10] * num,
+        share_labels=lambda one, other: False,
         clients_per_round=num,
         seed=0,
         log=lambda *_, **__: None,

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from fpcli.data.batches import batches
 from fpcli.engine import server
+from fpcli.engine.evaluate import own_logits
 from fpcli.engine.exchange import exchange, updates
 from fpcli.engine.executors.inline import Inline
 from fpcli.errors import RecipeError
@@ -23,7 +24,6 @@ from fpcli.methods.heterofl import (
     class_tensors,
     drawn_level,
     fixed_level,
-    masked_cross_entropy,
     parse,
     scaled,
     with_own_rows,
@@ -73,11 +73,11 @@ def test_drawn_levels_follow_the_proportions() -> None:
     assert drawn.count("e") / 2000 == pytest.approx(0.5, abs=0.03)
 
 
-def test_masked_cross_entropy() -> None:
+def test_the_loss_with_own_logits_only() -> None:
     """Logits (2, -1, .5), classes 0 and 1 of the client, target 0: softmax of (2, -1, 0)."""
     logits = torch.tensor([[2.0, -1.0, 0.5]], requires_grad=True)
     own = torch.tensor([True, True, False])
-    loss = masked_cross_entropy(logits, torch.tensor([0]), own)
+    loss = functional.cross_entropy(own_logits(logits, own), torch.tensor([0]))
     loss.backward()
     assert loss.item() == pytest.approx(0.169846, abs=1e-6)
     assert logits.grad is not None
@@ -281,6 +281,30 @@ def test_clients_judge_the_model_with_its_statistics_and_at_its_width(tmp_path: 
         assert score.loss == pytest.approx(evaluation.test.loss)
 
 
+def test_local_accuracy_is_that_of_the_global_model_with_each_clients_own_logits(
+    tmp_path: Path,
+) -> None:
+    """Count right predictions by hand, with the logits of classes that a client lacks at 0."""
+    changes = {"task__partition__kind": "shards", "eval_clients": True, "rounds": 2}
+    setup, state, records = played(tmp_path, executor__channels_last=False, **changes)
+    data, scores = setup.fed.dataset, records[-1].evaluation.clients
+    model = build("nets:tiny", data.input_shape, data.num_classes, seed=7, allow_code=True)
+    model.load_state_dict({**model.state_dict(), **state.values})
+    logits, labels = model.eval()(data.normalise(data.test.images)).detach(), data.test.labels
+    for client, part in enumerate(setup.parts):
+        own = data.train.labels[part].unique().tolist()
+        mine = [place for place, label in enumerate(labels.tolist()) if label in own]
+        foreign = [label for label in range(10) if label not in own]
+        alone = logits.index_fill(1, torch.tensor(foreign), 0.0)
+        for found, said in (
+            (logits, scores[client].accuracy),
+            (alone, scores[client].local_accuracy),
+        ):
+            right = (found[mine].argmax(1) == labels[mine]).double().mean()
+            assert said == pytest.approx(float(right))
+    assert any(score.local_accuracy != score.accuracy for score in scores.values())
+
+
 def test_the_smallest_client_gets_and_sends_26376_bytes_of_tensors(tmp_path: Path) -> None:
     _, _, records = played(
         tmp_path, rounds=1, task__model="hetero-cnn", method__levels="a1-e1", method__mode="fix"
@@ -298,7 +322,10 @@ def test_the_training_loss_layer_by_layer(is_scaled: bool, is_masked: bool, tmp_
         toy_recipe("heterofl", task__model="digits-cnn", task__partition__kind="shards"), tmp_path
     )
     options = Options(scaler=is_scaled, masked_loss=is_masked)
-    cx: Any = SimpleNamespace(site=setup.site, client=1, note={"width": 0.25}, options=options)
+    own = setup.fed.classes[1]
+    cx: Any = SimpleNamespace(
+        site=setup.site, own_classes=own, note={"width": 0.25}, options=options
+    )
     model = build("digits-cnn", (1, 8, 8), 10, seed=0)
     x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = setup.fed.dataset.train.labels[setup.parts[1]]

@@ -28,7 +28,7 @@ from fpcli.methods.subfedavg import (
     State,
     Sub,
     SubFedAvg,
-    hold_out,
+    learner_and_judges,
     maskable,
     next_percent,
     pruned_percent,
@@ -210,11 +210,14 @@ def averaged(tmp_path: Path, **options: Any) -> dict[str, Any]:
         )  # fmt: skip
     notes: dict[Any, Any] = {}
     ctx = prepared(tmp_path).fed.context(1, "round", lambda who, **said: notes.update({who: said}))
-    ctx = replace(ctx, layout=LAYOUT, travels=LAYOUT, options=Options(**options))
+    ctx = replace(
+        ctx, layout=LAYOUT, travels=LAYOUT, options=Options(**options),
+        share_labels=lambda one, other: True,
+    )  # fmt: skip
     new = SubFedAvg().aggregate(ctx, ServerState(0, values, Support(), State()), updates)
     assert torch.equal(new.method.clients[1].mask["w"], bits("110", "010"))
     assert notes[0] == {"rho": 5.0}
-    assert notes[None] == {"overlap": pytest.approx(2 / 4)}
+    assert notes[None] == {"overlap": 2 / 4, "overlap_shared_labels": 2 / 4}
     return {name: value.tolist() for name, value in new.values.items()}
 
 
@@ -374,6 +377,76 @@ def test_channels_leave_for_good_and_statistics_stay_home(tmp_path: Path) -> Non
     assert last[1].clients[0].down_bytes < states[0][1].clients[0].down_bytes
 
 
+@pytest.mark.parametrize("variant", ["un", "hy"])
+def test_common_statistics_are_the_mean_over_those_who_keep_the_channel(
+    variant: str, tmp_path: Path
+) -> None:
+    """Under `bn: global` they travel like weights, and clients start from the server's."""
+    options = {**HYBRID, "method__variant": variant, "method__bn": "global", "rounds": 2}
+    setup = prepared(tmp_path, **options)
+    assert "norm.running_var" in setup.fed.travels.tensors
+    (first, record), (second, _) = played(setup)
+    assert record.refusals == ()
+    for state, number in ((first, 2), (second, 3)):
+        own = [memory.recall(setup.site.home, client, "model", number) for client in range(4)]
+        kept = torch.zeros(4, 8)
+        for client, sub in state.method.clients.items():
+            kept[client, sub.keep.get("stem", slice(None))] = 1.0
+        for name in ("norm.running_mean", "norm.running_var"):
+            values = torch.stack([values[name] for values in own])
+            mean = (kept * values).sum(0) / kept.sum(0)
+            somebody = kept.any(0)
+            assert torch.allclose(state.values[name][somebody], mean[somebody], atol=1e-6)
+    assert kept.any(0).all() or variant == "hy"
+    apart = prepared(tmp_path / "local", **options | {"method__bn": "local"})
+    assert "norm.running_var" not in apart.fed.travels.tensors
+    last, told = played(apart)[-1]
+    assert torch.equal(last.values["norm.running_var"], torch.ones(8))
+    assert told.clients[0].down_bytes < played(setup)[-1][1].clients[0].down_bytes
+
+
+def test_clients_start_a_round_from_the_common_statistics(tmp_path: Path) -> None:
+    seen = []
+
+    class Looking(SubFedAvg):
+        def loss(self, cx: ClientContext, model: nn.Module, batch: Any) -> Tensor:
+            seen.append((cx.round, cx.client, model.get_buffer("norm.running_mean").clone()))
+            return super().loss(cx, model, batch)
+
+    for bn in ("global", "local"):
+        seen.clear()
+        setup = prepared(tmp_path / bn, **OPEN, method__bn=bn, rounds=2)
+        setup.site.__dict__["hooks"] = Looking()
+        common = played(setup)[0][0].values["norm.running_mean"]
+        starts = {}
+        for round, client, mean in seen:
+            starts.setdefault((round, client), mean)
+        own = memory.recall(setup.site.home, 1, "model", 2)["norm.running_mean"]
+        assert torch.equal(starts[2, 1], common if bn == "global" else own)
+        assert not torch.equal(common, own)
+
+
+def test_overlaps_of_those_with_and_without_a_label_in_common(tmp_path: Path) -> None:
+    setup = prepared(tmp_path, **OPEN, task__partition__kind="shards", rounds=1)
+    ((state, record),) = played(setup)
+    labels = [set(setup.fed.dataset.train.labels[part].tolist()) for part in setup.parts]
+    shares: dict[bool, list[float]] = {True: [], False: []}
+    for one, other in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]:
+        first, second = (state.method.clients[client].mask for client in (one, other))
+        both = sum(int((first[name] & second[name]).sum()) for name in first)
+        either = sum(int((first[name] | second[name]).sum()) for name in first)
+        shares[bool(labels[one] & labels[other])].append(both / either)
+    assert shares[True] and shares[False]
+    means = {kind: sum(found) / len(found) for kind, found in shares.items()}
+    assert record.notes == pytest.approx(
+        {
+            "overlap": sum(shares[True] + shares[False]) / 6,
+            "overlap_shared_labels": means[True],
+            "overlap_other_labels": means[False],
+        }
+    )
+
+
 @pytest.mark.parametrize("options", [OPEN, HYBRID], ids=["un", "hy"])
 def test_pruning_in_a_pool_or_resumed_gives_the_same_bits(options: Any, tmp_path: Path) -> None:
     inline = prepared(tmp_path / "inline", **options)
@@ -408,7 +481,7 @@ def context(setup: Setup, client: int, round: int) -> ClientContext:
 
 def test_what_judges_is_never_trained_on(tmp_path: Path) -> None:
     setup = prepared(tmp_path)
-    (learner, judges), (later, same) = (hold_out(context(setup, 1, r)) for r in (1, 7))
+    (learner, judges), (later, same) = (learner_and_judges(context(setup, 1, r)) for r in (1, 7))
     part = setup.parts[1]
     assert len(judges) == round(0.1 * len(part))
     assert torch.equal(judges.images, same.images)
@@ -418,7 +491,7 @@ def test_what_judges_is_never_trained_on(tmp_path: Path) -> None:
     assert not any((seen == image).flatten(1).all(1).any() for image in held)
     assert torch.equal(later.site.parts[1], learner.site.parts[1])
     on_test = prepared(tmp_path / "test", method__gate_on="test")
-    learner, judges = hold_out(context(on_test, 1, 1))
+    learner, judges = learner_and_judges(context(on_test, 1, 1))
     assert len(judges) == len(on_test.site.test_parts[1])
     assert torch.equal(learner.site.parts[1], part)
 

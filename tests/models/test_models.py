@@ -43,6 +43,7 @@ DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("vgg19", CIFAR, 20_035_018),
         ("hetero-cnn", MNIST, 1_556_874),
         ("preresnet-hfl", CIFAR, 9_622_090),
+        ("preresnet18", CIFAR, 11_172_170),
     ],
 )
 def test_parameter_counts(name: str, shape: tuple[int, int, int], parameters: int) -> None:

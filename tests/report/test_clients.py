@@ -15,14 +15,16 @@ def run(tmp_path: Path, **more: object) -> Run:
 
 def test_sums_and_means_of_every_client(tmp_path: Path) -> None:
     clients = [client(0, notes={"ratio": 0.25}), client(3)]
-    (html,) = client_table(run(tmp_path, clients=clients, personal={"3": 0.5}), 9)
+    (html,) = client_table(
+        run(tmp_path, clients=clients, personal={"3": 0.5}, local={"3": 0.75}), 9
+    )
     assert "<summary>2 clients took part" in html
-    assert "own accuracy" in html
+    assert "own accuracy" in html and "local accuracy" in html
     cells = [row.split("</td>") for row in html.split("<tr>")[2:]]
     texts = [[cell.rpartition(">")[2] for cell in row[:-1]] for row in cells]
-    expected = ["0", "100", "2", "1,000", "4.0 kB", "2.0 kB", "2.0 s", "2.0 s", "0.250", "-"]
+    expected = ["0", "100", "2", "1,000", "4.0 kB", "2.0 kB", "2.0 s", "2.0 s", "0.250", "-", "-"]
     assert texts[0] == expected
-    assert texts[1][-2:] == ["-", "50.00%"]
+    assert texts[1][-3:] == ["-", "50.00%", "75.00%"]
 
 
 def test_many_clients_are_cut_short(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_ratios_by_speed_of_the_device(tmp_path: Path) -> None:
 
 
 def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
-    notes = {"density": {"conv": 0.5, "fc": 1.0}, "overlap": 0.9}
+    notes = {"density": {"conv": 0.5, "fc": 1.0}, "overlap": 0.9, "overlap_shared_labels": 0.95}
     clients = [client(0, pruning_error=0.2, params=500), client(1)]
     charts = by_title(list(of_run(run(tmp_path, notes=notes, clients=clients, coverage=1))))
     assert list(charts) == [
@@ -84,6 +84,10 @@ def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
         "Size of the clients' models", "Overlap of the clients' masks",
     ]  # fmt: skip
     assert [line.label for line in charts["Density per layer"].lines] == ["conv", "fc"]
+    overlaps = charts["Overlap of the clients' masks"].lines
+    assert {line.label: line.points[0] for line in overlaps} == {
+        "all pairs": (1, 0.9), "a label in common": (1, 0.95),
+    }  # fmt: skip
     (sizes,) = charts["Size of the clients' models"].lines
     assert (sizes.points[0], sizes.band[0]) == ((1, 0.75), (1, 0.5, 1.0))
 
@@ -91,3 +95,17 @@ def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
 def test_clients_own_accuracy(tmp_path: Path) -> None:
     found = compare([run(tmp_path, clients_accuracy={"mean": 0.8})]).rows
     assert by_title(list(of_rows(found)))["Accuracy of the clients"].lines[0].points[1] == (2, 0.8)
+
+
+def test_local_accuracy(tmp_path: Path) -> None:
+    """One run has it beside the accuracy of its clients, several have a chart of their own."""
+    scores = {"clients_accuracy": {"mean": 0.7}, "local_accuracy": {"mean": 0.9}}
+    one, other = run(tmp_path / "a", **scores), run(tmp_path / "b")
+    chart = by_title(list(of_rows(compare([one]).rows)))["Accuracy of the clients"]
+    assert {line.label: line.points[0] for line in chart.lines} == {
+        "mean of the clients": (1, 0.7), "local": (1, 0.9),
+    }  # fmt: skip
+    assert "logits of its other classes set to 0" in chart.note
+    charts = by_title(list(of_rows(compare([one, other]).rows)))
+    assert "logits" not in charts["Accuracy of the clients"].note
+    assert [len(line.points) for line in charts["Local accuracy"].lines] == [2, 0]

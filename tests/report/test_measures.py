@@ -18,9 +18,10 @@ def run(tmp_path: Path) -> Run:
 def test_a_whole_run(run: Run) -> None:
     """Four rounds of 10 kB + 5 kB, 2 s and 1 s; round 3 has the best validation accuracy."""
     assert measure(run) == {
-        "accuracy": 0.9, "best_accuracy": 0.7, "clients_accuracy": None, "loss": 0.25,
-        "down_bytes": 40_000, "up_bytes": 20_000, "bytes": 60_000, "rounds": 4, "clock_s": 8.0,
-        "real_s": 4.0, "params": 1000, "macs": 5000.0,
+        "accuracy": 0.9, "best_accuracy": 0.7, "clients_accuracy": None,
+        "local_accuracy": None, "loss": 0.25, "down_bytes": 40_000, "up_bytes": 20_000,
+        "bytes": 60_000, "rounds": 4, "clock_s": 8.0, "real_s": 4.0, "params": 1000,
+        "macs": 5000.0,
     }  # fmt: skip
 
 
@@ -51,10 +52,14 @@ def test_a_run_without_rounds(tmp_path: Path) -> None:
     assert set(values.values()) == {None}
 
 
-def test_personal_accuracy(tmp_path: Path) -> None:
-    history = rounds(0.1, 0.2)
-    history[0]["clients_accuracy"] = {"mean": 0.8, "std": 0.1, "min": 0.5}
-    assert measure(read(write_run(tmp_path / "a", history)))["clients_accuracy"] == 0.8
+@pytest.mark.parametrize("name", ["clients_accuracy", "local_accuracy"])
+def test_accuracies_of_clients_are_those_of_the_last_round_that_has_them(
+    name: str, tmp_path: Path
+) -> None:
+    history = rounds(0.1, 0.2, 0.3)
+    for one, mean in zip(history, (0.6, 0.8), strict=False):
+        one[name] = {"mean": mean, "std": 0.1, "min": 0.5}
+    assert measure(read(write_run(tmp_path / "a", history)))[name] == 0.8
 
 
 def test_the_interval_over_seeds() -> None:

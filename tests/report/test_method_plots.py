@@ -39,9 +39,26 @@ def test_accuracies_of_clients_and_overlap(tmp_path: Path, clients: int) -> None
         one["notes"] = {"overlap": 0.9}
     draw_run(events, tmp_path)
     text = texts(tmp_path / "clients.svg")
-    assert "mean accuracy of the clients" in text
+    assert f"{0.5 + (clients - 1) / 2000:.1%} mean accuracy of the clients" in text
     assert "overlap of the clients" in text
     assert "after round 4" in text
+    assert "local" not in text
+    assert "in common" not in text
+
+
+def test_local_accuracies_and_overlaps_by_labels(tmp_path: Path) -> None:
+    """Only some rounds have pairs of clients with a label in common."""
+    events = history()
+    for one in events:
+        one["personal"] = {"0": 0.5, "3": 0.7}
+        one["local"] = {"0": 0.8, "3": 1.0}
+        one["notes"] = {"overlap": 0.8, "overlap_other_labels": 0.7}
+    events[1]["notes"]["overlap_shared_labels"] = 0.9
+    draw_run(events, tmp_path)
+    text = texts(tmp_path / "clients.svg")
+    assert "60.0% mean accuracy of the clients, 90.0% local (other logits 0)" in text
+    for label in ("all pairs", "a label in common", "no label in common"):
+        assert label in text
 
 
 def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         ({"clients": None}, "not a list of clients"),
         ({"clients": [3]}, "not a list of clients"),
         ({"clients": [client(1, params="x")]}, "client 1: `params` is not a number"),
-        ({"clients_accuracy": {"std": 0.1}}, "has no mean"),
+        ({"clients_accuracy": {"std": 0.1}}, "`clients_accuracy` has no mean"),
+        ({"local_accuracy": [0.1]}, "`local_accuracy` has no mean"),
     ],
 )
 def test_events_that_are_not_ours(tmp_path: Path, change: dict, problem: str) -> None:

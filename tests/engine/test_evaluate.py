@@ -1,0 +1,72 @@
+"""Accuracies of a client by hand, with all logits and with those of its own classes only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpcli.data.split import Split
+from fpcli.engine.evaluate import ClientScore, Score, evaluate, evaluate_on_own
+
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def judged(logits: list[list[float]], labels: list[int], own: list[int]) -> ClientScore:
+    """Judge a network that returns its inputs, which are therefore the logits."""
+    model = nn.Linear(3, 3, bias=False)
+    model.weight.data = torch.eye(3)
+    split = Split(torch.tensor(logits), torch.tensor(labels))
+    mask = torch.zeros(3, dtype=torch.bool)
+    mask[own] = True
+    found = evaluate_on_own(model, split, unchanged, mask)
+    whole = evaluate(model, split, unchanged)
+    assert whole == Score(found.accuracy, found.loss, found.num_examples)
+    return found
+
+
+def test_without_the_logits_of_other_classes_more_is_right() -> None:
+    """Class 2 is not the client's: of five samples three are right, and without it four.
+
+    Without it the second is right as well; in the last both own logits are negative, so that class
+    2, with its 0, wins as before.
+    """
+    logits = [[2.0, 1, 0], [1, 3, 9], [4, 1, 2], [0, 1, -3], [-1, -2, 5]]
+    found = judged(logits, [0, 1, 0, 1, 0], own=[0, 1])
+    assert (found.accuracy, found.local_accuracy, found.num_examples) == (0.6, 0.8, 5)
+    want = functional.cross_entropy(torch.tensor(logits), torch.tensor([0, 1, 0, 1, 0]))
+    assert found.loss == pytest.approx(float(want))
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "is_right"),
+    [
+        ([5.0, -0.5, -0.1], 2, False),  # all own ones are negative: class 0 has 0
+        ([5.0, -0.5, 0.0], 2, False),  # a tie at 0: the first class wins, which is not owned
+        ([5.0, -0.5, 1e-6], 2, True),
+        ([5.0, 1.0, 1.0], 1, True),  # a tie of own classes: the first wins
+        ([5.0, 1.0, 1.0], 2, False),
+    ],
+)
+def test_ties_and_negative_logits(logits: list[float], label: int, is_right: bool) -> None:
+    found = judged([logits], [label], own=[1, 2])
+    assert (found.accuracy, found.local_accuracy) == (0.0, float(is_right))
+
+
+def test_a_tie_at_zero_goes_to_an_own_class_that_stands_before_the_others() -> None:
+    assert judged([[0.0, -1, 4]], [0], own=[0, 1]).local_accuracy == 1.0
+
+
+def test_who_has_all_classes_has_one_accuracy() -> None:
+    found = judged([[2.0, 1, 0], [1, 3, 9]], [0, 1], own=[0, 1, 2])
+    assert found.accuracy == found.local_accuracy == 0.5
+
+
+def test_nothing_to_judge() -> None:
+    model = nn.Linear(3, 3)
+    empty = Split(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    own = torch.ones(3, dtype=torch.bool)
+    assert evaluate_on_own(model, empty, unchanged, own) == ClientScore(0.0, 0.0, 0, 0.0)
