@@ -385,8 +385,8 @@ def test_common_statistics_are_the_mean_over_those_who_keep_the_channel(
     options = {**HYBRID, "method__variant": variant, "method__bn": "global", "rounds": 2}
     setup = prepared(tmp_path, **options)
     assert "norm.running_var" in setup.fed.travels.tensors
-    (first, record), (second, _) = played(setup)
-    assert record.refusals == ()
+    (first, record), (second, common) = played(setup)
+    assert record.refusals == common.refusals == ()
     for state, number in ((first, 2), (second, 3)):
         own = [memory.recall(setup.site.home, client, "model", number) for client in range(4)]
         kept = torch.zeros(4, 8)
@@ -402,7 +402,7 @@ def test_common_statistics_are_the_mean_over_those_who_keep_the_channel(
     assert "norm.running_var" not in apart.fed.travels.tensors
     last, told = played(apart)[-1]
     assert torch.equal(last.values["norm.running_var"], torch.ones(8))
-    assert told.clients[0].down_bytes < played(setup)[-1][1].clients[0].down_bytes
+    assert told.clients[0].down_bytes < common.clients[0].down_bytes
 
 
 def test_clients_start_a_round_from_the_common_statistics(tmp_path: Path) -> None:
