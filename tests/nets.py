@@ -116,3 +116,30 @@ def cifar_resnet18(input_shape: tuple[int, int, int], num_classes: int) -> nn.Mo
     model.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model
+
+
+class Smooth(Tiny):
+    """The toy network with a derivative that never jumps, as that of a ReLU does at 0.
+
+    What a last digit changes in its inputs or weights then stays of the size of a last digit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.norm(self.stem(x)))
+        x = x + torch.tanh(self.branch(x))
+        x = self.drop(torch.flatten(self.pool(x), 1))
+        return self.out(torch.tanh(self.hidden(x)))
+
+
+def smooth(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return the toy network without kinks."""
+    return Smooth(input_shape[0], num_classes)
+
+
+def nudged(input_shape: tuple[int, int, int], num_classes: int, size: float = 1e-5) -> nn.Module:
+    """Return the toy network without kinks, every weight a little off."""
+    model = smooth(input_shape, num_classes)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 1 + size * torch.empty_like(weight).uniform_(-1, 1)
+    return model

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,21 @@ BITMAP_DOMINATES = ("masked", "coverage", "subfedavg")
 """Methods whose masks take more bytes than they save on a network as small as the toy, or whose
 clients prune only what has come down already."""
 EVERY = [*plugins.names("methods"), *TOYS]
+TRACES = ROOT / "tests" / "traces"
+TRACED: Mapping[str, Mapping[str, object]] = {
+    "prunefl": {"method__ip_passes": 3, "method__ip_interval": 1, "method__interval": 1},
+    "subfedavg": {"method__accuracy_percent": 10.0},
+}
+"""Settings with which a method does within three rounds what it is for."""
+# What golden traces promise on every processor. Their network has no kink and few weights, so no
+# derivative jumps and no two ranks nearly meet: masks, and with them counts and bytes, are exact.
+# Losses of all methods and rounds under six settings of the instruction sets (the usual one; ATen
+# default, AVX2; oneDNN SSE4.1, AVX2; MKL compatible) were at most 6e-8 apart, in later rounds too.
+# Starts off by 1e-5 of each weight, a hundred roundings, move them by at most 1e-6. Ten times that
+# is still far below what a change of an algorithm does (1e-3).
+LOSS_ATOL = 1e-5
+# Ratios are float64: drawn, or a few sums and products of such.
+RATIO_RTOL = 1e-12
 
 
 @pytest.fixture(autouse=True)
@@ -383,29 +398,46 @@ def test_every_file_is_in_the_table_and_the_reverse() -> None:
     assert len(files) >= 3
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_golden_trace(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    train(tmp_path, "run", name, task__data="digits", task__model="digits-cnn")
-    trace = [
+def trace(tmp_path: Path, run: str, name: str, model: str = "nets:smooth") -> list[dict[str, Any]]:
+    """Return what a golden trace keeps of every round of a short run."""
+    train(tmp_path, run, name, task__model=model, **TRACED.get(name, {}))
+    return [
         {
             "cohort": event["cohort"],
             "down_bytes": event["down_bytes"],
             "up_bytes": event["up_bytes"],
+            "params": [client["params"] for client in event["clients"]],
             "loss": event["loss"],
             "ratios": [c["notes"]["ratio"] for c in event["clients"] if "ratio" in c["notes"]],
         }
-        for event in events.read(tmp_path / "run" / "events.jsonl")
+        for event in events.read(tmp_path / run / "events.jsonl")
     ]
-    path = ROOT / "tests" / "traces" / f"{name}.json"
+
+
+def assert_is_golden(name: str, found: list[dict[str, Any]]) -> None:
+    golden = json.loads((TRACES / f"{name}.json").read_text())
+    assert len(found) == len(golden) == 3
+    for number, (got, want) in enumerate(zip(found, golden, strict=True), 1):
+        for key in ("cohort", "down_bytes", "up_bytes", "params"):
+            assert got[key] == want[key], f"round {number}: {key}"
+        assert got["loss"] == pytest.approx(want["loss"], abs=LOSS_ATOL), f"round {number}: loss"
+        assert got["ratios"] == pytest.approx(want["ratios"], rel=RATIO_RTOL), f"round {number}"
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("name", SHIPPED)
+def test_golden_trace(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    found = trace(tmp_path, "run", name)
     if request.config.getoption("--update-traces"):
-        path.write_text(json.dumps(trace, indent=1) + "\n")
-    golden = json.loads(path.read_text())
-    assert len(trace) == len(golden) == 3
-    for got, want in zip(trace, golden, strict=True):
-        for key in ("cohort", "down_bytes", "up_bytes"):
-            assert got[key] == want[key]
-        assert got["loss"] == pytest.approx(want["loss"], abs=1e-4)
-        assert got["ratios"] == pytest.approx(want["ratios"], rel=1e-6)
+        (TRACES / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    assert_is_golden(name, found)
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_golden_trace_hangs_on_a_last_digit(name: str, tmp_path: Path) -> None:
+    """Another start, off by far more than processors differ, gives it too: nothing is a tie."""
+    assert_is_golden(name, trace(tmp_path, "run", name, "nets:nudged"))
 
 
 def test_totals_add_up(tmp_path: Path) -> None:
