@@ -14,6 +14,10 @@ from torch.nn.modules.conv import _ConvNd
 from fpcli.errors import LayoutError
 from fpcli.structure.layout import Tensors
 
+_ALIGNMENT = 64
+"""Bytes; torch's own tensors start at multiples. Matrix products choose kernels by the start of a
+tensor, so one that was read from a file elsewhere would give other last digits."""
+
 
 def shrink(template: nn.Module, block: Tensors) -> nn.Module:
     """Build a module like ``template`` whose widths are those of the block's tensors.
@@ -22,7 +26,8 @@ def shrink(template: nn.Module, block: Tensors) -> nn.Module:
         template: any module of the dense structure, on any device; it is not modified and shares no
             memory with the result. Mode, integer buffers and ``requires_grad`` flags carry over.
         block: every floating-point entry of its ``state_dict`` in block shape. The module takes
-            these tensors over: training it writes to them. Meta tensors give a meta module.
+            these tensors over (training it writes to them) unless they lie where torch would
+            not put them. Meta tensors give a meta module.
 
     Returns:
         The smaller module. Parameters that the template shares stay shared.
@@ -92,8 +97,10 @@ def _replacement(name: str, old: Tensor, block: Tensors) -> Tensor:
             where=name,
         )
     new = new.detach()
-    if not new.is_meta and new.untyped_storage().data_ptr() == old.untyped_storage().data_ptr():
-        new = new.clone()
+    if not new.is_meta:
+        is_shared = new.untyped_storage().data_ptr() == old.untyped_storage().data_ptr()
+        if is_shared or new.data_ptr() % _ALIGNMENT:
+            new = new.clone()
     if isinstance(old, nn.Parameter):
         return nn.Parameter(new, requires_grad=old.requires_grad)
     return new

@@ -39,6 +39,20 @@ def test_nothing_is_shared_with_the_template(net):
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.processor
+def test_where_tensors_lie_in_memory_changes_no_digit():
+    """As they lie in a file; a product of matrices takes another kernel for such a start."""
+    weight = torch.randn(40, 56, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 56, generator=torch.Generator().manual_seed(1))
+    wanted = shrink(nn.Linear(56, 40, bias=False), {"weight": weight})(x)
+    room = torch.empty(weight.numel() + 16)
+    for start in range(16):
+        elsewhere = room[start : start + weight.numel()].view_as(weight).copy_(weight)
+        small = shrink(nn.Linear(56, 40, bias=False), {"weight": elsewhere})
+        assert small.weight.data_ptr() % 64 == 0
+        assert torch.equal(small(x), wanted)
+
+
 def test_mode_and_flags_carry_over(net):
     model, x = net("lenet5")
     _, block = halves(model, x)
