@@ -205,7 +205,7 @@ def _check_text(file: Written, choice: Choice) -> str:
     from fpcli.export.write import NUM_INPUTS
 
     if file.max_difference == file.max_weight_error == 0:
-        return "equal bit for bit"
+        return "outputs equal bit for bit"
     text = f"max difference {file.max_difference:.1e}"
     if file.max_weight_error:
         classes = f"{file.num_same} of {NUM_INPUTS} classes equal"

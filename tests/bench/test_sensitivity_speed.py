@@ -33,6 +33,8 @@ pytestmark = pytest.mark.bench
 settle()
 
 SHAPE = (3, 32, 32)
+CLOSE = 1e-4
+"""Of the largest logit: nearer than that, last digits may decide which of two is larger."""
 
 
 @dataclass
@@ -77,6 +79,14 @@ def judge(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tally:
     for x, y in batches:
         tally = tally.plus(model(x), y)
     return tally
+
+
+@torch.no_grad()
+def num_close(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> int:
+    """Return how many images last digits decide, which another order of sums may change."""
+    logits = torch.cat([model(x) for x, _ in batches])
+    first, second = logits.topk(2).values.T
+    return int((first - second < CLOSE * logits.abs().amax(1)).sum())
 
 
 def masked(work: Task, cut: Cut) -> nn.Module:
@@ -125,7 +135,8 @@ def test_sweep_against_the_plain_way(name: str, images: int, every: int, least: 
         plain += seconds(lambda: found.append(judge(whole, batches))) / len(some)  # noqa: B023
         sliced += seconds(lambda: judge(small, batches)) / len(some)  # noqa: B023
         cached += cached_at_full_width(work, cut, batches) / len(some)
-        differ += found[0].correct != tallies[cut.key].correct
+        if off := abs(found[0].correct - tallies[cut.key].correct):
+            differ += off > num_close(whole, batches)
     print(
         f"\n{name}: {len(work.cuts)} points, {images} images; times faster than evaluate "
         f"({1000 * usual:.0f} ms a point): {usual / ours:.2f}; than the loop ({1000 * plain:.0f} "

@@ -14,6 +14,8 @@ from fpcli.errors import DataError, UsageError
 from fpcli.export.card import Card
 from fpcli.export.file import encode
 
+pytestmark = pytest.mark.processor
+
 
 def write(path: Path, trained: Trained, model: str = "") -> Path:
     card = Card.of(trained, {})

@@ -17,6 +17,8 @@ from fpcli.export.formats import PROGRAMS, Run
 from fpcli.export.source import Source
 from fpcli.export.write import FORMATS, NUM_INPUTS, Choice, write
 
+pytestmark = pytest.mark.processor
+
 CUT = Source("model", narrow("digits-cnn"), {"run": "x"})
 
 

@@ -56,6 +56,7 @@ def test_ratio_zero_is_the_whole_model_and_the_model_stays(
         assert digest(trained) == before
 
 
+@pytest.mark.processor
 @torch.no_grad()
 def test_a_point_is_the_whole_model_with_zeros_behind_the_activation(
     residual: Trained, digits: Dataset

@@ -18,6 +18,8 @@ from fpcli.structure.kernels import (
     use_sparse,
 )
 
+pytestmark = pytest.mark.processor
+
 
 def masked(layer: Any, density: float = 0.3) -> tuple[Any, Tensor]:
     """Return a layer with zeros off a random mask, and the mask."""

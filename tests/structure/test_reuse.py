@@ -15,6 +15,8 @@ from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
+pytestmark = pytest.mark.processor
+
 
 def cut(model: nn.Module, layout: Layout, group: str, keep: Tensor) -> nn.Module:
     values = {name: model.state_dict()[name] for name in layout.tensors}
