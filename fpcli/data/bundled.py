@@ -56,4 +56,4 @@ def _checked(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
             hint="`pip install --force-reinstall scikit-learn`",
             where=name,
         )
-    return with_test({"train_images": samples, "train_labels": labels}, name)
+    return with_test({"train_images": samples, "train_labels": labels}, name, name)

@@ -127,7 +127,7 @@ def load(
         if not len(drawn):
             raise DataError(
                 f"{name}: no class has the 2 training samples that a validation split needs",
-                hint="add training samples, or val_images and val_labels",
+                hint="add training samples, or samples for validation",
                 where=name,
             )
         train, validation = whole.take(kept), whole.take(drawn)

@@ -81,7 +81,7 @@ def _arrays(
         names["owner_names"] = clients
     if "test" not in found:
         train = {key: value for key, value in arrays.items() if key.startswith("train_")}
-        arrays |= with_test(train, "folder")
+        arrays |= with_test(train, "folder", str(root))
     return arrays | names
 
 

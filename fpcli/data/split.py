@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ A table arrives as images of one dimension."""
 
 OWNERS = "train_owners"
 """Name of the array that says which natural client each training sample belongs to; optional."""
+
+_LARGEST = 2**31 - 1
+"""The largest label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,8 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
         source: a file or function, named in errors.
         arrays: NumPy arrays or tensors under ``KEYS`` and, optionally, ``OWNERS``. Images are
             ``[n, H, W]`` or ``[n, H, W, C]``, uint8 or floating point; tables are
-            ``[n, features]``, floating point; labels and owners are integers ``[n]`` or ``[n, 1]``.
+            ``[n, features]``, floating point; labels and owners are whole numbers ``[n]`` or
+            ``[n, 1]``, of whatever type. ``class_names``, where they are known, are for messages.
 
     Raises:
         DataError: a key is missing; a type, shape or length is wrong; a value is not finite; the
@@ -85,7 +90,7 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
     for part, split in splits.items():
         _check_lengths(source, part, split)
         _check_like_train(source, part, split.images, splits["train"].images)
-    _check_classes(source, splits)
+    _check_classes(source, splits, arrays.get("class_names"))
     return splits
 
 
@@ -101,14 +106,24 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tupl
     return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
 
 
-def with_test(arrays: Mapping[str, Any], purpose: str) -> dict[str, Any]:
+def with_test(arrays: Mapping[str, Any], purpose: str, source: str) -> dict[str, Any]:
     """Return arrays whose test samples are a fifth of each class of the training samples.
 
     Args:
         arrays: training arrays of one length as tensors, among them ``train_labels``.
         purpose: of the draw, which is the same for every seed of a run.
+        source: named in errors.
+
+    Raises:
+        DataError: no class has a sample to spare.
     """
     kept, drawn = stratified(arrays["train_labels"], 0.2, 0, purpose)
+    if not len(drawn):
+        raise DataError(
+            f"{source}: no class has the 2 samples that training and test data need",
+            hint="add samples, or say which are for testing",
+            where=source,
+        )
     made = {key: value[kept] for key, value in arrays.items()}
     return made | {f"test_{what}": arrays[f"train_{what}"][drawn] for what in ("images", "labels")}
 
@@ -165,10 +180,13 @@ def _whole(source: str, key: str, array: NDArray[Any]) -> Tensor:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise _wrong(source, key, f"has shape {list(array.shape)}", "wanted is [n] or [n, 1]")
+        hint = "wanted is [n] or [n, 1]; of one-hot rows, their argmax(1)"
+        raise _wrong(source, key, f"has shape {list(array.shape)}", hint)
+    if array.dtype.kind == "f":
+        array = _from_floats(source, key, array)
     if array.dtype.kind not in "iu":
         raise _wrong(source, key, f"has type {array.dtype}", "wanted are whole numbers 0..k-1")
-    if len(array) and (int(array.min()) < 0 or int(array.max()) >= 2**31):
+    if len(array) and (int(array.min()) < 0 or int(array.max()) > _LARGEST):
         raise _wrong(
             source,
             key,
@@ -176,6 +194,21 @@ def _whole(source: str, key: str, array: NDArray[Any]) -> Tensor:
             "wanted are whole numbers 0..k-1",
         )
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _from_floats(source: str, key: str, array: NDArray[Any]) -> NDArray[np.int64]:
+    """Return whole numbers that are stored as floating point."""
+    for sample, value in enumerate(array.tolist()):
+        if not math.isfinite(value):
+            problem, hint = "no label", "repair or drop that sample"
+        elif not value.is_integer():
+            problem, hint = "which looks like regression", "replace the numbers by a few classes"
+        elif not -_LARGEST <= value <= _LARGEST:
+            problem, hint = "no class", "wanted are whole numbers 0..k-1"
+        else:
+            continue
+        raise _wrong(source, key, f"holds {value:g} in sample {sample}, {problem}", hint)
+    return array.astype(np.int64)
 
 
 def _check_lengths(source: str, part: str, split: Split) -> None:
@@ -209,18 +242,31 @@ def _check_like_train(source: str, part: str, images: Tensor, train: Tensor) -> 
             )
 
 
-def _check_classes(source: str, splits: Mapping[str, Split]) -> None:
+def _check_classes(source: str, splits: Mapping[str, Split], names: Any) -> None:
     present = splits["train"].labels.unique()
     num_classes = len(present)
+    known = dict(enumerate(names)) if isinstance(names, list) else {}
     if num_classes < 2:
-        raise _wrong(source, "train_labels", "holds fewer than 2 classes", "nothing to learn")
+        only = known.get(int(present[0]), int(present[0]))
+        problem = f"holds one class only, `{only}`"
+        raise _wrong(source, "train_labels", problem, "there must be two or more to learn")
+    for part, split in splits.items():
+        lacking = {*split.labels.unique().tolist()} - {*present.tolist()}
+        if named := sorted(lacking & known.keys()):
+            raise _wrong(
+                source,
+                f"{part}_labels",
+                f"holds class `{known[named[0]]}`, of which there is no training sample",
+                "every class needs training samples",
+            )
     # Comparing with the number of distinct labels also keeps a huge label from sizing a table.
     if int(present[-1]) != num_classes - 1:
         raise _wrong(
             source,
             "train_labels",
             f"has {num_classes} classes from {int(present[0])} to {int(present[-1])}",
-            f"number the classes 0..{num_classes - 1}, each with a training sample",
+            f"number the classes 0..{num_classes - 1}, each with a training sample; numbers to be "
+            "predicted are no classes",
         )
     for part, split in splits.items():
         if int(split.labels.max()) >= num_classes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +20,13 @@ MAX_CLASSES = 1000
 MAX_WORDS = 256
 """Different words of one column; more are names or numbers with errors, not categories."""
 
+FEW_CLASSES = 20
+"""So many labels may be fractions, or stand in one row each, and be classes all the same."""
+
 LABEL, CLIENT, SPLIT = "label", "client", "split"
 _LARGEST = float(np.finfo(np.float32).max)
+_MISSING = {"nan", "NaN"}
+_EXACT = 2**53
 
 
 class Table(NamedTuple):
@@ -47,27 +51,23 @@ def read_table(path: Path) -> dict[str, Any]:
     column of 0 and 1 per word.
 
     Raises:
-        DataError: the file is missing, too large, not a table, or a cell is empty or unsuitable.
+        DataError: the file is missing, too large, not a table, a cell is empty or unsuitable, or
+            the labels are no classes.
     """
     table = _cells(path)
     columns = dict(table.columns)
     splits = _splits(table, columns.pop(SPLIT, None))
     clients = columns.pop(CLIENT, None)
     label = LABEL if LABEL in columns else next(reversed(columns), "")
-    labels, class_names = _numbered(columns.pop(label, ()))
+    cells = columns.pop(label, ())
     if not columns:
         raise DataError(
             f"{path}: no column with features beside the label",
             hint="columns are separated by commas; the first line names them",
             where=str(path),
         )
-    if len(class_names) > MAX_CLASSES:
-        raise DataError(
-            f"{path}: column `{label}` has more than {MAX_CLASSES} classes",
-            hint="name the column of the class `label`; numbers to be predicted are no classes",
-            where=str(path),
-        )
     features = _features(table, columns)
+    labels, class_names = _classes(table, label, cells)
     arrays: dict[str, Any] = {}
     for part in PARTS:
         rows = np.flatnonzero(splits == PARTS.index(part))
@@ -81,7 +81,7 @@ def read_table(path: Path) -> dict[str, Any]:
         arrays[OWNERS] = torch.from_numpy(owners)
     if "test_images" not in arrays:
         train = {key: value for key, value in arrays.items() if key.startswith("train_")}
-        arrays |= with_test(train, "csv")
+        arrays |= with_test(train, "csv", str(path))
     return arrays | names
 
 
@@ -152,7 +152,52 @@ def _splits(table: Table, cells: Sequence[str] | None) -> NDArray[np.int64]:
     for row, cell in enumerate(cells):
         if cell not in PARTS:
             raise table.wrong(row, SPLIT, f"is `{cell}`", f"known: {', '.join(PARTS)}")
+    if "train" not in cells:
+        raise table.wrong(0, SPLIT, "never is `train`", "rows to learn from are needed too")
     return np.array([PARTS.index(cell) for cell in cells])
+
+
+def _classes(
+    table: Table, column: str, cells: Sequence[str]
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return each row's class as a number, and the names of the classes.
+
+    Raises:
+        DataError: a label is missing, all are the same, or they are no classes but numbers to be
+            predicted, or names of single rows.
+    """
+    for row, cell in enumerate(cells):
+        if cell in _MISSING:
+            hint = "fill it in, or leave the row out; a class of that name needs another one"
+            raise table.wrong(row, column, f"is `{cell}`, a missing label", hint)
+    labels, names = _numbered(cells)
+    which = f"{table.path}: column `{column}`"
+    hint = f"call the column that holds classes `{LABEL}`" + ", or the last one is taken" * (
+        column != LABEL
+    )
+    if len(names) < 2:
+        raise DataError(
+            f"{which} holds one class only, `{names[0]}`", hint=hint, where=str(table.path)
+        )
+    have_fractions = all(map(_is_number, names)) and not all(float(x).is_integer() for x in names)
+    is_single = np.bincount(labels)[labels] == 1
+    are_many, are_single = len(names) > FEW_CLASSES, bool(2 * is_single.sum() > len(labels))
+    if have_fractions and (are_many or are_single):
+        raise DataError(
+            f"{which} looks like regression: {len(names)} different numbers in {len(labels)} rows, "
+            f"from {names[0]} to {names[-1]}",
+            hint="what is learnt are classes: write ranges such as `low` and `high` instead of the "
+            f"numbers (or words, if each is a class), or {hint}",
+            where=str(table.path),
+        )
+    if is_single.all() or (are_many and are_single) or len(names) > MAX_CLASSES:
+        raise DataError(
+            f"{which} holds no classes: {len(names)} different labels in {len(labels)} rows, such "
+            f"as `{names[0]}` and `{names[-1]}`",
+            hint=f"identifiers, dates and numbers to be predicted are none: {hint}",
+            where=str(table.path),
+        )
+    return labels, names
 
 
 def _features(table: Table, columns: dict[str, tuple[str, ...]]) -> NDArray[np.float32]:
@@ -206,7 +251,8 @@ def _words(table: Table, name: str, cells: Sequence[str]) -> list[str]:
 def _numbered(cells: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Return numbers 0..k-1 in the order of the names, and the names; numbers sort as such."""
     plain = list(cells)
-    if all(_is_number(cell) and math.isfinite(float(cell)) for cell in plain):
+    # Larger numbers, most likely names, could not be told apart as such.
+    if all(_is_number(cell) and abs(float(cell)) < _EXACT for cell in plain):
         plain = [str(float(cell)).removesuffix(".0") for cell in plain]
         names = sorted(set(plain), key=float)
     else:

@@ -176,8 +176,8 @@ def test_one_image_per_class_leaves_no_validation(tmp_path: Path) -> None:
 
 
 def test_bad_file_is_named_with_its_key(tmp_path: Path) -> None:
-    name = save(tmp_path / "x.npz", train_labels=np.zeros(60))
-    with pytest.raises(DataError, match=r"x\.npz: train_labels has type float64"):
+    name = save(tmp_path / "x.npz", train_labels=np.zeros(60, bool))
+    with pytest.raises(DataError, match=r"x\.npz: train_labels has type bool"):
         load(name, None, seed=0)
 
 

@@ -70,6 +70,11 @@ def test_a_table_stays_as_it_is() -> None:
     assert splits["train"].images.tolist() == rows.tolist()
 
 
+def test_whole_numbers_may_be_stored_as_floats() -> None:
+    labels = (np.arange(12) % 3).astype(np.float16)
+    assert make_splits("x", arrays(train_labels=labels))["train"].labels.tolist() == [0, 1, 2] * 4
+
+
 def test_owners_stay_with_their_training_samples() -> None:
     splits = make_splits("x", arrays(train_owners=np.arange(12)[:, None] % 4))
     taken = splits["train"].take(torch.tensor([7, 4]))
@@ -106,14 +111,18 @@ BAD = {
     "ragged": (arrays(train_images=[[1], [1, 2]]), "train_images is no array"),
     "bfloat16": (arrays(train_images=torch.zeros(12, 5, 4, dtype=torch.bfloat16)), "no array"),
     "count": (arrays(train_labels=np.arange(11) % 3), "11 labels for 12 samples"),
-    "float labels": (arrays(train_labels=np.zeros(12)), "type float64"),
+    "fractions": (arrays(train_labels=np.arange(12) / 2), r"0.5 in sample 1, which looks like"),
+    "no label": (arrays(train_labels=[0.0] * 11 + [np.nan]), "nan in sample 11, no label"),
+    "no number": (arrays(train_labels=[0.0] * 11 + [-np.inf]), "-inf in sample 11, no label"),
+    "huge float": (arrays(train_labels=[0.0] * 11 + [1e300]), r"1e\+300 in sample 11, no class"),
+    "complex": (arrays(train_labels=np.zeros(12, complex)), "type complex128"),
     "truth values": (arrays(train_labels=np.arange(12) % 2 == 0), "type bool"),
     "one hot": (arrays(train_labels=np.eye(12, dtype=int)), r"shape \[12, 12\]"),
     "negative": (arrays(train_labels=np.arange(12) % 3 - 1), "from -1 to 1"),
     "huge": (arrays(train_labels=np.full(12, 2**63, np.uint64)), "9223372036854775808"),
     "from one": (arrays(train_labels=np.arange(12) % 3 + 1), "3 classes from 1 to 3"),
     "large gap": (arrays(train_labels=np.arange(12) % 2 * (2**31 - 1)), "2 classes from 0"),
-    "one class": (arrays(train_labels=np.zeros(12, int)), "fewer than 2"),
+    "one class": (arrays(train_labels=np.zeros(12, int)), "one class only, `0`"),
     "unknown in test": (arrays(test_labels=np.arange(6) % 4), "test_labels has label 3"),
 }
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,12 @@ def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
         ("a,split,y\n1,train,0\n2,dev,1\n", ":3", "column `split` is `dev`"),
         ('a,y\n1,0\n"2,1\n', ":3", "unexpected end of data"),
         ("a,y\nx,0\ny,1\nz,1\nw,0\n", ":2", "column `a` has more than 3 different words"),
-        ("a,y\n1,0\n1,1\n1,2\n1,3\n1,4\n", "", "column `y` has more than 4 classes"),
+        ("a,y\n" + "1,0\n1,1\n1,2\n1,3\n1,4\n" * 2, "", "5 different labels in 10 rows"),
+        ("a,y\n1,2024-01-01\n2,2024-01-02\n", "", "column `y` holds no classes: 2 different"),
+        ("a,y\n1,7\n2,7.0\n", "", "column `y` holds one class only, `7`"),
+        ("a,y\n1,0\n2,1\n3,nan\n", ":4", "column `y` is `nan`, a missing label"),
+        ("a,y,split\n1,0,test\n1,1,val\n", ":2", "column `split` never is `train`"),
+        ("a,b,y\n1,2,0.25\n2,2,1.5\n3,2,7\n", "", "looks like regression: 3 different numbers"),
     ],
 )
 def test_errors_name_line_and_column(
@@ -84,6 +90,41 @@ def test_errors_name_line_and_column(
     assert caught.value.message.startswith(f"{path}{where}")
     assert caught.value.where == f"{path}{where}"
     assert caught.value.hint
+
+
+def labelled(path: Path, labels: Sequence[object], column: str = "y") -> str:
+    rows = "".join(f"{number},{label}\n" for number, label in enumerate(labels))
+    return write(path, f"x,{column}\n{rows}")
+
+
+def test_numbers_to_be_predicted_are_told_from_classes(tmp_path: Path) -> None:
+    """20 different fractions may be classes, 21 are none; whole numbers may be more."""
+    path = tmp_path / "t.csv"
+    halves = [number / 2 for number in range(20)] * 3
+    assert load(labelled(path, halves), None, seed=0).num_classes == 20
+    with pytest.raises(DataError, match=r"`y` looks like regression: 21 .* from 0 to 10") as caught:
+        load(labelled(path, [*halves, 10, 10, 10]), None, seed=0)
+    assert "`low` and `high`" in caught.value.hint and "the last one is taken" in caught.value.hint
+    with pytest.raises(DataError, match="`label` looks like regression") as caught:
+        load(labelled(path, [0.1, 0.2, 0.3, 0.4, 0.4], "label"), None, seed=0)
+    assert "the last one" not in caught.value.hint
+    assert load(labelled(path, [*range(50)] * 3), None, seed=0).num_classes == 50
+
+
+def test_labels_of_single_rows_are_no_classes(tmp_path: Path) -> None:
+    """Of 30 labels 20 stand in one row each: most of all 37 rows."""
+    path = tmp_path / "t.csv"
+    labels = [f"id{number}" for number in range(30)] + [f"id{number}" for number in range(7)]
+    with pytest.raises(DataError, match="holds no classes: 30 different labels in 37 rows"):
+        load(labelled(path, labels), None, seed=0)
+    assert load(labelled(path, labels * 2 + labels[7:20]), None, seed=0).num_classes == 30
+    with pytest.raises(DataError, match=r"test_labels holds class `c`, of which"):
+        load(write(path, "x,split,y\n1,train,a\n2,train,d\n3,test,c\n4,test,c\n"), None, seed=0)
+
+
+def test_numbers_too_large_to_tell_apart_are_names(tmp_path: Path) -> None:
+    name = labelled(tmp_path / "t.csv", [2**53, 2**53 + 1] * 6)
+    assert load(name, None, seed=0).class_names == (str(2**53), str(2**53 + 1))
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
