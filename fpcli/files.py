@@ -1,4 +1,4 @@
-"""Whole files only: written so that a crash cannot leave a part of one, and their checksums."""
+"""Whole files only: a crash cannot leave a part of one, nor of a folder; and their checksums."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fpcli.errors import NeedError
+from fpcli.errors import DataError, NeedError
 
 _REMEDIES: Mapping[int | None, str] = {
     errno.ENOSPC: "free some disk space, then try again (a run: `fp resume RUN`)",
@@ -33,6 +34,15 @@ def cannot_write(path: Path, error: Exception, *, hint: str = "") -> NeedError:
         number, "choose a folder you may write to (for runs: `--runs DIR`)"
     )
     return NeedError(f"cannot write {path}: {reason}", hint=hint, where=str(path))
+
+
+def cannot_read(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that is there but cannot be read."""
+    return DataError(
+        f"cannot read {path}: {error.strerror or error}",
+        hint="it must be a file that you may read",
+        where=str(path),
+    )
 
 
 def sync_folder(path: Path) -> None:
@@ -61,6 +71,27 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder, if it is there, so that a crash leaves all of it or nothing by that name.
+
+    What a crash leaves by a hidden name, ``.NAME.deleted``, goes when the call is repeated.
+
+    Raises:
+        NeedError: it cannot be deleted, or is something else.
+    """
+    gone = path.with_name(f".{path.name}.deleted")
+    try:
+        if gone.exists():
+            shutil.rmtree(gone)
+        if path.is_symlink() or path.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if path.exists():
+            path.rename(gone)
+            shutil.rmtree(gone)
     except OSError as error:
         raise cannot_write(path, error) from error
 

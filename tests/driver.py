@@ -7,8 +7,9 @@ import itertools
 import multiprocessing
 import os
 import re
-import shutil
 import signal
+import traceback
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -86,7 +87,7 @@ def digits_file(folder: Path) -> str:
 def begin(runs: Path, name: str, method: str, watcher: Any = None, **changes: Any) -> Any:
     """Start a run and return its summary."""
     recipe = toy_recipe(method, **changes)
-    return experiment.start(recipe, RunFolder.create(runs, name), watcher or Listener())
+    return experiment.start(recipe, RunFolder.create(runs, name, recipe), watcher or Listener())
 
 
 def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -111,7 +112,8 @@ def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
     }
     flags = toy | {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(None, flags=flags, cls=FitRecipe)
-    return fitting.start(recipe, RunFolder.create(runs, name), watcher or FitListener())
+    folder = RunFolder.create(runs, name, recipe)
+    return fitting.start(recipe, folder, watcher or FitListener())
 
 
 def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -220,6 +222,31 @@ def spawn(runs: Path, name: str, method: str, **options: Any) -> tuple[BaseProce
     return process, ours
 
 
+def dies(number: int, action: Callable[[], Any]) -> bool:
+    """Do something that computes nothing in a process that is killed before a file operation.
+
+    Args:
+        number: of the operation, counted from 1.
+
+    Returns:
+        Whether it came so far; otherwise the action was finished.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which the child does not use
+        child = os.fork()
+    if not child:
+        try:
+            _die_at(number)
+            action()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return bool(code)
+
+
 def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[str, Any]) -> None:
     os.setsid()
     experiment.draw_run = fitting.draw_fit = lambda history, folder: []
@@ -232,8 +259,6 @@ def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[st
     if die_at is not None:
         _die_at(die_at)
     is_new = not (runs / name / "recipe.yaml").exists()
-    if is_new:
-        shutil.rmtree(runs / name, ignore_errors=True)  # killed before it was a run
     try:
         if method == "fit":
             (fit if is_new else fit_on)(runs, name, FitListener(tell), **options)

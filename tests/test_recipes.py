@@ -59,7 +59,7 @@ def test_a_recipe_loads_and_has_a_header(path: Path) -> None:
 def test_a_smoke_recipe_runs(name: str, tmp_path: Path) -> None:
     recipe = load(next(p for p in RECIPES if p.parent.name == "smoke" and p.stem == name))
     watcher: Watcher = Silent()  # type: ignore[assignment]
-    summary = start(recipe, RunFolder.create(tmp_path, name), watcher)
+    summary = start(recipe, RunFolder.create(tmp_path, name, recipe), watcher)
     assert summary.rounds == 2
     personal = summary.clients_accuracy  # a method may train nothing but its clients' models
     assert (personal["mean"] if personal else summary.accuracy) > 0.1

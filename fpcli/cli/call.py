@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fpcli.cli.session import Session
 from fpcli.cli.words import CODE, make_importable, overrides, target_text
-from fpcli.errors import FpError, UsageError
+from fpcli.errors import FpError, ResumeError, UsageError
+from fpcli.files import delete_folder
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
@@ -133,7 +133,7 @@ class Call(Generic[R]):
             stored = self.stored(folder)
         else:
             name = options["name"] or default_name(recipe)
-            folder = RunFolder.create(options["runs"], name, force=options["force"])
+            folder = RunFolder.create(options["runs"], name, recipe, force=options["force"])
         session.log = folder.log
         watcher = watch(
             session,
@@ -158,10 +158,13 @@ def _cleanup(
     """Leave a clear screen, and no folder of a run that failed before it had anything to keep."""
     try:
         yield
+    except ResumeError:  # another process works there
+        raise
     except (FpError, KeyboardInterrupt):
         if is_new and not folder.checkpoints.exists():
             session.log = None
-            shutil.rmtree(folder.path, ignore_errors=True)
+            with suppress(FpError):
+                delete_folder(folder.path)
         raise
     finally:
         watcher.end()

@@ -269,7 +269,9 @@ Runs = Annotated[Path, option(RUN, "--runs", "DIR", "Folder of all runs (default
 Resume = Annotated[Text, option(RUN, "--resume", "RUN", "Go on with an earlier run.")]
 Force = Annotated[
     bool,
-    option(RUN, "--force", "", "Replace a run of that name; with --resume: change the recipe."),
+    option(
+        RUN, "--force", "", "Replace a run of that name; with --resume: change recipe, start over."
+    ),
 ]
 DryRun = Annotated[
     bool,

@@ -127,7 +127,7 @@ class _Call:
                 raise UsageError(
                     f"{known} is what this starts from", hint="choose another name", where="--name"
                 )
-        folder = RunFolder.create(self.options["runs"], name, force=self.options["force"])
+        folder = RunFolder.create(self.options["runs"], name, recipe, force=self.options["force"])
         return folder, recipe, original
 
     def _begun(self) -> tuple[RunFolder, Recipe, RunFolder]:

@@ -110,7 +110,7 @@ def find(words: Sequence[Path], runs_dir: Path) -> list[Run]:
 
 def _folders(word: Path, runs_dir: Path) -> list[Path]:
     path = word if word.exists() or not (runs_dir / word).exists() else runs_dir / word
-    inside = sorted(item.parent for item in path.glob("*/recipe.yaml"))
+    inside = sorted(item.parent for item in path.glob("[!.]*/recipe.yaml"))
     if inside and not (path / "recipe.yaml").is_file():
         return inside
     try:
@@ -127,10 +127,7 @@ def read(path: Path) -> Run:
         DataError: its events cannot be read.
     """
     folder = RunFolder(path)
-    try:
-        history = events.read(folder.events)
-    except OSError as error:
-        raise DataError(f"cannot read {folder.events}: {error.strerror}") from error
+    history = events.read(folder.events)
     rounds = tuple(event for event in history if event.get("event") == "round")
     for event in rounds:
         for problem in _problems(event):

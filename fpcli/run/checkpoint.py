@@ -23,6 +23,8 @@ from torch import Tensor
 from fpcli.engine.types import Json, ServerState
 from fpcli.errors import ResumeError, UsageError
 from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
+from fpcli.run.events import Sound
+from fpcli.run.folder import RunFolder
 
 FORMAT = 1
 """The newest checkpoint format that this version reads, and the one it writes."""
@@ -203,7 +205,12 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def load_newest(
-    folder: Path, *, method_state: type | None, digest: str, round: int | None = None
+    folder: Path,
+    *,
+    method_state: type | None,
+    digest: str,
+    round: int | None = None,
+    events: Sound | None = None,
 ) -> tuple[ServerState, dict[str, Json], list[str]]:
     """Return the newest checkpoint that is whole and belongs to this recipe.
 
@@ -212,6 +219,7 @@ def load_newest(
         method_state: the data class of the method's state, or None where it has none.
         digest: of the recipe.
         round: only the checkpoint of this round will do.
+        events: how far these can be relied on; a checkpoint of a later round will not do.
 
     Returns:
         State, extra, and one warning for each newer checkpoint that was passed over.
@@ -220,6 +228,7 @@ def load_newest(
         UsageError: there is none of that round.
         ResumeError: there is none that can be used.
     """
+    check_kept(RunFolder(folder))
     warnings: list[str] = []
     kept = _checkpoints(folder)
     if round is not None and round not in dict(kept):
@@ -233,6 +242,8 @@ def load_newest(
         if round not in (None, number):
             continue
         try:
+            if events is not None and number > events.rounds:
+                raise _DamagedError(events.problem or f"events end after round {events.rounds}")
             state, extra = _read(path, number, method_state, digest)
         except _UNUSABLE as error:
             warnings.append(f"checkpoint {path.name} cannot be used: {_reason(error)}")
@@ -240,9 +251,23 @@ def load_newest(
             return state, extra, warnings
     raise ResumeError(
         f"no usable checkpoint in {folder}" + "".join(f"; {text}" for text in warnings),
-        hint="start the run again with the same command and `--force`",
+        hint=f"`fp resume {folder} --force` plays all rounds again from the start",
         where=str(folder / "checkpoints"),
     )
+
+
+def check_kept(folder: RunFolder) -> None:
+    """Make sure that nobody has deleted the checkpoints of a run, or begun to.
+
+    Raises:
+        ResumeError: somebody has.
+    """
+    if folder.purged.is_file():
+        raise ResumeError(
+            f"{folder.path}: its checkpoints were deleted",
+            hint=f"{folder.purged} says why",
+            where=str(folder.path),
+        )
 
 
 class _DamagedError(Exception):

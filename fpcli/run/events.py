@@ -1,16 +1,35 @@
-"""The events of a run: one JSON object per line, safe on disk before the run goes on."""
+"""The events of a run: one JSON object per line, safe on disk before the run goes on.
+
+Each line ends with its own checksum, so that a run knows which of its lines it can rely on.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fpcli.errors import DataError
-from fpcli.files import cannot_write, sync_folder, write_atomic
+from fpcli.files import cannot_read, cannot_write, sync_folder, write_atomic
+
+_CHECKSUM = "crc32"
+
+
+class Sound(NamedTuple):
+    """How far events can be relied on.
+
+    Attributes:
+        rounds: the newest round up to which none is missing or damaged.
+        problem: what is wrong with the first line after it, with its place; empty if there is none,
+            or only one that a crash cut short.
+    """
+
+    rounds: int
+    problem: str = ""
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
@@ -19,7 +38,8 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
     Raises:
         NeedError: the file cannot be written.
     """
-    line = json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n"
+    plain = _finite(event)
+    line = _text({**plain, _CHECKSUM: _checksum(plain)}) + "\n"
     try:
         is_new = not path.exists()
         with path.open("ab") as file:
@@ -30,6 +50,14 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
             sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _text(event: Mapping[str, Any]) -> str:
+    return json.dumps(event, ensure_ascii=False, allow_nan=False)
+
+
+def _checksum(event: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(_text(event).encode()):08x}"
 
 
 def _finite(value: Any) -> Any:
@@ -43,40 +71,103 @@ def _finite(value: Any) -> Any:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return all events; a last line that a crash cut short does not count.
+    """Return all events, without their checksums; a last line that a crash cut short does not
+    count.
+
+    Lines without a checksum, which earlier versions wrote, are taken as they are.
 
     Raises:
-        DataError: an earlier line is not a JSON object.
+        DataError: the file cannot be read, or a line is not a JSON object or not as it was written.
     """
-    return [event for _, event in _lines(path)]
-
-
-def truncate_after(path: Path, round: int) -> None:
-    """Drop every event of a later round, and a last line that a crash cut short.
-
-    Raises:
-        DataError: a line before the last is not a JSON object.
-        NeedError: the file cannot be written.
-    """
-    if path.exists():
-        kept = [line + b"\n" for line, item in _lines(path) if (item.get("round") or 0) <= round]
-        write_atomic(path, b"".join(kept))
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield every line with the event in it."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
+    found = []
+    for number, line, is_cut in _lines(path):
         try:
-            event = json.loads(line)
-            if not isinstance(event, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                return
-            raise DataError(
-                f"{path}:{number}: not an event",
-                hint="restore the file from a copy, or delete this line",
-                where=f"{path}:{number}",
-            ) from error
-        yield line, event
+            found.append(_event(line, is_checked=False))
+        except ValueError as error:
+            if not is_cut:
+                raise DataError(
+                    f"{path}:{number}: {error}",
+                    hint="restore the file from a copy, or let `fp resume` play that round again",
+                    where=f"{path}:{number}",
+                ) from error
+    return found
+
+
+def sound(path: Path) -> Sound:
+    """Return how far events can be relied on, those of rounds 1, 2, 3 and so on.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    rounds = 0
+    for number, line, is_cut in _lines(path):
+        try:
+            if _event(line, is_checked=True).get("round") != rounds + 1:
+                raise ValueError(f"not the event of round {rounds + 1}")
+        except ValueError as error:
+            return Sound(rounds, "" if is_cut else f"{path}:{number}: {error}")
+        rounds += 1
+    return Sound(rounds)
+
+
+def keep(path: Path, rounds: int) -> Path | None:
+    """Drop every event after those of the first rounds, of which each must be sound.
+
+    Returns:
+        Where the file as it was is kept, if something in it was damaged.
+
+    Raises:
+        DataError: the file cannot be read.
+        NeedError: it cannot be written.
+    """
+    if not path.exists():
+        return None
+    lines = [line for _, line, _ in _lines(path)]
+    aside = _set_aside(path) if sound(path).problem else None
+    write_atomic(path, b"".join(line + b"\n" for line in lines[:rounds]))
+    return aside
+
+
+def _set_aside(path: Path) -> Path:
+    """Copy a damaged file beside itself, once, and never over an earlier one."""
+    data, number = path.read_bytes(), 1
+    while True:
+        aside = path.with_name(f"{path.name}.damaged" + f"-{number}" * (number > 1))
+        if not aside.exists():
+            write_atomic(aside, data)
+        if aside.is_file() and aside.read_bytes() == data:
+            return aside
+        number += 1
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield number and content of every line, and whether a crash may have cut it short."""
+    try:
+        *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    yield from ((number, line, False) for number, line in enumerate(lines, start=1))
+    if last:
+        yield len(lines) + 1, last, True
+
+
+def _event(line: bytes, *, is_checked: bool) -> dict[str, Any]:
+    """Return the event of a line.
+
+    Args:
+        is_checked: demand a checksum; otherwise a wrong one is refused only.
+
+    Raises:
+        ValueError: there is none, or it is not as it was written.
+    """
+    try:
+        event = json.loads(line)
+        found = event.pop(_CHECKSUM, None)
+        known = _checksum(event)
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError("not an event") from error
+    if not isinstance(event, dict) or (found is None and is_checked):
+        raise ValueError("not an event with a checksum")
+    if found not in (None, known):
+        raise ValueError("damaged: its checksum differs")
+    return event

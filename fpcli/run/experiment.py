@@ -34,13 +34,8 @@ def start(
     watcher: Watcher,
     *,
     command: tuple[str, ...] = (),
-    is_part: bool = False,
 ) -> Summary:
     """Train a new run in a fresh folder.
-
-    Args:
-        is_part: more is to follow, so that a signal in the last round counts too; the run is
-            finished before `Interrupted` is raised.
 
     Raises:
         Interrupted: by a signal, after a checkpoint.
@@ -49,7 +44,7 @@ def start(
     with folder.lock():
         begin(folder, recipe, command)
         setup = prepare(recipe, folder.path / "memory")
-        return _run(setup, _session(setup, folder, watcher), watcher, None, is_part=is_part)
+        return _run(setup, _session(setup, folder, watcher), watcher, None)
 
 
 def resume(
@@ -66,8 +61,10 @@ def resume(
 
     Args:
         recipe: how to continue; it may differ from ``stored`` in what decides no bits.
-        force: continue with a recipe that differs in more.
-        is_part: see `start`.
+        force: continue with a recipe that differs in more; play all rounds again where no
+            checkpoint is valid.
+        is_part: more is to follow, so that a signal in the last round counts too; the run is
+            finished before `Interrupted` is raised.
 
     Raises:
         ResumeError: no checkpoint is valid, or the recipe differs.
@@ -77,7 +74,7 @@ def resume(
             check_recipe(folder, recipe, stored)
         setup = prepare(recipe, folder.path / "memory")
         session = _session(setup, folder, watcher)
-        found = session.load(stored, setup.fed.layout, setup.fed.method.State)
+        found = session.load(stored, setup.fed.layout, setup.fed.method.State, force=force)
         session.go_on(found, command)
         if setup.site.home.exists():
             memory.rewind(setup.site.home, found[0].round if found else -1)
@@ -99,7 +96,7 @@ def _run(
     watcher: Watcher,
     found: Place | None,
     *,
-    is_part: bool,
+    is_part: bool = False,
 ) -> Summary:
     settle()
     setup = with_kernels(setup, session.folder.path, watcher.message)

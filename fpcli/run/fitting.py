@@ -164,7 +164,7 @@ def resume(
             check_recipe(folder, recipe, stored)
         setup = prepare(recipe)
         session = _session(setup, folder, watcher)
-        found = session.load(stored, setup.layout, Carried)
+        found = session.load(stored, setup.layout, Carried, force=force)
         session.go_on(found, command)
         return _run(setup, session, watcher, found)
 

@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +20,14 @@ from filelock import FileLock, Timeout
 import fpcli
 from fpcli.data import PREFIXES
 from fpcli.errors import FpError, ResumeError, UsageError, nearest
-from fpcli.files import cannot_write, checksums, write_atomic
+from fpcli.files import cannot_write, checksums, delete_folder, write_atomic
 from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
+_BEFORE_RECIPE = ("lock", "lock.pid", "log.txt", "command.txt", "environment.json")
+"""Files that an end before or amid the writing of the recipe may leave in a folder."""
 _RESULT = (
     "recipe.yaml", "events.jsonl", "final", "pruned", "forgetting.safetensors", "unlearn.json",
 )  # fmt: skip
@@ -52,8 +53,12 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, *, force: bool = False) -> RunFolder:
-        """Make the folder of a new run.
+    def create(
+        cls, runs_dir: Path, name: str, recipe: AnyRecipe, *, force: bool = False
+    ) -> RunFolder:
+        """Make the folder of a new run, which its recipe makes one.
+
+        What a crash left of a folder that never had a recipe is free for a new run.
 
         Args:
             runs_dir: made where it is missing.
@@ -62,7 +67,7 @@ class RunFolder:
 
         Raises:
             UsageError: the name is taken, or is no file name.
-            ResumeError: ``force``, but a live process works on the earlier run.
+            ResumeError: a live process works on the earlier run, or on this very one.
             NeedError: the folder cannot be written.
         """
         if not _NAME.fullmatch(name):
@@ -71,23 +76,35 @@ class RunFolder:
                 hint="use letters, digits, `-`, `_` and `.`",
                 where="--name",
             )
-        path = runs_dir / name
+        folder = cls(runs_dir / name)
+        path = folder.path
         try:
-            if force and path.exists():
-                _delete(path)
-            runs_dir.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
+            if force and not folder._is_free():
+                _check_deletable(path)
+                delete_folder(path)
+            path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            if not path.exists():
+            if not path.exists():  # what stands in the way is a folder above
                 raise cannot_write(path, error) from error
-            raise UsageError(
-                f"run name `{name}` is taken: {path} exists",
-                hint=f"go on with `--resume {path}`, or choose another name with `--name`",
-                where="--name",
-            ) from error
         except OSError as error:
             raise cannot_write(path, error) from error
-        return cls(path)
+        if folder._is_free():
+            with folder.lock():
+                if not folder.recipe.exists():  # no other process was quicker
+                    folder.write_recipe(recipe)
+                    return folder
+        raise UsageError(
+            f"run name `{name}` is taken: {path} exists",
+            hint=f"go on with `--resume {path}`, or choose another name with `--name`",
+            where="--name",
+        )
+
+    def _is_free(self) -> bool:
+        """Tell whether all that is there may stand in a folder without a recipe."""
+        if self.path.is_symlink() or not self.path.is_dir():
+            return False
+        known = {*_BEFORE_RECIPE, *(f".{name}.tmp" for name in (*_BEFORE_RECIPE, "recipe.yaml"))}
+        return {item.name for item in self.path.iterdir()} <= known
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -99,7 +116,7 @@ class RunFolder:
         if (path / "recipe.yaml").is_file():
             return cls(path)
         problem = "is not a run: it has no recipe.yaml" if path.exists() else "does not exist"
-        runs = [item.parent.name for item in path.parent.glob("*/recipe.yaml")]
+        runs = [item.parent.name for item in path.parent.glob("[!.]*/recipe.yaml")]
         hint = nearest(path.name, runs) or f"runs are the folders in {path.parent}"
         raise ResumeError(f"{path} {problem}", hint=hint, where=str(path))
 
@@ -150,8 +167,10 @@ class RunFolder:
         write_atomic(path, f"{earlier}{shlex.join(words)}\n")
 
     def write_environment(self) -> None:
-        """Write environment.json: what the numbers of this run may depend on."""
-        write_atomic(self.path / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        """Write environment.json, once: what the numbers of this run may depend on."""
+        path = self.path / "environment.json"
+        if not path.exists():
+            write_atomic(path, json.dumps(environment(), indent=1) + "\n")
 
     def add_log(self, text: str) -> None:
         """Add one line to log.txt."""
@@ -204,9 +223,10 @@ def _in_use(path: Path, owner: Path) -> FpError:
     )
 
 
-def _delete(path: Path) -> None:
+def _check_deletable(path: Path) -> None:
     recipe = path / "recipe.yaml"
-    if path.is_symlink() or not (recipe.is_file() and recipe.read_bytes()[:7] == b"recipe:"):
+    is_run = recipe.is_file() and recipe.read_bytes()[:7] == b"recipe:"
+    if path.is_symlink() or (path.exists() and not is_run):
         raise UsageError(
             f"`--force` deletes only earlier runs, and {path} is none",
             hint="choose another name with `--name`, or delete it yourself",
@@ -215,7 +235,6 @@ def _delete(path: Path) -> None:
     for inner in path.rglob("recipe.yaml"):  # runs of `fp unlearn` hold others
         with RunFolder(inner.parent).lock():
             pass
-    shutil.rmtree(path)
 
 
 def environment() -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-from fpcli.files import cannot_write, write_atomic
+from fpcli.files import delete_folder, write_atomic
 from fpcli.run.folder import RunFolder
 
 
@@ -29,7 +26,8 @@ def purge(folder: RunFolder, reason: str) -> None:
     """
     with folder.lock():
         write_atomic(folder.purged, reason + "\n")
-        _delete(folder.checkpoints, folder.path / "memory", folder.final)
+        for path in (folder.checkpoints, folder.path / "memory", folder.final):
+            delete_folder(path)
         folder.write_checksums()
 
 
@@ -42,15 +40,10 @@ def purge_unlearned(folder: RunFolder) -> None:
         NeedError: something cannot be deleted.
     """
     with folder.lock():
-        _delete(folder.path / "pruned", *sorted(folder.checkpoints.glob("round-*"))[:-1])
+        delete_folder(folder.path / "pruned")
+        for path in sorted(folder.checkpoints.glob("round-*"))[:-1]:
+            delete_folder(path)
+        # Of a call that was cut short; these have lost their name already.
+        for left in folder.checkpoints.glob(".round-*"):
+            delete_folder(left)
         folder.write_checksums()
-
-
-def _delete(*paths: Path) -> None:
-    for path in paths:
-        try:
-            shutil.rmtree(path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise cannot_write(path, error) from error

@@ -104,24 +104,37 @@ class RunSession(Generic[R]):
         self.after_save()
 
     def load(
-        self, stored: Recipe | FitRecipe, layout: Layout, state_type: type | None
+        self,
+        stored: Recipe | FitRecipe,
+        layout: Layout,
+        state_type: type | None,
+        *,
+        force: bool = False,
     ) -> Place | None:
-        """Return where a run of the recipe ``stored`` stands; None if it was never saved.
+        """Return where a run of the recipe ``stored`` stands; None if it starts anew.
+
+        That is the newest checkpoint that is whole, as are the events up to it.
+
+        Args:
+            force: start anew where there is none.
 
         Raises:
-            ResumeError: no checkpoint is valid, or it is of another model, or all were deleted.
+            ResumeError: there is none, it is of another model, or all were deleted.
+            DataError: the events cannot be read.
         """
-        if self.folder.purged.is_file():
-            raise ResumeError(
-                f"{self.folder.path}: its checkpoints were deleted",
-                hint=f"{self.folder.purged} says why",
-                where=str(self.folder.path),
-            )
-        if not any(self.folder.checkpoints.glob("round-*")):
+        checkpoint.check_kept(self.folder)
+        sound = events.sound(self.folder.events)
+        if not (sound.rounds or any(self.folder.checkpoints.glob("round-*"))):
             return None
-        state, extra, warnings = checkpoint.load_newest(
-            self.folder.path, method_state=state_type, digest=digest(stored)
-        )
+        try:
+            state, extra, warnings = checkpoint.load_newest(
+                self.folder.path, method_state=state_type, digest=digest(stored), events=sound
+            )
+        except ResumeError as error:
+            if not force:
+                raise
+            self.watcher.message(f"warning: {error.message}; all {self.unit}s are played again")
+            return None
         for text in warnings:
             self.watcher.message(f"warning: {text}")
         _check_fits(layout, state)
@@ -132,9 +145,10 @@ class RunSession(Generic[R]):
 
     def go_on(self, found: Place | None, command: Sequence[str]) -> None:
         """Let the folder be that of a run which stands at ``found`` and goes on from there."""
-        self.folder.write_recipe(self.recipe)
-        self.folder.add_command(command)
-        events.truncate_after(self.folder.events, found[0].round if found else -1)
+        begin(self.folder, self.recipe, command)
+        aside = events.keep(self.folder.events, found[0].round if found else 0)
+        if aside:
+            self.watcher.message(f"warning: damaged events are kept as {aside}")
 
     def play(self, rounds: Iterator[tuple[ServerState, R]], place: Place, stop: Stop) -> Place:
         """Drain ``rounds`` into the folder until the run is done.
@@ -207,7 +221,7 @@ def _next(rounds: Iterator[tuple[ServerState, R]], stop: Stop) -> tuple[ServerSt
 
 
 def begin(folder: RunFolder, recipe: Recipe | FitRecipe, command: Sequence[str]) -> None:
-    """Make a fresh folder that of a new run."""
+    """Say in a run's folder what it is a run of, on what it runs, and who asked for it."""
     folder.write_recipe(recipe)
     folder.add_command(command)
     folder.write_environment()

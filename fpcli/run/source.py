@@ -16,6 +16,7 @@ from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
 from fpcli.recipe.schema import FitTask
+from fpcli.run.folder import RunFolder
 from fpcli.run.trained import untrained, with_weights
 from fpcli.units import format_input
 
@@ -42,7 +43,7 @@ def find_folder(word: str | None, runs: Path) -> Path | None:
     base = re.split("[@:]|-gn", word)[0]
     if base in names or ":" in word:
         return None
-    known = [*names, *(path.parent.name for path in runs.glob("*/final"))]
+    known = [*names, *(path.parent.name for path in runs.glob("[!.]*/final"))]
     raise UsageError(
         f"`{word}` is neither a folder nor a model",
         hint=nearest(word, known)
@@ -57,7 +58,8 @@ def newest_run(runs: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    finished = [path.parent.parent for path in runs.glob("*/final/layout.json")]
+    found = [path.parent.parent for path in runs.glob("[!.]*/final/layout.json")]
+    finished = [path for path in found if not RunFolder(path).purged.is_file()]
     if not finished:
         raise UsageError(
             f"no finished run in {runs}/",

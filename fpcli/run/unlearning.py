@@ -9,7 +9,6 @@ The folder is that of an ordinary run of the method `unlearn`; beside what every
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from fpcli import plugins
 from fpcli.audit import suite
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import FpError, ResumeError
-from fpcli.files import write_atomic
+from fpcli.files import delete_folder, write_atomic
 from fpcli.methods.unlearn import Scored
 from fpcli.recipe.load import digest, stored
 from fpcli.recipe.schema import Recipe
@@ -102,19 +101,19 @@ class Unlearning:
         is_as_long = folder.is_whole and stored(folder.recipe).get("rounds") == recipe.rounds
         if is_as_long and not read(folder.path).problem():
             return
-        command = self.command
         with self.watch(folder) as watcher:
-            if folder.recipe.is_file():
-                experiment.resume(recipe, recipe, folder, watcher, command=command, is_part=True)
-                return
-            folder.path.mkdir(exist_ok=True)
+            if not folder.recipe.is_file():
+                folder.path.mkdir(exist_ok=True)
+                folder.write_recipe(recipe)
             try:
-                experiment.start(recipe, folder, watcher, command=command, is_part=True)
+                experiment.resume(
+                    recipe, recipe, folder, watcher, command=self.command, is_part=True
+                )
             except ResumeError:  # another process works there
                 raise
             except (FpError, KeyboardInterrupt):
                 if not folder.checkpoints.exists():
-                    shutil.rmtree(folder.path, ignore_errors=True)
+                    delete_folder(folder.path)
                 raise
 
     def _keep_evidence(self) -> tuple[tuple[Scored, ...], tuple[str, ...]]:

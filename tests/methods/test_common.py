@@ -85,7 +85,7 @@ class Quiet:
 
 def train(tmp_path: Path, run: str, method: str, **changes: Any) -> experiment.Summary:
     recipe = toy_recipe(method, **changes)
-    return experiment.start(recipe, RunFolder.create(tmp_path, run), Quiet())
+    return experiment.start(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
 
 
 def plain(value: Any) -> Any:

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from driver import dies
 
-from fpcli.errors import FpError, NeedError, ResumeError, UsageError
+from fpcli.errors import DataError, FpError, NeedError, ResumeError, UsageError
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import MethodChoice, Recipe, Task
+from fpcli.report.runs import find
 from fpcli.run.folder import RunFolder, default_name, environment
 
 HOLD = """
@@ -38,13 +42,11 @@ def test_default_name(tmp_path: Path, method: str, data: str, model: str, name: 
     recipe = Recipe(method=MethodChoice(method), task=Task(data=data, model=model), seed=3)
     expected = name or "fedmp-npz-my-set-torchvision-vgg11-s3"
     assert default_name(recipe) == expected
-    assert RunFolder.create(tmp_path, expected).path == tmp_path / expected
+    assert RunFolder.create(tmp_path, expected, recipe).path == tmp_path / expected
 
 
 def make(runs_dir: Path, name: str = "x") -> RunFolder:
-    run = RunFolder.create(runs_dir, name)
-    run.write_recipe(Recipe())
-    return run
+    return RunFolder.create(runs_dir, name, Recipe())
 
 
 def test_create_and_open(tmp_path: Path) -> None:
@@ -56,12 +58,12 @@ def test_create_and_open(tmp_path: Path) -> None:
 def test_a_taken_name(tmp_path: Path) -> None:
     run = make(tmp_path)
     with pytest.raises(UsageError, match="run name `x` is taken") as caught:
-        RunFolder.create(tmp_path, "x")
+        RunFolder.create(tmp_path, "x", Recipe())
     assert f"--resume {run.path}" in caught.value.hint
     assert "--name" in caught.value.hint
     (run.path / "old").touch()
-    assert RunFolder.create(tmp_path, "x", force=True) == run
-    assert list(run.path.iterdir()) == []
+    assert RunFolder.create(tmp_path, "x", Recipe(), force=True) == run
+    assert sorted(path.name for path in run.path.iterdir()) == ["lock", "recipe.yaml"]
 
 
 def test_force_deletes_nothing_but_runs(tmp_path: Path) -> None:
@@ -70,19 +72,68 @@ def test_force_deletes_nothing_but_runs(tmp_path: Path) -> None:
         (runs / name).mkdir(parents=True)
         if content:
             (runs / name / "recipe.yaml").write_text(content)
+    (runs / "b" / "notes.txt").touch()
     (runs / "c").write_text("a file")
     (runs / "d").symlink_to(make(tmp_path / "elsewhere").path)
     for name in "abcd":
         with pytest.raises(UsageError, match="deletes only earlier runs"):
-            RunFolder.create(runs, name, force=True)
+            RunFolder.create(runs, name, Recipe(), force=True)
         assert (runs / name).exists()
-    assert RunFolder.create(runs, "new", force=True).path.is_dir()
+    assert RunFolder.create(runs, "new", Recipe(), force=True).path.is_dir()
+
+
+def test_a_kill_while_a_folder_is_made_leaves_a_run_or_a_free_name(tmp_path: Path) -> None:
+    number = 1
+    while dies(number, partial(RunFolder.create, tmp_path / str(number), "x", Recipe())):
+        runs = tmp_path / str(number)
+        if (runs / "x" / "recipe.yaml").exists():
+            assert RunFolder.open(runs / "x").recipe.read_text() == to_yaml(Recipe())
+        else:
+            make(runs)
+        number += 1
+    assert number > 4
+
+
+def test_a_kill_while_a_run_is_replaced_leaves_a_whole_one_or_a_free_name(tmp_path: Path) -> None:
+    is_old = True
+    for number in itertools.count(1):
+        run = make(tmp_path / str(number))
+        (run.checkpoints / "round-00001").mkdir(parents=True)
+        (run.checkpoints / "round-00001" / "meta.json").touch()
+        (run.path / "events.jsonl").touch()
+        replace = partial(RunFolder.create, run.path.parent, "x", Recipe(seed=1), force=True)
+        if not dies(number, replace):
+            break
+        names = {path.name for path in run.path.iterdir()} if run.path.exists() else set()
+        is_old = "recipe.yaml" in names and "seed: 0" in run.recipe.read_text()
+        assert is_old == (names >= {"checkpoints", "events.jsonl", "recipe.yaml"})
+        if "recipe.yaml" not in names:
+            with pytest.raises(DataError, match="is not a run"):
+                find([run.path.parent], tmp_path)
+        replace()
+        assert {path.name for path in run.path.parent.iterdir()} == {"x"}
+        assert "seed: 1" in run.recipe.read_text()
+    assert number > 8 and not is_old
+
+
+def test_only_what_stands_there_before_a_recipe_is_free(tmp_path: Path) -> None:
+    for name in ("lock", "log.txt", ".recipe.yaml.tmp"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / "x" / name).touch()
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "notes.txt").touch()
+    with RunFolder(tmp_path / "x").lock(), pytest.raises(ResumeError, match="in use"):
+        RunFolder.create(tmp_path, "x", Recipe())
+    make(tmp_path)
+    for name in "xy":
+        with pytest.raises(UsageError, match="is taken"):
+            RunFolder.create(tmp_path, name, Recipe())
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", ".x", "-x", "x.", "x\n", "x" * 200])
 def test_a_name_that_is_no_file_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name of a run"):
-        RunFolder.create(tmp_path, name)
+        RunFolder.create(tmp_path, name, Recipe())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,7 +141,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for runs_dir in (tmp_path / "file", tmp_path / "file" / "runs"):
         with pytest.raises(NeedError, match="cannot write"):
-            RunFolder.create(runs_dir, "x")
+            RunFolder.create(runs_dir, "x", Recipe())
     run = RunFolder(tmp_path / "gone")
     for action in (
         lambda: run.write_recipe(Recipe()),
@@ -174,7 +225,7 @@ def test_a_lock_held_by_a_live_process(tmp_path: Path) -> None:
         with pytest.raises(ResumeError, match=in_use), run.lock():
             pass
         with pytest.raises(ResumeError, match="live process"):
-            RunFolder.create(tmp_path, "x", force=True)
+            RunFolder.create(tmp_path, "x", Recipe(), force=True)
         assert run.recipe.exists()
         other.kill()
     with run.lock():
@@ -194,9 +245,9 @@ def test_a_lock_is_not_given_twice(tmp_path: Path) -> None:
 def test_a_run_inside_that_is_at_work_saves_the_folder(tmp_path: Path) -> None:
     run, inner = make(tmp_path), make(tmp_path / "x", "inner")
     with inner.lock(), pytest.raises(ResumeError, match="live process"):
-        RunFolder.create(tmp_path, "x", force=True)
+        RunFolder.create(tmp_path, "x", Recipe(), force=True)
     assert run.recipe.exists()
-    RunFolder.create(tmp_path, "x", force=True)
+    RunFolder.create(tmp_path, "x", Recipe(), force=True)
     assert not inner.path.exists()
 
 
