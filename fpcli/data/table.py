@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fpcli.data.npz import MAX_BYTES
 from fpcli.data.split import OWNERS, PARTS, with_test
 from fpcli.errors import DataError
+from fpcli.files import cannot_read
 
 MAX_FILE_BYTES = 2**28
 MAX_CLASSES = 1000
@@ -96,20 +97,22 @@ def _cells(path: Path) -> Table:
             where=str(path),
         )
     rows, lines = [], []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
             for row in reader:
                 if row:
                     rows.append([cell.strip() for cell in row])
                     lines.append(reader.line_num)
-        except csv.Error as error:
-            place = f"{path}:{reader.line_num}"
-            raise DataError(f"{place}: {error}", hint="mend that line", where=place) from error
-        except (UnicodeDecodeError, OSError) as error:
-            raise DataError(
-                f"{path} cannot be read: {error}", hint="write it as UTF-8", where=str(path)
-            ) from error
+    except csv.Error as error:
+        place = f"{path}:{reader.line_num}"
+        raise DataError(f"{place}: {error}", hint="mend that line", where=place) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} cannot be read: {error}", hint="write it as UTF-8", where=str(path)
+        ) from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
     if len(rows) < 2:
         raise DataError(
             f"{path}: no rows below a header",

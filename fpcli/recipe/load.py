@@ -19,7 +19,7 @@ from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
 from fpcli.recipe.kinds import KINDS, AnyRecipe, PruneRecipe
 from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.recipe.settings import SECTIONS, Setting, resolve
-from fpcli.recipe.yaml_file import compose, is_null, pairs, plain
+from fpcli.recipe.yaml_file import compose, construct, is_null, pairs, plain
 
 R = TypeVar("R", Recipe, FitRecipe, PruneRecipe)
 
@@ -164,9 +164,13 @@ def read_settings(path: Path) -> dict[str, Setting]:
     Raises:
         RecipeError: the file cannot be read, or is no mapping of plain values.
     """
-    settings: dict[str, Setting] = {}
     root = compose(path, "recipe")
-    for key, setting in _settings(root, path) if root is not None else ():
+    return {} if root is None else _read(root, path)
+
+
+def _read(root: yaml.Node, path: Path) -> dict[str, Setting]:
+    settings: dict[str, Setting] = {}
+    for key, setting in _settings(root, path):
         if key in settings:
             raise setting.error(f"key `{key}` stands twice", "keep one of them")
         settings[key] = setting
@@ -230,8 +234,11 @@ def stored(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the file is no recipe at all.
     """
-    read_settings(path)  # refuses what is unsafe or has no sections
-    return dict(_walk(yaml.safe_load(path.read_text("utf-8-sig")) or {}, ""))
+    root = compose(path, "recipe")
+    if root is None:
+        return {}
+    _read(root, path)  # refuses what has no sections
+    return dict(_walk(construct(root, path), ""))
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:

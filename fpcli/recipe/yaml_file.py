@@ -114,6 +114,25 @@ def plain(node: yaml.Node | None, name: str) -> Any:
     return None if node is None or is_null(node) else node.value
 
 
+def construct(root: yaml.Node, path: Path) -> Any:
+    """Return what a composed file says, with numbers, truth values and dates as YAML knows them.
+
+    Raises:
+        RecipeError: a value is not what it looks like, such as a date that does not exist.
+    """
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(root)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise RecipeError(
+            f"{path}: a value cannot be read: {str(error).splitlines()[0]}",
+            hint="put quotes around a text that looks like a number or a date",
+            where=str(path),
+        ) from error
+    finally:
+        loader.dispose()
+
+
 def is_null(node: yaml.Node) -> bool:
     """Tell an empty or null value."""
     return node.tag == "tag:yaml.org,2002:null"

@@ -154,7 +154,7 @@ class RunFolder:
     def is_whole(self) -> bool:
         """Whether the run was finished, and nothing of its result has changed since."""
         path = self.path / "SHA256SUMS"
-        return path.is_file() and path.read_text("utf-8") == self._checksums()
+        return path.is_file() and path.read_bytes() == self._checksums().encode()
 
     def write_recipe(self, recipe: AnyRecipe) -> None:
         """Write the resolved recipe, which makes the folder a run."""
@@ -163,7 +163,7 @@ class RunFolder:
     def add_command(self, words: Sequence[str]) -> None:
         """Add a command line to command.txt; a resumed run has several."""
         path = self.path / "command.txt"
-        earlier = path.read_text("utf-8") if path.exists() else ""
+        earlier = path.read_text("utf-8", errors="replace") if path.is_file() else ""
         write_atomic(path, f"{earlier}{shlex.join(words)}\n")
 
     def write_environment(self) -> None:
@@ -215,7 +215,7 @@ class RunFolder:
 
 
 def _in_use(path: Path, owner: Path) -> FpError:
-    process = owner.read_text("utf-8").strip() if owner.is_file() else "unknown"
+    process = owner.read_text("utf-8", errors="replace").strip() if owner.is_file() else "unknown"
     return ResumeError(
         f"run {path} is in use by a live process (number {process})",
         hint="wait until it ends, or stop it first",

@@ -44,6 +44,7 @@ from fpcli.run.stages import (
     stage_models,
 )
 from fpcli.run.trained import read_trained, write_trained
+from fpcli.run.weights import unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +202,18 @@ def result_file(folder: RunFolder) -> Path:
 
 
 def read_result(folder: RunFolder) -> dict[str, Any]:
-    """Return the result of a finished unlearning."""
-    result: dict[str, Any] = json.loads(result_file(folder).read_text("utf-8"))
+    """Return the result of a finished unlearning.
+
+    Raises:
+        DataError: its file is damaged.
+    """
+    path = result_file(folder)
+    try:
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if lacking := {"classes", "stages", "speedup", "audits"} - {*result}:
+            raise ValueError(f"`{min(lacking)}` is missing")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise unreadable(path, error) from error
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,10 +42,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     check_file(path, hint="give the weights with -w FILE")
     try:
-        if path.suffix in (".pt", ".pth"):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            found = load_tensors(path.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters about a strange file is the error below
+            if path.suffix in (".pt", ".pth"):
+                found = torch.load(path, map_location="cpu", weights_only=True)
+            else:
+                found = load_tensors(path.read_bytes())
     except Exception as error:  # torch's reader raises almost anything on a wrong file
         raise unreadable(path, error) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):

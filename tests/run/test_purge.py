@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import itertools
+import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
-from driver import begin
+from driver import begin, dies, digits_file
 
-from fpcli.errors import ResumeError
+from fpcli.errors import DataError, ResumeError
+from fpcli.report.runs import find
+from fpcli.run.checkpoint import load_newest
 from fpcli.run.folder import RunFolder
 from fpcli.run.purge import num_checkpoints, purge, purge_unlearned
+from fpcli.run.source import newest_run
+from fpcli.run.trained import read_trained
+from fpcli.run.unlearning import is_purged, purge_original
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -34,3 +43,58 @@ def test_the_newest_checkpoint_of_an_unlearning_stays(tmp_path: Path) -> None:
     purge_unlearned(folder)
     assert [path.name for path in folder.checkpoints.iterdir()] == ["round-00002"]
     assert not (folder.path / "pruned").exists() and folder.final.exists() and folder.is_whole
+
+
+def unlearning(runs: Path) -> tuple[RunFolder, RunFolder]:
+    """Return an unlearning and its original, as far as a deletion looks at them."""
+    begin(runs, "original", "fedavg", task__data=digits_file(runs.parent), rounds=2)
+    original, folder = RunFolder(runs / "original"), RunFolder(runs / "unlearned")
+    shutil.copytree(original.path, folder.path)
+    shutil.copytree(original.path, folder.path / "finetune-only")
+    shutil.copytree(original.final, folder.path / "pruned")
+    (folder.path / "pruned" / "mask.safetensors").touch()
+    (folder.path / "unlearn.json").write_text(json.dumps({"classes": [7]}))
+    return folder, original
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def look_half_way(folder: RunFolder, original: RunFolder, runs: Path) -> None:
+    """Make sure that nothing which is half deleted looks like something whole."""
+    if is_purged(folder, original):
+        with pytest.raises(DataError, match="was deleted"):
+            read_trained(original.path, code="nets:tiny")
+        with pytest.raises(ResumeError, match="were deleted"):
+            load_newest(original.path, method_state=None, digest="")
+        assert newest_run(runs) == folder.path
+    else:
+        assert original.is_whole and num_checkpoints(original) == 2
+    names = {path.name for path in (folder.path / "pruned").glob("*")}
+    assert names in (set(), {"layout.json", "model.safetensors", "mask.safetensors"})
+    assert read_trained(folder.path, code="nets:tiny").num_classes == 10
+    assert (folder.checkpoints / "round-00002" / "SHA256SUMS").exists()
+    assert {run.name for run in find([runs], runs)} == {"original", "unlearned"}
+
+
+def test_a_kill_amid_a_deletion_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+    folder, original = unlearning(tmp_path / "fresh")
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "fresh", whole)
+    purge_original(RunFolder(whole / "unlearned"), RunFolder(whole / "original"), {"classes": [7]})
+    wanted = tree(whole)
+    assert not {"original/final", "original/checkpoints", "unlearned/pruned"} & wanted
+    for number in itertools.count(1):
+        runs = tmp_path / str(number)
+        shutil.copytree(tmp_path / "fresh", runs)
+        here = RunFolder(runs / folder.path.name), RunFolder(runs / original.path.name)
+        delete = partial(purge_original, *here, {"classes": [7]})
+        if not dies(number, delete):
+            break
+        look_half_way(*here, runs)
+        delete()
+        assert tree(runs) == wanted
+        assert here[0].is_whole and here[1].is_whole
+        shutil.rmtree(runs)
+    assert number > 40
