@@ -149,6 +149,7 @@ def newest(runs: Path, name: str) -> Any:
     state, extra, _ = load_newest(folder.path, method_state=state_type, digest=digest(recipe))
     data, tensors = dump_state(state)
     extra["totals"].pop("real_s")
+    del extra["events"]  # they hold measured seconds too
     return data, extra, {key: value.numpy().tobytes() for key, value in tensors.items()}
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fpcli.errors import FpError
+from fpcli.errors import FpError, ResumeError
 from fpcli.structure.layout import Tensors
 
+_CHECKSUM = "crc32"
 _FILE = re.compile(r"(?P<name>[a-z0-9_]+)\.round-(?P<round>\d{5,})\.safetensors")
 
 
@@ -42,10 +46,54 @@ def remember(home: Path, client: int, name: str, round: int, tensors: Tensors) -
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.round-{round:05d}.safetensors"
     partial = target.with_suffix(f".{os.getpid()}.partial")
-    save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
+    plain = {key: value.contiguous() for key, value in tensors.items()}
+    save_file(plain, partial, {_CHECKSUM: _checksum(plain)})
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(target)
+
+
+def inventory(home: Path, round: int) -> dict[str, str]:
+    """Return what a run that goes on after ``round`` needs: file below ``home`` -> checksum."""
+    newest: dict[tuple[Path, str], tuple[int, Path]] = {}
+    for name, when, path in _all(home):
+        if when <= round:
+            key = (path.parent, name)
+            newest[key] = max((when, path), newest.get(key, (0, path)))
+    found = {}
+    for _, path in newest.values():
+        with safe_open(path, framework="pt") as file:
+            found[path.relative_to(home).as_posix()] = (file.metadata() or {}).get(_CHECKSUM, "")
+    return found
+
+
+def check(home: Path, wanted: Mapping[str, str]) -> None:
+    """Make sure that everything is there that :func:`inventory` has found.
+
+    Raises:
+        ResumeError: a file is missing, damaged or another one.
+    """
+    for name, checksum in wanted.items():
+        path = home / name
+        try:
+            is_whole = _checksum(load_file(path)) == checksum
+        except (OSError, SafetensorError):
+            is_whole = False
+        if not is_whole:
+            raise ResumeError(
+                f"{path} is {'damaged' if path.exists() else 'missing'}: what a client remembers",
+                hint="restore it from a copy, or play all rounds again with `--force`",
+                where=str(path),
+            )
+
+
+def _checksum(tensors: Tensors) -> str:
+    found = 0
+    for name in sorted(tensors):
+        x = tensors[name].contiguous()
+        found = zlib.crc32(f"{name} {x.dtype} {list(x.shape)}".encode(), found)
+        found = zlib.crc32(x.flatten().view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 def rewind(home: Path, round: int) -> None:

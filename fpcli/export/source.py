@@ -212,7 +212,7 @@ def _personal(setup: Setup, state: ServerState, plan: Plan, whole: Trained) -> T
     )
     try:
         block = with_buffers(fed.template, site.hooks.view(cx, received))
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise unreadable(site.home / f"client-{plan.client:05d}", error) from error
     values, _ = plan.support.scatter(layout, block)
     # Masks of the client's own are known by the zeros that they leave in its weights.

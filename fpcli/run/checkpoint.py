@@ -245,6 +245,8 @@ def load_newest(
             if events is not None and number > events.rounds:
                 raise _DamagedError(events.problem or f"events end after round {events.rounds}")
             state, extra = _read(path, number, method_state, digest)
+            if events is not None and extra.get("events") != events.prints[number]:
+                raise _DamagedError("the events up to it are those of another run")
         except _UNUSABLE as error:
             warnings.append(f"checkpoint {path.name} cannot be used: {_reason(error)}")
         else:

@@ -26,10 +26,12 @@ class Sound(NamedTuple):
         rounds: the newest round up to which none is missing or damaged.
         problem: what is wrong with the first line after it, with its place; empty if there is none,
             or only one that a crash cut short.
+        prints: fingerprints of the file after 0, 1, 2 ... of these rounds.
     """
 
     rounds: int
     problem: str = ""
+    prints: tuple[int, ...] = (0,)
 
 
 def append(path: Path, event: Mapping[str, Any]) -> None:
@@ -99,15 +101,29 @@ def sound(path: Path) -> Sound:
     Raises:
         DataError: the file cannot be read.
     """
-    rounds = 0
+    prints = [0]
     for number, line, is_cut in _lines(path):
         try:
-            if _event(line, is_checked=True).get("round") != rounds + 1:
-                raise ValueError(f"not the event of round {rounds + 1}")
+            if _event(line, is_checked=True).get("round") != number:
+                raise ValueError(f"not the event of round {number}")
         except ValueError as error:
-            return Sound(rounds, "" if is_cut else f"{path}:{number}: {error}")
-        rounds += 1
-    return Sound(rounds)
+            problem = "" if is_cut else f"{path}:{number}: {error}"
+            return Sound(number - 1, problem, tuple(prints))
+        prints.append(zlib.crc32(line + b"\n", prints[-1]))
+    return Sound(len(prints) - 1, "", tuple(prints))
+
+
+def fingerprint(path: Path, rounds: int) -> int:
+    """Return a checksum of the events of the first rounds, by which those of another run are told.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    found = 0
+    for number, line, _ in _lines(path):
+        if number <= rounds:
+            found = zlib.crc32(line + b"\n", found)
+    return found
 
 
 def keep(path: Path, rounds: int) -> Path | None:

@@ -43,7 +43,7 @@ def start(
     """
     with folder.lock():
         begin(folder, recipe, command)
-        setup = prepare(recipe, folder.path / "memory")
+        setup = prepare(recipe, folder.memory)
         return _run(setup, _session(setup, folder, watcher), watcher, None)
 
 
@@ -72,7 +72,7 @@ def resume(
     with folder.lock():
         if not force:
             check_recipe(folder, recipe, stored)
-        setup = prepare(recipe, folder.path / "memory")
+        setup = prepare(recipe, folder.memory)
         session = _session(setup, folder, watcher)
         found = session.load(stored, setup.fed.layout, setup.fed.method.State, force=force)
         session.go_on(found, command)

@@ -141,6 +141,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def memory(self) -> Path:
+        """What clients remember between rounds, where the method lets them (``engine.memory``)."""
+        return self.path / "memory"
+
+    @property
     def final(self) -> Path:
         """The trained model."""
         return self.path / "final"

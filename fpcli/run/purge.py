@@ -26,7 +26,7 @@ def purge(folder: RunFolder, reason: str) -> None:
     """
     with folder.lock():
         write_atomic(folder.purged, reason + "\n")
-        for path in (folder.checkpoints, folder.path / "memory", folder.final):
+        for path in (folder.checkpoints, folder.memory, folder.final):
             delete_folder(path)
         folder.write_checksums()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
+from fpcli.engine import memory
 from fpcli.engine.federation import Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
@@ -99,7 +100,11 @@ class RunSession(Generic[R]):
 
     def save(self, state: ServerState, totals: Totals) -> None:
         """Write a checkpoint."""
-        extra = {"totals": asdict(totals)}
+        extra = {
+            "totals": asdict(totals),
+            "events": events.fingerprint(self.folder.events, state.round),
+            "memory": memory.inventory(self.folder.memory, state.round),
+        }
         checkpoint.save(self.folder.path, state, digest=digest(self.recipe), extra=extra)
         self.after_save()
 
@@ -130,6 +135,7 @@ class RunSession(Generic[R]):
             state, extra, warnings = checkpoint.load_newest(
                 self.folder.path, method_state=state_type, digest=digest(stored), events=sound
             )
+            memory.check(self.folder.memory, extra["memory"])
         except ResumeError as error:
             if not force:
                 raise
