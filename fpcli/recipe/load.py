@@ -219,10 +219,11 @@ def flatten(recipe: AnyRecipe) -> dict[str, Any]:
 
 def _walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
-        if prefix + key in SECTIONS and isinstance(value, Mapping):
-            yield from _walk(value, f"{prefix}{key}.")
+        dotted = f"{prefix}{key}"  # a key of a stranger's file may be a number
+        if dotted in SECTIONS and isinstance(value, Mapping):
+            yield from _walk(value, f"{dotted}.")
         else:
-            yield prefix + key, value
+            yield dotted, value
 
 
 def stored(path: Path) -> dict[str, Any]:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError
 from fpcli.recipe import load as module
-from fpcli.recipe.load import differences, digest, find_recipe, flatten, load, shipped, to_yaml
+from fpcli.recipe.load import (
+    differences,
+    digest,
+    find_recipe,
+    flatten,
+    load,
+    shipped,
+    stored,
+    to_yaml,
+)
 from fpcli.recipe.schema import Recipe
 from fpcli.recipe.settings import Setting
 
@@ -421,3 +430,9 @@ def test_a_method_may_bring_defaults_that_everything_else_overrides(
     assert load(path).local.epochs == 3
     assert load(path, [("local.epochs", "2")]).local.epochs == 2
     assert load(None, flags={"wire.codec": "dense"}).wire.codec == "dense"
+
+
+def test_a_key_that_is_a_number_in_a_strangers_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("7: x\nnull: y\ntask:\n  1.5: z\n")
+    assert stored(path) == {"7": "x", "None": "y", "task.1.5": "z"}
