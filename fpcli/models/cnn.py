@@ -1,4 +1,4 @@
-"""Small networks of two convolutions and a few linear layers."""
+"""Small networks of two or four convolutions and a few linear layers."""
 
 from __future__ import annotations
 
@@ -64,6 +64,45 @@ def fedavg_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
     )
 
 
+def conv2(input_shape: Shape, num_classes: int) -> nn.Module:
+    """Return PruneFL's network for FEMNIST (6,603,710 parameters with its 62 classes).
+
+    Source: the official code of PruneFL (Jiang et al., TNNLS 2023), initial values included.
+    """
+    model = _two_convolutions(
+        input_shape, num_classes, channels=(32, 64), kernel=5, paddings=(2, 2), hidden=(2048,)
+    )
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
+    return model
+
+
+def conv4(input_shape: Shape, num_classes: int) -> nn.Module:
+    """Return PruneFL's network for CelebA (31,202 parameters on 3x84x84 and 2 classes).
+
+    No ReLU stands between its convolutions, only batch norm and max pooling.
+
+    Source: the official code of PruneFL (Jiang et al., TNNLS 2023), initial values included.
+
+    Raises:
+        ValueError: nothing is left of the image behind a pooling.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs, *size = input_shape
+    for number, padding in enumerate((1, 1, 2, 2), start=1):
+        layers[f"conv{number}"] = nn.Conv2d(inputs, 32, 3, padding=padding)
+        layers[f"norm{number}"] = nn.BatchNorm2d(32)
+        layers[f"pool{number}"] = nn.MaxPool2d(2)
+        inputs, size = 32, [(side + 2 * padding - 2) // 2 for side in size]
+        if min(size) < 1:
+            raise ValueError(f"{input_shape[1]}x{input_shape[2]} images are too small")
+    layers["flatten"] = nn.Flatten()
+    layers["fc"] = output = nn.Linear(32 * size[0] * size[1], num_classes)
+    nn.init.kaiming_uniform_(output.weight)
+    return nn.Sequential(layers)
+
+
 def _two_convolutions(
     input_shape: Shape,
     num_classes: int,
@@ -72,7 +111,7 @@ def _two_convolutions(
     kernel: int,
     paddings: tuple[int, int],
     hidden: tuple[int, ...],
-) -> nn.Module:
+) -> nn.Sequential:
     """Return conv1, pool1, conv2, pool2, then one linear layer fc1, fc2, ... per width.
 
     Raises:

@@ -1,4 +1,4 @@
-"""VGG networks with batch norm for small images."""
+"""VGG networks for small images, with batch norm and one without."""
 
 from __future__ import annotations
 
@@ -15,6 +15,34 @@ _CHANNELS = (64, 128, 256, 512, 512)
 def vgg11(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return VGG-11 with one linear layer (9,228,362 parameters on CIFAR-10)."""
     return _vgg(input_shape, num_classes, width, depths=(1, 1, 2, 2, 2))
+
+
+def vgg11_plain(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+    """Return VGG-11 without batch norm, three linear layers (9,750,922 parameters on CIFAR-10).
+
+    Any image goes through, as in the others.
+
+    Source: the official code of PruneFL (Jiang et al., TNNLS 2023), initial values included.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs, number = input_shape[0], 0
+    for stage, (channels, depth) in enumerate(zip(_CHANNELS, (1, 1, 2, 2, 2), strict=True), 1):
+        outputs = widened(channels, width)
+        for _ in range(depth):
+            number += 1
+            layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1)
+            layers[f"relu{number}"] = nn.ReLU()
+            inputs = outputs
+        layers[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)
+    layers["average"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    for name in ("fc1", "fc2"):
+        layers[name] = hidden = nn.Linear(inputs, inputs)
+        layers[f"{name}_relu"] = nn.ReLU()
+        nn.init.kaiming_uniform_(hidden.weight)
+    layers["fc3"] = output = nn.Linear(inputs, num_classes)
+    nn.init.kaiming_uniform_(output.weight, a=1.5, mode="fan_out")
+    return nn.Sequential(layers)
 
 
 def vgg13(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:

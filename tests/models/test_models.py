@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fpcli import plugins
 from fpcli.data import DATASETS
 from fpcli.models import DEFAULT_MODEL, MODELS
-from fpcli.models.build import build
+from fpcli.models.build import build, factory
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 
@@ -22,6 +22,8 @@ DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("mnist-mlp", MNIST, 159_010),
         ("tabular-mlp", MNIST, 52_650),
         ("fedavg-cnn", MNIST, 1_663_370),
+        ("conv2", MNIST, 6_497_162),
+        ("conv4", (3, 84, 84), 40_426),
         ("subfedavg-cifar", CIFAR, 62_006),
         ("subfedavg-cifar-bn", CIFAR, 62_050),
         ("subfedavg-mnist", MNIST, 21_840),
@@ -38,6 +40,7 @@ DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("resnet56-pad", CIFAR, 853_018),
         ("resnet110-pad", CIFAR, 1_727_962),
         ("vgg11", CIFAR, 9_228_362),
+        ("vgg11-plain", CIFAR, 9_750_922),
         ("vgg13", CIFAR, 9_413_066),
         ("vgg16", CIFAR, 14_987_210),
         ("vgg19", CIFAR, 20_035_018),
@@ -50,6 +53,42 @@ def test_parameter_counts(name: str, shape: tuple[int, int, int], parameters: in
     with torch.device("meta"):
         model = plugins.lookup("models", name)(shape, 10)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "num_classes", "parameters"),
+    [
+        ("conv2", MNIST, 62, 6_603_710),
+        ("conv4", (3, 84, 84), 2, 31_202),
+        ("torchvision:resnet18", (3, 168, 168), 100, 11_227_812),
+    ],
+)
+def test_the_networks_of_prunefl_have_the_sizes_that_its_authors_print(
+    name: str, shape: tuple[int, int, int], num_classes: int, parameters: int
+) -> None:
+    with torch.device("meta"):
+        model = factory(name)(shape, num_classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_linear_layers_of_prunefl_start_as_its_code_has_it() -> None:
+    """Kaiming-uniform: within gain * sqrt(3 / fan), and near the ends of that range."""
+    wide = build("conv2", MNIST, 10, seed=0)
+    plain = build("vgg11-plain", CIFAR, 10, seed=0)
+    bounds = {
+        wide.fc1: (6 / 2048) ** 0.5,  # fan_out
+        wide.fc2: (6 / 10) ** 0.5,
+        plain.fc1: (6 / 512) ** 0.5,
+        plain.fc3: (2 / (1 + 1.5**2) * 3 / 10) ** 0.5,  # fan_out again, a = 1.5
+    }
+    for layer, bound in bounds.items():
+        assert 0.99 * bound < float(layer.weight.detach().abs().max()) <= bound * (1 + 1e-6)
+
+
+def test_conv4_has_no_relu() -> None:
+    model = build("conv4", (3, 84, 84), 2, seed=0)
+    assert not any(isinstance(part, nn.ReLU) for part in model.modules())
+    assert model.fc.in_features == 1152
 
 
 def test_every_model_is_counted_above() -> None:
