@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.client import ClientContext
-from fpcli.engine.fit import Result, fit
+from fpcli.engine.fit import Result, Work, fit
 from fpcli.engine.method import Kind, Method, RoundContext
-from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Tensors
+from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Tensors, Timing
 
 
 class Masked(Method):
@@ -104,3 +104,20 @@ class Asking(Method):
         known: Asked = state.method
         labels = dict(known.labels) | {a.probe.client: a.tensors["counts"] for a in answers}
         return replace(state, method=Asked(labels, (*known.phases, (ctx.phase, len(answers)))))
+
+
+class Timed(Method):
+    """Knows better than the clock how long clients take, for training and for answers."""
+
+    source: ClassVar[str] = "test"
+    offset_s: ClassVar[float] = 0.0
+
+    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
+        return [Probe(client, "wait") for client in cohort] if ctx.phase == "start" else []
+
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
+        seconds = {"compute_s": 30.0 + cx.client + self.offset_s, "down_s": 0.0, "up_s": 0.0}
+        return Work({"one": torch.ones(1)}, seconds)
+
+    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+        return Plan(client, state.support, ctx.local, time=Timing(client + 1.0, 0.5, 0.25))

@@ -102,12 +102,15 @@ def _seconds(flag: str, text: str) -> float:
 
 def _dry_run(session: Session, call: _Call) -> None:
     from fpcli.cli.result import first_plan, plan_text
+    from fpcli.recipe.idle import idle
     from fpcli.recipe.load import flatten
 
     recipe = call.recipe()
+    session.warnings += idle(recipe)
     plan = first_plan(recipe)
     data = {"recipe": flatten(recipe), "plan": plan}
     session.finish(data, plan_text(recipe, plan))
+    session.warn()
     session.hint("nothing was written; leave out --dry-run to train")
 
 

@@ -19,9 +19,11 @@ from fpcli.engine.fit import Batch, Fitted, Result, Work, explain_lone_sample
 from fpcli.engine.site import Site
 from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
 from fpcli.errors import DivergedError, FpError, NeedError, WireError
+from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Device
 from fpcli.rng import derive, stream
 from fpcli.structure.choice import within
+from fpcli.structure.cost import cost
 from fpcli.structure.kernels import use_sparse
 from fpcli.structure.shrink import shrink, with_buffers
 from fpcli.wire.blocks import decode, encode
@@ -158,15 +160,24 @@ class ClientContext:
         shapes = {name: tuple(value.shape) for name, value in delta.items()}
         return decode(site.codec, parts, shapes, masks if is_known else {})[0]
 
-    def recall(self, name: str) -> dict[str, Tensor]:
+    def train_seconds(self, num_samples: int, support: Support) -> float:
+        """Return the simulated seconds of training steps on so many samples, counted again in every
+        epoch, with a part of the initial model."""
+        return train_seconds(cost(self.site.layout, support).macs, num_samples, self.device)
+
+    def recall(self, name: str, *, since: int = 0) -> dict[str, Tensor]:
         """Return what this client remembered in an earlier round, cut to the present sub-model.
 
         Memories are kept in the coordinates of the initial model, so they survive a sub-model that
         changes from round to round. Empty when nothing was remembered. Personal models are judged
         after the round's training, so `view` sees what was remembered in this very round.
+
+        Args:
+            since: what was remembered in a round before this one is too old and counts no more;
+                a client may have missed the round that made it so.
         """
         before = self.round + 1 if self.op == "evaluate" else self.round
-        dense = memory.recall(self.site.home, self.client, name, before)
+        dense = memory.recall(self.site.home, self.client, name, before, since)
         return self.support.gather(self.site.layout, dense) if dense else {}
 
     def remember(self, name: str, tensors: Tensors) -> None:
@@ -274,12 +285,8 @@ def _train(cx: ClientContext) -> dict[str, Any]:
 
 def _answer(cx: ClientContext) -> dict[str, Any]:
     answer = cx.site.hooks.answer(cx, _model(cx), cx.op)
-    work = answer if isinstance(answer, Work) else Work(answer, 0)
-    return {
-        "tensors": work.tensors,
-        "num_examples": cx.num_examples,
-        "num_steps": work.num_steps,
-    }
+    work = answer if isinstance(answer, Work) else Work(answer)
+    return {"tensors": work.tensors, "num_examples": cx.num_examples, "metrics": work.seconds}
 
 
 def _evaluate(cx: ClientContext) -> dict[str, Any]:

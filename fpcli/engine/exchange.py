@@ -135,7 +135,7 @@ class _Sending:
             data = pack_job(job, stream(self.fed.seed, purpose, self.round, task.client))
             self.out.down_bytes += len(data)
             if point == "training":
-                compute_s, down_s, _ = work_seconds(self.fed, task, self.round, len(data), 0, 0)
+                compute_s, down_s, _ = work_seconds(self.fed, task, self.round, len(data), 0)
                 self._lose(position, point, compute_s + down_s)
                 continue
             self.sent.append(_Sent(position, len(data), cut))
@@ -293,7 +293,9 @@ def _read(
     check_address(reply, task, op, round, fed.run, fed.up_codec)
     check_envelope(reply)
     up_bytes = len(outcome.reply)
-    seconds = work_seconds(fed, task, round, down_bytes, up_bytes, reply.num_steps)
+    seconds = work_seconds(fed, task, round, down_bytes, up_bytes, reply.metrics)
+    if min(seconds) < 0:
+        raise Rejected("F406", f"{min(seconds):g} s of work")
     return Arrived(
         task, reply, Traffic(down_bytes, up_bytes), Timing(*seconds, reply.real_s), pruning_error
     )

@@ -57,10 +57,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Work:
-    """An answer to a probe that took training steps, which the clock then counts."""
+    """An answer to a probe that says itself how long it took.
+
+    Attributes:
+        seconds: simulated ``compute_s``, ``down_s`` and ``up_s``, any of them. For the others the
+            clock counts one forward pass over the client's samples, and bytes over its link.
+    """
 
     tensors: Mapping[str, Tensor]
-    num_steps: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:

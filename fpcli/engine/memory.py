@@ -21,15 +21,17 @@ _CHECKSUM = "crc32"
 _FILE = re.compile(r"(?P<name>[a-z0-9_]+)\.round-(?P<round>\d{5,})\.safetensors")
 
 
-def recall(home: Path, client: int, name: str, before: int) -> dict[str, Tensor]:
-    """Return what a client remembered under ``name`` in the newest round earlier than ``before``.
+def recall(home: Path, client: int, name: str, before: int, since: int = 0) -> dict[str, Tensor]:
+    """Return what a client remembered under ``name`` in the newest round earlier than ``before``,
+    unless that round is earlier than ``since``.
 
     Only earlier rounds count: a job that is repeated after a crash must not see its own traces.
 
     Returns:
         tensors by name; empty when there is no memory.
     """
-    versions = [(r, p) for n, r, p in _versions(_folder(home, client)) if n == name and r < before]
+    found = _versions(_folder(home, client))
+    versions = [(r, path) for n, r, path in found if n == name and since <= r < before]
     return dict(load_file(max(versions)[1])) if versions else {}
 
 

@@ -195,6 +195,11 @@ class Method:
         remember."""
         return False
 
+    def idle(self, options: Any, rounds: int) -> list[str]:
+        """Say which options can never take effect in so many rounds, and how they would; a line
+        each, which the user is told ahead of the first round."""
+        return []
+
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Prepare the server's state, once, before the start-phase probe."""
         return state

@@ -74,6 +74,8 @@ class Plan:
         is_mask_known: the client has the support's masks from an earlier round (its method's
             ``remembers_mask``), so that only values travel.
         max_steps: steps after which the client stops, even within an epoch; 0 does all epochs.
+        time: the simulated seconds, where the method has measured ones; None leaves them to the
+            clock, which counts multiply-adds on the device and bytes over its link.
     """
 
     client: int
@@ -83,6 +85,7 @@ class Plan:
     record: Mapping[str, Json] = field(default_factory=dict)
     is_mask_known: bool = False
     max_steps: int = 0
+    time: Timing | None = None
 
 
 @dataclass(frozen=True)

@@ -167,3 +167,22 @@ def stepwise_time(
         )
     seconds = {name: num_steps * own + comm for name, own in zip(names, comp, strict=True)}
     return LinearTime(num_steps * c, seconds)
+
+
+def stepwise_seconds(
+    names: Sequence[str],
+    c: float,
+    comp: Sequence[float],
+    comm: float,
+    num_steps: int,
+    alive: Mapping[str, int],
+) -> tuple[float, float, float]:
+    """Return the seconds of computing, receiving and sending in a round of such numbers.
+
+    Arguments and errors as for :func:`stepwise_time`; ``alive`` weights per name.
+
+    >>> stepwise_seconds(["a"], 2.0, [0.5], 0.25, 4, {"a": 10})
+    (28.0, 1.25, 1.25)
+    """
+    link_s = 0.5 * comm * sum(alive[name] for name in names)
+    return stepwise_time(names, c, comp, 0.0, num_steps).round_s(alive), link_s, link_s

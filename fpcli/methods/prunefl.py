@@ -13,26 +13,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, pairwise
-from typing import Annotated, ClassVar, Literal
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
+from fpcli.data.batches import batch_ends
 from fpcli.engine.client import ClientContext
 from fpcli.engine.fit import Batch, Result, Work, cross_entropy, fit
-from fpcli.engine.measure import accuracy, gradients, one_hot_loss
+from fpcli.engine.measure import gradients, one_hot_loss
 from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Answer, LocalConfig, Plan, Probe, ServerState, Support, Update
-from fpcli.fleet.linear import LinearTime, slowest_time, stepwise_time
+from fpcli.engine.types import (
+    Answer,
+    LocalConfig,
+    Plan,
+    Probe,
+    ServerState,
+    Support,
+    Timing,
+    Update,
+)
+from fpcli.fleet.linear import LinearTime, slowest_time, stepwise_seconds, stepwise_time
+from fpcli.pruning.settle import settle
 from fpcli.scores.gradients import accumulated, snip, spread, squared
 from fpcli.structure.budget import largest, maskable, reconfigure
-from fpcli.structure.layout import Tensors
+from fpcli.structure.layout import Layout, Tensors
 from fpcli.wire.blocks import decode, encode
 
-MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
-TOLERANCE, NUM_STABLE = 0.1, 5  # so many small changes of size in a row end stage 1
 NUM_ITERATIONS = 20  # steps of the control `iterative`
 LOSSES = {"cross_entropy": cross_entropy, "one_hot": one_hot_loss}
 
@@ -43,8 +53,9 @@ class Options:
 
     control: Literal["adaptive", "conventional", "snip", "random", "iterative"] = "adaptive"
     """What decides the masks: the method, or a rival (nothing, SNIP, chance, magnitude)."""
-    interval: Annotated[int, Ge(0)] = 50
-    """Rounds from one reconfiguration to the next, and before the first; 0 means none."""
+    interval: Annotated[int, Ge(0)] = 5
+    """Rounds from one reconfiguration to the next, and before the first (official code: 50 of
+    10,001); 0 means none."""
     drop_share: Annotated[float, Ge(0), Lt(1)] = 0.3
     """Share of each layer's weights that may leave at once, smallest first (paper: p)."""
     half_life: Annotated[float, Gt(0)] = 10000.0
@@ -59,15 +70,18 @@ class Options:
     regrow_init: Literal["keep", "zero"] = "keep"
     """Value of a weight that returns: what the server last had, or 0."""
     ip_passes: Annotated[int, Ge(0)] = 100
-    """Most passes of stage 1; 0 leaves it out."""
+    """Most passes of stage 1 (official code: 1000); 0 leaves it out."""
     ip_batches: Annotated[int, Ge(1)] = 10
     """Batches of stage 1, drawn once."""
-    ip_interval: Annotated[int, Ge(1)] = 50
-    """Passes from one reconfiguration of stage 1 to the next."""
+    ip_interval: Annotated[int, Ge(1)] = 10
+    """Passes from one reconfiguration of stage 1 to the next (official code: 50)."""
     ip_regrow: bool = False
     """Let weights return in stage 1 too."""
+    free_ip: bool = False
+    """Charge no simulated seconds for what comes before round 1, as the authors' simulation."""
     c: Annotated[float, Gt(0)] | None = None
-    """Seconds of a local step that no mask shortens; null takes all times from the fleet."""
+    """Seconds of a local step that no mask shortens, for the masks and for the clock; null takes
+    all times from the fleet."""
     comp: tuple[Annotated[float, Ge(0)], ...] = ()
     """Seconds of a local step per alive weight, one number per layer; needs `c`."""
     comm: Annotated[float, Ge(0)] = 5.561621025626998e-06
@@ -87,6 +101,12 @@ class Options:
         """Tell whether masks change after ``elapsed`` finished rounds and this one."""
         return self.interval > 0 and elapsed > 0 and elapsed % self.interval == 0
 
+    def window_start(self, elapsed: int) -> int:
+        """Return the round with which the interval of importance began that is open after
+        ``elapsed`` finished rounds; 0 where no reconfiguration lies before it."""
+        earlier = (elapsed - 1) // self.interval if self.interval and elapsed else 0
+        return earlier * self.interval + 2 if earlier else 0
+
     def share(self, elapsed: int) -> float:
         """Return the share of a layer's weights that may leave."""
         return float(self.drop_share * 0.5 ** (elapsed / self.half_life))
@@ -104,10 +124,25 @@ def round_time(ctx: RoundContext) -> LinearTime:
     """Return c and t_l: as given by hand, or of the fleet's slowest client."""
     options, names = ctx.options, maskable(ctx.layout)
     if options.c is not None:
-        steps = math.ceil(max(ctx.num_examples) / ctx.local.batch_size) * ctx.local.epochs
+        steps = max(num_steps(ctx, client) for client in range(len(ctx.num_examples)))
         return stepwise_time(names, options.c, options.comp, options.comm, steps)
     samples = [num * ctx.local.epochs for num in ctx.num_examples]
     return slowest_time(ctx.layout, names, ctx.fleet, samples, dense_passes=options.dense_passes)
+
+
+def num_steps(ctx: RoundContext, client: int) -> int:
+    """Return the local steps of a client's round."""
+    return ctx.local.epochs * len(batch_ends(ctx.num_examples[client], ctx.local.batch_size))
+
+
+def own_seconds(
+    layout: Layout, options: Options, masks: Tensors, steps: int
+) -> tuple[float, float, float]:
+    """Return what steps under masks, and sending what is alive, take by `c`, `comp` and `comm`."""
+    assert options.c is not None
+    alive = Support(mask=masks).count(layout)
+    rates = (options.c, options.comp, options.comm)
+    return stepwise_seconds(maskable(layout), *rates, steps, alive)
 
 
 def shows_gradients(options: Options, local: LocalConfig) -> bool:
@@ -145,6 +180,13 @@ def collect(ctx: RoundContext, known: Tensors, updates: Sequence[Update]) -> dic
     return out
 
 
+def pass_seconds(cx: ClientContext, masks: Tensors, buffer: Sequence[Batch]) -> float:
+    """Return the simulated seconds of one training step on each batch, under masks."""
+    if cx.options.c is not None:
+        return own_seconds(cx.site.layout, cx.options, masks, len(buffer))[0]
+    return cx.train_seconds(sum(len(labels) for _, labels in buffer), Support(mask=masks))
+
+
 def loss_of(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
     """Return the loss that the options name."""
     return LOSSES[cx.options.loss](model, batch)
@@ -160,43 +202,6 @@ def one_shot(cx: ClientContext, model: nn.Module, buffer: Sequence[Batch]) -> di
     return largest({name: score.cpu() for name, score in scores.items()}, cx.options.density)
 
 
-def prune_alone(
-    cx: ClientContext, model: nn.Module, buffer: Sequence[Batch]
-) -> tuple[dict[str, Tensor], int]:
-    """Train in place on the same batches, reconfiguring until the size settles (stage 1).
-
-    Returns:
-        The masks, with dead weights at 0 in the model, and the number of steps.
-    """
-    options, weights = cx.options, dict(model.named_parameters())
-    goal = START_ACCURACY / cx.site.dataset.num_classes
-    masks = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in cx.note["weight_s"]}
-    totals = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
-    start, number, sizes = 0, 0, []
-    for number in range(1, options.ip_passes + 1):
-        for batch in buffer:
-            for name, gradient in gradients(model, loss_of(cx, model, batch)).items():
-                step = gradient * masks[name] if name in masks else gradient
-                totals[name] += (gradient if options.ip_regrow else step).square()
-                weights[name].data -= cx.local.lr * step
-        if not start and number % MEASURE_EVERY == 1 and accuracy(model, buffer) >= goal:
-            start = number
-        if not start or (number - start) % options.ip_interval:
-            continue
-        rule = {"share": options.drop_share, "max_density": options.max_density}
-        new = reconfigure(weights, masks, totals, **cx.note, **rule)
-        for name, mask in new.items():
-            fresh = 0.0 if options.regrow_init == "zero" else cx.received[name].to(mask.device)
-            values = torch.where(masks[name], weights[name].data, fresh)
-            weights[name].data = torch.where(mask, values, 0.0)
-        masks, totals = new, {name: torch.zeros_like(total) for name, total in totals.items()}
-        sizes.append(sum(int(mask.sum()) for mask in masks.values()))
-        changes = [abs(new / old - 1) for old, new in pairwise(sizes)]
-        if len(changes) >= NUM_STABLE and max(changes[-NUM_STABLE:]) <= TOLERANCE:
-            break
-    return {name: mask.cpu() for name, mask in masks.items()}, number * len(buffer)
-
-
 class PruneFL(Method):
     """Two-stage adaptive pruning of single weights, one mask for all clients."""
 
@@ -204,8 +209,26 @@ class PruneFL(Method):
     kind: ClassVar[Kind] = "masks"
     remembers_mask: ClassVar[bool] = True
     trains_sparse: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
+
+    def idle(self, options: Any, rounds: int) -> list[str]:
+        """Tell that no reconfiguration comes, or that magnitude does not get as far as asked."""
+        interval, last = options.interval, NUM_ITERATIONS * options.interval
+        if options.control not in ("adaptive", "iterative") or not interval:
+            return []
+        if interval >= rounds:
+            return [
+                f"`method.interval` is {interval}, but the run ends after round {rounds}: no round "
+                f"changes a mask; set method.interval below {rounds}, or rounds above {interval}"
+            ]
+        if options.control == "iterative" and last >= rounds:
+            return [
+                f"`method.density` is not reached: {NUM_ITERATIONS} steps of {interval} rounds are "
+                f"more than {rounds}; lower method.interval, or set rounds above {last}"
+            ]
+        return []
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
         """Ask the selected client for the first masks."""
@@ -219,14 +242,41 @@ class PruneFL(Method):
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         """Return values and masks, encoded like a sparse message."""
         model.train()
-        buffer = list(islice(cx.batches(), cx.options.ip_batches))
-        if cx.options.control == "adaptive":
-            masks, num_steps = prune_alone(cx, model, buffer)
+        options, buffer = cx.options, list(islice(cx.batches(), cx.options.ip_batches))
+        pass_s: list[float] = []
+
+        def count(masks: Tensors) -> None:
+            pass_s.append(pass_seconds(cx, masks, buffer))
+
+        if options.control == "adaptive":
+            masks = settle(
+                model,
+                buffer,
+                partial(loss_of, cx),
+                lr=cx.local.lr,
+                num_classes=cx.site.dataset.num_classes,
+                passes=options.ip_passes,
+                interval=options.ip_interval,
+                share=options.drop_share,
+                max_density=options.max_density,
+                may_regrow=options.ip_regrow,
+                fresh=None if options.regrow_init == "zero" else cx.received,
+                before_pass=count,
+                **cx.note,
+            )
         else:
-            masks, num_steps = one_shot(cx, model, buffer), 0
+            masks = one_shot(cx, model, buffer)
+            if options.control == "snip":
+                count({})
+        seconds = {"compute_s": math.fsum(pass_s)}
+        if options.c is not None:
+            whole, alive = (own_seconds(cx.site.layout, options, part, 0) for part in ({}, masks))
+            seconds |= {"down_s": whole[1], "up_s": alive[2]}
+        if options.free_ip:
+            seconds = {"compute_s": 0.0, "down_s": 0.0, "up_s": 0.0}
         state = model.state_dict()
         values = {name: state[name].cpu().contiguous() for name in cx.received}
-        return Work(encode("sparse", values, masks, is_known=False), num_steps)
+        return Work(encode("sparse", values, masks, is_known=False), seconds)
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
@@ -244,7 +294,11 @@ class PruneFL(Method):
         """Send the sparse model, and its masks to those that may not have them."""
         known, send, keep = state.method or State(), *duties(ctx, state.round)
         note = {"send": send, "keep": keep} if send or keep else {}
-        return Plan(client, state.support, ctx.local, note, is_mask_known=client in known.holders)
+        is_known, time = client in known.holders, None
+        if ctx.options.c is not None:
+            masks, steps = state.support.mask, num_steps(ctx, client)
+            time = Timing(*own_seconds(ctx.layout, ctx.options, masks, steps))
+        return Plan(client, state.support, ctx.local, note, is_mask_known=is_known, time=time)
 
     def train(self, cx: ClientContext, model: nn.Module) -> Result:
         """Train, and in some rounds add up the importance that the server cannot see."""
@@ -260,15 +314,15 @@ class PruneFL(Method):
                     sums[name] = accumulated(sums[name], weight.grad, rule)
 
         fitted = fit(model, cx, loss_of, after_backward=add)
-        earlier = cx.recall("importance") if cx.note["keep"] else {}
+        since = cx.options.window_start(cx.round - 1)
+        earlier = cx.recall("importance", since=since) if cx.note["keep"] else {}
         own = {
             name: squared(total, fitted.num_samples, rule).cpu() + earlier.get(name, 0.0)
             for name, total in sums.items()
         }
-        if cx.note["keep"]:
-            left = 0.0 if cx.note["send"] else 1.0  # what is sent starts again from nothing
-            cx.remember("importance", {name: left * value for name, value in own.items()})
         sent = own if cx.note["send"] else {}
+        if cx.note["keep"] and not sent:  # what is sent is of an interval that ends here
+            cx.remember("importance", own)
         stats = {n: v[~cx.mask[n].cpu()] if is_shown else v.flatten() for n, v in sent.items()}
         return cx.result(model, fitted, stats=stats)
 

@@ -9,6 +9,7 @@ from fpcli.engine import memory, server
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.process import settle
 from fpcli.engine.types import ServerState
+from fpcli.recipe.idle import idle
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
 from fpcli.run import events
@@ -99,6 +100,8 @@ def _run(
     is_part: bool = False,
 ) -> Summary:
     settle()
+    for text in idle(setup.recipe):
+        watcher.message(f"warning: {text}")
     setup = with_kernels(setup, session.folder.path, watcher.message)
     executor, description = open_executor(setup)
     try:

@@ -216,6 +216,23 @@ def test_a_dry_run_writes_nothing(fp: Callable, tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
+def test_what_can_never_happen_is_told_before_the_first_round(fp: Callable, tmp_path: Path) -> None:
+    words = ("train", "--method", "prunefl", "--clients", "2", "--rounds", "1")
+    more = ("--set", "method.ip_passes=0", "--set", "local.lr_drop_at=[4,9]", "--no-progress")
+    done = fp(*words, *more)
+    assert done.status == 0
+    first, second, third = done.err.splitlines()[:3]
+    assert first.startswith("warning: F302: `method.interval` is 5")
+    assert "`local.lr_drop_at` has 4, 9" in second
+    assert third.startswith("prunefl")
+    planned = fp(*words, *more, "--dry-run")
+    assert [line for line in planned.err.splitlines() if "F302" in line] == [first, second]
+    warnings = json.loads(fp(*words, *more, "--dry-run", "--json").out)["warnings"]
+    assert warnings == [line.removeprefix("warning: ") for line in (first, second)]
+    enough = fp(*words[:-1], "10", *more, "--dry-run")
+    assert "F302" not in enough.err
+
+
 def test_code_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
     (tmp_path / "own_nets.py").write_text(
         "from torch import nn\n"

@@ -50,6 +50,11 @@ def test_only_earlier_rounds_are_seen(home: Path) -> None:
     assert known(home / "absent", 1, 100) is None
 
 
+def test_what_is_older_than_asked_for_counts_no_more(home: Path) -> None:
+    seen = [memory.recall(home, 1, "model", 7, since) for since in (0, 2, 5, 6, 7)]
+    assert [float(x["x"]) if x else None for x in seen] == [5, 5, 5, None, None]
+
+
 def test_a_repeated_job_writes_its_memory_again(home: Path) -> None:
     memory.remember(home, 1, "model", 7, number(-7))
     assert known(home, 1, 8) == -7

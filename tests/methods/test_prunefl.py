@@ -13,16 +13,24 @@ import torch
 from conftest import toy_recipe
 from torch import Tensor
 
-from fpcli.engine import memory, server
+from fpcli.engine import server
 from fpcli.engine.exchange import exchange, updates
 from fpcli.engine.executors.inline import Inline
+from fpcli.engine.fit import cross_entropy
+from fpcli.engine.measure import gradients
 from fpcli.engine.types import ServerState, Support
+from fpcli.fleet.clock import train_seconds
 from fpcli.methods.prunefl import Options, State, collect, round_time
+from fpcli.recipe.idle import idle
+from fpcli.recipe.load import load
 from fpcli.run.setup import Setup, prepare
 from fpcli.structure.budget import maskable
+from fpcli.structure.cost import cost
+from fpcli.structure.shrink import shrink
 
 PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
 FAST = {"local__batch_size": 16, "local__lr": 0.1}
+STEEP = {"method__c": 1e-9, "method__comp": [1.0] * 4, "method__comm": 0.0}
 QUICK = {"method__interval": 1, "method__ip_passes": 21, "method__ip_interval": 5}
 
 
@@ -46,8 +54,16 @@ def test_the_share_halves() -> None:
 
 
 def test_reconfigurations_are_due_after_every_interval() -> None:
-    assert [r for r in range(160) if Options().is_due(r)] == [50, 100, 150]
+    assert [r for r in range(160) if Options(interval=50).is_due(r)] == [50, 100, 150]
     assert not any(Options(interval=0).is_due(r) for r in range(200))
+
+
+def test_an_interval_of_importance_begins_after_a_reconfiguration() -> None:
+    """Every 2: rounds 3, 5 and 7 reconfigure, so that rounds 4, 6 and 8 begin anew."""
+    starts = [Options(interval=2).window_start(elapsed) for elapsed in range(8)]
+    assert starts == [0, 0, 0, 4, 4, 6, 6, 8]
+    assert [Options(interval=1).window_start(elapsed) for elapsed in range(4)] == [0, 0, 3, 4]
+    assert Options(interval=0).window_start(9) == 0
 
 
 def test_impossible_options() -> None:
@@ -87,15 +103,14 @@ def test_stage_1_only_shrinks_and_its_answer_is_sparse(tmp_path: Path) -> None:
 def test_stage_1_stops_when_its_size_settles(tmp_path: Path) -> None:
     """Where nothing may leave, every change is small: 1 + 5 reconfigurations, 5 passes apart."""
     changes = {"method__ip_passes": 100, "method__ip_interval": 5, "method__drop_share": 0.0}
+    changes |= {"method__c": 1.0, "method__comp": [0.0] * 4}  # so that seconds count steps
     setup = prepare(toy_recipe("prunefl", **changes, **FAST), tmp_path)
     start = ServerState(0, setup.values, Support())
     ctx = setup.fed.context(0, "start", lambda *a, **k: None)
     probes = setup.fed.method.probe(ctx, start, [0, 1, 2, 3])
     assert [(probe.client, probe.op) for probe in probes] == [(0, "prune")]
     brought = exchange(setup.fed, start, probes, Inline(setup.site), round=0, op="prune")
-    passes, rest = divmod(brought.arrived[0].reply.num_steps, 10)
-    assert rest == 0
-    assert passes in (26, 36)  # 1 or 11, and 25
+    assert brought.arrived[0].time.compute_s in (260.0, 360.0)  # 1 or 11 passes, and 25
     assert setup.fed.method.probe(replace(ctx, phase="round"), start, [0]) == []
 
 
@@ -191,7 +206,7 @@ def test_stats_travel_in_reconfiguring_rounds_only(tmp_path: Path) -> None:
     assert all(update.stats for update in usable)
 
 
-def test_the_long_window_adds_rounds_and_starts_again(tmp_path: Path) -> None:
+def test_the_long_window_adds_rounds(tmp_path: Path) -> None:
     """Both windows see the same third round; the long one has two more."""
     sent = {}
     for window in ("interval", "round"):
@@ -203,10 +218,139 @@ def test_the_long_window_adds_rounds_and_starts_again(tmp_path: Path) -> None:
     for long, short in zip(sent["interval"], sent["round"], strict=True):
         assert all(bool((long[name] >= short[name]).all()) for name in short)
         assert sum(float((long[name] - short[name]).sum()) for name in short) > 0
-    # The third round has been sent, so that what is remembered starts from nothing.
-    left = memory.recall(tmp_path / "interval" / "memory", 0, "importance", 4)
-    assert left
-    assert not any(bool(value.any()) for value in left.values())
+
+
+@pytest.mark.parametrize("away", [(), (3,), (2, 3), (1, 3, 4)])
+def test_importance_is_of_one_interval_whatever_a_client_has_missed(
+    away: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Nothing moves and a round is one step, so every round has the same importance n g^2."""
+    fixed = {"local__lr": 0.0, "local__batch_size": 1000, "method__interval": 2}
+    recipe = toy_recipe("prunefl", **fixed, method__ip_passes=0, task__model="digits-cnn")
+    setup = prepare(recipe, tmp_path)
+    method, executor = setup.fed.method, Inline(setup.site)
+    state = ServerState(0, setup.values, Support())
+    sent: dict[int, dict[str, Tensor]] = {}
+    for number in range(1, 6):
+        ctx = setup.fed.context(number, "round", lambda *a, **k: None)
+        now = replace(state, round=number - 1)
+        plans = [] if number in away else [method.plan(ctx, now, 0)]
+        for update in updates(setup.fed, exchange(setup.fed, now, plans, executor, round=number)):
+            sent[number] = dict(update.stats)
+            assert bool(update.stats) == (number in (3, 5))
+    data, part = setup.site.dataset, setup.site.parts[0]
+    model = shrink(setup.fed.template, {name: x.clone() for name, x in setup.values.items()})
+    batch = data.normalise(data.train.images[part]), data.train.labels[part]
+    once = {
+        n: len(part) * g.square() for n, g in gradients(model, cross_entropy(model, batch)).items()
+    }
+    rounds = {3: (1, 2, 3), 5: (4, 5)}
+    for number, stats in sent.items():
+        times = len(set(rounds.get(number, ())) - set(away))
+        for name, value in stats.items():
+            torch.testing.assert_close(value, times * once[name].flatten(), rtol=1e-3, atol=1e-6)
+
+
+def test_seconds_by_hand_are_those_of_the_clock(tmp_path: Path) -> None:
+    """E (c + sum of comp_l z_l) + comm z for each client, and the slowest ends the round."""
+    comp, changes = [0.1, 0.2, 0.3, 0.4], {"method__c": 2.0, "method__comm": 0.5}
+    _, played = play(tmp_path, **PLAIN, **QUICK, **changes, method__comp=comp, fleet__variation=1)
+    sizes = [72, 576, 384, 120]  # weights of the toy network
+    for before, (state, record) in pairwise(played):
+        alive = [int(mask.sum()) for mask in before[0].support.mask.values()]
+        assert all(z <= n for z, n in zip(alive, sizes, strict=True))
+        wanted = []
+        for client in record.clients:
+            per_step = 2.0 + sum(a * z for a, z in zip(comp, alive, strict=True))
+            assert client.compute_s == pytest.approx(client.num_steps * per_step)
+            assert client.down_s == client.up_s == pytest.approx(0.25 * sum(alive))
+            wanted.append(client.num_steps * per_step + 0.5 * sum(alive))
+        assert record.clock_s == pytest.approx(max(wanted))
+        assert state.round == record.round
+
+
+def begun(tmp_path: Path, **changes: Any) -> tuple[ServerState, Any]:
+    setup = prepare(toy_recipe("prunefl", **PLAIN, **FAST, **changes), tmp_path)
+    return server.begin(setup.fed, setup.values, Inline(setup.site))
+
+
+def test_stage_1_takes_the_seconds_of_what_is_alive(tmp_path: Path) -> None:
+    """By hand, one second per alive weight and step: the sum over all steps of what they train."""
+    seconds, sizes = [], []
+    for passes in range(11, 18):  # reconfigures after pass 11 at the latest, and then after 16
+        options = {**STEEP, "method__ip_passes": passes, "method__ip_interval": 5}
+        state, totals = begun(tmp_path / str(passes), **options)
+        seconds.append(totals.clock_s)
+        sizes.append(alive(state))
+    steps = [round((b - a) / 10, 3) for a, b in pairwise(seconds)]
+    assert steps == sizes[:-1]  # a pass of 10 steps costs 10 times what the one before it left
+    assert len(set(sizes)) > 1
+
+
+def test_stage_1_on_devices_costs_less_than_with_the_whole_model(tmp_path: Path) -> None:
+    """21 passes over 10 batches of 16: where nothing leaves, as many samples of the whole model."""
+    found = {}
+    for share in (0.0, 0.6):
+        changes = {**QUICK, **FAST, "method__drop_share": share}
+        setup = prepare(toy_recipe("prunefl", **changes), tmp_path / str(share))
+        start = ServerState(0, setup.values, Support())
+        ctx = setup.fed.context(0, "start", lambda *a, **k: None)
+        probes = setup.fed.method.probe(ctx, start, [0])
+        brought = exchange(setup.fed, start, probes, Inline(setup.site), round=0, op="prune")
+        found[share] = brought.arrived[0].time.compute_s
+    macs, device = cost(setup.fed.layout, Support()).macs, setup.fed.fleet.at(0, 0)
+    assert found[0.0] == pytest.approx(train_seconds(macs, 21 * 160, device))
+    assert 0 < found[0.6] < 0.9 * found[0.0]
+
+
+@pytest.mark.parametrize("control", ["adaptive", "snip", "random"])
+def test_a_free_start_costs_bytes_but_no_seconds(control: str, tmp_path: Path) -> None:
+    options = {**QUICK, "method__control": control}
+    paid = begun(tmp_path / "a", **options)
+    free = begun(tmp_path / "b", **options, method__free_ip=True)
+    assert free[1].clock_s == 0.0 < paid[1].clock_s
+    assert free[1].down_bytes == paid[1].down_bytes > 0
+    for name, value in paid[0].values.items():
+        assert torch.equal(free[0].values[name], value)
+
+
+def test_defaults_adapt_within_the_default_rounds(tmp_path: Path) -> None:
+    """Masks shrink in stage 1, and weights return and leave later; bytes fall with them."""
+    recipe = load(None, flags={"method.name": "prunefl", "executor.kind": "inline"})
+    assert recipe.wire.codec == "sparse"
+    assert idle(recipe) == []
+    options = Options()
+    due = [elapsed for elapsed in range(recipe.rounds) if options.is_due(elapsed)]
+    assert len(due) == 5
+    setup = prepare(replace(recipe, rounds=6, eval_every=6), tmp_path)
+    executor = Inline(setup.site)
+    first, totals = server.begin(setup.fed, setup.values, executor)
+    played = [first, *(state for state, _ in server.play(setup.fed, first, executor, totals))]
+    whole = sum(setup.values[name].numel() for name in maskable(setup.fed.layout))
+    assert alive(played[0]) < 0.5 * whole
+    old, new = played[5].support.mask, played[6].support.mask
+    assert all(torch.equal(played[0].support.mask[name], old[name]) for name in old)
+    assert any(bool((new[name] & ~old[name]).any()) for name in old), "nothing returned"
+    assert any(bool((old[name] & ~new[name]).any()) for name in old), "nothing left"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method__interval": 50}, "below 30, or rounds above 50"),
+        ({"method__interval": 30}, "below 30, or rounds above 30"),
+        ({"method__interval": 29}, ""),
+        ({"method__interval": 0}, ""),
+        ({"method__interval": 50, "method__control": "snip"}, ""),
+        ({"method__interval": 50, "method__control": "iterative"}, "above 50"),
+        ({"method__interval": 5, "method__control": "iterative"}, "rounds above 100"),
+        ({"method__interval": 1, "method__control": "iterative"}, ""),
+    ],
+)
+def test_an_interval_that_never_comes_is_told(options: dict[str, Any], words: str) -> None:
+    told = idle(toy_recipe("prunefl", rounds=30, **options))
+    assert bool(told) == bool(words)
+    assert all(text.startswith("F302: `method.") and words in text for text in told)
 
 
 def test_a_part_of_the_wrong_size_does_not_count(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_asking_is_traffic_and_time_of_all_samples(tmp_path: Path) -> None:
     assert totals.down_bytes > 4 * sum(4 * x.numel() for x in asked.values.values())
     probe = Probe(0, "score-000", sees_withheld=True)
     blind = dataclasses.replace(probe, sees_withheld=False)
-    times = [work_seconds(asked.fed, x, 0, 0, 0, 0)[0] for x in (probe, blind)]
+    times = [work_seconds(asked.fed, x, 0, 0, 0)[0] for x in (probe, blind)]
     num, more = asked.fed.num_examples[0], asked.fed.num_withheld[0]
     assert more > 0
     assert times[0] / times[1] == pytest.approx((num + more) / num)

@@ -1,0 +1,81 @@
+"""Prune one model on a few batches of its own until its size settles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.engine.fit import Batch
+from fpcli.engine.measure import accuracy, gradients
+from fpcli.structure.budget import reconfigure
+from fpcli.structure.layout import Tensors
+
+MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
+TOLERANCE, NUM_STABLE = 0.1, 5  # so many small changes of size in a row end it
+
+
+def settle(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    *,
+    lr: float,
+    num_classes: int,
+    passes: int,
+    interval: int,
+    weight_s: Mapping[str, float],
+    constant_s: float,
+    share: float,
+    max_density: float = 1.0,
+    may_regrow: bool = False,
+    fresh: Tensors | None = None,
+    before_pass: Callable[[Tensors], None] = lambda masks: None,
+) -> dict[str, Tensor]:
+    """Train in place on the same batches by plain SGD, and change the masks now and then.
+
+    From the first pass (of 1, 11, 21, ...) that is clearly better than guessing, every ``interval``
+    passes are a reconfiguration, until five changes of size in a row were small. Dead weights are 0
+    in the model; without ``may_regrow`` their gradients count as 0, so that none returns.
+
+    Args:
+        passes: at most so many over all batches.
+        weight_s, constant_s, share, max_density: as in ``structure.budget.reconfigure``.
+        fresh: values of weights that return; None means 0.
+        before_pass: is called with the masks of every pass ahead of it.
+
+    Returns:
+        The masks.
+
+    Source: PruneFL (Jiang et al., TNNLS 2023), initial pruning of its official code.
+    """
+    weights = dict(model.named_parameters())
+    masks = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in weight_s}
+    totals = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
+    start, sizes = 0, []
+    for number in range(1, passes + 1):
+        before_pass(masks)
+        for batch in batches:
+            for name, gradient in gradients(model, loss(model, batch)).items():
+                step = gradient * masks[name] if name in masks else gradient
+                totals[name] += (gradient if may_regrow else step).square()
+                weights[name].data -= lr * step
+        if not start and number % MEASURE_EVERY == 1:
+            is_learning = accuracy(model, batches) >= START_ACCURACY / num_classes
+            start = number if is_learning else 0
+        if not start or (number - start) % interval:
+            continue
+        rule = {"share": share, "max_density": max_density}
+        new = reconfigure(weights, masks, totals, weight_s, constant_s, **rule)
+        for name, mask in new.items():
+            returning = 0.0 if fresh is None else fresh[name].to(mask.device)
+            values = torch.where(masks[name], weights[name].data, returning)
+            weights[name].data = torch.where(mask, values, 0.0)
+        masks, totals = new, {name: torch.zeros_like(total) for name, total in totals.items()}
+        sizes.append(sum(int(mask.sum()) for mask in masks.values()))
+        changes = [abs(new / old - 1) for old, new in pairwise(sizes)]
+        if len(changes) >= NUM_STABLE and max(changes[-NUM_STABLE:]) <= TOLERANCE:
+            break
+    return {name: mask.cpu() for name, mask in masks.items()}
