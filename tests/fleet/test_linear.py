@@ -5,14 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 
 from fpcli.errors import RecipeError
 from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import two_speed
-from fpcli.fleet.linear import device_time, slowest_time, stepwise_time
+from fpcli.fleet.linear import device_time, slowest_time, stepwise_seconds, stepwise_time
+from fpcli.models.build import build
+from fpcli.structure.budget import maskable
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.support import Support
+from fpcli.structure.trace import untraced
 
 COMM = 5.561621025626998e-06
 
@@ -103,6 +107,25 @@ def test_a_model_with_no_dense_pass_is_the_clock() -> None:
     assert dense.constant_s - time.constant_s == pytest.approx(
         train_seconds(320.0, 50.0, device) / 3
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "shape", "num_classes"),
+    [
+        ("femnist", "conv2", (1, 28, 28), 62),
+        ("cifar10", "vgg11-plain", (3, 32, 32), 10),
+        ("celeba", "conv4", (3, 84, 84), 2),
+    ],
+)
+def test_the_published_numbers_fit_the_registered_networks(
+    task: str, model: str, shape: tuple[int, ...], num_classes: int
+) -> None:
+    c, comp, _, whole_s, _ = PUBLISHED[task]
+    layout = untraced(build(model, shape, num_classes, seed=0), torch.zeros(1, *shape))
+    alive = Support().count(layout)
+    seconds = stepwise_seconds(maskable(layout), c, comp, COMM, 5, alive)
+    assert sum(seconds) == pytest.approx(whole_s, abs=1e-6)
+    assert seconds[1] == seconds[2] > 0
 
 
 def test_the_slowest_client_decides() -> None:
