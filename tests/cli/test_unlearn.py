@@ -225,6 +225,7 @@ def test_what_is_refused_leaves_nothing(
 
 def test_a_folder_that_is_taken(fp: Callable, origin: Path) -> None:
     Path("runs/a-without-1").mkdir(parents=True)
+    Path("runs/a-without-1/notes.txt").touch()
     done = fp("unlearn", origin / "a", "--class", "1")
     assert done.status == 2 and "run name `a-without-1` is taken" in done.err
 
