@@ -112,6 +112,15 @@ class CheckError(FpError):
     code = "F801"
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error of a library says, or its kind if it says nothing.
+
+    >>> first_line(ValueError("a\\nb")), first_line(AssertionError())
+    ('a', 'AssertionError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return a hint of the form ``did you mean `x`?``, or an empty text when nothing is near.
 

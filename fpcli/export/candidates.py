@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.errors import DataError, FpError, UsageError
+from fpcli.errors import DataError, FpError, UsageError, first_line
 from fpcli.export.formats import PROGRAMS, open_onnx, open_pt2
 from fpcli.export.load import load_masked
 from fpcli.run.trained import read_trained
@@ -132,7 +132,7 @@ def _of_pt2(path: Path) -> Candidate:
 
 
 def _short(error: Exception) -> ValueError:
-    return ValueError((str(error).splitlines() or [type(error).__name__])[0][:200])
+    return ValueError(first_line(error)[:200])
 
 
 def skipping(build: Callable[[], nn.Module], masks: Tensors, x: Tensor) -> tuple[Run, list[Choice]]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpcli.errors import DataError, NeedError
+from fpcli.errors import DataError, NeedError, first_line
 from fpcli.export.archive import read_archive
 from fpcli.export.card import Card
 
@@ -170,7 +170,7 @@ def _read_onnx(path: Path) -> Run:
 
 
 def _cannot(what: str, card: Card, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    reason = first_line(error)[:200]
     return DataError(
         f"`{card.model}` cannot be exported as {what}: {reason}",
         hint="`--to safetensors` takes every network",

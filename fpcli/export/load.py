@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -9,17 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.errors import LayoutError
+from fpcli.errors import LayoutError, first_line
 from fpcli.export.card import Card
 from fpcli.export.file import decode
-from fpcli.models.build import factory
+from fpcli.models.build import measure
 from fpcli.run.trained import build_model
-from fpcli.run.weights import misfit
+from fpcli.run.weights import is_outsized, misfit
 from fpcli.structure.choice import Choice, sparsify
+from fpcli.structure.plain import describe_output
 from fpcli.structure.shrink import shrink
-
-_LIMIT_VALUES = 2**25
-_LIMIT_CUT = 64
 
 
 def load(
@@ -64,10 +63,10 @@ def load_masked(path: Path, *, code: str = "") -> tuple[nn.Module, dict[str, Ten
             output = model(torch.zeros(1, *card.input_shape))
     except LayoutError as error:
         raise misfit(path, error.message) from error
-    except RuntimeError as error:
-        raise misfit(path, f"its network does not run: {str(error).splitlines()[0]}") from error
-    if tuple(output.shape) != (1, card.num_classes):
-        raise misfit(path, f"its network returns {list(output.shape)} for one sample")
+    except Exception as error:  # networks of others may raise anything
+        raise misfit(path, f"its network does not run: {first_line(error)}") from error
+    if not isinstance(output, Tensor) or tuple(output.shape) != (1, card.num_classes):
+        raise misfit(path, f"its network returns {describe_output(output)[0]} for one sample")
     return model, masks, card
 
 
@@ -77,14 +76,9 @@ def _check_network(card: Card, shapes: Mapping[str, tuple[int, ...]]) -> None:
     Raises:
         ValueError: it has not, or it is far larger than what is left of it.
     """
-    if ":" in card.model and not card.model.startswith("torchvision:"):
-        return  # the user's own code, which must be named again before it runs
-    try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            state = factory(card.model)(card.input_shape, card.num_classes).state_dict()
-    except NotImplementedError:  # some networks calculate their widths with tensors
+    whole = measure(card.model, card.input_shape, card.num_classes)
+    if whole is None:
         return
-    whole = {name: tuple(x.shape) for name, x in state.items() if x.is_floating_point()}
     if strange := sorted(whole.keys() ^ shapes.keys()):
         raise ValueError(f"`{strange[0]}` is not in both the file and `{card.model}`")
     for name, shape in shapes.items():
@@ -92,6 +86,5 @@ def _check_network(card: Card, shapes: Mapping[str, tuple[int, ...]]) -> None:
             raise ValueError(
                 f"`{name}` is {list(shape)}, and in `{card.model}` {list(whole[name])}"
             )
-    size, left = (sum(torch.Size(x).numel() for x in y.values()) for y in (whole, shapes))
-    if size > max(_LIMIT_VALUES, _LIMIT_CUT * left):
+    if is_outsized(whole, sum(math.prod(shape) for shape in shapes.values())):
         raise ValueError(f"`{card.model}` is far larger than what the file has of it")

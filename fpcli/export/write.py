@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fpcli.errors import CheckError, UsageError
+from fpcli.errors import CheckError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
 from fpcli.export.file import encode
 from fpcli.export.formats import PROGRAMS, Run, quiet
@@ -189,7 +189,7 @@ def _compare(
             run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=code)
             found = _outputs(run, x)
     except Exception as error:  # whatever a runtime raises on what it cannot read
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         raise CheckError(
             f"{path.name}: cannot be used once written: {reason}",
             hint="no file was kept; try another format or `--opset`",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fpcli import plugins
-from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.errors import FpError, RecipeError, UsageError, first_line, nearest
 from fpcli.models import MODELS
 from fpcli.models.group_norm import replace_batch_norm
 from fpcli.models.names import GROUP_NORM, find, parse
 from fpcli.rng import derive
+from fpcli.structure.plain import check_plain, describe_output
 from fpcli.units import format_input
 
 Shape = tuple[int, ...]
@@ -50,6 +53,7 @@ def build(
         UsageError: no model has that name, or it cannot be imported.
         RecipeError: the name would run code without ``allow_code``, or the network cannot be
             built, fails on a sample of zeros, or does not return finite ``[1, num_classes]``.
+        LayoutError: see :func:`structure.plain.check_plain`.
     """
     make = factory(name, allow_code=allow_code)
     task = f"{format_input(input_shape)} and {num_classes} classes"
@@ -62,17 +66,15 @@ def build(
             raise
         except Exception as error:  # networks of others may raise anything
             raise RecipeError(
-                f"model `{name}` does not fit {task}: {_first_line(error)}",
-                hint="channels and image size must suit the network; choose another model"
-                if len(input_shape) > 1
-                else "choose a network for tables, such as `tabular-mlp`",
+                f"model `{name}` does not fit {task}: {first_line(error)}",
+                hint=_unfit_hint(name, input_shape),
                 where="task.model",
             ) from error
     if not isinstance(output, Tensor) or tuple(output.shape) != (1, num_classes):
-        found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        found, remedy = describe_output(output)
         raise RecipeError(
             f"model `{name}` returns {found} for one sample, wanted [1, {num_classes}]",
-            hint="its output width must be the number of classes",
+            hint=remedy or "its output width must be the number of classes",
             where="task.model",
         )
     if not output.isfinite().all():
@@ -81,7 +83,54 @@ def build(
             hint="check its initial values",
             where="task.model",
         )
+    check_plain(model)
     return model
+
+
+def _unfit_hint(name: str, input_shape: Shape) -> str:
+    if _is_code(name):
+        shape = ", ".join(map(str, (1, *input_shape)))
+        return f"it must be an `nn.Module` that takes `torch.zeros({shape})` in evaluation mode"
+    if len(input_shape) > 1:
+        return "channels and image size must suit the network; choose another model"
+    return "choose a network for tables, such as `tabular-mlp`"
+
+
+def measure(name: str, input_shape: Shape, num_classes: int) -> dict[str, Shape] | None:
+    """Return the shapes of a network's floating-point tensors, without the memory for them.
+
+    Args and errors as for :func:`factory`, and whatever the network raises; code is not run.
+
+    Returns:
+        Name -> shape; None for code, and for a network that calculates with its own tensors while
+        it is made.
+    """
+    if _is_code(name):
+        return None
+    try:
+        with _NoMemory(), torch.random.fork_rng(devices=[]):
+            state = factory(name)(input_shape, num_classes).state_dict()
+    except NotImplementedError:
+        return None
+    return {key: tuple(x.shape) for key, x in state.items() if x.is_floating_point()}
+
+
+class _NoMemory(TorchFunctionMode):
+    """Make fresh tensors without memory, but no other ones: with those, widths are calculated."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function, on the device ``meta`` if it makes parameters."""
+        on = {"device": "meta"} if func in _FRESH else {}
+        return func(*args, **{**(kwargs or {}), **on})
+
+
+_FRESH = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
 
 
 def factory(name: str, *, allow_code: bool = False) -> Factory:
@@ -98,7 +147,7 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
         UsageError: no model has that name, or it cannot be imported, or not in another width.
         RecipeError: ``name`` is a function and ``allow_code`` is False.
     """
-    if ":" in name and not name.startswith(_TORCHVISION):
+    if _is_code(name):
         if not allow_code:
             raise RecipeError(
                 f"model `{name}` would run code",
@@ -119,6 +168,10 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
             raise _no_width(name)
         make = partial(make, **{"width": wanted.width})
     return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
+
+
+def _is_code(name: str) -> bool:
+    return ":" in name and not name.startswith(_TORCHVISION)
 
 
 def _has_width(make: Factory) -> bool:
@@ -172,7 +225,3 @@ def _try_out(model: nn.Module, input_shape: Shape) -> object:
         output: object = model(torch.zeros(1, *input_shape))
     model.train()
     return output
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -21,9 +21,17 @@ from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
-from fpcli.models.build import build
+from fpcli.models.build import build, measure
 from fpcli.run.folder import RunFolder
-from fpcli.run.weights import check_tensors, misfit, read_tensors, unreadable
+from fpcli.run.weights import (
+    check_file,
+    check_tensors,
+    is_outsized,
+    misfit,
+    read_tensors,
+    unreadable,
+)
+from fpcli.structure.cost import BYTES_PER_FLOAT
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace, untraced
@@ -80,6 +88,7 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
     """
     place = folder / "final" if (folder / "final").is_dir() else folder
     about = _about(folder, place / "layout.json")
+    _check_size(about, place / "model.safetensors")
     model = build_model(about["model"], about["input_shape"], about["num_classes"], code=code)
     layout = _layout(model, about, must_trace)
     keep = {name: torch.tensor(kept, dtype=torch.int64) for name, kept in about["keep"].items()}
@@ -209,6 +218,16 @@ def _about(folder: Path, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise unreadable(path, error) from error
     return dict(about)
+
+
+def _check_size(about: Mapping[str, Any], path: Path) -> None:
+    check_file(path, hint="give a finished run, or an output folder of `fp prune`")
+    try:
+        whole = measure(about["model"], tuple(about["input_shape"]), about["num_classes"])
+    except Exception:  # the network of another one's name or shape; `build_model` says why
+        return
+    if whole and is_outsized(whole, path.stat().st_size // BYTES_PER_FLOAT):
+        raise misfit(path, f"`{about['model']}` is far larger than what the file has of it")
 
 
 def _inputs(about: Mapping[str, Any]) -> Inputs | None:

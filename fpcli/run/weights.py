@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,12 @@ from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from fpcli.errors import DataError, nearest
+from fpcli.errors import DataError, first_line, nearest
 from fpcli.structure.layout import Tensors
 
 _LIMIT_BYTES = 4 * 2**30
+_LIMIT_VALUES = 2**25
+_LIMIT_CUT = 64
 
 
 def check_file(path: Path, *, hint: str) -> None:
@@ -84,9 +87,22 @@ def check_tensors(path: Path, found: Tensors, shapes: Mapping[str, tuple[int, ..
             )
 
 
+def is_outsized(shapes: Mapping[str, tuple[int, ...]], num_stored: int) -> bool:
+    """Tell whether a network is far larger than what a file has of it.
+
+    A few bytes of untrusted origin must not make us build whatever they name.
+
+    Args:
+        shapes: of all tensors of the whole network.
+        num_stored: values in the file.
+    """
+    size = sum(math.prod(shape) for shape in shapes.values())
+    return size > max(_LIMIT_VALUES, _LIMIT_CUT * num_stored)
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that is damaged or of another kind."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    reason = first_line(error)[:200]
     if isinstance(error, ValidationError):
         problem = error.errors()[0]
         reason = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

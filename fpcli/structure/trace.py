@@ -14,10 +14,11 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from fpcli.errors import LayoutError
+from fpcli.errors import LayoutError, first_line
 from fpcli.structure.channels import find_groups
 from fpcli.structure.cost import count_macs
-from fpcli.structure.layout import Layout, TensorSpec
+from fpcli.structure.layout import Group, Layout, TensorSpec
+from fpcli.structure.plain import check_output, check_plain, check_training, is_float
 from fpcli.structure.verify import verify
 
 
@@ -43,14 +44,10 @@ def trace(model: nn.Module, example: Tensor) -> Layout:
     [('0', 3, False), ('2', 2, True)]
     """
     with _undisturbed(example):
-        twin = _working_copy(model)
-        names = {id(x): name for name, x in _floats(twin).items()}
-        tensors, fixed_macs = _specs(twin, example)
-        groups = find_groups(_dependency_graph(twin, example), names)
-        layout = Layout(tensors, groups, fixed_macs)
-        for parameter in twin.parameters():
-            parameter.grad = None
-        verify(twin, layout, example)
+        tensors, fixed_macs = _specs(model, example)
+        layout = Layout(tensors, _groups(_working_copy(model), example), fixed_macs)
+        verify(_working_copy(model), layout, example)
+        check_training(_working_copy(model), example, has_gradient=True)
     return layout
 
 
@@ -60,7 +57,8 @@ def untraced(model: nn.Module, example: Tensor) -> Layout:
     Args and errors as in :func:`trace`, whose dependency graph this one does not need.
     """
     with _undisturbed(example):
-        tensors, fixed_macs = _specs(_working_copy(model), example)
+        tensors, fixed_macs = _specs(model, example)
+        check_training(_working_copy(model), example, has_gradient=True)
     return Layout(tensors, {}, fixed_macs)
 
 
@@ -79,25 +77,15 @@ def _undisturbed(example: Tensor) -> Iterator[None]:
 
 
 def _floats(model: nn.Module) -> dict[str, Tensor]:
-    state = model.state_dict(keep_vars=True)
-    return {name: x for name, x in state.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    return {name: x for name, x in model.state_dict(keep_vars=True).items() if is_float(x)}
 
 
 def _working_copy(model: nn.Module) -> nn.Module:
-    first: dict[int, str] = {}
-    for name, x in _floats(model).items():
-        if id(x) in first:
-            raise LayoutError(
-                f"'{first[id(x)]}' and '{name}' are one shared tensor",
-                hint="give each layer its own parameters, and register each module once",
-                where=name,
-            )
-        first[id(x)] = name
     try:
         twin = copy.deepcopy(model).eval()
     except Exception as error:
         raise LayoutError(
-            f"{type(model).__name__} cannot be copied: {error}",
+            f"{type(model).__name__} cannot be copied: {first_line(error)}",
             hint="keep only plain values and modules as attributes",
         ) from error
     for parameter in twin.parameters():
@@ -106,36 +94,52 @@ def _working_copy(model: nn.Module) -> nn.Module:
 
 
 def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], float]:
+    """Return the tensors and the fixed multiply-adds of a network that can be trained and cut."""
+    check_plain(model)
+    twin = _working_copy(model)
+    returned: list[object] = []
+    twin.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
+    example = example.detach().clone()
     try:
-        per_module, total = count_macs(model, example)
+        per_module, total = count_macs(twin, example)
     except Exception as error:
         raise LayoutError(
-            f"{type(model).__name__} fails on the example {list(example.shape)}: {error}",
+            f"{type(model).__name__} fails on the example {list(example.shape)}: "
+            f"{first_line(error)}",
             hint="check the input shape of the data against the model",
         ) from error
+    if example._version:
+        raise LayoutError(
+            f"{type(model).__name__} changes its input in place",
+            hint="compute something new from it (`x = x * 2`, `inplace=False`)",
+        )
+    check_output(returned[-1], twin, len(example), "")
+    check_training(_working_copy(model), example, has_gradient=False)
     uses: dict[str, float] = {}
-    for name, module in model.named_modules():
+    for name, module in twin.named_modules():
         if isinstance(module, _ConvNd | nn.Linear) and per_module.get(name):
             weight = f"{name}.weight".lstrip(".")
             uses[weight] = per_module[name] / module.weight.numel()
             total -= per_module[name]
-    parameters = {id(parameter) for parameter in model.parameters()}
+    parameters = {id(parameter) for parameter in twin.parameters()}
     specs = {
         name: TensorSpec(tuple(x.shape), id(x) in parameters, uses.get(name, 0.0))
-        for name, x in _floats(model).items()
+        for name, x in _floats(twin).items()
     }
     return specs, total
 
 
-def _dependency_graph(model: nn.Module, example: Tensor) -> Any:
+def _groups(model: nn.Module, example: Tensor) -> dict[str, Group]:
     # As a leaf of the graph the input can be recognised where it meets channels directly.
     if example.is_floating_point():
         example = example.detach().requires_grad_()
+    names = {id(x): name for name, x in _floats(model).items()}
     try:
-        return tp.DependencyGraph().build_dependency(model, (example,), verbose=False)
+        graph = tp.DependencyGraph().build_dependency(model, (example,), verbose=False)
+        return find_groups(graph, names)
     except Exception as error:
         raise LayoutError(
-            f"{type(model).__name__} cannot be traced{_behind(error)}: {error}",
+            f"{type(model).__name__} cannot be traced{_behind(error)}: {first_line(error)}",
             hint="use a model without channel shuffles, built from plain modules",
         ) from error
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from fpcli.errors import LayoutError
+from fpcli.errors import LayoutError, first_line
 from fpcli.structure.layout import Layout
 from fpcli.structure.patterns import num_kept
+from fpcli.structure.plain import describe_output
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 
@@ -48,16 +49,13 @@ def verify(model: nn.Module, layout: Layout, example: Tensor) -> None:
         _shake(model)
         reason = _mismatch(model, layout, example, groups)
         if reason:
-            alone = [name for name in groups if _mismatch(model, layout, example, [name])]
+            fails = _crash if _crash(model, layout, example, groups) else _mismatch
+            name = _culprit(lambda names: fails(model, layout, example, names), groups)
             raise LayoutError(
                 f"a sub-model of {type(model).__name__} {reason}"
-                + (
-                    f" (channels of {', '.join(f'`{name}`' for name in alone[:5])})"
-                    if alone
-                    else ""
-                ),
+                + (f" (channels of `{name}`)" if name else ""),
                 hint=_HINT,
-                where=alone[0] if alone else "",
+                where=name,
             )
         small = _cut(model, layout, _half(layout, groups)).train()
         _, reason = _run(small, example)
@@ -104,12 +102,12 @@ def _cut(model: nn.Module, layout: Layout, support: Support) -> nn.Module:
 
 def _mismatch(model: nn.Module, layout: Layout, example: Tensor, names: Sequence[str]) -> str:
     """Return how the network cut in the named groups differs from the dense one; '' if not."""
-    support = _half(layout, names)
-    support.check(layout)
-    small = _cut(model, layout, support)
+    got, reason = _run_cut(model, layout, example, names)
+    if reason:
+        return reason
     deaf = copy.deepcopy(model)
     weights = dict(deaf.named_parameters())
-    for name, keep in support.keep.items():
+    for name, keep in _half(layout, names).keep.items():
         for member in layout.groups[name].members:
             reads = layout.tensors[member.tensor].uses > 0 and not member.produces
             if reads:
@@ -118,15 +116,39 @@ def _mismatch(model: nn.Module, layout: Layout, example: Tensor, names: Sequence
                 index = member.index[gone].flatten().to(example.device)
                 weights[member.tensor].index_fill_(member.dim, index, 0.0)
     with _NoStatistics():
-        got, reason = _run(small, example)
-        want = deaf(example)
+        want, reason = _run(deaf, example)
     if reason:
         return reason
     if not isinstance(got, Tensor) or got.shape != want.shape:
-        return f"returns {list(got.shape)} instead of {list(want.shape)}"
+        return f"returns {describe_output(got)[0]} instead of {list(want.shape)}"
     limit = _TOLERANCE * float(want.abs().max())
     worst = float((got - want).abs().max())
     return "" if worst <= limit else "computes something else than the network it was cut from"
+
+
+def _crash(model: nn.Module, layout: Layout, example: Tensor, names: Sequence[str]) -> str:
+    """Return why the network cut in the named groups does not run; '' if it does."""
+    return _run_cut(model, layout, example, names)[1]
+
+
+def _run_cut(
+    model: nn.Module, layout: Layout, example: Tensor, names: Sequence[str]
+) -> tuple[Any, str]:
+    support = _half(layout, names)
+    support.check(layout)
+    with _NoStatistics():
+        return _run(_cut(model, layout, support), example)
+
+
+def _culprit(fails: Callable[[Sequence[str]], str], groups: Sequence[str]) -> str:
+    """Return a group whose cut alone is wrong, or '' if only several together are.
+
+    By halves: to try every group of a large network would take minutes.
+    """
+    while len(groups) > 1:
+        half = groups[: len(groups) // 2]
+        groups = half if fails(half) else groups[len(half) :]
+    return groups[0] if fails(groups) else ""
 
 
 def _run(model: nn.Module, x: Tensor) -> tuple[Any, str]:
@@ -146,8 +168,7 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Any, str]:
         return model(x), ""
     except Exception as error:
         place = (inside and inside[-1]) or type(model).__name__
-        text = str(error).strip().splitlines()
-        return None, f"fails in `{place}`: {text[0] if text else type(error).__name__}"
+        return None, f"fails in `{place}`: {first_line(error)}"
 
 
 class _NoStatistics(TorchFunctionMode):

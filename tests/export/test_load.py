@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.export.card import Card
 from fpcli.export.file import encode
+from fpcli.models.build import measure
+from fpcli.structure.layout import Layout, TensorSpec
+from fpcli.structure.support import Support
 
 pytestmark = pytest.mark.processor
 
@@ -67,6 +71,27 @@ def test_a_card_that_does_not_fit_costs_nothing(
     path = tmp_path / "a.safetensors"
     path.write_bytes(encode(trained, replace(card, inputs=None)).data)
     with pytest.raises(DataError, match=message):
+        fpcli.load(path)
+
+
+@pytest.mark.parametrize("model", ["torchvision:regnet_y_128gf", "torchvision:vit_h_14"])
+def test_a_large_network_is_not_built_for_a_small_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    trained = narrow("vgg11@0.25", (3, 32, 32))
+    shapes = measure(model, (3, 224, 224), 10)
+    assert shapes is not None and sum(map(math.prod, shapes.values())) > 600_000_000
+    tensors = {
+        name: TensorSpec(tuple(min(size, 1) for size in shape), True)
+        for name, shape in shapes.items()
+    }
+    values = {name: torch.zeros(spec.shape) for name, spec in tensors.items()}
+    card = replace(Card.of(trained, {}), model=model, input_shape=(3, 224, 224), inputs=None)
+    empty = replace(trained, layout=Layout(tensors, {}), support=Support(), values=values)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(encode(empty, card).data)
+    monkeypatch.setattr("fpcli.export.load.build_model", pytest.fail)
+    with pytest.raises(DataError, match="far larger than what the file has"):
         fpcli.load(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fpcli.errors import RecipeError, UsageError
-from fpcli.models.build import build, factory
+from fpcli.models.build import build, factory, measure
 
 DIGITS, CIFAR = (1, 8, 8), (3, 32, 32)
 
@@ -126,7 +126,7 @@ def test_own_network_runs_only_when_allowed(module: Callable[[str], None]) -> No
         ("return 3", "it is a int, not a torch.nn.Module"),
         ("return nn.Linear(8, 10)", r"returns \[1, 1, 8, 10\] for one sample, wanted \[1, 10\]"),
         ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))", r"returns \[1, 9\]"),
-        ("return nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))", "returns tuple"),
+        ("return nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))", "returns a tuple of 2 values"),
         ("return nn.Conv2d(3, 4, 1)", "does not fit 1x8x8 images and 10 classes"),
         (
             "m = nn.Linear(64, 10); nn.init.constant_(m.bias, float('nan')); "
@@ -141,3 +141,23 @@ def test_faulty_own_network(module: Callable[[str], None], body: str, message: s
     with pytest.raises(RecipeError, match=message) as caught:
         build("ownnets:net", DIGITS, 10, seed=0, allow_code=True)
     assert "`ownnets:net`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("resnet20", (3, 32, 32)), ("torchvision:regnet_y_400mf", (3, 64, 64)), ("lenet5-gn", None)],
+)
+def test_measured_shapes_are_those_of_the_built_network(
+    name: str, shape: tuple[int, ...] | None
+) -> None:
+    if shape is None:
+        with pytest.raises(ValueError, match="no batch norm"):
+            measure(name, (1, 28, 28), 10)
+        return
+    state = build(name, shape, 10, seed=0).state_dict()
+    floats = {key: tuple(x.shape) for key, x in state.items() if x.is_floating_point()}
+    assert measure(name, shape, 10) == floats
+
+
+def test_code_is_not_run_to_measure_it() -> None:
+    assert measure("os:abort", (3, 32, 32), 10) is None

@@ -106,6 +106,17 @@ def test_damaged_folders_are_refused(
         read_trained(tmp_path)
 
 
+def test_a_folder_does_not_make_us_build_a_far_larger_network(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_trained(tmp_path, trained)
+    monkeypatch.setattr("fpcli.run.trained.build_model", pytest.fail)
+    for name in ("torchvision:regnet_y_128gf", "vgg11@8"):
+        _spoil_about(tmp_path, model=name, input_shape=[3, 224, 224], inputs=None)
+        with pytest.raises(DataError, match="far larger than what the file has"):
+            read_trained(tmp_path)
+
+
 def test_hostile_and_wrong_weights_are_refused(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import torch_pruning as tp
 from torch import nn
 
 from fpcli.errors import LayoutError
+from fpcli.structure import verify
 from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -213,6 +214,19 @@ def test_a_fixed_number_in_a_reshape_is_named(batch):
     with pytest.raises(LayoutError, match=r"sub-model of Numbered .*`conv`") as caught:
         trace(Numbered(), torch.randn(batch, 1, 4, 4))
     assert "torch.flatten" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [Numbered, Reversed])
+def test_few_cuts_find_the_wrong_one_of_many_groups(kind, monkeypatch):
+    layers = [nn.Conv2d(1, 1, 1)] + [nn.Conv2d(1 if i == 0 else 4, 4, 1) for i in range(64)]
+    model = kind()
+    model.conv = nn.Sequential(*layers)
+    cuts = []
+    cut = verify.shrink
+    monkeypatch.setattr(verify, "shrink", lambda *words: cuts.append(1) or cut(*words))
+    with pytest.raises(LayoutError, match=r"channels of `conv\.64`"):
+        trace(model, torch.randn(2, 1, 4, 4))
+    assert len(cuts) < 16
 
 
 def test_a_module_that_only_training_uses_is_named():
