@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fpcli.structure.layout import Group, Member
-from fpcli.structure.operations import Slot, is_rigid, slots
+from fpcli.structure.operations import Slot, is_rigid, num_values, slots
 
 Side = tuple[Any, Callable[..., Any]]
 """A node of the graph and one of its pruning functions: its input or its output axis."""
@@ -60,7 +60,7 @@ def find_groups(graph: Any, names: Mapping[int, str]) -> dict[str, Group]:
         rigid = flow.is_rigid(node) or (is_output and not node.outputs)
         for position, label in labels.items():
             channel = channels.setdefault(flow.find(label), _Channel())
-            channel.is_rigid |= rigid
+            channel.is_rigid |= rigid or position >= flow.longest
             _add(channel, here, position)
     return _sort(channels, known_slots, {name: i for i, name in enumerate(names.values())})
 
@@ -132,6 +132,7 @@ class _Flow:
         self.rigid: dict[Any, bool] = {}
         self.parent: list[int] = []
         self.seen: dict[Side, dict[int, int]] = {}
+        self.longest = max((num_values(node) for node in graph.module2node.values()), default=0)
         for node in graph.module2node.values():
             if node.type.name in ("CONV", "LINEAR"):
                 pruner = graph.get_pruner_of_module(node.module)
@@ -168,13 +169,15 @@ class _Flow:
                         todo.append((target, fresh))
 
     def _arrive(self, side: Side, positions: list[Any]) -> list[Any]:
-        """Label a side; return the positions that had no label yet."""
+        """Label a side; return the positions to follow: those that had no label yet."""
         known = self.seen.setdefault(side, {})
         fresh = []
         for position in positions:
             if position.idx not in known:
                 known[position.idx] = position.root_idx
-                fresh.append(position)
+                # On no axis: round a loop of reshapes such positions would grow for ever.
+                if position.idx < self.longest:
+                    fresh.append(position)
             else:
                 self.parent[self.find(known[position.idx])] = self.find(position.root_idx)
         return fresh

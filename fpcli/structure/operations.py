@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -129,6 +130,11 @@ def _meets_input(node: Any, names: Mapping[int, str]) -> bool:
 def _shape(function: Any, number: int = 0) -> tuple[int, ...]:
     """Return the shape of an output of an autograd function."""
     return tuple(function._input_metadata[number].shape)
+
+
+def num_values(node: Any) -> int:
+    """Return the number of values that a node gives out, which no axis of it exceeds."""
+    return math.prod(_shape(node.grad_fn))
 
 
 def _name(node: Any) -> str:

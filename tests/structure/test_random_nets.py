@@ -298,7 +298,12 @@ def random_net(seed: int) -> tuple[nn.Module, Tensor]:
             break
         try:
             step = make(r, x)
-        except (ValueError, RuntimeError, IndexError):  # such a layer does not exist
+        except (
+            ValueError,
+            RuntimeError,
+            IndexError,
+            ZeroDivisionError,
+        ):  # such a layer does not exist
             continue
         steps.append(step)
         try:
@@ -363,8 +368,9 @@ def check(seed: int) -> str:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ten_random_networks() -> None:
-    found = [check(seed) for seed in range(10)]
+def test_some_random_networks() -> None:
+    # In the last one positions grow from reshape to reshape, round and round.
+    found = [check(seed) for seed in [*range(10), 799]]
     assert {"prunable"} < set(found)
 
 
