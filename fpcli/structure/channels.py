@@ -60,7 +60,7 @@ def find_groups(graph: Any, names: Mapping[int, str]) -> dict[str, Group]:
         rigid = flow.is_rigid(node) or (is_output and not node.outputs)
         for position, label in labels.items():
             channel = channels.setdefault(flow.find(label), _Channel())
-            channel.is_rigid |= rigid or position >= flow.longest
+            channel.is_rigid |= rigid or position >= flow.longest[node]
             _add(channel, here, position)
     return _sort(channels, known_slots, {name: i for i, name in enumerate(names.values())})
 
@@ -132,7 +132,10 @@ class _Flow:
         self.rigid: dict[Any, bool] = {}
         self.parent: list[int] = []
         self.seen: dict[Side, dict[int, int]] = {}
-        self.longest = max((num_values(node) for node in graph.module2node.values()), default=0)
+        self.longest: dict[Any, int] = {
+            node: max(num_values(near) for near in (node, *node.inputs))
+            for node in graph.module2node.values()
+        }
         for node in graph.module2node.values():
             if node.type.name in ("CONV", "LINEAR"):
                 pruner = graph.get_pruner_of_module(node.module)
@@ -176,7 +179,7 @@ class _Flow:
             if position.idx not in known:
                 known[position.idx] = position.root_idx
                 # On no axis: round a loop of reshapes such positions would grow for ever.
-                if position.idx < self.longest:
+                if position.idx < self.longest[side[0]]:
                     fresh.append(position)
             else:
                 self.parent[self.find(known[position.idx])] = self.find(position.root_idx)
