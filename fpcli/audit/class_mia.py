@@ -102,5 +102,6 @@ CLASS_MIA = Audit(
     parts=_PARTS,
     shown={"tv": "total variation", "js": "Jensen-Shannon", "told_apart": "AUC, told apart"},
     decisive=("tv",),
+    needs_retrained=True,
 )
 """Figures: see the head of this file."""

@@ -96,5 +96,6 @@ PROBE = Audit(
         "cka_original": "CKA to original",
     },
     decisive=("linear_balanced", "knn_balanced"),
+    needs_retrained=True,
 )
 """Figures: see the head of this file."""

@@ -94,6 +94,7 @@ class Audit:
         margin: differences of gaps up to this are chance, with a thousand samples.
         is_share: the figures are shares of samples, whose noise grows as there are fewer.
         ceiling: what a figure counts as where it is None, because it would be at least that.
+        needs_retrained: cannot be made without a model that never saw the classes.
     """
 
     measure: Callable[[Mapping[str, Stage], AuditData, int], Mapping[str, Figures]]
@@ -103,6 +104,7 @@ class Audit:
     margin: float = 0.02
     is_share: bool = True
     ceiling: float | None = None
+    needs_retrained: bool = False
 
 
 @torch.no_grad()

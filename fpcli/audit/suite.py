@@ -60,8 +60,9 @@ def run(
     Args:
         names: keys of ``audit.AUDITS``; one that comes twice counts once.
         models: stage -> model, put in evaluation mode and otherwise left alone. There must be
-            ``original`` (before forgetting) and ``retrained`` (never saw the classes); a verdict
-            needs ``finetuned``, and ``pruned`` helps to compare models that got smaller.
+            ``original`` (before forgetting), and for some audits, all gaps and every verdict
+            ``retrained`` (never saw the classes); a verdict needs ``finetuned`` too, and
+            ``pruned`` helps to compare models that got smaller.
         data: is sampled by ``seed`` where there is much of it.
         say: gets a line for each thing that begins.
 
@@ -79,7 +80,7 @@ def run(
         DivergedError: a model puts out what is no number.
     """
     audits: dict[str, Audit] = {name: plugins.lookup("audits", name) for name in names}
-    _check(models, data)
+    _check(models, data, [name for name, audit in audits.items() if audit.needs_retrained])
     data = _sampled(data, seed)
     sizes = {part: len(getattr(data, part)) for part in PARTS}
     say(
@@ -103,17 +104,17 @@ def run(
     return found
 
 
-def _check(models: Mapping[str, nn.Module], data: AuditData) -> None:
-    for stage, what in (
-        ("original", "the model before forgetting"),
-        ("retrained", "a model that was trained without the classes"),
-    ):
-        if stage not in models:
-            raise UsageError(
-                f"audits need the stage `{stage}`, {what}",
-                hint="add `--compare-retrain`" if stage == "retrained" else "",
-                where="--audit",
-            )
+def _check(models: Mapping[str, nn.Module], data: AuditData, needy: Sequence[str]) -> None:
+    if "original" not in models:
+        raise UsageError(
+            "audits need the stage `original`, the model before forgetting", where="--audit"
+        )
+    if needy and "retrained" not in models:
+        raise UsageError(
+            f"audit `{needy[0]}` needs the stage `retrained`, a model that never saw the classes",
+            hint="add `--compare-retrain`",
+            where="--audit",
+        )
     for part in PARTS:
         if len(getattr(data, part)) < _LEAST:
             raise DataError(
@@ -144,7 +145,7 @@ def _gaps(
     return {
         stage: {name: gap(value, values["retrained"][name]) for name, value in one.items()}
         for stage, one in values.items()
-        if stage != "retrained"
+        if stage != "retrained" and "retrained" in values
     }
 
 
@@ -178,5 +179,7 @@ def rows(audits: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         for figure, words in audit.shown.items():
             values = {stage: figures[figure] for stage, figures in one["stages"].items()}
             gap = one["gaps"].get("finetuned", {}).get(figure)
-            found.append(Row(name, words, values.pop("retrained"), values, gap, audit.ceiling))
+            found.append(
+                Row(name, words, values.pop("retrained", None), values, gap, audit.ceiling)
+            )
     return found

@@ -140,8 +140,18 @@ def test_a_network_of_convolutions_is_audited() -> None:
 @pytest.mark.parametrize("missing", ["original", "retrained"])
 def test_a_missing_stage(missing: str) -> None:
     models = {name: net(KNOWS) for name in ("original", "retrained") if name != missing}
-    with pytest.raises(UsageError, match=f"need the stage `{missing}`"):
-        audited(("mia",), models)
+    with pytest.raises(UsageError, match=f"the stage `{missing}`"):
+        audited(("probe",), models)
+
+
+def test_some_audits_need_no_retrained_model_and_then_have_no_gaps() -> None:
+    models = {"original": net(KNOWS), "finetuned": net(KNOWS)}
+    found = audited(("relearn", "server-diff", "logit-mask", "mia"), models)
+    for one in found.values():
+        assert (one["gaps"], one["verdict"]["outcome"]) == ({}, None)
+    steps = {name: one["steps"] for name, one in found["relearn"]["stages"].items()}
+    assert steps["finetuned"] == 0 < steps["logit_mask"]
+    assert all(row.retrained is None and row.gap is None for row in rows(found))
 
 
 def test_an_unknown_audit() -> None:
