@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fpcli.cli.options import METHOD, RUN, TASK, TRAINING, Text, option
 from fpcli.cli.words import names, words
-from fpcli.errors import UsageError
 
 KEYS = {
     "data_dir": "task.data_dir",
     "ratio": "method.ratio",
+    "max_ratio": "method.max_ratio",
     "scope": "method.scope",
     "direction": "method.direction",
     "idf_ref": "method.idf_ref",
@@ -27,8 +25,9 @@ KEYS = {
 }
 """Option -> key of the recipe that it sets."""
 
-CHOICES = ("ratio", "scope", "direction", "idf_ref", "agg", "min_keep", "score_batches",
-           "finetune_rounds", "recipe", "name", "set_", "class_", "class_name", "run")  # fmt: skip
+CHOICES = ("ratio", "max_ratio", "scope", "direction", "idf_ref", "agg", "min_keep",
+           "score_batches", "finetune_rounds", "recipe", "name", "set_", "class_", "class_name",
+           "run")  # fmt: skip
 """What is settled once an unlearning has begun."""
 
 Run = Annotated[
@@ -62,7 +61,16 @@ Model = Annotated[
 ]
 Ratio = Annotated[
     Text,
-    option(METHOD, "--ratio", "X", "Share of all channels pruned per class (default: 0.05)."),
+    option(
+        METHOD,
+        "--ratio",
+        "X|auto",
+        "Share of the channels pruned per class; auto tries which is the smallest that forgets, at "
+        "the price of several unlearnings (default: auto).",
+    ),
+]
+MaxRatio = Annotated[
+    Text, option(METHOD, "--max-ratio", "X", "Largest share that auto tries (default: 0.5).")
 ]
 Scope = Annotated[
     Text,
@@ -70,7 +78,7 @@ Scope = Annotated[
         METHOD,
         "--scope",
         "global|layer",
-        "Rank all channels, or each layer's (default: global).",
+        "Rank all channels together, or each layer's (default: layer).",
         autocompletion=words("global", "layer"),
     ),
 ]
@@ -164,127 +172,3 @@ Force = Annotated[
 DryRun = Annotated[
     bool, option(RUN, "--dry-run", "", "Show classes, samples and channels, write nothing.")
 ]
-
-
-def check(given: Mapping[str, Any]) -> None:
-    """Check that the options go together, before anything is read.
-
-    Raises:
-        UsageError: they do not.
-    """
-    if given["purge"] and not given["force"]:
-        raise UsageError(
-            "--purge deletes the model and the checkpoints of the original run",
-            hint="add --force if that is what you want",
-            where="--purge",
-        )
-    if given["retrained"] and given["compare_retrain"]:
-        raise UsageError(
-            "--retrained and --compare-retrain exclude each other",
-            hint="--retrained takes a run that is there, --compare-retrain trains one",
-            where="--retrained",
-        )
-    if given["resume"] is None:
-        if given["run"] is None:
-            raise UsageError(
-                "`fp unlearn` needs a run", hint="for example `fp unlearn runs/NAME --class 7`"
-            )
-        return
-    for key in (*CHOICES, "dry_run"):
-        if given[key]:
-            word = "RUN" if key == "run" else f"--{key.strip('_').replace('_', '-')}"
-            raise UsageError(
-                f"--resume and {word} exclude each other",
-                hint="an unlearning that has begun keeps its run, classes and settings",
-                where=word,
-            )
-
-
-def check_settings(keys: Collection[str]) -> None:
-    """Check that ``--set`` leaves alone what makes an unlearning.
-
-    Raises:
-        UsageError: it does not.
-    """
-    for key in ("method.name", "task.start", "task.withhold"):
-        if key in keys:
-            raise UsageError(
-                f"--set {key}: that is settled by run and --class",
-                hint="`--set` may change method, local, server, fleet, wire, executor and rounds",
-                where="--set",
-            )
-
-
-def check_purged(given: Mapping[str, Any]) -> None:
-    """Check that nothing is asked of a model that has been deleted.
-
-    Raises:
-        UsageError: something is.
-    """
-    for key in ("compare_retrain", "retrained", "audit", "drop_logit"):
-        if given[key]:
-            raise UsageError(
-                f"--{key.replace('_', '-')}: the original model has been deleted",
-                hint="leave it out: what was found earlier is kept",
-                where=f"--{key.replace('_', '-')}",
-            )
-
-
-def overlay(given: Mapping[str, Any]) -> Path | None:
-    """Return the recipe file whose method and training win over the run's.
-
-    Raises:
-        UsageError: it is of another method.
-        FpError: there is none, or it is wrong.
-    """
-    from fpcli.recipe.load import find_recipe, read_settings
-    from fpcli.run.forgetting import METHOD
-
-    if not given["recipe"]:
-        return None
-    path = find_recipe(given["recipe"])
-    method = read_settings(path).get("method.name")
-    if method is None or method.value != METHOD:
-        raise UsageError(
-            f"-c {given['recipe']}: no recipe of the method `{METHOD}`",
-            hint="for example `-c unlearn/digits`",
-            where="-c",
-        )
-    return path
-
-
-def audits(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the audits that are wanted, each once.
-
-    Raises:
-        UsageError: one is unknown.
-    """
-    from fpcli import plugins
-
-    wanted = _words(given["audit"])
-    for name in wanted:
-        if name != "all":
-            plugins.lookup("audits", name)
-    return tuple(plugins.names("audits") if "all" in wanted else dict.fromkeys(wanted))
-
-
-def classes(given: Mapping[str, Any]) -> tuple[list[int], list[str]]:
-    """Return the classes that are named by number, and those by name.
-
-    Raises:
-        UsageError: a number is none.
-    """
-    numbers = []
-    for word in _words(given["class_"]):
-        if not word.isdecimal():
-            raise UsageError(
-                f"--class {word}: not the number of a class",
-                hint=f"`--class 7,9`, or by name: `--class-name {word}`",
-                where="--class",
-            )
-        numbers.append(int(word))
-    return numbers, _words(given["class_name"])
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]

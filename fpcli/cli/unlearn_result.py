@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fpcli.audit.relearn import MOST_STEPS, RELEARN
 from fpcli.cli import show
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
+from fpcli.report.trials import HEAD, trial_rows
+from fpcli.run.ratio_search import FORGOTTEN
 from fpcli.units import format_bytes
 
 _NAMES = {
@@ -48,11 +51,20 @@ def result_text(
     classes = ", ".join(map(str, result["classes"]))
     head = ("", "forgotten class", "other classes", "rounds", "bytes", "seconds")
     about = f"forgotten: class {classes}; accuracy on test data, bytes both ways, simulated seconds"
-    lines = [about, show.table(head, rows, right=range(1, len(head)))]
+    lines = []
+    if search := result.get("search"):  # earlier versions did not search
+        lines.append(f"{search_text(search)}\n")
+        cost = search["cost"]
+        rows.insert(1, ("the other trials", "-", "-", *_cost(cost)))
+    lines += [about, show.table(head, rows, right=range(1, len(head)))]
     if result["speedup"]:
         lines.append(_speedup(result))
-    if result["audits"]:
+    if any("retrained" in audit["stages"] for audit in result["audits"].values()):
         lines.append(_audits(result["audits"]))
+    if audit := result["audits"].get("relearn"):
+        lines.append(_relearned(audit))
+    if audit := result["audits"].get("server-diff"):
+        lines.append(_observed(audit))
     kept = f"{num_checkpoints} earlier checkpoint{'s' * (num_checkpoints != 1)} of {original}"
     told = (
         f"the checkpoints of {original} and its final model were deleted"
@@ -66,21 +78,69 @@ def result_text(
     return "\n".join(lines)
 
 
+def search_text(search: Mapping[str, Any]) -> str:
+    """Return the table of the shares of channels that were tried."""
+    what = "nothing" if search["ratio"] is None else f"{search['ratio']:.1%} of the channels"
+    about = (
+        f"shares tried: {what} will do; accuracy on the clients' training samples, left: of what\n"
+        f"was right of the class, what still is at the end (forgotten: at most {FORGOTTEN:.0%})"
+    )
+    table = show.table(HEAD, trial_rows(search["trials"]), right=range(len(HEAD) - 1))
+    return f"{about}\n{table}"
+
+
 def not_forgotten(result: Mapping[str, Any]) -> list[str]:
     """Return a warning if a class is still predicted in more than a tenth of the cases before."""
     found = {stage["stage"]: stage["forget_accuracy"] for stage in result["stages"]}
-    if found["finetuned"] <= found["original"] / 10:
+    if found["finetuned"] <= found["original"] * FORGOTTEN:
         return []
     share = f"{found['finetuned']:.1%} of its test samples are still predicted right"
-    return [f"the class is not forgotten: {share}; a higher --ratio or --scope layer may help"]
+    return [
+        f"the class is not forgotten: {share}; a higher --ratio or more --finetune-rounds may help"
+    ]
 
 
 def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
-    cost = ("-", "-", "-")
-    if stage["rounds"] is not None:
-        cost = (str(stage["rounds"]), format_bytes(stage["bytes"]), f"{stage['seconds']:.1f}")
+    cost = ("-", "-", "-") if stage["rounds"] is None else _cost(stage)
     accuracies = (f"{stage[key]:.1%}" for key in ("forget_accuracy", "retain_accuracy"))
     return (_NAMES[stage["stage"]], *accuracies, *cost)
+
+
+def _cost(spent: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(spent["rounds"]), format_bytes(spent["bytes"]), f"{spent['seconds']:.1f}"
+
+
+def _relearned(audit: Mapping[str, Any]) -> str:
+    """Return a line that tells a model which lost the class from one that may not say it."""
+    steps = {name: figures["steps"] for name, figures in audit["stages"].items()}
+    ours, masked, anew = (
+        MOST_STEPS + 1 if found is None else found
+        for found in (steps["finetuned"], steps["logit_mask"], steps.get("retrained"))
+    )
+    words = {name: f"more than {MOST_STEPS}" if x is None else f"{x}" for name, x in steps.items()}
+    told = (
+        f"relearning: {words['finetuned']} steps on a few of its images bring the class back, "
+        f"{words['logit_mask']} with the original that may not say it"
+    )
+    if "retrained" not in steps:
+        lost = "lost more than its name" if ours > masked + RELEARN.margin else "still knows it"
+        return f"{told}: the model {lost} (`--compare-retrain`: against one that never saw it)"
+    told += f", {words['retrained']} with the one that never saw it"
+    if anew <= masked + RELEARN.margin:
+        return f"{told}: these two are too near to tell"
+    is_lost = ours - masked > anew - ours
+    return f"{told}: the model is nearer to {'the latter' if is_lost else 'the former'}"
+
+
+def _observed(audit: Mapping[str, Any]) -> str:
+    """Return a line on what the classifier's rows give away."""
+    found = audit["stages"]["finetuned"]
+    if found["share"] is None:
+        return "server-diff: the classifiers before and after cannot be compared"
+    return (
+        f"server-diff: to who sees both models, the class's row of the classifier is number "
+        f"{found['rank']} by its change, with {found['share']:.0%} of all change"
+    )
 
 
 def _audits(audits: Mapping[str, Any]) -> str:
@@ -140,8 +200,16 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     ]
     classes = ", ".join(map(str, plan["classes"]))
     head = ("client", f"samples of class {classes}", "of the others")
+    going = f"{plan['pruned']:,} pruned" if plan["pruned"] is not None else _trials(plan["shares"])
     return (
         f"{to_yaml(recipe)}\n{show.table(head, rows, right=range(3))}\n"
-        f"{plan['channels']:,} channels of {plan['layers']} convolutions are scored, "
-        f"{plan['pruned']:,} pruned; then {plan['rounds']} rounds without"
+        f"{plan['channels']:,} channels of {plan['layers']} convolutions are scored, {going}; "
+        f"then {plan['rounds']} rounds without"
+    )
+
+
+def _trials(shares: Sequence[float]) -> str:
+    most = len(shares).bit_length()
+    return (
+        f"and in up to {most} trials shares between {shares[0]:g} and {shares[-1]:g} of them pruned"
     )

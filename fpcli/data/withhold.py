@@ -53,7 +53,9 @@ def withhold(dataset: Dataset, parts: tuple[Tensor, ...], classes: Sequence[int]
         )
     if len(wanted) == dataset.num_classes:
         raise RecipeError(
-            "no class would be left", hint="withhold fewer classes", where="task.withhold"
+            "no class would be left",
+            hint=f"`{dataset.name}` has {dataset.num_classes} classes; name fewer",
+            where="task.withhold",
         )
     gone = torch.tensor(wanted)
     is_gone = torch.isin(dataset.train.labels, gone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,18 @@ def accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
     hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches)
     model.train(was_training)
     return hits / sum(len(y) for _, y in batches)
+
+
+@torch.no_grad()
+def right_by_class(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Tensor:
+    """Return how many samples of each class the model, put in evaluation mode, predicts right, and
+    how many there are: int64 ``[2, classes]``."""
+    model.eval()
+    counts = torch.zeros(2, num_classes, dtype=torch.int64)
+    for x, y in batches:
+        hits = y[model(x).argmax(1) == y]
+        counts += torch.stack([z.cpu().bincount(minlength=num_classes) for z in (hits, y)])
+    return counts
 
 
 def one_hot_loss(model: nn.Module, batch: Batch) -> Tensor:

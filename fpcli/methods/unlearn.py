@@ -5,7 +5,9 @@ Source: Wang, Guo, Xie, Qi, "Federated Unlearning via Class-Discriminative Pruni
 channel answers to each class; the server ranks channels by TF-IDF, silences those that tell a class
 apart, and ordinary rounds without the class follow. The classes are those of ``task.withhold``, the
 model that forgets is that of ``task.start``. Here the highest scores are pruned, as the paper says;
-its published code prunes the lowest. recipes/unlearn tells what is known from where.
+its published code prunes the lowest. Clients may also be asked how many of their own samples are
+still predicted right, by which `run.ratio_search` finds R. recipes/unlearn tells what is known from
+where.
 Symbols: A is `Scored.activations`, R is `Options.ratio`, u is `Scored.target`.
 """
 
@@ -14,16 +16,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from fpcli.engine.client import ClientContext
+from fpcli.engine.measure import right_by_class
 from fpcli.engine.method import Kind, Method, RoundContext
 from fpcli.engine.types import Answer, Probe, ServerState, Tensors, is_finite
-from fpcli.errors import ClientError, DataError, LayoutError
+from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
 from fpcli.scores.tfidf import (
     Aggregation,
     Direction,
@@ -41,17 +44,24 @@ from fpcli.structure.layout import Layout
 from fpcli.structure.silence import silence, silenced
 from fpcli.structure.support import Support, place
 
-COUNTS = "counts"
-"""Name of the answer's tensor that is of no layer; a layer's is ``LAYER>NORM``, see `answer`."""
+COUNTS, RIGHT = "counts", "right"
+"""Names of an answer's tensors that are of no layer; a layer's is ``LAYER>NORM``, see `answer`."""
+
+FIRST, TELL = "score-000", "tell"
+"""The first question for scores, and the one how many samples are predicted right, which comes
+after all those."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `unlearn`."""
 
-    ratio: Annotated[float, Ge(0), Lt(1)] = 0.05
-    """Share of the channels of all convolutions that is pruned for each class (paper: R)."""
-    scope: Scope = "global"
+    ratio: Annotated[float, Ge(0), Lt(1)] | Literal["auto"] = 0.3
+    """Share of the channels of all convolutions that is pruned for each class (paper: R); `auto`,
+    the smallest that forgets, is found by `fp unlearn` alone."""
+    max_ratio: Annotated[float, Gt(0), Lt(1)] = 0.5
+    """Largest share that `auto` tries."""
+    scope: Scope = "layer"
     """Rank all channels together, or those of every layer by themselves."""
     direction: Direction = "highest"
     """Prune the highest scores (paper), the lowest (official code), or as many at random."""
@@ -69,6 +79,9 @@ class Options:
     """Spare layers narrower than 1 / ratio, as the library of the official code does."""
     score_batches: Annotated[int, Ge(0)] = 0
     """Batches that a client looks at for the scores; 0 means all of its data."""
+    counts_right: bool = False
+    """Ask all clients how many of their samples of each class are predicted right: before, after
+    pruning, and at every evaluation."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +97,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class State:
-    """What was found and done for each class."""
+    """What was found and done for each class; and with ``counts_right``, before, after pruning and
+    after each evaluated round, int64 ``[2, classes]``: samples predicted right, and samples."""
 
     classes: tuple[Scored, ...] = field(default_factory=tuple)
+    told: tuple[Tensor, ...] = field(default_factory=tuple)
 
 
 def alive(layout: Layout, support: Support, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -115,13 +130,9 @@ def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[s
     means: list[Means] = []
     names: list[str] = []
     for answer in answers:
-        keys = [key for key in answer.tensors if key != COUNTS]
-        if not keys:
-            raise LayoutError(
-                "the network has no convolution whose channels could be scored",
-                hint="unlearning by channels needs a convolutional network",
-            )
-        if not _fits(layout, answer, keys) or (names and keys != names):
+        keys = [key for key in answer.tensors if ">" in key]
+        # A client without a single sample has seen no layer put out anything.
+        if not keys or not _fits(layout, answer, keys) or (names and keys != names):
             continue
         names, axes = keys, answer.probe.support.axes(layout)
         values = {}
@@ -130,6 +141,11 @@ def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[s
             rows, width = axes[f"{layer}.weight"][0], layout.tensors[f"{layer}.weight"].shape[0]
             values[layer] = place(value, (None, rows), (len(value), width))
         means.append(Means(values, answer.tensors[COUNTS].long()))
+    if not any(">" in key for answer in answers for key in answer.tensors):
+        raise LayoutError(
+            "the network has no convolution whose channels could be scored",
+            hint="unlearning by channels needs a convolutional network",
+        )
     if not means:
         raise ClientError("no client's answer fits the network", hint="see the run's log")
     pairs = (key.partition(">") for key in names)
@@ -150,6 +166,21 @@ def _fits(layout: Layout, answer: Answer, keys: Sequence[str]) -> bool:
     return True
 
 
+def counted(answers: Sequence[Answer]) -> Tensor:
+    """Return what clients say of their samples together, int64 ``[2, classes]``: predicted right,
+    and all; what cannot be does not count.
+
+    Raises:
+        ClientError: nobody says anything that can be.
+    """
+    found = [answer.tensors[RIGHT].long() for answer in answers if RIGHT in answer.tensors]
+    good = [x for x in found if x.dim() == 2 and len(x) == 2 and bool((x[0] >= 0).all())]
+    good = [x for x in good if x.shape == good[0].shape and bool((x[0] <= x[1]).all())]
+    if not good:
+        raise ClientError("no client's count of its samples can be", hint="see the run's log")
+    return torch.stack(good).sum(0)
+
+
 class Unlearn(Method):
     """Class-discriminative pruning, then rounds without the class."""
 
@@ -160,45 +191,70 @@ class Unlearn(Method):
     State: ClassVar[type] = State
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
-        """Start with nothing scored."""
+        """Start with nothing scored.
+
+        Raises:
+            RecipeError: the share of channels is still to be found.
+        """
+        if ctx.options.ratio == "auto":
+            raise RecipeError(
+                "`method.ratio: auto` is no share yet",
+                hint="`fp unlearn` finds one (`--resume` if it has begun); else give a number",
+                where="method.ratio",
+            )
         return replace(state, method=State())
 
     def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
         """Before the first round ask every client once per class: pruning for one changes what the
         next one's channels answer."""
-        if ctx.phase != "start" or not ctx.options.ratio:
-            return []
+        options, ops = ctx.options, list[str]()
+        if ctx.phase == "start" and options.ratio:
+            ops = [f"score-{number:03d}" for number in range(len(ctx.withheld))]
+        if ctx.phase in ("start", "eval") and options.counts_right:
+            ops.append(TELL)
         return [
-            Probe(client, f"score-{number:03d}", state.support, sees_withheld=True)
-            for number in range(len(ctx.withheld))
-            for client in cohort
+            Probe(client, op, state.support, sees_withheld=True)
+            for op in ops
+            for client in range(len(ctx.num_examples))
         ]
 
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
         """Return mean activations by class under ``LAYER>NORM`` (the normalisation that takes the
-        layer's output, if one does), and how many samples they are means of."""
+        layer's output, if one does), and how many samples they are means of; or how many samples
+        the model predicts right, which is also told with the first scores."""
+        num_classes, told = cx.site.dataset.num_classes, {}
+        if op == TELL or (op == FIRST and cx.options.counts_right):
+            batches = cx.batches(is_augmented=False, has_withheld=True)
+            told[RIGHT] = right_by_class(model, batches, num_classes).int()
+        if op == TELL:
+            return told
         batches = cx.batches(is_augmented=False, has_withheld=True)
         limit = cx.options.score_batches or None
-        means = class_means(model, islice(batches, limit), cx.site.dataset.num_classes)
+        means = class_means(model, islice(batches, limit), num_classes)
         example = torch.zeros(1, *cx.site.dataset.input_shape, device=cx.torch_device)
         norms = followers(model, example)
         named = {f"{name}>{norms.get(name, '')}": x for name, x in means.activations.items()}
         # Only a mean weighted by samples needs to know more than who has a class.
         is_weighted = cx.options.agg == "count"
-        return {**named, COUNTS: means.counts.int() if is_weighted else means.counts > 0}
+        counts = means.counts.int() if is_weighted else means.counts > 0
+        return {**named, COUNTS: counts, **told}
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
-        """Score the channels for one class and silence the chosen ones."""
+        """Score the channels for one class and silence the chosen ones; keep what was counted."""
         known: State = state.method
         options: Options = ctx.options
+        if options.counts_right and answers[0].probe.op in (FIRST, TELL):
+            known = replace(known, told=(*known.told, counted(answers)))
+        if answers[0].probe.op == TELL:
+            return replace(state, method=known)
         target = ctx.withheld[len(known.classes)]
         means, norms = read(ctx.layout, answers)
         if not any(int(one.counts[target]) for one in means):
             raise DataError(
                 f"no client holds a sample of class {target}",
-                hint="there is nothing to forget",
+                hint="there is nothing to forget; name a class that a client holds",
                 where="task.withhold",
             )
         activations = aggregated(means, options.agg)
@@ -208,7 +264,7 @@ class Unlearn(Method):
         pruned = chosen(
             scores,
             alive(ctx.layout, state.support, list(scores)),
-            ratio=options.ratio,
+            ratio=float(options.ratio),
             scope=options.scope,
             direction=options.direction,
             min_keep=options.min_keep,
@@ -218,6 +274,5 @@ class Unlearn(Method):
         support = silence(ctx.layout, state.support, pruned, norms)
         scored = Scored(target, activations, {n: x.float() for n, x in scores.items()}, pruned)
         values = silenced(ctx.layout, support, state.values)
-        return replace(
-            state, values=values, support=support, method=State((*known.classes, scored))
-        )
+        known = replace(known, classes=(*known.classes, scored))
+        return replace(state, values=values, support=support, method=known)

@@ -276,7 +276,7 @@ def type_text(hint: Any) -> str:
         bounds = [text for item in arguments[1:] for text in _bounds(item)]
         return " ".join([type_text(arguments[0]), " and ".join(bounds)]).strip()
     if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in arguments)
+        return "one of " * (len(arguments) > 1) + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
         return " or ".join(type_text(choice) for choice in arguments)
     if origin in (list, tuple):

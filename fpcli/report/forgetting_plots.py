@@ -37,6 +37,7 @@ def draw_forgetting(
     *,
     starts: Mapping[str, tuple[float, float]],
     class_names: Sequence[str],
+    search: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Draw what was pruned for each class, and what came of it, as PNG and as SVG.
 
@@ -48,6 +49,8 @@ def draw_forgetting(
         starts: label -> accuracies on these and on the other classes before the first
             round, in [0, 1], for those of ``curves`` where they are known.
         class_names: one per class.
+        search: what `run.ratio_search` found, for ``search``, accuracies over the shares of
+            channels that were tried; drawn if there are two or more.
 
     Raises:
         NeedError: the folder cannot be written.
@@ -57,6 +60,8 @@ def draw_forgetting(
         for scored in classes:
             paths += save(_channels(scored, class_names), folder / f"channels-{scored.target}")
         paths += save(forgetting_figure(curves, folder.name, starts), folder / "forgetting")
+        if search and len(search["trials"]) > 1:
+            paths += save(_search_figure(search, folder.name), folder / "search")
     return paths
 
 
@@ -213,4 +218,33 @@ def forgetting_figure(
     if len(curves) > 1:
         picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     picture.suptitle(f"{title}: withheld and other classes", x=0.01, ha="left", fontweight="bold")
+    return picture
+
+
+def _search_figure(search: Mapping[str, Any], title: str) -> Figure:
+    """Draw what every share that was tried left of the class, and of the other classes."""
+    trials = sorted(search["trials"], key=lambda trial: float(trial["ratio"]))
+    shares = [100 * trial["ratio"] for trial in trials]
+    picture = figure(8, 3.8)
+    axes = picture.subplots()
+    for key, what, colour in (
+        ("forget_accuracy", "forgotten class", ORANGE),
+        ("retain_accuracy", "other classes", BLUE),
+    ):
+        before = 100 * trials[0][key]["original"]
+        axes.axhline(before, color=colour, linewidth=0.8, linestyle=":", label=f"{what}, before")
+        for stage, words, style in (("pruned", "pruned", "--"), ("finetuned", "fine-tuned", "-")):
+            ys = [100 * trial[key][stage] for trial in trials]
+            axes.plot(
+                shares, ys, style, color=colour, marker="o", markersize=4, clip_on=False,
+                label=f"{what}, {words}",
+            )  # fmt: skip
+    if search["ratio"] is not None:
+        axes.axvline(100 * search["ratio"], color=INK, linewidth=0.8, label="smallest that forgets")
+    axes.set_xlim(0, 100 * search["max_ratio"])
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("share of the channels pruned (%)")
+    axes.set_ylabel("accuracy on clients' samples (%)")
+    picture.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    picture.suptitle(f"{title}: shares tried", x=0.01, ha="left", fontweight="bold")
     return picture

@@ -15,6 +15,7 @@ from fpcli.report.compare import Comparison, Row
 from fpcli.report.markup import element, text
 from fpcli.report.runs import Run
 from fpcli.report.style import CSS
+from fpcli.report.trials import HEAD, trial_rows
 
 LIMIT_BYTES = 2_000_000
 """No page is larger; it leaves out clients and then single runs before that happens."""
@@ -157,6 +158,7 @@ def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
         element("p", text(str(run.path)), "quiet"),
         *([markup.items(texts, "warnings")] if (texts := refusals(run)) else []),
         *client_table(run, num_clients),
+        *_trials(run),
         markup.fold("All settings", markup.facts(settings)),
     ]
     if environment := _environment(run.path / "environment.json"):
@@ -166,6 +168,13 @@ def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
     if is_open:
         return "\n".join(parts)
     return markup.fold(run.name, "\n".join(parts))
+
+
+def _trials(run: Run) -> Iterator[str]:
+    if run.trials:
+        about = "Shares of channels that were tried; accuracy on the clients' training samples"
+        table = markup.table(HEAD, trial_rows(run.trials), range(len(HEAD) - 1))
+        yield markup.fold(about, table)
 
 
 def _environment(path: Path) -> Sequence[tuple[str, str]]:

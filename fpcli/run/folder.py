@@ -29,9 +29,10 @@ _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
 _BEFORE_RECIPE = ("lock", "lock.pid", "log.txt", "command.txt", "environment.json")
 """Files that an end before or amid the writing of the recipe may leave in a folder."""
 _RESULT = (
-    "recipe.yaml", "events.jsonl", "final", "pruned", "forgetting.safetensors", "unlearn.json",
+    "recipe.yaml", "events.jsonl", "final", "pruned", "forgetting.safetensors", "search.json",
+    "unlearn.json",
 )  # fmt: skip
-"""Files and folders that SHA256SUMS vouches for; the last three are of `fp unlearn`."""
+"""Files and folders that SHA256SUMS vouches for; the last four are of `fp unlearn`."""
 
 
 def default_name(recipe: AnyRecipe) -> str:

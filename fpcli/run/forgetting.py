@@ -11,23 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
 
 from fpcli import plugins
 from fpcli.data.datasets import Dataset
-from fpcli.data.withhold import withhold
 from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, LayoutError, RecipeError, UsageError, nearest
-from fpcli.methods.unlearn import Options, alive
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.runs import read
 from fpcli.run.folder import RunFolder
-from fpcli.run.setup import share_out
 from fpcli.run.trained import read_trained
-from fpcli.scores.tfidf import chosen, convolutions
+from fpcli.scores.tfidf import convolutions
 
 METHOD = "unlearn"
 
@@ -118,80 +112,6 @@ def find_classes(dataset: Dataset, numbers: Sequence[int], words: Sequence[str])
     return found
 
 
-def held(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
-    """Return per client how many samples it has of withheld classes, and of the others.
-
-    Args:
-        recipe: its ``task.withhold`` names the classes.
-
-    Raises:
-        RecipeError: a class does not exist, or no class would be left.
-        DataError: no client holds a sample of a class, or of another one.
-    """
-    parts = share_out(recipe, dataset)
-    kept = withhold(dataset, parts, recipe.task.withhold)
-    seen = dataset.train.labels[torch.cat(parts)].unique().tolist()
-    for label in recipe.task.withhold:
-        if label not in seen:
-            raise DataError(
-                f"no client holds a sample of class {label}",
-                hint="there is nothing to forget",
-                where="--class",
-            )
-    return [(len(gone), len(rest)) for gone, rest in zip(kept.withheld, kept.parts, strict=True)]
-
-
-def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Return what an unlearning will do, as far as it is known before clients are asked.
-
-    Args:
-        recipe: of the unlearning.
-
-    Returns:
-        ``classes``; ``clients`` with the samples that each has, ``forgotten`` and ``others``;
-        ``layers`` and ``channels`` that are scored; ``pruned``, the channels that go for all
-        classes; ``rounds`` of fine-tuning.
-
-    Raises:
-        RecipeError: a class does not exist, none would be left, or so many channels cannot go.
-        DataError: no client holds a sample of a class, or of another one.
-    """
-    samples = held(recipe, dataset)
-    able = sum(others > 0 for _, others in samples)
-    if able < recipe.min_clients:
-        raise DataError(
-            f"{able} clients have samples of other classes, and a round needs {recipe.min_clients}",
-            hint=f"`--set min_clients={able}`",
-            where="min_clients",
-        )
-    trained, options = source.trained, Options(**recipe.method.options)
-    layers = convolutions(trained.template)
-    here = alive(trained.layout, trained.support, layers)
-    left = {layer: bits.clone() for layer, bits in here.items()}
-    for _ in recipe.task.withhold:  # how many go does not depend on the scores
-        going = chosen(
-            {layer: bits.double() for layer, bits in left.items()},
-            left,
-            ratio=options.ratio,
-            scope=options.scope,
-            min_keep=options.min_keep,
-            nni_skip=options.nni_skip,
-        )
-        for layer, channels in going.items():
-            left[layer][channels] = False
-    return {
-        "classes": list(recipe.task.withhold),
-        "clients": [
-            {"client": client, "forgotten": gone, "others": rest}
-            for client, (gone, rest) in enumerate(samples)
-        ],
-        "layers": len(layers),
-        "channels": sum(int(bits.sum()) for bits in here.values()),
-        "pruned": sum(int((bits & ~left[layer]).sum()) for layer, bits in here.items()),
-        "rounds": recipe.rounds,
-    }
-
-
 def check_task(recipe: Recipe, source: Source) -> None:
     """Make sure that an unlearning is about the task of its run.
 
@@ -213,13 +133,21 @@ def usual_rounds(source: Source) -> int:
     return math.ceil(source.rounds / 5)
 
 
+def with_ratio(recipe: Recipe, ratio: float) -> Recipe:
+    """Return an unlearning's recipe with one share of channels, in place of the smallest that
+    forgets, and with clients that tell by their own samples whether it does."""
+    options = {**recipe.method.options, "ratio": ratio, "counts_right": True}
+    return replace(recipe, method=replace(recipe.method, options=options))
+
+
 def finetune_only(recipe: Recipe, rounds: int) -> Recipe:
     """Return an unlearning's recipe without pruning.
 
     Args:
         rounds: that the unlearning played, perhaps fewer than its recipe allows.
     """
-    choice = replace(recipe.method, options={**recipe.method.options, "ratio": 0.0})
+    options = {**recipe.method.options, "ratio": 0.0, "counts_right": False}
+    choice = replace(recipe.method, options=options)
     return replace(recipe, method=choice, rounds=rounds, target_accuracy=None)
 
 

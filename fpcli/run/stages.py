@@ -135,14 +135,19 @@ def _total_real_s(folder: Path, recipe: Recipe) -> float:
     return float(extra["totals"]["real_s"])
 
 
-def speedup(unlearned: Costs, retrained: Costs) -> dict[str, dict[str, Any]]:
+def speedup(
+    unlearned: Costs, retrained: Costs, searched: Cost | None = None
+) -> dict[str, dict[str, Any]]:
     """Compare what unlearning and retraining cost to be equally good on the other classes.
 
     There are two goals, both validation accuracies on samples of the other classes after the last
     evaluated round, so that the test data chooses no round: that of the ``retrained`` model, and
     that of the ``finetuned`` one. What either way costs is counted to its own first evaluated round
-    that reaches the goal; scoring and pruning are part of unlearning. The speed-up is the cost of
-    retraining divided by that of unlearning.
+    that reaches the goal; finding a share of channels, scoring and pruning are part of unlearning.
+    The speed-up is the cost of retraining divided by that of unlearning.
+
+    Args:
+        searched: what was spent on shares of channels that did not become the run.
 
     Returns:
         For each goal ``validation_accuracy`` (the goal); ``unlearned`` and ``retrained``, each
@@ -151,14 +156,17 @@ def speedup(unlearned: Costs, retrained: Costs) -> dict[str, dict[str, Any]]:
     """
     goals = {"retrained": retrained, "finetuned": unlearned}
     return {
-        name: _to(way.judged[max(way.judged)], unlearned, retrained) for name, way in goals.items()
+        name: _to(way.judged[max(way.judged)], unlearned, retrained, searched)
+        for name, way in goals.items()
     }
 
 
-def _to(goal: float, unlearned: Costs, retrained: Costs) -> dict[str, Any]:
+def _to(goal: float, unlearned: Costs, retrained: Costs, searched: Cost | None) -> dict[str, Any]:
     ours, theirs = (
         cost and asdict(cost) for cost in (unlearned.until(goal), retrained.until(goal))
     )
+    if ours and searched:
+        ours = {key: value + getattr(searched, key) for key, value in ours.items()}
     ratio = None
     if ours and theirs:
         ratio = {key: theirs[key] / ours[key] if ours[key] else None for key in ours}

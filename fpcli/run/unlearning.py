@@ -3,24 +3,26 @@
 The folder is that of an ordinary run of the method `unlearn`; beside what every run has it holds
 ``pruned/`` (the model before the first round), ``forgetting.safetensors`` (per class and layer
 ``class-7/LAYER/activations``, ``/scores`` and ``/pruned``), the runs ``finetune-only/`` and
-``retrained/``, and ``unlearn.json``.
+``retrained/``, ``unlearn.json``, and ``search.json`` if the share of channels had to be found.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import nn
 
 from fpcli import plugins
 from fpcli.audit import suite
+from fpcli.audit.stage import AuditData
 from fpcli.engine.process import num_cores, using_threads
-from fpcli.errors import FpError, ResumeError
+from fpcli.errors import DataError, DivergedError, FpError, LayoutError, ResumeError
 from fpcli.files import delete_folder, write_atomic
 from fpcli.methods.unlearn import Scored
 from fpcli.recipe.load import digest, stored
@@ -33,8 +35,10 @@ from fpcli.run.experiment import Watcher
 from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import METHOD, Source, finetune_only, finished, retrained
 from fpcli.run.purge import purge, purge_unlearned
+from fpcli.run.ratio_search import find_ratio, read_search
 from fpcli.run.stages import (
     LOGIT_DROPPED,
+    Cost,
     WithoutLogits,
     costs_of,
     divided,
@@ -45,6 +49,9 @@ from fpcli.run.stages import (
 )
 from fpcli.run.trained import read_trained, write_trained
 from fpcli.run.weights import unreadable
+
+USUAL_AUDITS = ("relearn", "server-diff")
+"""Audits that every result has; they can do without a retrained model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +66,7 @@ class Unlearning:
         other: a finished run and its recipe, to stand for the retraining.
         audits: names of audits, which need a retraining; those of an earlier call are made again.
         drops_logit: judge the fine-tuned model without the classes' logits too.
-        say: gets a line for each audit that begins.
+        say: gets a line for each trial and audit that begins.
     """
 
     folder: RunFolder
@@ -78,8 +85,15 @@ class Unlearning:
 
         Raises:
             Interrupted: by a signal, after a checkpoint; another call goes on.
+            NotForgottenError: no share of channels forgets that may be tried.
             FpError: anything that a user can mend; what was finished is kept.
         """
+        if self.recipe.method.options["ratio"] == "auto":
+            with _leaving_nothing(self.folder):
+                recipe = find_ratio(
+                    self.folder, self.recipe, self.source, self._carry_on, self.say, self.command
+                )
+            return replace(self, recipe=recipe).run()
         self._carry_on(self.folder, self.recipe)
         scored, names = self._keep_evidence()
         rounds = finished(self.folder)
@@ -106,16 +120,10 @@ class Unlearning:
             if not folder.recipe.is_file():
                 folder.path.mkdir(exist_ok=True)
                 folder.write_recipe(recipe)
-            try:
+            with _leaving_nothing(folder):
                 experiment.resume(
                     recipe, recipe, folder, watcher, command=self.command, is_part=True
                 )
-            except ResumeError:  # another process works there
-                raise
-            except (FpError, KeyboardInterrupt):
-                if not folder.checkpoints.exists():
-                    delete_folder(folder.path)
-                raise
 
     def _keep_evidence(self) -> tuple[tuple[Scored, ...], tuple[str, ...]]:
         """Write the pruned model, and what chose its channels; return these and class names."""
@@ -148,29 +156,47 @@ class Unlearning:
         if "retrained" in places:
             recipes["retrained"] = self.other[1] if self.other else retrained(recipe, self.source)
         spent = {stage: costs_of(places[stage], known) for stage, known in recipes.items()}
+        search = read_search(folder)
+        searched = Cost(**search["cost"]) if search else None
         costs = {stage: known.whole for stage, known in spent.items()}
         costs["pruned"] = spent["finetuned"].begun
         data, models = divided(recipe), stage_models(places, recipe)
         known = earlier(folder)
-        # Those of an earlier call are made again: its models may have been other ones.
-        names = dict.fromkeys([*known["audits"], *self.audits])
-        audits = {}
-        if names and "retrained" in models:
-            audits = suite.run(list(names), models, data, seed=recipe.seed, say=self.say)
+        audits = self._audited(models, data, known["audits"])
         if self.drops_logit or known["drops_logit"]:
             models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
         with using_threads(num_cores()):
             last = recipe.executor.channels_last
             stages = judged(models, data, costs, channels_last=last)
-        is_compared = "retrained" in spent
+        ratio = None
+        if "retrained" in spent:
+            ratio = speedup(spent["finetuned"], spent["retrained"], searched)
         return {
             "classes": list(recipe.task.withhold),
+            "search": search,
             "stages": [asdict(stage) for stage in stages],
-            "speedup": speedup(spent["finetuned"], spent["retrained"]) if is_compared else None,
+            "speedup": ratio,
             "audits": audits,
             "retrained": str(self.other[0].path.resolve()) if self.other else None,
             "run": str(folder.path),
         }
+
+    def _audited(
+        self, models: Mapping[str, nn.Module], data: AuditData, known: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return what the usual audits find, and those that were asked for now or earlier; the
+        latter are made again, since their models may have been other ones."""
+        names = list(dict.fromkeys([*USUAL_AUDITS, *known, *self.audits]))
+        if "retrained" not in models:
+            names = list(USUAL_AUDITS)
+            models = {stage: models[stage] for stage in ("original", "pruned", "finetuned")}
+        try:
+            return suite.run(names, models, data, seed=self.recipe.seed, say=self.say)
+        except (DataError, LayoutError, DivergedError) as error:
+            if len(names) > len(USUAL_AUDITS):
+                raise
+            self.say(f"without audits: {error.message}")
+            return {}
 
     def _draw(
         self, result: Mapping[str, Any], scored: Sequence[Scored], names: Sequence[str]
@@ -193,7 +219,21 @@ class Unlearning:
             self.folder.path,
             starts={"pruned, then tuned": begun["pruned"], "tuned alone": begun["original"]},
             class_names=names,
+            search=result["search"],
         )
+
+
+@contextmanager
+def _leaving_nothing(folder: RunFolder) -> Iterator[None]:
+    """Delete the folder if what is done in it fails before there is anything to go on from."""
+    try:
+        yield
+    except ResumeError:  # another process works there
+        raise
+    except (FpError, KeyboardInterrupt):
+        if not (any(folder.path.rglob("checkpoints")) or read_search(folder)):
+            delete_folder(folder.path)
+        raise
 
 
 def result_file(folder: RunFolder) -> Path:

@@ -9,10 +9,11 @@ import pytest
 from driver import digits_file
 
 from fpcli.cli.app import run as call
-from fpcli.cli.unlearn_options import CHOICES, KEYS, classes
+from fpcli.cli.unlearn_options import CHOICES, KEYS
+from fpcli.cli.unlearn_recipe import classes
 from fpcli.files import checksums
 from fpcli.recipe.load import flatten, load
-from fpcli.run import experiment, unlearning
+from fpcli.run import experiment, ratio_search, unlearning
 from fpcli.run.folder import RunFolder
 
 FIELDS = [
@@ -55,9 +56,11 @@ def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
     assert all(row.startswith(label) for row, label in zip(rows, labels, strict=False))
     assert rows[0].split()[-3:] == ["-", "-", "-"]
     assert rows[1].split()[3:5] != rows[2].split()[3:5]
-    assert rows[4].startswith("note: empirical forgetting, not a certified removal; ")
-    assert "2 earlier checkpoints of " in rows[4]
-    assert "`fp unlearn --resume runs/a-without-7 --purge --force` deletes them" in rows[4]
+    assert rows[4].startswith("relearning: ") and "bring the class back" in rows[4]
+    assert rows[5].startswith("server-diff: ")
+    assert rows[6].startswith("note: empirical forgetting, not a certified removal; ")
+    assert "2 earlier checkpoints of " in rows[6]
+    assert "`fp unlearn --resume runs/a-without-7 --purge --force` deletes them" in rows[6]
     assert "hint: `fp unlearn --resume runs/a-without-7 --compare-retrain` adds" in done.err
     assert "unlearn · npz:" in done.err and "round 1/1" in done.err
     recipe = load(folder.recipe)
@@ -71,7 +74,7 @@ def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
     words = ("--resume", "a-without-7", "--runs", tmp_path / "runs", *INLINE, "--json", "-q")
     done = fp("unlearn", *words, "--compare-retrain", "--drop-logit")
     data = json.loads(done.out)["data"]
-    fields = ["classes", "stages", "speedup", "audits", "retrained", "run", "pictures"]
+    fields = ["classes", "search", "stages", "speedup", "audits", "retrained", "run", "pictures"]
     assert list(data) == fields
     assert [list(stage) for stage in data["stages"]] == [FIELDS] * 6
     assert data["stages"][4]["rounds"] == 2
@@ -83,8 +86,39 @@ def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
     assert "hint" not in done.err
 
 
+def test_by_default_the_share_that_forgets_is_found(
+    fp: Callable, origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratio_search, "draw_run", lambda history, folder: [])
+    words = ("unlearn", origin / "a", "--class", "7", *INLINE, "--max-ratio", "0.15")
+    # After two rounds of training there is something to forget, or else nothing is left of it.
+    monkeypatch.setattr(ratio_search, "FORGOTTEN", 100.0)
+    done = fp(*words)
+    assert done.status == 0
+    assert done.out.startswith("shares tried: 5.0% of the channels will do; ")
+    assert "trial 1: is a share of 0.1 enough?" in done.err
+    assert "trial 2: is a share of 0.05 enough?" in done.err
+    folder = RunFolder(Path("runs/a-without-7"))
+    assert load(folder.recipe).method.options["ratio"] == 0.05
+    found = json.loads((folder.path / "unlearn.json").read_text())["search"]
+    assert [trial["ratio"] for trial in found["trials"]] == [0.1, 0.05]
+
+    monkeypatch.setattr(ratio_search, "FORGOTTEN", -1.0)
+    done = fp(*words, "--force", "--json")
+    assert done.status == 8
+    envelope = json.loads(done.out)
+    assert (envelope["status"], envelope["error"]["code"]) == ("findings", "F802")
+    assert [x["ratio"] for x in envelope["data"]["search"]["trials"]] == [0.1, 0.15]
+    assert envelope["data"]["run"] == "runs/a-without-7"
+    done = fp("unlearn", "--resume", "a-without-7", *INLINE)
+    assert (done.status, "no share of channels up to 0.15" in done.err) == (8, True)
+    assert done.out.startswith("shares tried: nothing will do; ")
+    done = fp("train", "--resume", "runs/a-without-7", *INLINE)
+    assert (done.status, "`fp unlearn` finds one (`--resume`" in done.err) == (3, True)
+
+
 def test_audits_are_added_and_kept(fp: Callable, origin: Path) -> None:
-    words = ("unlearn", origin / "a", "--class", "6", *INLINE, "-q")
+    words = ("unlearn", origin / "a", "--class", "6", "--ratio", "0.05", *INLINE, "-q")
     assert "error[F201]: unknown audit `server-dif`" in fp(*words, "--audit", "server-dif").err
     assert not Path("runs").exists()
     without = ("--name", "r", "--set", "task.withhold=[6]", *INLINE, "-q")
@@ -98,7 +132,7 @@ def test_audits_are_added_and_kept(fp: Callable, origin: Path) -> None:
     assert "\npicture a/map.png" in done.out
     done = fp("unlearn", "--resume", "a-without-6", *INLINE, "-q", "--audit", "probe", "--json")
     data = json.loads(done.out)["data"]
-    assert list(data["audits"]) == ["logit-mask", "server-diff", "probe"]
+    assert list(data["audits"]) == ["relearn", "server-diff", "logit-mask", "probe"]
     assert data["retrained"] == str(Path("runs/r").resolve())
     assert len(data["stages"]) == 5
 
@@ -110,7 +144,7 @@ def test_audits_are_added_and_kept(fp: Callable, origin: Path) -> None:
     assert data["audits"]["logit-mask"]["stages"]["finetuned"] != before
     data = json.loads(fp(*resumed).out)["data"]
     assert data["stages"][-1]["stage"] == "logit_dropped"
-    assert list(data["audits"]) == ["logit-mask", "server-diff", "probe"]
+    assert list(data["audits"]) == ["relearn", "server-diff", "logit-mask", "probe"]
     Path("runs/r").rename("elsewhere")
     assert fp(*resumed).status == 6
     data = json.loads(fp(*resumed, "--compare-retrain").out)["data"]
@@ -124,7 +158,7 @@ def test_audits_are_added_and_kept(fp: Callable, origin: Path) -> None:
 
 
 def test_audits_train_what_they_need(fp: Callable, origin: Path) -> None:
-    words = ("unlearn", origin / "a", "--class", "6", *INLINE, "-q", "--json")
+    words = ("unlearn", origin / "a", "--class", "6", "--ratio", "0.1", *INLINE, "-q", "--json")
     data = json.loads(fp(*words, "--audit", "logit-mask").out)["data"]
     assert data["stages"][-1]["stage"] == "retrained"
     masked = data["audits"]["logit-mask"]["stages"]["logit_mask"]
@@ -137,7 +171,7 @@ def test_nothing_is_deleted_before_the_end(fp: Callable, origin: Path, tmp_path:
     train = ("--data", digits_file(origin), "--model", "digits-cnn", "--rounds", "1")
     assert fp("train", *train, "--clients", "2", "--name", "b", *words).status == 0
     original = RunFolder(tmp_path / "runs" / "b")
-    unlearn = ("unlearn", "b", "--class", "3", *words)
+    unlearn = ("unlearn", "b", "--class", "3", "--set", "method.ratio=0.1", *words)
     done = fp(*unlearn, "--purge")
     assert done.status == 2
     assert "--purge deletes the model and the checkpoints of the original run" in done.err
@@ -161,14 +195,15 @@ def test_nothing_is_deleted_before_the_end(fp: Callable, origin: Path, tmp_path:
 
 
 def test_a_plan_writes_nothing(fp: Callable, origin: Path, tmp_path: Path) -> None:
-    words = ("--class-name", "7,1", "--set", "rounds=4", "--dry-run", "--json")
+    words = ("--class-name", "7,1", "--set", "rounds=4", "--dry-run", "--json", "--ratio", "0.05")
     data = json.loads(fp("unlearn", origin / "a", *words).out)["data"]
     assert data["recipe"]["task.withhold"] == [7, 1]
     assert data["plan"]["rounds"] == 4
-    assert (data["plan"]["layers"], data["plan"]["channels"], data["plan"]["pruned"]) == (2, 48, 4)
+    assert (data["plan"]["layers"], data["plan"]["channels"], data["plan"]["pruned"]) == (2, 48, 6)
     assert len(data["plan"]["clients"]) == 2
-    text = fp("unlearn", origin / "a", *words[:-1]).out
-    assert "48 channels of 2 convolutions are scored, 4 pruned; then" in text
+    text = fp("unlearn", origin / "a", *words[:5]).out
+    assert "48 channels of 2 convolutions are scored, and in up to 4 trials shares" in text
+    assert "between 0.05 and 0.5 of them pruned; then 4 rounds without" in text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,8 +233,16 @@ def test_a_recipe_lies_over_that_of_the_run(fp: Callable, origin: Path, tmp_path
         (["--class", "seven"], 2, "--class seven: not the number of a class"),
         (["--class-name", "seven"], 2, "has no class `seven`"),
         ([], 2, "no class to forget"),
-        (["--class", "1", "--ratio", "0.98"], 3, "asks for 47 of 48 channels, but only 46"),
-        (["--class", "1", "--ratio", "2"], 2, "--ratio: `method.ratio` must be < 1"),
+        (
+            ["--class", "1", "--ratio", "0.98", "--scope", "global"],
+            3,
+            "asks for 47 of 48 channels, but only 46",
+        ),
+        (
+            ["--class", "1", "--ratio", "2"],
+            2,
+            "--ratio: `method.ratio` must be a number >= 0 and < 1 or auto",
+        ),
         (["--class", "1", "--finetune-rounds", "0"], 2, "--finetune-rounds: `rounds` must be >= 1"),
         (["--class", "1", "--set", "task.clients=3"], 2, "task and seed are those of"),
         (["--class", "1", "--set", "method.name=fedavg"], 2, "--set method.name: that is settled"),
@@ -245,7 +288,8 @@ def test_runs_of_other_commands(fp: Callable, origin: Path) -> None:
 def test_a_stopped_unlearning_goes_on_in_a_pool(
     fp: Callable, spawn: Callable, origin: Path, tmp_path: Path
 ) -> None:
-    words = ("unlearn", origin / "a", "--class", "5", "--finetune-rounds", "2", "--no-progress")
+    words = ("unlearn", origin / "a", "--class", "5", "--ratio", "0.1", "--finetune-rounds", "2",
+             "--no-progress")  # fmt: skip
     process = spawn(*words, "--executor", "pool", "--workers", "2", cwd=tmp_path)
     while "round 1/2" not in process.stderr.readline():
         assert process.poll() is None

@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fpcli.cli.unlearn_result import not_forgotten, plan_text, result_text
+import pytest
+
+from fpcli.cli.unlearn_result import not_forgotten, plan_text, result_text, search_text
 from fpcli.recipe.load import load
 
 COST = {"rounds": 3, "bytes": 2_500_000, "seconds": 12.34, "real_s": 5.0}
@@ -18,8 +20,9 @@ def result(speedup: dict[str, Any] | None) -> dict[str, Any]:
     stages = [stage("original", 0.9, 0.8), stage("finetuned", 0.015, 0.75, **COST)]
     if speedup:
         stages.append(stage("retrained", 0.0, 0.7, **{**COST, "rounds": 9}))
-    return {"classes": [7, 9], "stages": stages, "speedup": speedup, "audits": {}, "run": "runs/b",
-            "pictures": ["runs/b/forgetting.png", "runs/b/forgetting.svg"]}  # fmt: skip
+    return {"classes": [7, 9], "search": None, "stages": stages, "speedup": speedup, "audits": {},
+            "run": "runs/b", "pictures": ["runs/b/forgetting.png", "runs/b/forgetting.svg"],
+            }  # fmt: skip
 
 
 def test_the_table_of_stages() -> None:
@@ -62,9 +65,78 @@ def test_audits_in_a_table() -> None:
     text = result_text(
         {**result(None), "audits": {"relearn": audit}}, Path("a"), 2, is_purged=False
     )
-    line, other = (x for x in text.splitlines() if " steps" in x and "45" in x)
+    line, other = (x for x in text.splitlines() if "  steps" in x and "45" in x)
     assert line.split() == ["relearn", "steps", "45", "0", ">", "60", "8", "15", "nearer"]
     assert other.split()[0] == "steps," and other.split()[-1] == "15"
+
+
+def told(**audits: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the lines below the tables that are about these audits."""
+    found = {
+        name.replace("_", "-"): {"stages": stages, "gaps": {}, "verdict": {"outcome": None}}
+        for name, stages in audits.items()
+    }
+    text = result_text({**result(None), "audits": found}, Path("a"), 2, is_purged=False)
+    return [x for x in text.splitlines() if x.startswith(("relearning: ", "server-diff: "))]
+
+
+@pytest.mark.parametrize(
+    ("ours", "masked", "anew", "words"),
+    [
+        (7, 8, "none", "8 with the original that may not say it: the model still knows it (`--"),
+        (12, 8, "none", "the model lost more than its name (`--compare-retrain`: against one"),
+        (None, 8, "none", "relearning: more than 60 steps on a few of its images bring the class"),
+        (6, 8, 45, ", 45 with the one that never saw it: the model is nearer to the former"),
+        (
+            40,
+            8,
+            None,
+            ", more than 60 with the one that never saw it: the model is nearer to the l",
+        ),
+        (2, 4, 7, "7 with the one that never saw it: these two are too near to tell"),
+    ],
+)
+def test_a_model_that_may_not_say_it_is_told_apart(
+    ours: int | None, masked: int, anew: int | str | None, words: str
+) -> None:
+    steps = {"original": 0, "finetuned": ours, "logit_mask": masked, "retrained": anew}
+    (line,) = told(
+        relearn={name: {"steps": x, "fresh_head_steps": 9} for name, x in steps.items()
+                 if x != "none"}
+    )  # fmt: skip
+    assert words in line
+
+
+def test_what_the_classifier_gives_away() -> None:
+    (line,) = told(server_diff={"finetuned": {"share": 0.283, "rank": 1}})
+    assert "the class's row of the classifier is number 1 by its change, with 28% of all" in line
+    (line,) = told(server_diff={"finetuned": {"share": None, "rank": None}})
+    assert "cannot be compared" in line
+
+
+def test_the_shares_that_were_tried() -> None:
+    trials = [
+        {
+            "ratio": ratio, "left": left, "outcome": outcome, "rounds": 2,
+            "forget_accuracy": {"original": 0.9, "pruned": 0.8, "finetuned": 0.9 * left},
+            "retain_accuracy": {"original": 0.95, "pruned": 0.5, "finetuned": 0.875},
+        }
+        for ratio, left, outcome in ((0.3, 0.01, "forgotten"), (0.15, 0.5, "remembered"))
+    ]  # fmt: skip
+    cost = {"rounds": 2, "bytes": 1_000_000, "seconds": 3.25, "real_s": 1.0}
+    search = {"ratio": 0.3, "max_ratio": 0.5, "trials": trials, "cost": cost}
+    shown = {**result(None), "search": search}
+    about, _, head, _, *rows = result_text(shown, Path("a"), 2, is_purged=False).splitlines()
+    assert about.startswith("shares tried: 30.0% of the channels will do; ")
+    assert head.split() == ["share", "class", "before", "pruned", "tuned", "others", "before",
+                            "pruned", "tuned", "left", "outcome"]  # fmt: skip
+    assert rows[0].split() == ["15.0%", "90.0%", "80.0%", "45.0%", "95.0%", "50.0%", "87.5%",
+                               "50.0%", "remembered"]  # fmt: skip
+    assert rows[1].split()[-2:] == ["1.0%", "forgotten"]
+    (others,) = [row for row in rows if row.startswith("the other trials")]
+    assert others.split()[3:] == ["-", "-", "2", "1.0", "MB", "3.2"]
+    nothing = search_text({**search, "ratio": None})
+    assert nothing.startswith("shares tried: nothing will do; ")
 
 
 def test_a_class_that_is_still_known_is_told() -> None:
@@ -78,9 +150,12 @@ def test_a_class_that_is_still_known_is_told() -> None:
 def test_the_plan() -> None:
     plan = {
         "classes": [7], "channels": 48, "layers": 2, "pruned": 4, "rounds": 3,
-        "clients": [{"client": 0, "forgotten": 12, "others": 1300}],
+        "clients": [{"client": 0, "forgotten": 12, "others": 1300}], "shares": None,
     }  # fmt: skip
     lines = plan_text(load(None), plan).splitlines()
     assert lines[0] == "recipe: 1"
     assert lines[-2].split() == ["0", "12", "1,300"]
     assert lines[-1] == "48 channels of 2 convolutions are scored, 4 pruned; then 3 rounds without"
+    plan |= {"pruned": None, "shares": [0.05 * n for n in range(1, 11)]}
+    last = plan_text(load(None), plan).splitlines()[-1]
+    assert "and in up to 4 trials shares between 0.05 and 0.5 of them pruned; then 3" in last

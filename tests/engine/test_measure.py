@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpcli.engine.measure import accuracy, gradients, one_hot_loss
+from fpcli.engine.measure import accuracy, gradients, one_hot_loss, right_by_class
 from fpcli.errors import DivergedError
 
 
@@ -43,6 +43,12 @@ def test_accuracy_leaves_the_mode() -> None:
     model = linear().train()
     assert accuracy(model, [(X, torch.tensor([0, 0])), (X[:1], torch.tensor([0]))]) == 2 / 3
     assert model.training
+
+
+def test_right_predictions_are_counted_by_class() -> None:
+    """Outputs (1, 0) and (-1, 0): classes 0 and 1, for the first a wrong label once."""
+    batches = [(X, torch.tensor([0, 1])), (X[:1], torch.tensor([2]))]
+    assert right_by_class(linear(), batches, 3).tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
 def test_one_hot_loss() -> None:

@@ -15,8 +15,8 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import Answer, Probe, ServerState, Timing, Traffic
-from fpcli.errors import DataError, LayoutError
-from fpcli.methods.unlearn import COUNTS, State, Unlearn, read
+from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
+from fpcli.methods.unlearn import COUNTS, RIGHT, State, Unlearn, counted, read
 from fpcli.run.setup import Setup, prepare
 from fpcli.scores.tfidf import class_means
 from fpcli.structure.shrink import shrink
@@ -32,7 +32,7 @@ def begun(setup: Setup) -> tuple[ServerState, Any]:
 
 
 def test_pruned_channels_stay_silent_through_training(tmp_path: Path) -> None:
-    setup = made(tmp_path, method__ratio=0.4, rounds=2)
+    setup = made(tmp_path, method__ratio=0.4, method__scope="global", rounds=2)
     state, totals = begun(setup)
     (scored,) = state.method.classes
     assert {layer: len(x) for layer, x in scored.scores.items()} == {"stem": 8, "branch": 8}
@@ -89,7 +89,7 @@ def test_ratio_0_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_classes_are_forgotten_one_after_the_other(tmp_path: Path) -> None:
-    setup = made(tmp_path, task__withhold=(5, 2), method__ratio=0.2)
+    setup = made(tmp_path, task__withhold=(5, 2), method__ratio=0.2, method__scope="global")
     state, _ = begun(setup)
     first, second = state.method.classes
     assert (first.target, second.target) == (5, 2)
@@ -106,6 +106,47 @@ def test_the_second_question_is_about_the_model_without_the_first_class(tmp_path
     state, both = begun(made(tmp_path, task__withhold=(5, 2), **options))
     assert state.support.keep  # channels that are gone do not travel
     assert one.down_bytes < both.down_bytes < 2 * one.down_bytes
+
+
+def test_clients_count_what_is_right_before_after_pruning_and_at_the_end(tmp_path: Path) -> None:
+    setup = made(tmp_path, method__counts_right=True, rounds=2, eval_every=2)
+    state, totals = begun(setup)
+    silent = begun(made(tmp_path))[1]
+    assert totals.down_bytes > 1.5 * silent.down_bytes  # one more question
+    before, pruned = state.method.told
+    labels = setup.fed.dataset.train.labels
+    model = shrink(setup.fed.template, {k: v.clone() for k, v in setup.values.items()}).eval()
+    hits = model(setup.fed.dataset.normalise(setup.fed.dataset.train.images)).argmax(1) == labels
+    assert before.tolist() == [labels[hits].bincount(minlength=10).tolist(),
+                               labels.bincount(minlength=10).tolist()]  # fmt: skip
+    assert before[1].tolist() == pruned[1].tolist()
+    played = list(server.play(setup.fed, state, Inline(setup.site), totals))
+    assert [len(state.method.told) for state, _ in played] == [2, 3]
+    assert played[1][1].down_bytes > played[0][1].down_bytes
+
+
+def test_counts_that_cannot_be_do_not_count() -> None:
+    good = torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)
+    wrong = [-good, good.flip(0), good[:1], torch.ones(2, 3), torch.tensor(1)]
+    answers = [answer(**{RIGHT: x}) for x in [good, *wrong, good]]
+    assert counted([answer(), *answers]).tolist() == [[2, 4], [6, 8]]
+    with pytest.raises(ClientError, match="no client's count"):
+        counted([answer()])
+
+
+def test_a_share_that_is_still_to_be_found(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="auto` is no share yet"):
+        begun(made(tmp_path, method__ratio="auto"))
+
+
+def test_a_client_without_a_single_sample_says_nothing(tmp_path: Path) -> None:
+    empty = Answer(
+        Probe(1, "score-000"), {COUNTS: torch.zeros(10, dtype=torch.int32)}, 0, Traffic(1, 1),
+        Timing(0, 0, 0),
+    )  # fmt: skip
+    layout = made(tmp_path).fed.layout
+    for answers in ([empty, answer()], [answer(), empty]):
+        assert len(read(layout, answers)[0]) == 1
 
 
 def test_a_client_with_nothing_left_does_not_take_part(tmp_path: Path) -> None:

@@ -65,6 +65,25 @@ def test_every_class_has_its_map_and_all_share_the_curves(tmp_path: Path) -> Non
     assert [path.read_bytes() for path in drawn(tmp_path, other)] == before[2:]
 
 
+@pytest.mark.parametrize(("ratio", "count"), [(0.3, 2), (None, 2), (0.3, 1)])
+def test_the_shares_that_were_tried(tmp_path: Path, ratio: float | None, count: int) -> None:
+    stages = {"original": 0.9, "pruned": 0.5, "finetuned": 0.7}
+    trials = [
+        {"ratio": share, "forget_accuracy": stages, "retain_accuracy": stages}
+        for share in (0.3, 0.15)[:count]
+    ]
+    search = {"ratio": ratio, "max_ratio": 0.5, "trials": trials}
+    paths = draw_forgetting(
+        (), {"tuned": history()}, tmp_path, starts={}, class_names=["a"], search=search
+    )
+    assert ("search.svg" in names(paths)) == (count == 2)
+    if count == 2:
+        shown = texts(tmp_path / "search.svg")
+        for text in ("forgotten class, before", "other classes, fine-tuned"):
+            assert text in shown
+        assert ("smallest that forgets" in shown) == (ratio is not None)
+
+
 def test_of_many_channels_those_that_went_are_shown_whatever_they_score(tmp_path: Path) -> None:
     one = scored({"conv1": 300}, {}, 3, 0)
     lowest = one.scores["conv1"].argsort()[:45].sort().values

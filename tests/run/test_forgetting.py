@@ -6,45 +6,25 @@ from typing import Any
 
 import pytest
 from conftest import toy_recipe
-from driver import begin, digits_file
+from driver import digits_file
+from origins import finished, source, unlearn
 
 from fpcli.data.datasets import Dataset
 from fpcli.errors import DataError, FpError, LayoutError, RecipeError, UsageError
-from fpcli.recipe.schema import Recipe
 from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import (
-    Source,
     check_retrained,
     check_task,
     find_classes,
     finetune_only,
-    held,
-    planned,
     retrained,
     source_of,
     usual_rounds,
+    with_ratio,
 )
 from fpcli.run.setup import load_data
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-
-
-def finished(runs: Path, name: str = "run", method: str = "fedavg", **changes: Any) -> Recipe:
-    """Train a run for one round, and return its recipe."""
-    settings = {"task__data": digits_file(runs), "rounds": 1, **changes}
-    begin(runs, name, method, **settings)
-    return toy_recipe(method, **settings)
-
-
-def source(runs: Path, **changes: Any) -> Source:
-    return source_of(RunFolder(runs / "run"), finished(runs, **changes))
-
-
-def unlearn(runs: Path, classes: tuple[int, ...], **changes: Any) -> Recipe:
-    return toy_recipe(
-        "unlearn", task__data=digits_file(runs), task__withhold=list(classes),
-        task__start=str(runs / "run"), **changes,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -87,38 +67,6 @@ def test_classes_by_number_and_name(dataset: Dataset) -> None:
         find_classes(named, [], [])
 
 
-def test_who_holds_what(tmp_path: Path, dataset: Dataset) -> None:
-    rows = held(unlearn(tmp_path, (3,)), dataset)
-    labels = dataset.train.labels
-    assert [len(rows), sum(gone for gone, _ in rows)] == [4, int((labels == 3).sum())]
-    assert sum(rest for _, rest in rows) == int((labels != 3).sum())
-
-
-def test_a_class_that_no_client_holds(tmp_path: Path, dataset: Dataset) -> None:
-    classes = {"task__partition__kind": "classes", "task__partition__classes_per_client": 2}
-    recipe = unlearn(tmp_path, (9,), **classes, task__clients=5)
-    keep = (dataset.train.labels != 9).nonzero().flatten()
-    with pytest.raises(DataError, match="no client holds a sample of class 9"):
-        held(recipe, replace(dataset, train=dataset.train.take(keep)))
-
-
-def test_the_plan_counts_channels(tmp_path: Path, dataset: Dataset) -> None:
-    found = source(tmp_path)
-    plan = planned(found, unlearn(tmp_path, (3, 1), method__ratio=0.2, rounds=2), dataset)
-    assert {key: plan[key] for key in ("classes", "layers", "channels", "pruned", "rounds")} == {
-        "classes": [3, 1], "layers": 2, "channels": 16, "pruned": 6, "rounds": 2,
-    }  # fmt: skip
-    assert [client["client"] for client in plan["clients"]] == [0, 1, 2, 3]
-    with pytest.raises(RecipeError, match="asks for 15 of 16 channels, but only 14 can leave"):
-        planned(found, unlearn(tmp_path, (3,), method__ratio=0.95), dataset)
-    with pytest.raises(RecipeError, match="asks for 8 of 16 channels, but only 6 can leave"):
-        planned(found, unlearn(tmp_path, (3, 1), method__ratio=0.5), dataset)
-    kinds = {"task__partition__kind": "classes", "task__partition__classes_per_client": 1}
-    alone = unlearn(tmp_path, (3,), **kinds, task__clients=10, min_clients=10)
-    with pytest.raises(DataError, match=r"^9 clients have samples of other .* needs 10"):
-        planned(found, alone, dataset)
-
-
 def test_the_recipes_of_the_comparisons(tmp_path: Path) -> None:
     found = source(tmp_path)
     assert [usual_rounds(replace(found, rounds=n)) for n in (1, 5, 6, 30)] == [1, 1, 2, 6]
@@ -126,6 +74,12 @@ def test_the_recipes_of_the_comparisons(tmp_path: Path) -> None:
     alone = finetune_only(recipe, 3)
     assert (alone.method.options["ratio"], alone.rounds, alone.target_accuracy) == (0.0, 3, None)
     assert alone.task == recipe.task
+    tried = with_ratio(replace(recipe), 0.15)
+    assert (tried.method.options["ratio"], tried.rounds) == (0.15, 4)
+    asking = [
+        one.method.options["counts_right"] for one in (recipe, tried, finetune_only(tried, 3))
+    ]
+    assert asking == [False, True, False]
     anew = retrained(recipe, found)
     assert (anew.method.name, anew.task.start, anew.task.withhold) == ("fedavg", "", (3,))
     assert (anew.rounds, anew.local) == (1, found.recipe.local)

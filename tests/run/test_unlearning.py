@@ -37,7 +37,8 @@ def made(runs: Path, folder: Path, listener: Any = None, **changes: Any) -> Unle
     """Return an unlearning of the run called `run`, in a folder that may be there already."""
     settings: dict[str, Any] = {
         "task__data": digits_file(runs), "task__start": str(runs / "run"),
-        "task__withhold": list(CLASSES), "method__ratio": 0.2, "rounds": 2,
+        "task__withhold": list(CLASSES), "method__ratio": 0.2,
+        "method__scope": "global", "rounds": 2,
     }  # fmt: skip
     recipe = toy_recipe("unlearn", **(settings | changes))
     original = toy_recipe("fedavg", task__data=digits_file(runs))
@@ -81,9 +82,10 @@ def result(runs: Path) -> dict[str, Any]:
 
 def test_what_is_reported(runs: Path, result: dict[str, Any]) -> None:
     assert list(result) == [
-        "classes", "stages", "speedup", "audits", "retrained", "run", "pictures",
+        "classes", "search", "stages", "speedup", "audits", "retrained", "run", "pictures",
     ]  # fmt: skip
-    assert (result["classes"], result["audits"]) == ([3, 8], {})
+    assert (result["classes"], result["search"]) == ([3, 8], None)
+    assert list(result["audits"]) == ["relearn", "server-diff"]
     assert result["run"] == str(runs / "done")
     assert [stage["stage"] for stage in result["stages"]] == STAGES
     stages = {stage["stage"]: stage for stage in result["stages"]}

@@ -1,0 +1,250 @@
+"""From the options of `fp unlearn` to recipes: checks, and what a new or a begun unlearning is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpcli.cli.call import open_run
+from fpcli.cli.unlearn_options import CHOICES, KEYS
+from fpcli.cli.words import CODE, make_importable, overrides
+from fpcli.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from fpcli.recipe.schema import Recipe
+    from fpcli.run.folder import RunFolder
+    from fpcli.run.forgetting import Source
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options of one call say."""
+
+    options: Mapping[str, Any]
+
+    def new(self) -> tuple[Source, Recipe, dict[str, Any]]:
+        """Return run, recipe and plan of a new unlearning, as far as both can be checked."""
+        from fpcli.recipe.load import command_of, read_settings
+        from fpcli.run.forgetting import (
+            METHOD,
+            check_task,
+            find_classes,
+            source_of,
+            usual_rounds,
+        )
+        from fpcli.run.forgetting_plan import planned
+        from fpcli.run.setup import load_data
+
+        original = open_run(self.options["run"], self.options["runs"])
+        if (command := command_of(original.recipe)) != "train":
+            raise DataError(
+                f"{original.path} is a run of `fp {command}`, which has no clients to ask",
+                hint="give a run of `fp train`",
+                where=str(original.path),
+            )
+        source = source_of(original, self.load(original, self.code()))
+        dataset = load_data(source.recipe)
+        labels = find_classes(dataset, *classes(self.options))
+        overlay = overlay_file(self.options)
+        flags = self.flags() | {
+            "method.name": METHOD,
+            "task.start": str(original.path.resolve()),
+            "task.withhold": list(labels),
+        }
+        said = {key for key, _ in overrides(self.options["set_"])}
+        check_settings(said)
+        said_anywhere = said | set(read_settings(overlay) if overlay else ())
+        for key, usual in (("rounds", usual_rounds(source)), ("method.ratio", "auto")):
+            if key not in said_anywhere:
+                flags.setdefault(key, usual)
+        recipe = self.load(original, flags, overlay, is_new=True)
+        if "target_accuracy" not in said:  # that of the run is not one for fine-tuning
+            recipe = replace(recipe, target_accuracy=None)
+        check_task(recipe, source)
+        return source, recipe, planned(source, recipe, dataset)
+
+    def other(
+        self, recipe: Recipe, source: Source, begun: RunFolder | None = None
+    ) -> tuple[RunFolder, Recipe] | None:
+        """Return the run that stands for the retraining, if one is named, now or earlier."""
+        from fpcli.run.forgetting import check_retrained, retrained
+        from fpcli.run.unlearning import earlier
+
+        name = self.options["retrained"]
+        if begun and not self.options["compare_retrain"]:
+            name = name or earlier(begun)["retrained"]
+        if name is None:
+            return None
+        folder = open_run(name, self.options["runs"])
+        found = self.load(folder, self.code())
+        check_retrained(folder, found, retrained(recipe, source))
+        return folder, found
+
+    def load(
+        self,
+        folder: RunFolder,
+        flags: Mapping[str, Any],
+        overlay: Path | None = None,
+        *,
+        is_new: bool = False,
+    ) -> Recipe:
+        """Return the recipe of a run, with flags and what else wins over it."""
+        from fpcli.recipe.load import load
+
+        pairs = overrides(self.options["set_"]) if is_new else []
+        return load(folder.recipe, pairs, flags, overlay=overlay)
+
+    def flags(self) -> dict[str, Any]:
+        """Return dotted key -> value of every option that sets a key."""
+        from fpcli.recipe.settings import Setting
+
+        given = {KEYS[k]: v for k, v in self.options.items() if k in KEYS and v is not None}
+        if "rounds" in given:
+            given["rounds"] = Setting(given["rounds"], "--finetune-rounds", is_in_file=False)
+        if given.get("executor.workers") == "auto":
+            given["executor.workers"] = 0
+        return given | self.code()
+
+    def code(self) -> dict[str, Any]:
+        """Return the keys that say where the run's data and code are, which may be said again."""
+        found = {}
+        for key in ("data", "model"):
+            value = self.options[key]
+            if value is not None and not CODE.fullmatch(value):
+                raise UsageError(
+                    f"--{key} {value}: {key} and all else of the task are those of the run",
+                    hint=f"--{key} is only for `module:function`, which no file may name",
+                    where=f"--{key}",
+                )
+            if value is not None:
+                found[f"task.{key}"] = value
+        make_importable(found.values())
+        if self.options["data_dir"] is not None:
+            found["task.data_dir"] = self.options["data_dir"]
+        return found
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Check that the options go together, before anything is read.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if given["purge"] and not given["force"]:
+        raise UsageError(
+            "--purge deletes the model and the checkpoints of the original run",
+            hint="add --force if that is what you want",
+            where="--purge",
+        )
+    if given["retrained"] and given["compare_retrain"]:
+        raise UsageError(
+            "--retrained and --compare-retrain exclude each other",
+            hint="--retrained takes a run that is there, --compare-retrain trains one",
+            where="--retrained",
+        )
+    if given["resume"] is None:
+        if given["run"] is None:
+            raise UsageError(
+                "`fp unlearn` needs a run", hint="for example `fp unlearn runs/NAME --class 7`"
+            )
+        return
+    for key in (*CHOICES, "dry_run"):
+        if given[key]:
+            word = "RUN" if key == "run" else f"--{key.strip('_').replace('_', '-')}"
+            raise UsageError(
+                f"--resume and {word} exclude each other",
+                hint="an unlearning that has begun keeps its run, classes and settings",
+                where=word,
+            )
+
+
+def check_settings(keys: Collection[str]) -> None:
+    """Check that ``--set`` leaves alone what makes an unlearning.
+
+    Raises:
+        UsageError: it does not.
+    """
+    for key in ("method.name", "task.start", "task.withhold"):
+        if key in keys:
+            raise UsageError(
+                f"--set {key}: that is settled by run and --class",
+                hint="`--set` may change method, local, server, fleet, wire, executor and rounds",
+                where="--set",
+            )
+
+
+def check_purged(given: Mapping[str, Any]) -> None:
+    """Check that nothing is asked of a model that has been deleted.
+
+    Raises:
+        UsageError: something is.
+    """
+    for key in ("compare_retrain", "retrained", "audit", "drop_logit"):
+        if given[key]:
+            raise UsageError(
+                f"--{key.replace('_', '-')}: the original model has been deleted",
+                hint="leave it out: what was found earlier is kept",
+                where=f"--{key.replace('_', '-')}",
+            )
+
+
+def overlay_file(given: Mapping[str, Any]) -> Path | None:
+    """Return the recipe file whose method and training win over the run's.
+
+    Raises:
+        UsageError: it is of another method.
+        FpError: there is none, or it is wrong.
+    """
+    from fpcli.recipe.load import find_recipe, read_settings
+    from fpcli.run.forgetting import METHOD
+
+    if not given["recipe"]:
+        return None
+    path = find_recipe(given["recipe"])
+    method = read_settings(path).get("method.name")
+    if method is None or method.value != METHOD:
+        raise UsageError(
+            f"-c {given['recipe']}: no recipe of the method `{METHOD}`",
+            hint="for example `-c unlearn/digits`",
+            where="-c",
+        )
+    return path
+
+
+def audits(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the audits that are wanted, each once.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    from fpcli import plugins
+
+    wanted = _words(given["audit"])
+    for name in wanted:
+        if name != "all":
+            plugins.lookup("audits", name)
+    return tuple(plugins.names("audits") if "all" in wanted else dict.fromkeys(wanted))
+
+
+def classes(given: Mapping[str, Any]) -> tuple[list[int], list[str]]:
+    """Return the classes that are named by number, and those by name.
+
+    Raises:
+        UsageError: a number is none.
+    """
+    numbers = []
+    for word in _words(given["class_"]):
+        if not word.isdecimal():
+            raise UsageError(
+                f"--class {word}: not the number of a class",
+                hint=f"`--class 7,9`, or by name: `--class-name {word}`",
+                where="--class",
+            )
+        numbers.append(int(word))
+    return numbers, _words(given["class_name"])
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
