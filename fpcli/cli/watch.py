@@ -115,10 +115,12 @@ class RunWatcher(Watch):
         self._begin(header(setup, folder, executor), state.round, setup.fed.rules.rounds)
 
     def round(self, record: RoundRecord) -> None:
-        """Show one round, and warn of every client whose reply was not used."""
+        """Show one round, and warn of replies that were not used and of what the method noted."""
         parts = [*scores(record), *sizes(record)]
         self._show(record.round, parts, record.real_s, record.totals)
-        for text in refusal_lines(record):
+        noted = record.notes.get("warning")
+        own = [f"round {record.round}: {noted}"] if noted else []
+        for text in [*refusal_lines(record), *own]:
             self.message(f"warning: {text}")
         if self._is_verbose:
             for client in record.clients:

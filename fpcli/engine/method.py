@@ -72,7 +72,7 @@ class RoundContext:
         attempt: 0, or how often this round was started again for want of replies.
         seed: seed of the run.
         log: takes what the event stream should know about a client, or with None about the round:
-            ``ctx.log(client, reward=0.5)``.
+            ``ctx.log(client, reward=0.5)``; a ``warning`` about the round is shown, too.
     """
 
     round: int
@@ -114,11 +114,19 @@ class RoundContext:
     def full_times(self) -> dict[int, Timing]:
         """Return the seconds that each client of the cohort needs in this round for all of its
         epochs on the whole model, sent densely both ways."""
-        macs = cost(self.layout, Support()).macs
-        size = cost(self.travels, Support()).bytes
+        return self.times(Support(), {client: self.device(client) for client in self.cohort})
+
+    def times(self, support: Support, devices: Mapping[int, Device]) -> dict[int, Timing]:
+        """Return the seconds that clients need for all of their epochs on one sub-model, sent
+        densely both ways without headers.
+
+        Args:
+            devices: client -> what its work is timed on.
+        """
+        macs = cost(self.layout, support).macs
+        size = cost(self.travels, support).bytes
         times = {}
-        for client in self.cohort:
-            device = self.device(client)
+        for client, device in devices.items():
             num = self.num_examples[client] * self.local.epochs
             compute_s = train_seconds(macs, num, device)
             seconds = stamp(device, compute_s=compute_s, down_bytes=size, up_bytes=size)

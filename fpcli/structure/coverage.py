@@ -42,6 +42,29 @@ def min_coverage(layout: Layout, supports: Sequence[Support]) -> int:
     return lowest
 
 
+def share_of_rare_channels(layout: Layout, supports: Sequence[Support]) -> float:
+    """Return the share of all prunable channels that fewer than two of some clients hold.
+
+    Args:
+        layout: the groups.
+        supports: what each client of a round holds.
+
+    Returns:
+        From 0 to 1; 0 where nothing can be pruned.
+
+    >>> from fpcli.structure.layout import Group
+    >>> layout = Layout({}, {"conv": Group("conv", 4, ())})
+    >>> share_of_rare_channels(layout, [Support(), Support({"conv": torch.tensor([1])})])
+    0.75
+    """
+    num_rare = 0
+    for name, group in layout.prunable.items():
+        kept = [(support.keep.get(name),) for support in supports]
+        num_rare += int((_indicators(kept, 0, group.width).sum(0) < 2).sum())
+    total = sum(group.width for group in layout.prunable.values())
+    return num_rare / total if total else 0.0
+
+
 def _count(layout: Layout, name: str, supports: Sequence[Support]) -> Tensor:
     """Return the number of holders of every element of a tensor."""
     shape = layout.tensors[name].shape

@@ -61,6 +61,13 @@ def test_a_round_in_one_line(folder: RunFolder, capsys: pytest.CaptureFixture[st
     assert out == ""
 
 
+def test_a_warning_of_the_method(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session("train")
+    RunWatcher(session, folder, is_quiet=True).round(replace(RECORD, notes={"warning": "too few"}))
+    assert session.warnings == ["round 3: too few"]
+    assert capsys.readouterr().err == "warning: round 3: too few\n"
+
+
 def test_a_round_without_evaluation(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     RunWatcher(Session("train"), folder).round(replace(RECORD, evaluation=None, clients=()))
     err = capsys.readouterr().err

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpcli.structure import coverage
-from fpcli.structure.coverage import min_coverage
+from fpcli.structure.coverage import min_coverage, share_of_rare_channels
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.support import Support
 
@@ -145,6 +145,19 @@ def test_counts_of_the_slow_way_agree(some: list[Support]) -> None:
         for place in itertools.product(*map(range, want.shape)):
             want[place] = sum(is_held(one, name, place) for one in some)
         assert torch.equal(coverage._count(LAYOUT, name, some), want)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(supports(), max_size=4))
+def test_rare_channels_are_those_of_fewer_than_two(some: list[Support]) -> None:
+    holders = [
+        sum(name not in one.keep or channel in one.keep[name].tolist() for one in some)
+        for name, group in LAYOUT.prunable.items()
+        for channel in range(group.width)
+    ]
+    rare = sum(number < 2 for number in holders) / len(holders)
+    assert share_of_rare_channels(LAYOUT, some) == pytest.approx(rare)
+    assert share_of_rare_channels(Layout(LAYOUT.tensors, {}), some) == 0.0
 
 
 def test_full_models_and_nobody() -> None:
