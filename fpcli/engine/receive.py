@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fpcli.engine.types import Plan, Probe, is_finite
+from fpcli.engine.types import LARGEST, Plan, Probe, is_finite
 from fpcli.errors import WireError
 from fpcli.fleet.devices import Point
 from fpcli.structure.layout import Layout
@@ -73,7 +73,7 @@ def check_update(
     check_finite(reply)
     if not 0 < reply.num_examples <= num_examples:
         raise Rejected("F406", f"{reply.num_examples} samples; the client has {num_examples}")
-    if reply.num_steps < 0 or not math.isfinite(reply.metrics.get("loss", math.nan)):
+    if reply.num_steps < 0 or not abs(reply.metrics.get("loss", math.nan)) <= LARGEST:
         raise Rejected("F406", "no finite training loss, or a negative number of steps")
     own = {**mask, **(reply.mask or {})}
     if reply.mask is not None and not may_choose_mask:

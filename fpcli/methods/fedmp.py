@@ -14,7 +14,8 @@ N(P), R(P), c(P), U(P)  num, mean, bonus, bound              one per interval P
 T_n                     ``update.time.total_s``              simulated seconds
 ======================  ===================================  ==========================
 
-The printed form is ``reward_norm=none ucb_scale=1``; our default differs, see recipes/fedmp.
+The printed form is ``reward_norm=none ucb_scale=1``; our default takes the fall of the loss, which
+is the same for every client of a round, out of the reward. Why: recipes/fedmp.
 """
 
 from __future__ import annotations
@@ -49,15 +50,17 @@ class Options:
     inherit: Literal["value", "copy"] = "value"
     """What the halves of a split interval know: the pulls whose ratio lies in them (paper), or all
     pulls of the interval."""
-    discount: Annotated[float, Gt(0), Lt(1)] = 0.98
+    discount: Annotated[float, Gt(0), Lt(1)] = 0.999
     """Weight of an observation per round of age (paper: lambda)."""
     ucb_scale: Annotated[float, Ge(0)] = 0.1
     """Factor of the confidence term; 1 is the printed form."""
     reward_loss: Literal["global", "local"] = "global"
-    """Whose loss the reward rewards: the mean over clients, or the client's own."""
-    reward_norm: Literal["minmax", "none"] = "minmax"
-    """Rewards scaled to [0, 1] by the agent's own extremes, or as printed."""
-    gap_floor: Annotated[float, Gt(0)] = 0.01
+    """Whose loss the reward rewards, unless `reward_norm` is `round`: the mean over clients, or
+    the client's own."""
+    reward_norm: Literal["round", "minmax", "none"] = "round"
+    """`round`: nearness to the mean time of the round alone, in (0, 1]; `minmax`: rewards scaled to
+    [0, 1] by the agent's own extremes; `none`: as printed."""
+    gap_floor: Annotated[float, Gt(0)] = 0.1
     """Smallest distance from the mean time that a reward is divided by, as a share of that mean."""
     forget_below: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Observations with less weight than this are dropped; 0 keeps all."""
@@ -110,35 +113,54 @@ class Stats:
 
 
 def statistics(agent: Agent, options: Options) -> list[Stats]:
-    """Return the statistics of every interval of an agent (section 2.3 of the method's page).
+    """Return the statistics of every interval of an agent.
 
     An interval without observations has an infinite bound. The logarithm's argument is clamped at
     1, below which the printed formula takes the root of a negative number.
     """
     rewards = scaled([pull.reward for pull in agent.pulls], options)
-    age = range(len(agent.pulls), 0, -1)
-    weights = [options.discount**steps for steps in age]
-    sums = []
+    ages = range(len(rewards), 0, -1)
+    seen = []
     for low, high in agent.leaves:
         inside = [
-            (w, r)
-            for w, r, pull in zip(weights, rewards, agent.pulls, strict=True)
+            (age, reward)
+            for age, reward, pull in zip(ages, rewards, agent.pulls, strict=True)
             if low <= pull.arm < high or (pull.low <= low and high <= pull.high)
         ]
-        sums.append((math.fsum(w for w, _ in inside), math.fsum(w * r for w, r in inside)))
-    log_total = math.log(max(math.fsum(num for num, _ in sums), 1.0))
+        seen.append(discounted(inside, options.discount))
+    log_total = math.log(max(math.fsum(num for num, _ in seen), 1.0))
     out = []
-    for num, total in sums:
-        mean = total / num if num else 0.0
-        bonus = math.sqrt(2 * log_total / num) if num else math.inf
-        bound = mean + options.ucb_scale * bonus if num else math.inf
+    for num, mean in seen:
+        if mean is None:
+            out.append(Stats(0.0, 0.0, math.inf, math.inf))
+            continue
+        bonus = 0.0
+        if log_total:  # roots first: the quotient overflows at counts below the normal numbers
+            bonus = math.sqrt(2 * log_total) / math.sqrt(num) if num else math.inf
+        bound = mean + options.ucb_scale * bonus if options.ucb_scale else mean
         out.append(Stats(num, mean, bonus, bound))
     return out
 
 
+def discounted(
+    observed: Sequence[tuple[int, float]], discount: float
+) -> tuple[float, float | None]:
+    """Return the discounted count and the mean of rewards with their ages, oldest first.
+
+    The mean is None of nothing, and exact even where the count is next to nothing.
+    """
+    if not observed:
+        return 0.0, None
+    newest = observed[-1][0]
+    weights = [discount ** (age - newest) for age, _ in observed]
+    share = math.fsum(weights)
+    total = math.fsum(w * reward for w, (_, reward) in zip(weights, observed, strict=True))
+    return discount**newest * share, total / share
+
+
 def scaled(rewards: Sequence[float], options: Options) -> list[float]:
-    """Return rewards as the agent sees them: printed, or scaled by their own extremes."""
-    if options.reward_norm == "none" or not rewards:
+    """Return rewards as the agent sees them: as they are, or scaled by their own extremes."""
+    if options.reward_norm != "minmax" or not rewards:
         return list(rewards)
     low, high = min(rewards), max(rewards)
     return [(r - low) / (high - low) if high > low else 0.5 for r in rewards]
@@ -149,11 +171,14 @@ def choose(agent: Agent, options: Options, rng: torch.Generator) -> float:
     bounds = [stats.bound for stats in statistics(agent, options)]
     low, high = agent.leaves[bounds.index(max(bounds))]
     share = float(torch.rand((), generator=rng, dtype=torch.float64))
-    return low + share * (high - low)
+    return min(low + share * (high - low), math.nextafter(high, low))  # rounding may reach `high`
 
 
 def rewards(loss_drops: Sequence[float], seconds: Sequence[float], options: Options) -> list[float]:
     """Return each client's reward: its drop in loss over its distance from the mean time.
+
+    Under ``reward_norm=round`` the smallest distance stands in the place of the drop: what is left
+    says who was near the mean time, whatever the loss did.
 
     Args:
         loss_drops: previous minus present loss per client; the sign is kept.
@@ -162,7 +187,7 @@ def rewards(loss_drops: Sequence[float], seconds: Sequence[float], options: Opti
     mean = math.fsum(seconds) / len(seconds)
     floor = max(options.gap_floor * mean, 1e-9)
     return [
-        drop / max(abs(second - mean), floor)
+        (floor if options.reward_norm == "round" else drop) / max(abs(second - mean), floor)
         for drop, second in zip(loss_drops, seconds, strict=True)
     ]
 
@@ -180,7 +205,7 @@ def learn(agent: Agent, arm: float, reward: float | None, options: Options) -> A
         span = (low, high) if options.inherit == "copy" else (arm, arm)
         pulls = (*pulls, Pull(arm, reward, *span))
         if options.forget_below:
-            newest = int(math.log(options.forget_below) / math.log(options.discount))
+            newest = int(math.log(options.forget_below) / math.log(options.discount) + 1e-9)
             pulls = pulls[-max(newest, 1) :]
     return replace(agent, leaves=leaves, pulls=pulls)
 

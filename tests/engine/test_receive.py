@@ -83,6 +83,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "other loss": ("F406", header(metrics={"accuracy": to_hex(0.5)})),
     "NaN loss": ("F401", header(metrics={"loss": to_hex(math.nan)})),
     "infinite loss": ("F401", header(metrics={"loss": to_hex(math.inf)})),
+    "loss that overflows in a sum": ("F406", header(metrics={"loss": to_hex(1e308)})),
     "text as loss": ("F401", header(metrics={"loss": "a lot"})),
     "number as loss": ("F401", header(metrics={"loss": 0.1})),
     "short loss": ("F401", header(metrics={"loss": "00"})),

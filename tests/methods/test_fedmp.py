@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,92 @@ def test_one_observation_leaves_no_nan() -> None:
     assert (second.num, second.mean, second.bonus, second.bound) == (0.9, 0.2, 0.0, 0.2)
 
 
-def test_rewards_divide_the_drop_by_the_distance_from_the_mean_time() -> None:
+@pytest.mark.parametrize("norm", ["none", "minmax"])
+def test_rewards_divide_the_drop_by_the_distance_from_the_mean_time(norm: Any) -> None:
     """Mean of 12, 20, 16 s is 16; distances 4, 4 and the floor 0.01 * 16 = 0.16; drop 0.08."""
-    assert rewards([0.08] * 3, [12, 20, 16], Options()) == pytest.approx([0.02, 0.02, 0.5])
-    assert rewards([-0.08], [5.0], Options()) == pytest.approx([-0.08 / 0.05])
+    options = Options(reward_norm=norm, gap_floor=0.01)
+    assert rewards([0.08] * 3, [12, 20, 16], options) == pytest.approx([0.02, 0.02, 0.5])
+    assert rewards([-0.08], [5.0], options) == pytest.approx([-0.08 / 0.05])
+
+
+@pytest.mark.parametrize("drop", [0.08, 0.0, -3.0])
+def test_the_reward_of_a_round_is_nearness_to_its_mean_time_alone(drop: float) -> None:
+    """The floor is 0.1 * 16 = 1.6: distances 4, 4, 0 give 0.4, 0.4, 1; and 1, 1, 0 give 1."""
+    options = Options()
+    assert (options.reward_norm, options.gap_floor) == ("round", 0.1)
+    assert (options.discount, options.ucb_scale) == (0.999, 0.1)
+    assert rewards([drop] * 3, [12, 20, 16], options) == pytest.approx([0.4, 0.4, 1.0])
+    assert rewards([drop] * 3, [15, 17, 16], options) == [1.0, 1.0, 1.0]
+    assert rewards([drop], [5.0], options) == [1.0]
 
 
 def test_minmax_maps_rewards_to_the_unit_interval() -> None:
-    assert scaled([2.0, 4.0, 3.0], Options()) == [0.0, 1.0, 0.5]
-    assert scaled([2.0, 2.0], Options()) == [0.5, 0.5]
+    options = Options(reward_norm="minmax")
+    assert scaled([2.0, 4.0, 3.0], options) == [0.0, 1.0, 0.5]
+    assert scaled([2.0, 2.0], options) == [0.5, 0.5]
     assert scaled([2.0, 4.0], PRINTED) == [2.0, 4.0]
+    assert scaled([0.4, 1.0], Options()) == [0.4, 1.0]
+
+
+SMALLEST = 5e-324
+"""The smallest number above 0 in double precision."""
+
+
+@pytest.mark.parametrize("discount", [SMALLEST, 1e-310, 1e-160, 1e-5, 0.5])
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1e300])
+def test_old_pulls_under_a_strong_discount_leave_no_nan(discount: float, scale: float) -> None:
+    """Counts from next to nothing down to 0 keep their mean; without a bonus it is the bound."""
+    options = replace(PRINTED, discount=discount, ucb_scale=scale)
+    agent = Agent(((0.0, 0.4), (0.4, 0.7), (0.7, 1.0)), pulled((0.5, 0.2), (0.5, 0.4), (0.1, 0.6)))
+    first, second, third = statistics(agent, options)
+    assert first.mean == pytest.approx(0.6)
+    assert second.mean == pytest.approx((0.4 + discount * 0.2) / (1 + discount))
+    assert third.bound == float("inf")
+    for stats in (first, second):
+        assert stats.bound == stats.mean + (scale * stats.bonus if scale else 0.0)
+        assert stats.bound == stats.bound  # no NaN
+        assert scale or 0.0 <= stats.bound <= 1.0
+
+
+def test_a_tiny_count_has_a_finite_bonus() -> None:
+    """Many new pulls make n large, and the one old pull counts 0.4 ** 790: below normal numbers."""
+    options = replace(PRINTED, discount=0.4, ucb_scale=1.0, inherit="copy")
+    new = tuple(Pull(0.5, 0.5, 0.4, 1.0) for _ in range(789))
+    agent = Agent(((0.0, 0.4), (0.4, 0.7), (0.7, 0.9), (0.9, 1.0)), (*pulled((0.1, 0.3)), *new))
+    old, *_ = statistics(agent, options)
+    assert 0.0 < old.num < 2.3e-308
+    assert old.mean == pytest.approx(0.3)
+    assert old.bonus == pytest.approx((2 * math.log(2)) ** 0.5 / 0.4**395, rel=1e-6)
+
+
+def test_an_arm_stays_in_an_interval_of_rounding_errors() -> None:
+    """Between 0.4 and the next number, every second draw would round up to the end."""
+    high = math.nextafter(0.4, 1.0)
+    agent = Agent(((0.4, high),))
+    for step in range(20):
+        arm = choose(agent, Options(), stream(0, "arm", step))
+        assert arm == 0.4
+        assert learn(agent, arm, 1.0, Options(split_above=1e-300)).leaves == ((0.4, high),)
+
+
+def test_fast_and_slow_clients_part_and_stay_parted() -> None:
+    """Four agents, two of clients that take three times as long; no training, times alone.
+
+    A loss that falls hundredfold, as in a run, drowns what `minmax` has learned.
+    """
+    options = Options(ratio_max=0.8)
+    agents = [Agent(((0.0, 0.8),))] * 4
+    factors, late = (1, 3, 1, 3), []
+    for step in range(80):
+        arms = [choose(a, options, stream(i, "arm", step)) for i, a in enumerate(agents)]
+        times = [f * (4 * (1 - a) ** 2 + 2 * (1 - a)) for f, a in zip(factors, arms, strict=True)]
+        earned = rewards([0.9**step] * 4, times, options)
+        agents = [learn(*each, options) for each in zip(agents, arms, earned, strict=True)]
+        if step >= 50:
+            late.append(arms)
+    fast = [arms[i] for arms in late for i in (0, 2)]
+    slow = [arms[i] for arms in late for i in (1, 3)]
+    assert sum(slow) / len(slow) - sum(fast) / len(fast) > 0.25
 
 
 def test_a_pull_splits_its_interval_at_the_arm() -> None:
@@ -181,7 +258,8 @@ def test_agents_of_absent_clients_do_not_move(tmp_path: Path) -> None:
 
 
 def test_local_losses_reward_each_client_by_its_own(tmp_path: Path) -> None:
-    _, records = play("fedmp", tmp_path, method__reward_loss="local", rounds=2)
+    changes = {"method__reward_norm": "none", "method__gap_floor": 0.01}
+    _, records = play("fedmp", tmp_path, method__reward_loss="local", rounds=2, **changes)
     drops = {c.client: c.loss for c in records[0].clients}
     seconds = {c.client: c.notes["seconds"] for c in records[1].clients}
     mean = sum(seconds.values()) / len(seconds)
