@@ -23,6 +23,7 @@ SECTIONS = (
     "prune", "retrain",
 )  # fmt: skip
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
+_FLAGS = {"models": "--model ", "datasets": "--data ", "scores": "--set method.score="}
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -195,10 +196,10 @@ def _name(
         return value
     if allow_code and _CODE.fullmatch(value):
         if setting.is_in_file:
-            flag = {"models": "--model", "datasets": "--data"}.get(kind, "--method")
+            flag = _FLAGS.get(kind, "--method ")
             raise setting.error(
                 f"a recipe may not name code: `{value}`",
-                f"if you trust it, say it on the command line: `{flag} {value}`",
+                f"if you trust it, say it on the command line: `{flag}{value}`",
             )
         return value
     table = plugins.names(kind)
@@ -216,6 +217,9 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
         _check_model(settings["task.model"])
     if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
+    score = settings.get("method.score")
+    if score is not None and ":" in str(score.value):  # other words are the method's to judge
+        _name("scores", score, allow_code=True)
     for key in ("wire.codec", "wire.down", "wire.up"):
         if key in settings and settings[key].value is not None:
             _name("codecs", settings[key])

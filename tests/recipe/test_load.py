@@ -220,6 +220,8 @@ def test_code_may_be_named_on_the_command_line_only(folder: Path) -> None:
     assert named.method.options["score"] == "l1"
     assert read("task: {model: 'torchvision:resnet18'}").task.model == "torchvision:resnet18"
     assert read("task: {data: 'npz:C:/x.npz', model: lenet5}").task.data == "npz:C:/x.npz"
+    error = refusal("method: {name: fedmp, score: 'os:remove'}")
+    assert error.hint.endswith("on the command line: `--set method.score=os:remove`")
     with pytest.raises(UsageError, match=r"--method: `os:system` is not a method"):
         load(None, flags={"method.name": "os:system"})
 
