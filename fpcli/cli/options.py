@@ -201,7 +201,7 @@ Codec = Annotated[
         FLEET,
         "--codec",
         "NAME",
-        "How tensors are sent, both ways, such as sparse, int8 or qsgd4 (default: dense).",
+        "How tensors are sent, both ways, such as sparse or int8 (default: dense).",
         autocompletion=names("codecs"),
     ),
 ]

@@ -248,14 +248,16 @@ def _check_in_time(fed: Federation, arrived: Arrived) -> None:
     deadline_s, seconds = fed.rules.deadline_s, arrived.time.total_s
     if deadline_s is not None and seconds > deadline_s:
         what = f"`{arrived.task.op}`: " if isinstance(arrived.task, Probe) else ""
-        raise Rejected("F409", f"{what}{seconds:.1f} s; the deadline is {deadline_s:g} s")
+        raise Rejected("F409", f"{what}{seconds:.3g} s; the deadline is {deadline_s:g} s")
 
 
 def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op: str) -> Job:
     support = task.support
     support.check(fed.layout)
-    # A client that judges the global model needs the statistics that the server gave it.
-    layout = fed.layout if op == "evaluate" else fed.travels
+    # A client that judges the global model needs the statistics that the server gave it, and no
+    # rounded values: that is no traffic.
+    is_judged = op == "evaluate"
+    layout = fed.layout if is_judged else fed.travels
     return Job(
         method=fed.method_name,
         op=op,
@@ -264,7 +266,7 @@ def _job(fed: Federation, state: ServerState, task: Plan | Probe, round: int, op
         run=fed.run,
         local=task.local if isinstance(task, Plan) else fed.local,
         note=dict(task.note),
-        codec=fed.down_codec,
+        codec="dense" if is_judged else fed.down_codec,
         values=support.gather(layout, state.values),
         mask=support.block_mask(layout),
         is_mask_known=isinstance(task, Plan) and task.is_mask_known,

@@ -21,6 +21,7 @@ from fpcli.structure.choice import Limits
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
+from fpcli.wire.blocks import is_exact
 
 _SLACK_BYTES = 1 << 20
 
@@ -116,6 +117,14 @@ class Federation:
     def limit_bytes(self) -> int:
         """Length beyond which no honest message of this run can be."""
         return 4 * cost(self.layout, Support()).bytes + _SLACK_BYTES
+
+    @property
+    def divergence_hint(self) -> str:
+        """What helps against a loss that is not finite."""
+        coarse = (
+            "" if is_exact(self.down_codec) else " or set wire.down=dense, which rounds no weight"
+        )
+        return f"lower local.lr{coarse}"
 
     def num_seen(self, task: Plan | Probe) -> int:
         """Return how many samples of its own a client looks at for a task."""

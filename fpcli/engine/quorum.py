@@ -13,7 +13,7 @@ from fpcli.errors import ClientError, DivergedError
 
 
 def give_up_if_all_diverged(
-    number: int, cohort: Sequence[int], refusals: Sequence[Refusal]
+    number: int, cohort: Sequence[int], refusals: Sequence[Refusal], hint: str
 ) -> None:
     """Stop a run that no retry can help.
 
@@ -24,7 +24,7 @@ def give_up_if_all_diverged(
     if cohort and len(diverged) == len(cohort):
         raise DivergedError(
             f"all {len(cohort)} clients diverged in round {number} ({diverged[0].reason})",
-            hint="lower local.lr",
+            hint=hint,
         )
 
 

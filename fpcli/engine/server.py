@@ -140,7 +140,7 @@ def _round(
         spent.add(brought, _seconds(fed, brought))
         if len(usable) >= fed.rules.min_clients:
             break
-        give_up_if_all_diverged(number, cohort, brought.refusals)
+        give_up_if_all_diverged(number, cohort, brought.refusals, fed.divergence_hint)
     else:
         raise too_few(fed.rules, number, len(usable), spent.refusals)
     merged = fed.method.aggregate(ctx, asked, usable)
@@ -219,7 +219,8 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
         )
     if not math.isfinite(validation.loss):
         raise DivergedError(
-            f"the validation loss is not finite after round {state.round}", hint="lower local.lr"
+            f"the validation loss is not finite after round {state.round}",
+            hint=fed.divergence_hint,
         )
     clients: Mapping[int, ClientScore] = {}
     if fed.method.kind == "personalised" or fed.rules.eval_clients:

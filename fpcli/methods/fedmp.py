@@ -14,7 +14,7 @@ N(P), R(P), c(P), U(P)  num, mean, bonus, bound              one per interval P
 T_n                     ``update.time.total_s``              simulated seconds
 ======================  ===================================  ==========================
 
-The printed form is ``reward_norm=none ucb_scale=1``; our default takes the fall of the loss, which
+The printed form is the recipe fedmp/mnist_printed; our default takes the fall of the loss, which
 is the same for every client of a round, out of the reward. Why: recipes/fedmp.
 """
 

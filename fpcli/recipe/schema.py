@@ -101,7 +101,8 @@ class WireChoice:
 
     codec: str = "dense"
     """`dense` sends every value of a sub-model, `sparse` leaves out masked ones where it pays;
-    `float16`, `int8`, `int8-stochastic`, `qsgd2` to `qsgd8` and `ternary` shorten the rest too."""
+    `float16`, `int8` and `int8-stochastic` shorten the rest too. `qsgd2` to `qsgd8` and `ternary`
+    are for changes, hence for `up`: few networks survive weights that are rounded so coarsely."""
     down: str | None = None
     """Codec of what the server sends; null means `codec`."""
     up: str | None = None

@@ -100,7 +100,7 @@ def _run(
     is_part: bool = False,
 ) -> Summary:
     settle()
-    for text in idle(setup.recipe):
+    for text in [] if is_part else idle(setup.recipe):
         watcher.message(f"warning: {text}")
     setup = with_kernels(setup, session.folder.path, watcher.message)
     executor, description = open_executor(setup)

@@ -27,6 +27,15 @@ def _codec(name: str) -> Codec:
     return codec
 
 
+def is_exact(codec: str) -> bool:
+    """Tell whether values arrive by a codec as they were sent.
+
+    Raises:
+        WireError: the codec is unknown.
+    """
+    return _codec(codec).is_exact
+
+
 def encode(
     codec: str,
     tensors: Mapping[str, Tensor],

@@ -27,6 +27,11 @@ FLOAT32 = Floats()
 class Codec(Protocol):
     """One way to send tensors; made without arguments and without state."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether alive values arrive as they were sent."""
+        ...
+
     def encode(
         self,
         name: str,
@@ -69,6 +74,8 @@ class Codec(Protocol):
 
 class Dense:
     """Send every value of the block, zeros included."""
+
+    is_exact = True
 
     def encode(
         self,
@@ -116,6 +123,11 @@ class Sparse:
 
     def __init__(self, numbers: Numbers = FLOAT32) -> None:
         self._numbers = numbers
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether alive values arrive as they were sent."""
+        return self._numbers == FLOAT32
 
     def numbers(self, shape: tuple[int, ...]) -> Numbers:
         """Return the form of the values of a tensor of this shape."""

@@ -124,7 +124,7 @@ def refused(action: Callable[[], Any]) -> tuple[FpError | None, Any]:
         return None, action()
     except FpError as error:
         assert error.code != "F100" and error.exit_status in (2, 3, 5, 6)
-        assert error.message and error.hint
+        assert error.hint or " must be " in error.message  # which is the remedy
         return error, None
 
 

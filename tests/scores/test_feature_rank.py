@@ -21,7 +21,8 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(self.conv(x)))
-        x += 1.0
+        if not self.training:  # which would need what is overwritten here
+            x += 1.0
         return self.out(x).flatten(1)
 
 

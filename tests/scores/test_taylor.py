@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -44,9 +45,13 @@ def network() -> nn.Sequential:
     return net
 
 
+def layout_of(net: nn.Module) -> Layout:
+    return trace(deepcopy(net).float(), X[:1].float())
+
+
 def open_layout(net: nn.Module) -> Layout:
     """Return the layout with the output's group open, which a real layout protects."""
-    layout = trace(net, X[:1])
+    layout = layout_of(net)
     groups = {name: replace(group, protected=False) for name, group in layout.groups.items()}
     return replace(layout, groups=groups)
 
@@ -73,14 +78,14 @@ def test_the_worked_network(
 
 def test_a_batch_scores_with_the_bias() -> None:
     net = network()
-    found = taylor(trace(net, X[:1]), net.state_dict(), Sample(net, [(X, Y)]))
+    found = taylor(layout_of(net), net.state_dict(), Sample(net, [(X, Y)]))
     assert found["0"].tolist() == pytest.approx((0.4980846295, 0.1687083482, 0.0587116962))
 
 
 def test_batches_average_absolutes_and_leave_the_network_alone() -> None:
     """Each image alone moves the loss in its own direction; the mean of the sizes counts."""
     net = network()
-    layout, state = trace(net, X[:1]), net.state_dict()
+    layout, state = layout_of(net), net.state_dict()
     before = {name: value.clone() for name, value in state.items()}
     one, two = (
         taylor(layout, state, Sample(net, [(X[i : i + 1], Y[i : i + 1])]))["0"] for i in (0, 1)
