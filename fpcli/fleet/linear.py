@@ -142,47 +142,47 @@ def slowest_time(
     return max(times, key=lambda time: time.round_s(whole))
 
 
-def stepwise_time(
-    names: Sequence[str], c: float, comp: Sequence[float], comm: float, num_steps: int
-) -> LinearTime:
-    """Return a time model from numbers that were measured per local step.
+@dataclass(frozen=True)
+class StepRates:
+    """Seconds as they were measured per local step, whatever the client's device and link.
 
-    Args:
+    Attributes:
         names: the tensors that have masks.
         c: seconds of a step that no mask shortens.
         comp: seconds of a step per alive weight, one number for each of ``names``.
-        comm: seconds per round that sending one weight there and back takes.
-        num_steps: local steps of a round.
+        comm: seconds of a round that sending one weight there and back takes.
 
     Raises:
         RecipeError: ``comp`` has another length than ``names``.
 
-    >>> stepwise_time(["a"], 2.0, [0.5], 0.25, 4)
+    >>> rates = StepRates(["a"], c=2.0, comp=[0.5], comm=0.25)
+    >>> rates.round_time(4)
     LinearTime(constant_s=8.0, weight_s={'a': 2.25})
-    """
-    if len(comp) != len(names):
-        raise RecipeError(
-            f"`comp` has {len(comp)} numbers, but {len(names)} layers have masks",
-            hint=f"give one number for each of {', '.join(names)}",
-        )
-    seconds = {name: num_steps * own + comm for name, own in zip(names, comp, strict=True)}
-    return LinearTime(num_steps * c, seconds)
-
-
-def stepwise_seconds(
-    names: Sequence[str],
-    c: float,
-    comp: Sequence[float],
-    comm: float,
-    num_steps: int,
-    alive: Mapping[str, int],
-) -> tuple[float, float, float]:
-    """Return the seconds of computing, receiving and sending in a round of such numbers.
-
-    Arguments and errors as for :func:`stepwise_time`; ``alive`` weights per name.
-
-    >>> stepwise_seconds(["a"], 2.0, [0.5], 0.25, 4, {"a": 10})
+    >>> rates.seconds(4, {"a": 10})
     (28.0, 1.25, 1.25)
     """
-    link_s = 0.5 * comm * sum(alive[name] for name in names)
-    return stepwise_time(names, c, comp, 0.0, num_steps).round_s(alive), link_s, link_s
+
+    names: Sequence[str]
+    c: float
+    comp: Sequence[float]
+    comm: float
+
+    def __post_init__(self) -> None:
+        if len(self.comp) != len(self.names):
+            raise RecipeError(
+                f"`comp` has {len(self.comp)} numbers, but {len(self.names)} layers have masks",
+                hint=f"give one number for each of {', '.join(self.names)}",
+            )
+
+    def round_time(self, num_steps: int) -> LinearTime:
+        """Return the time model of a round of so many local steps."""
+        return self._steps(num_steps, self.comm)
+
+    def seconds(self, num_steps: int, alive: Mapping[str, int]) -> tuple[float, float, float]:
+        """Return the seconds of computing, receiving and sending with these alive weights."""
+        link_s = 0.5 * self.comm * sum(alive[name] for name in self.names)
+        return self._steps(num_steps, 0.0).round_s(alive), link_s, link_s
+
+    def _steps(self, num: int, comm: float) -> LinearTime:
+        own = zip(self.names, self.comp, strict=True)
+        return LinearTime(num * self.c, {name: num * comp + comm for name, comp in own})

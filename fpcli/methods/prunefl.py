@@ -10,7 +10,6 @@ recipes/prunefl tells what is known from where; the body of the paper was not at
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,22 +23,14 @@ from torch import Tensor, nn
 from fpcli.data.batches import batch_ends
 from fpcli.engine.client import ClientContext
 from fpcli.engine.fit import Batch, Result, Work, cross_entropy, fit
-from fpcli.engine.measure import gradients, one_hot_loss
+from fpcli.engine.measure import one_hot_loss
 from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import (
-    Answer,
-    LocalConfig,
-    Plan,
-    Probe,
-    ServerState,
-    Support,
-    Timing,
-    Update,
-)
-from fpcli.fleet.linear import LinearTime, slowest_time, stepwise_seconds, stepwise_time
-from fpcli.pruning.settle import settle
-from fpcli.scores.gradients import accumulated, snip, spread, squared
-from fpcli.structure.budget import largest, maskable, reconfigure
+from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Timing, Update
+from fpcli.fleet.linear import LinearTime, StepRates, slowest_time
+from fpcli.pruning.at_density import prune_once, shrink_towards
+from fpcli.pruning.importance import collect, fit_adding
+from fpcli.pruning.settle import seconds_of, settle
+from fpcli.structure.budget import maskable, reconfigure
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.wire.blocks import decode, encode
 
@@ -97,6 +88,12 @@ class Options:
         if (self.c is None) != (not self.comp):
             raise ValueError("`c` and `comp` belong together: give both or none")
 
+    def rates(self, layout: Layout) -> StepRates | None:
+        """Return the seconds that are given by hand, or None."""
+        if self.c is None:
+            return None
+        return StepRates(maskable(layout), self.c, self.comp, self.comm)
+
     def is_due(self, elapsed: int) -> bool:
         """Tell whether masks change after ``elapsed`` finished rounds and this one."""
         return self.interval > 0 and elapsed > 0 and elapsed % self.interval == 0
@@ -120,35 +117,19 @@ class State:
     holders: tuple[int, ...] = ()
 
 
-def round_time(ctx: RoundContext) -> LinearTime:
-    """Return c and t_l: as given by hand, or of the fleet's slowest client."""
-    options, names = ctx.options, maskable(ctx.layout)
-    if options.c is not None:
-        steps = max(num_steps(ctx, client) for client in range(len(ctx.num_examples)))
-        return stepwise_time(names, options.c, options.comp, options.comm, steps)
-    samples = [num * ctx.local.epochs for num in ctx.num_examples]
-    return slowest_time(ctx.layout, names, ctx.fleet, samples, dense_passes=options.dense_passes)
-
-
 def num_steps(ctx: RoundContext, client: int) -> int:
     """Return the local steps of a client's round."""
     return ctx.local.epochs * len(batch_ends(ctx.num_examples[client], ctx.local.batch_size))
 
 
-def own_seconds(
-    layout: Layout, options: Options, masks: Tensors, steps: int
-) -> tuple[float, float, float]:
-    """Return what steps under masks, and sending what is alive, take by `c`, `comp` and `comm`."""
-    assert options.c is not None
-    alive = Support(mask=masks).count(layout)
-    rates = (options.c, options.comp, options.comm)
-    return stepwise_seconds(maskable(layout), *rates, steps, alive)
-
-
-def shows_gradients(options: Options, local: LocalConfig) -> bool:
-    """Tell whether the change of a weight is minus lr times the sum of its gradients."""
-    other = local.momentum or local.weight_decay or local.clip_norm or local.lr == 0
-    return not other and options.importance == "sum"
+def round_time(ctx: RoundContext) -> LinearTime:
+    """Return c and t_l: as given by hand, or of the fleet's slowest client."""
+    options: Options = ctx.options
+    if rates := options.rates(ctx.layout):
+        return rates.round_time(max(num_steps(ctx, one) for one in ctx.trainers))
+    names, samples = maskable(ctx.layout), [num * ctx.local.epochs for num in ctx.num_examples]
+    num_dense = options.dense_passes
+    return slowest_time(ctx.layout, names, ctx.fleet, samples, dense_passes=num_dense)
 
 
 def duties(ctx: RoundContext, elapsed: int) -> tuple[bool, bool]:
@@ -159,47 +140,23 @@ def duties(ctx: RoundContext, elapsed: int) -> tuple[bool, bool]:
     return is_on and options.is_due(elapsed), is_on and is_long
 
 
-def collect(ctx: RoundContext, known: Tensors, updates: Sequence[Update]) -> dict[str, Tensor]:
-    """Add the clients' importance of one round to what is known, for every parameter.
-
-    Alive weights and biases show it by their change where `shows_gradients`; ``stats`` bring the
-    rest, flat: dead weights, or else everything. A part of the wrong size does not count.
-    """
-    names = [name for name, spec in ctx.layout.tensors.items() if spec.is_parameter]
-    out = {n: known[n] if n in known else torch.zeros(ctx.layout.tensors[n].shape) for n in names}
-    for update in updates:
-        local, masks = update.plan.local, update.plan.support.mask
-        is_shown = shows_gradients(ctx.options, local)
-        for name, change in ((name, update.delta[name]) for name in names):
-            unseen = torch.full(change.shape, not is_shown)
-            if is_shown:
-                num = update.num_examples * local.epochs
-                out[name] = out[name] + squared(change / local.lr, num, "sum")
-                unseen = ~masks[name] if name in masks else unseen
-            out[name] = out[name] + spread(update.stats.get(name), unseen)
-    return out
-
-
-def pass_seconds(cx: ClientContext, masks: Tensors, buffer: Sequence[Batch]) -> float:
-    """Return the simulated seconds of one training step on each batch, under masks."""
-    if cx.options.c is not None:
-        return own_seconds(cx.site.layout, cx.options, masks, len(buffer))[0]
-    return cx.train_seconds(sum(len(labels) for _, labels in buffer), Support(mask=masks))
+def choose(
+    ctx: RoundContext, elapsed: int, values: Tensors, masks: Tensors, importance: Tensors
+) -> Tensors:
+    """Return the masks of the next rounds: reconfigured when it is time, or a rival's."""
+    options: Options = ctx.options
+    if options.is_due(elapsed) and options.control == "adaptive":
+        rule = {"share": options.share(elapsed), "max_density": options.max_density}
+        return reconfigure(values, masks, importance, **(asdict(round_time(ctx)) | rule))
+    if options.is_due(elapsed) and options.control == "iterative":
+        progress = elapsed / options.interval / NUM_ITERATIONS
+        return shrink_towards(values, masks, options.density, progress)
+    return masks
 
 
 def loss_of(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
     """Return the loss that the options name."""
     return LOSSES[cx.options.loss](model, batch)
-
-
-def one_shot(cx: ClientContext, model: nn.Module, buffer: Sequence[Batch]) -> dict[str, Tensor]:
-    """Return the masks of the rivals that prune once, by chance or by SNIP's scores."""
-    weights = {n: w for n, w in model.named_parameters() if n in cx.note["weight_s"]}
-    if cx.options.control == "random":
-        scores = {n: torch.rand(w.shape, generator=cx.rng(f"mask/{n}")) for n, w in weights.items()}
-    else:
-        scores = snip(weights, [gradients(model, loss_of(cx, model, batch)) for batch in buffer])
-    return largest({name: score.cpu() for name, score in scores.items()}, cx.options.density)
 
 
 class PruneFL(Method):
@@ -242,17 +199,13 @@ class PruneFL(Method):
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         """Return values and masks, encoded like a sparse message."""
         model.train()
-        options, buffer = cx.options, list(islice(cx.batches(), cx.options.ip_batches))
-        pass_s: list[float] = []
-
-        def count(masks: Tensors) -> None:
-            pass_s.append(pass_seconds(cx, masks, buffer))
-
+        options, loss = cx.options, partial(loss_of, cx)
+        buffer = list(islice(cx.batches(), options.ip_batches))
         if options.control == "adaptive":
-            masks = settle(
+            masks, trained = settle(
                 model,
                 buffer,
-                partial(loss_of, cx),
+                loss,
                 lr=cx.local.lr,
                 num_classes=cx.site.dataset.num_classes,
                 passes=options.ip_passes,
@@ -261,22 +214,26 @@ class PruneFL(Method):
                 max_density=options.max_density,
                 may_regrow=options.ip_regrow,
                 fresh=None if options.regrow_init == "zero" else cx.received,
-                before_pass=count,
                 **cx.note,
             )
         else:
-            masks = one_shot(cx, model, buffer)
-            if options.control == "snip":
-                count({})
-        seconds = {"compute_s": math.fsum(pass_s)}
-        if options.c is not None:
-            whole, alive = (own_seconds(cx.site.layout, options, part, 0) for part in ({}, masks))
-            seconds |= {"down_s": whole[1], "up_s": alive[2]}
-        if options.free_ip:
-            seconds = {"compute_s": 0.0, "down_s": 0.0, "up_s": 0.0}
+            masks = prune_once(
+                model,
+                buffer,
+                loss,
+                names=list(cx.note["weight_s"]),
+                score=options.control,
+                density=options.density,
+                rng=lambda name: cx.rng(f"mask/{name}"),
+            )
+            trained = [{}] if options.control == "snip" else []  # a step of the whole model
         state = model.state_dict()
         values = {name: state[name].cpu().contiguous() for name in cx.received}
-        return Work(encode("sparse", values, masks, is_known=False), seconds)
+        answer = encode("sparse", values, masks, is_known=False)
+        if options.free_ip:
+            return Work(answer, {"compute_s": 0.0, "down_s": 0.0, "up_s": 0.0})
+        rates = options.rates(cx.site.layout)
+        return Work(answer, seconds_of(cx, rates, buffer, trained, masks))
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
@@ -295,36 +252,16 @@ class PruneFL(Method):
         known, send, keep = state.method or State(), *duties(ctx, state.round)
         note = {"send": send, "keep": keep} if send or keep else {}
         is_known, time = client in known.holders, None
-        if ctx.options.c is not None:
-            masks, steps = state.support.mask, num_steps(ctx, client)
-            time = Timing(*own_seconds(ctx.layout, ctx.options, masks, steps))
+        if rates := ctx.options.rates(ctx.layout):
+            time = Timing(*rates.seconds(num_steps(ctx, client), state.support.count(ctx.layout)))
         return Plan(client, state.support, ctx.local, note, is_mask_known=is_known, time=time)
 
     def train(self, cx: ClientContext, model: nn.Module) -> Result:
         """Train, and in some rounds add up the importance that the server cannot see."""
         if not cx.note:
             return cx.result(model, fit(model, cx, loss_of))
-        rule, is_shown = cx.options.importance, shows_gradients(cx.options, cx.local)
-        weights = {n: w for n, w in model.named_parameters() if n in cx.mask or not is_shown}
-        sums = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
-
-        def add(_: nn.Module) -> None:
-            for name, weight in weights.items():
-                if weight.grad is not None:
-                    sums[name] = accumulated(sums[name], weight.grad, rule)
-
-        fitted = fit(model, cx, loss_of, after_backward=add)
         since = cx.options.window_start(cx.round - 1)
-        earlier = cx.recall("importance", since=since) if cx.note["keep"] else {}
-        own = {
-            name: squared(total, fitted.num_samples, rule).cpu() + earlier.get(name, 0.0)
-            for name, total in sums.items()
-        }
-        sent = own if cx.note["send"] else {}
-        if cx.note["keep"] and not sent:  # what is sent is of an interval that ends here
-            cx.remember("importance", own)
-        stats = {n: v[~cx.mask[n].cpu()] if is_shown else v.flatten() for n, v in sent.items()}
-        return cx.result(model, fitted, stats=stats)
+        return fit_adding(cx, model, loss_of, cx.options.importance, since=since, **cx.note)
 
     def aggregate(
         self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
@@ -332,20 +269,13 @@ class PruneFL(Method):
         """Average the alive weights; when it is time, choose which ones are alive."""
         options, known, elapsed = ctx.options, state.method or State(), state.round
         new, importance = merged(ctx, state, updates), known.importance
-        masks = old = {
+        old = {
             name: state.support.mask.get(name, torch.ones_like(state.values[name]).bool())
             for name in maskable(ctx.layout)
         }
         if any(duties(ctx, elapsed)):
-            importance = collect(ctx, importance, updates)
-        if options.control == "adaptive" and options.is_due(elapsed):
-            rule = {"share": options.share(elapsed), "max_density": options.max_density}
-            masks = reconfigure(new.values, old, importance, **asdict(round_time(ctx)), **rule)
-            importance = {}
-        elif options.is_due(elapsed) and options.control == "iterative":
-            done = min(1.0, elapsed / options.interval / NUM_ITERATIONS)
-            scores = {n: torch.where(mask, new.values[n].abs(), -1.0) for n, mask in old.items()}
-            masks = largest(scores, options.density**done)
+            importance = collect(ctx.layout, options.importance, importance, updates)
+        masks = choose(ctx, elapsed, new.values, old, importance)
         ctx.log(None, density={name: float(mask.float().mean()) for name, mask in masks.items()})
         holders = {*known.holders} - {*ctx.cohort} | {update.plan.client for update in updates}
         if any(not torch.equal(masks[name], mask) for name, mask in old.items()):
@@ -353,4 +283,5 @@ class PruneFL(Method):
             if options.regrow_init == "zero":
                 values |= {name: torch.where(masks[name], values[name], 0.0) for name in masks}
             new = replace(new, values=values, support=Support(mask=masks))
-        return replace(new, method=State(importance, tuple(sorted(holders))))
+        kept = {} if options.is_due(elapsed) else importance
+        return replace(new, method=State(kept, tuple(sorted(holders))))

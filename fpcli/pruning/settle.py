@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from fpcli.engine.client import ClientContext
 from fpcli.engine.fit import Batch
 from fpcli.engine.measure import accuracy, gradients
+from fpcli.fleet.linear import StepRates
 from fpcli.structure.budget import reconfigure
 from fpcli.structure.layout import Tensors
+from fpcli.structure.support import Support
 
 MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
 TOLERANCE, NUM_STABLE = 0.1, 5  # so many small changes of size in a row end it
@@ -32,8 +36,7 @@ def settle(
     max_density: float = 1.0,
     may_regrow: bool = False,
     fresh: Tensors | None = None,
-    before_pass: Callable[[Tensors], None] = lambda masks: None,
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], list[Tensors]]:
     """Train in place on the same batches by plain SGD, and change the masks now and then.
 
     From the first pass (of 1, 11, 21, ...) that is clearly better than guessing, every ``interval``
@@ -44,19 +47,18 @@ def settle(
         passes: at most so many over all batches.
         weight_s, constant_s, share, max_density: as in ``structure.budget.reconfigure``.
         fresh: values of weights that return; None means 0.
-        before_pass: is called with the masks of every pass ahead of it.
 
     Returns:
-        The masks.
+        The masks, and those under which each pass was trained.
 
     Source: PruneFL (Jiang et al., TNNLS 2023), initial pruning of its official code.
     """
     weights = dict(model.named_parameters())
     masks = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in weight_s}
     totals = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
-    start, sizes = 0, []
+    start, sizes, trained = 0, [], list[Tensors]()
     for number in range(1, passes + 1):
-        before_pass(masks)
+        trained.append(masks)
         for batch in batches:
             for name, gradient in gradients(model, loss(model, batch)).items():
                 step = gradient * masks[name] if name in masks else gradient
@@ -78,4 +80,30 @@ def settle(
         changes = [abs(new / old - 1) for old, new in pairwise(sizes)]
         if len(changes) >= NUM_STABLE and max(changes[-NUM_STABLE:]) <= TOLERANCE:
             break
-    return {name: mask.cpu() for name, mask in masks.items()}
+    return {name: mask.cpu() for name, mask in masks.items()}, trained
+
+
+def seconds_of(
+    cx: ClientContext,
+    rates: StepRates | None,
+    batches: Sequence[Batch],
+    trained: Sequence[Tensors],
+    masks: Tensors,
+) -> dict[str, float]:
+    """Return what it takes to train a client's model once on every batch under each of some masks.
+
+    Args:
+        rates: seconds of a step, for the clock; without them multiply-adds count on the client's
+            device, and its link is left to the engine.
+        trained: of every pass; no masks mean the whole model.
+        masks: those that are sent when the whole model has been received.
+    """
+    passes = [Support(mask=each) for each in trained]
+    if rates is None:
+        num = sum(len(labels) for _, labels in batches)
+        return {"compute_s": math.fsum(cx.train_seconds(num, each) for each in passes)}
+    layout = cx.site.layout
+    pass_s = [rates.seconds(len(batches), each.count(layout))[0] for each in passes]
+    down_s = rates.seconds(0, Support().count(layout))[1]
+    up_s = rates.seconds(0, Support(mask=masks).count(layout))[2]
+    return {"compute_s": math.fsum(pass_s), "down_s": down_s, "up_s": up_s}

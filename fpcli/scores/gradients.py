@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpcli.structure.layout import Tensors
 
@@ -32,29 +32,48 @@ def snip(weights: Tensors, gradients: Sequence[Tensors]) -> dict[str, Tensor]:
     }
 
 
-def accumulated(total: Tensor, gradient: Tensor, rule: Rule) -> Tensor:
-    """Return what is known of a round's gradients after one more step.
+class GradientTotals:
+    """What is known of the gradients of some weights over the steps of a round.
 
     Args:
-        rule: ``sum`` adds, ``last`` forgets the earlier ones, ``step_sq`` adds squares.
-
-    >>> accumulated(torch.tensor([1.0]), torch.tensor([-3.0]), "step_sq")
-    tensor([10.])
+        weights: those that count; a weight without a gradient adds nothing.
+        rule: ``sum`` adds gradients, ``last`` keeps the latest one, ``step_sq`` adds squares.
     """
-    if rule == "last":
-        return gradient.clone()
-    return total + (gradient.square() if rule == "step_sq" else gradient)
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], rule: Rule) -> None:
+        self._weights, self._rule = weights, rule
+        self._totals = {name: torch.zeros_like(x.detach()) for name, x in weights.items()}
+
+    def add(self, _: nn.Module) -> None:
+        """Add the gradients of one more step; a hook for the training loop."""
+        for name, weight in self._weights.items():
+            if weight.grad is None:
+                continue
+            if self._rule == "last":
+                self._totals[name] = weight.grad.clone()
+            else:
+                self._totals[name] += (
+                    weight.grad.square() if self._rule == "step_sq" else weight.grad
+                )
+
+    def importance(self, num_samples: int) -> dict[str, Tensor]:
+        """Return samples times what was added up, squared where it is not yet, on the CPU."""
+        is_square = self._rule == "step_sq"
+        return {
+            name: (num_samples * total if is_square else squared(total, num_samples)).cpu()
+            for name, total in self._totals.items()
+        }
 
 
-def squared(total: Tensor, num_samples: int, rule: Rule) -> Tensor:
-    """Return the importance of one client's round: samples times what was accumulated, squared.
+def squared(total: Tensor, num_samples: int) -> Tensor:
+    """Return the importance of one client's round: samples times the sum of gradients, squared.
 
-    Source: PruneFL's official code, for rule ``sum``.
+    Source: PruneFL's official code.
 
-    >>> squared(torch.tensor([3.0]), 2, "sum"), squared(torch.tensor([3.0]), 2, "step_sq")
-    (tensor([18.]), tensor([6.]))
+    >>> squared(torch.tensor([3.0]), 2)
+    tensor([18.])
     """
-    return num_samples * (total if rule == "step_sq" else total.square())
+    return num_samples * total.square()
 
 
 def spread(flat: Tensor | None, place: Tensor) -> Tensor:

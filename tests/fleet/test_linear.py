@@ -10,7 +10,7 @@ import torch
 from fpcli.errors import RecipeError
 from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import two_speed
-from fpcli.fleet.linear import device_time, slowest_time, stepwise_seconds, stepwise_time
+from fpcli.fleet.linear import StepRates, device_time, slowest_time
 from fpcli.models.build import build
 from fpcli.structure.budget import maskable
 from fpcli.structure.cost import cost
@@ -70,7 +70,7 @@ def test_published_round_times(task: str) -> None:
     """Five local steps; at density 1 and with a tenth of every layer."""
     c, comp, sizes, full, tenth = PUBLISHED[task]
     names = [str(layer) for layer in range(len(sizes))]
-    time = stepwise_time(names, c, comp, COMM, 5)
+    time = StepRates(names, c, comp, COMM).round_time(5)
     alive = dict(zip(names, sizes, strict=True))
     assert time.round_s(alive) == pytest.approx(full, abs=1e-5)
     low = time.constant_s + 0.1 * (time.round_s(alive) - time.constant_s)
@@ -123,7 +123,7 @@ def test_the_published_numbers_fit_the_registered_networks(
     c, comp, _, whole_s, _ = PUBLISHED[task]
     layout = untraced(build(model, shape, num_classes, seed=0), torch.zeros(1, *shape))
     alive = Support().count(layout)
-    seconds = stepwise_seconds(maskable(layout), c, comp, COMM, 5, alive)
+    seconds = StepRates(maskable(layout), c, comp, COMM).seconds(5, alive)
     assert sum(seconds) == pytest.approx(whole_s, abs=1e-6)
     assert seconds[1] == seconds[2] > 0
 
@@ -137,4 +137,4 @@ def test_the_slowest_client_decides() -> None:
 
 def test_every_layer_needs_its_number() -> None:
     with pytest.raises(RecipeError, match="`comp` has 1 numbers, but 2 layers"):
-        stepwise_time(["a", "b"], 1.0, [0.5], COMM, 1)
+        StepRates(["a", "b"], 1.0, [0.5], COMM)

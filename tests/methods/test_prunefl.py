@@ -20,7 +20,8 @@ from fpcli.engine.fit import cross_entropy
 from fpcli.engine.measure import gradients
 from fpcli.engine.types import ServerState, Support
 from fpcli.fleet.clock import train_seconds
-from fpcli.methods.prunefl import Options, State, collect, round_time
+from fpcli.methods.prunefl import Options, State, round_time
+from fpcli.pruning.importance import collect
 from fpcli.recipe.idle import idle
 from fpcli.recipe.load import load
 from fpcli.run.setup import Setup, prepare
@@ -154,13 +155,17 @@ def test_the_server_knows_who_has_the_masks(tmp_path: Path) -> None:
     assert alive(played[3][0]) != alive(played[4][0])
 
 
+def importance(setup: Setup, usable: list[Any]) -> Mapping[str, Tensor]:
+    return collect(setup.fed.layout, setup.fed.options.importance, {}, usable)
+
+
 def gathered(
     setup: Setup, state: ServerState, number: int
 ) -> tuple[Mapping[str, Tensor], list[Any], Any]:
     ctx = setup.fed.context(number, "round", lambda *a, **k: None)
     plans = [setup.fed.method.plan(ctx, state, client) for client in range(4)]
     usable = updates(setup.fed, exchange(setup.fed, state, plans, Inline(setup.site), round=number))
-    return collect(ctx, {}, usable), usable, ctx
+    return importance(setup, usable), usable, ctx
 
 
 def test_a_client_whose_reply_is_lost_gets_the_masks_again(tmp_path: Path) -> None:
@@ -355,10 +360,10 @@ def test_an_interval_that_never_comes_is_told(options: dict[str, Any], words: st
 
 def test_a_part_of_the_wrong_size_does_not_count(tmp_path: Path) -> None:
     setup, played = play(tmp_path, **PLAIN, **QUICK, rounds=1)
-    found, usable, ctx = gathered(setup, played[1][0], 2)
+    found, usable, _ = gathered(setup, played[1][0], 2)
     bad = [replace(u, stats={n: torch.ones(7777) for n in u.stats}) for u in usable]
-    assert collect(ctx, {}, bad).keys() == found.keys()
-    assert sum(float(x.sum()) for x in collect(ctx, {}, bad).values()) < sum(
+    assert importance(setup, bad).keys() == found.keys()
+    assert sum(float(x.sum()) for x in importance(setup, bad).values()) < sum(
         float(x.sum()) for x in found.values()
     )
 

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from fpcli.scores.gradients import Rule, accumulated, snip, spread, squared
+from fpcli.scores.gradients import GradientTotals, Rule, snip, spread
+
+
+def totals_of(gradients: list[float], rule: Rule) -> GradientTotals:
+    """Return what is known after steps with these gradients of one weight."""
+    weight = nn.Parameter(torch.zeros(1))
+    totals = GradientTotals({"w": weight}, rule)
+    for gradient in gradients:
+        weight.grad = torch.tensor([gradient])
+        totals.add(nn.Module())
+        weight.grad.zero_()  # a total is no alias of what torch reuses
+    return totals
 
 
 @pytest.mark.parametrize(("rule", "want"), [("sum", 5 * 9.0), ("last", 5 * 4.0), ("step_sq", 25.0)])
 def test_rules(rule: Rule, want: float) -> None:
     """Gradients 1 and 2 of five samples: (1 + 2)^2, 2^2, 1 + 4."""
-    total = torch.zeros(1)
-    for gradient in (1.0, 2.0):
-        total = accumulated(total, torch.tensor([gradient]), rule)
-    assert squared(total, 5, rule).tolist() == [want]
+    assert totals_of([1.0, 2.0], rule).importance(5)["w"].tolist() == [want]
 
 
-def test_the_last_gradient_is_a_copy() -> None:
-    gradient = torch.ones(1)
-    total = accumulated(torch.zeros(1), gradient, "last")
-    gradient += 1
-    assert total.tolist() == [1.0]
+def test_a_weight_without_gradient_has_no_importance() -> None:
+    totals = GradientTotals({"w": nn.Parameter(torch.ones(2))}, "last")
+    totals.add(nn.Module())
+    assert totals.importance(3)["w"].tolist() == [0.0, 0.0]
 
 
 def test_snip_adds_gradients_before_the_size() -> None:

@@ -1,0 +1,76 @@
+"""Importance of all weights over rounds: what clients add up, and what the server sees by itself.
+
+A client's round counts samples times (sum of the gradients)^2. Under plain SGD the change of a
+weight that is alive shows that sum, so only dead weights' importance needs to be sent.
+
+Source: PruneFL (Jiang et al., TNNLS 2023); that the server adds its part, its prototype's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fpcli.engine.client import ClientContext
+from fpcli.engine.fit import Batch, Result, fit
+from fpcli.engine.types import LocalConfig, Update
+from fpcli.scores.gradients import GradientTotals, Rule, spread, squared
+from fpcli.structure.layout import Layout, Tensors
+
+
+def shows_gradients(rule: Rule, local: LocalConfig) -> bool:
+    """Tell whether the change of a weight is minus lr times what the rule squares."""
+    other = local.momentum or local.weight_decay or local.clip_norm or local.lr == 0
+    return not other and rule == "sum"
+
+
+def fit_adding(
+    cx: ClientContext,
+    model: nn.Module,
+    loss: Callable[[ClientContext, nn.Module, Batch], Tensor],
+    rule: Rule,
+    *,
+    send: bool,
+    keep: bool,
+    since: int,
+) -> Result:
+    """Train a client's model, and add up the importance that the server cannot see.
+
+    Args:
+        rule: what is squared.
+        send: upload it, as ``stats``: flat, of dead weights only where the server sees the others.
+        keep: add it to that of earlier rounds, and remember it unless it is sent.
+        since: round from which on what is remembered belongs to it.
+    """
+    is_shown = shows_gradients(rule, cx.local)
+    weights = {n: w for n, w in model.named_parameters() if n in cx.mask or not is_shown}
+    totals = GradientTotals(weights, rule)
+    fitted = fit(model, cx, loss, after_backward=totals.add)
+    earlier = cx.recall("importance", since=since) if keep else {}
+    own = {n: x + earlier.get(n, 0.0) for n, x in totals.importance(fitted.num_samples).items()}
+    if not send:
+        cx.remember("importance", own)
+        return cx.result(model, fitted)
+    stats = {n: x[~cx.mask[n].cpu()] if is_shown else x.flatten() for n, x in own.items()}
+    return cx.result(model, fitted, stats=stats)
+
+
+def collect(
+    layout: Layout, rule: Rule, known: Tensors, updates: Sequence[Update]
+) -> dict[str, Tensor]:
+    """Add the clients' importance of one round to what is known, for every parameter.
+
+    A part of the wrong size does not count.
+    """
+    shapes = {name: spec.shape for name, spec in layout.parameters.tensors.items()}
+    out = {name: known[name] if name in known else torch.zeros(shapes[name]) for name in shapes}
+    for update in updates:
+        local, masks = update.plan.local, update.plan.support.mask
+        is_shown, num = shows_gradients(rule, local), update.num_examples * local.epochs
+        for name, shape in shapes.items():
+            seen = masks.get(name, torch.ones(shape, dtype=torch.bool)) & is_shown
+            shown = squared(update.delta[name] / local.lr, num)
+            out[name] = out[name] + torch.where(seen, shown, spread(update.stats.get(name), ~seen))
+    return out
