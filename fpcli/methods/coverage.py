@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -238,6 +238,7 @@ class Coverage(Method):
     kind: ClassVar[Kind] = "masks"
     clients_differ: ClassVar[bool] = True
     remembers_mask: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 

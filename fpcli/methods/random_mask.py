@@ -6,9 +6,9 @@ so that the difference is what the score is worth. It has no paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -45,6 +45,7 @@ class RandomMask(Method):
 
     source: ClassVar[str] = "control without a paper"
     kind: ClassVar[Kind] = "structured"
+    defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
 
     def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:

@@ -190,7 +190,7 @@ class SubFedAvg(Method):
     clients_differ: ClassVar[bool] = True
     sends_indices: ClassVar[bool] = True
     remembers_mask: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, int]] = {"local.epochs": 5}
+    defaults: ClassVar[Mapping[str, Any]] = {"local.epochs": 5, "wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 

@@ -356,6 +356,35 @@ def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
     assert all(client.params <= full.params for client in clients)
 
 
+MASKS_WEIGHTS: Mapping[str, Mapping[str, object]] = {
+    "coverage": {},
+    "flexcom": {},
+    "prunefl": TRACED["prunefl"],
+    "random-mask": {"method__pattern": "weights"},
+    "subfedavg": TRACED["subfedavg"],
+}
+"""Methods that leave out single weights, and settings with which they do so at once."""
+
+
+def test_methods_that_mask_weights_are_known() -> None:
+    for name in SHIPPED:
+        method = plugins.lookup("methods", name)
+        masks = method.kind == "masks" or method.remembers_mask or method.sparsifies
+        assert name in MASKS_WEIGHTS or not masks
+
+
+@pytest.mark.parametrize("name", MASKS_WEIGHTS)
+def test_what_is_masked_is_not_sent_by_default(name: str, tmp_path: Path) -> None:
+    totals = {}
+    for codec in ("usual", "dense"):
+        own = {"wire__codec": codec} if codec == "dense" else {}
+        setup = prepare(toy_recipe(name, **MASKS_WEIGHTS[name], **own), tmp_path / codec)
+        state, records = played(setup, tmp_path / f"{codec}-memory")
+        totals[codec] = (records[-1].totals.up_bytes, plain(state.values))
+    assert totals["usual"][0] < totals["dense"][0]
+    assert totals["usual"][1] == totals["dense"][1], "what arrives is the same"
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_state_survives_saving(name: str, tmp_path: Path) -> None:
     setup = prepare(toy_recipe(name, rounds=2), tmp_path / "memory")

@@ -379,7 +379,7 @@ def test_uncovered_parameters_stay_and_are_counted(tmp_path: Path) -> None:
 
 def test_all_type_1_is_fedavg(tmp_path: Path) -> None:
     """By samples it is FedAvg bit for bit; by default it is FedAvg with equal weights."""
-    _, plain, plain_records = play(tmp_path / "a", name="fedavg")
+    _, plain, plain_records = play(tmp_path / "a", name="fedavg", wire__codec="sparse")
     _, mine, my_records = play(tmp_path / "b", method__setting="1", method__weights="samples")
     for name, value in plain.values.items():
         assert torch.equal(value, mine.values[name])
