@@ -26,7 +26,7 @@ from fpcli.structure.choice import within
 from fpcli.structure.cost import cost
 from fpcli.structure.kernels import use_sparse
 from fpcli.structure.shrink import shrink, with_buffers
-from fpcli.wire.blocks import decode, encode
+from fpcli.wire.blocks import decode, encode, is_exact
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
 
@@ -142,6 +142,11 @@ class ClientContext:
             if not is_finite(delta[name]):
                 raise DivergedError(f"`{name}` is not finite after local training")
         return Result(delta, fitted, mask, stats or {}, metrics or {})
+
+    @property
+    def is_upload_exact(self) -> bool:
+        """Whether the server reads changes as they were sent."""
+        return is_exact(self.site.codec)
 
     def commit(self, delta: Tensors, mask: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return what the server will read when ``delta`` is uploaded (error feedback needs it).

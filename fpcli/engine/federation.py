@@ -152,6 +152,7 @@ class Federation:
             log=log,
             attempt=attempt,
             withheld=self.withheld,
+            is_upload_exact=is_exact(self.up_codec),
         )
 
 

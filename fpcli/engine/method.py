@@ -69,6 +69,7 @@ class RoundContext:
             server that needs to know must ask.
         clients_per_round: size of a cohort, of those who have training samples.
         withheld: classes that no client trains on.
+        is_upload_exact: changes arrive as clients sent them.
         attempt: 0, or how often this round was started again for want of replies.
         seed: seed of the run.
         log: takes what the event stream should know about a client, or with None about the round:
@@ -90,6 +91,7 @@ class RoundContext:
     cohort: tuple[int, ...] = ()
     attempt: int = 0
     withheld: tuple[int, ...] = ()
+    is_upload_exact: bool = True
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return the stream of one purpose in this round."""

@@ -274,7 +274,8 @@ class PruneFL(Method):
             for name in maskable(ctx.layout)
         }
         if any(duties(ctx, elapsed)):
-            importance = collect(ctx.layout, options.importance, importance, updates)
+            rule, is_exact = options.importance, ctx.is_upload_exact
+            importance = collect(ctx.layout, rule, importance, updates, is_exact=is_exact)
         masks = choose(ctx, elapsed, new.values, old, importance)
         ctx.log(None, density={name: float(mask.float().mean()) for name, mask in masks.items()})
         holders = {*known.holders} - {*ctx.cohort} | {update.plan.client for update in updates}

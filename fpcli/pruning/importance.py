@@ -1,7 +1,8 @@
 """Importance of all weights over rounds: what clients add up, and what the server sees by itself.
 
 A client's round counts samples times (sum of the gradients)^2. Under plain SGD the change of a
-weight that is alive shows that sum, so only dead weights' importance needs to be sent.
+weight that is alive shows that sum, so only dead weights' importance needs to be sent; unless the
+codec rounds, whose noise would be squared too.
 
 Source: PruneFL (Jiang et al., TNNLS 2023); that the server adds its part, its prototype's code.
 """
@@ -20,10 +21,14 @@ from fpcli.scores.gradients import GradientTotals, Rule, spread, squared
 from fpcli.structure.layout import Layout, Tensors
 
 
-def shows_gradients(rule: Rule, local: LocalConfig) -> bool:
-    """Tell whether the change of a weight is minus lr times what the rule squares."""
+def shows_gradients(rule: Rule, local: LocalConfig, *, is_exact: bool = True) -> bool:
+    """Tell whether the change of a weight, as it arrives, is minus lr times what the rule squares.
+
+    Args:
+        is_exact: changes arrive as they were sent.
+    """
     other = local.momentum or local.weight_decay or local.clip_norm or local.lr == 0
-    return not other and rule == "sum"
+    return is_exact and not other and rule == "sum"
 
 
 def fit_adding(
@@ -44,7 +49,7 @@ def fit_adding(
         keep: add it to that of earlier rounds, and remember it unless it is sent.
         since: round from which on what is remembered belongs to it.
     """
-    is_shown = shows_gradients(rule, cx.local)
+    is_shown = shows_gradients(rule, cx.local, is_exact=cx.is_upload_exact)
     weights = {n: w for n, w in model.named_parameters() if n in cx.mask or not is_shown}
     totals = GradientTotals(weights, rule)
     fitted = fit(model, cx, loss, after_backward=totals.add)
@@ -58,17 +63,26 @@ def fit_adding(
 
 
 def collect(
-    layout: Layout, rule: Rule, known: Tensors, updates: Sequence[Update]
+    layout: Layout,
+    rule: Rule,
+    known: Tensors,
+    updates: Sequence[Update],
+    *,
+    is_exact: bool = True,
 ) -> dict[str, Tensor]:
     """Add the clients' importance of one round to what is known, for every parameter.
 
     A part of the wrong size does not count.
+
+    Args:
+        is_exact: see :func:`shows_gradients`.
     """
     shapes = {name: spec.shape for name, spec in layout.parameters.tensors.items()}
     out = {name: known[name] if name in known else torch.zeros(shapes[name]) for name in shapes}
     for update in updates:
         local, masks = update.plan.local, update.plan.support.mask
-        is_shown, num = shows_gradients(rule, local), update.num_examples * local.epochs
+        is_shown = shows_gradients(rule, local, is_exact=is_exact)
+        num = update.num_examples * local.epochs
         for name, shape in shapes.items():
             seen = masks.get(name, torch.ones(shape, dtype=torch.bool)) & is_shown
             shown = squared(update.delta[name] / local.lr, num)

@@ -28,6 +28,7 @@ from fpcli.run.setup import Setup, prepare
 from fpcli.structure.budget import maskable
 from fpcli.structure.cost import cost
 from fpcli.structure.shrink import shrink
+from fpcli.wire import blocks as wire
 
 PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
 FAST = {"local__batch_size": 16, "local__lr": 0.1}
@@ -156,7 +157,8 @@ def test_the_server_knows_who_has_the_masks(tmp_path: Path) -> None:
 
 
 def importance(setup: Setup, usable: list[Any]) -> Mapping[str, Tensor]:
-    return collect(setup.fed.layout, setup.fed.options.importance, {}, usable)
+    rule, is_exact = setup.fed.options.importance, wire.is_exact(setup.fed.up_codec)
+    return collect(setup.fed.layout, rule, {}, usable, is_exact=is_exact)
 
 
 def gathered(
@@ -199,6 +201,19 @@ def test_importance_from_changes_is_that_of_the_clients(tmp_path: Path) -> None:
             assert sent == {name: x.numel() for name, x in found.items()}
     for name, value in both[0].items():
         torch.testing.assert_close(value, both[1][name], rtol=2e-3, atol=1e-4)
+
+
+def test_a_codec_that_rounds_leaves_importance_alone(tmp_path: Path) -> None:
+    """The server would square the noise: by qsgd4 there is several times the true importance."""
+    found = {}
+    for codec in ("sparse", "qsgd4"):
+        changes = {**PLAIN, **QUICK, "method__window": "round", "rounds": 1}
+        setup, played = play(tmp_path / codec, **changes)
+        fed = replace(setup.fed, up_codec=codec)
+        setup = replace(setup, fed=fed, site=replace(setup.site, codec=codec))
+        found[codec], _, _ = gathered(setup, played[-1][0], 2)
+    for name, value in found["sparse"].items():
+        torch.testing.assert_close(found["qsgd4"][name], value, rtol=1e-3, atol=1e-6)
 
 
 def test_stats_travel_in_reconfiguring_rounds_only(tmp_path: Path) -> None:
