@@ -112,6 +112,7 @@ class Call(Generic[R]):
         session: Session,
         watch: Callable[..., Watch],
         runner: ModuleType,
+        check: Callable[[Any], Any],
         around: Callable[..., AbstractContextManager[Any]] | None = None,
     ) -> tuple[RunFolder, R, Any]:
         """Start or resume the run.
@@ -119,6 +120,7 @@ class Call(Generic[R]):
         Args:
             watch: makes what shows the progress.
             runner: has the functions ``start`` and ``resume``.
+            check: refuses a recipe that cannot begin, before it takes the place of an earlier run.
             around: of (watcher, recipe, folder), gives the watcher to use while the run goes on.
 
         Returns:
@@ -133,6 +135,8 @@ class Call(Generic[R]):
             stored = self.stored(folder)
         else:
             name = options["name"] or default_name(recipe)
+            if options["force"] and (options["runs"] / name / "recipe.yaml").exists():
+                check(recipe)
             folder = RunFolder.create(options["runs"], name, recipe, force=options["force"])
         session.log = folder.log
         watcher = watch(

@@ -101,7 +101,7 @@ def _fit(session: Session, call: _Call) -> None:
     from fpcli.cli.watch import FitWatcher
     from fpcli.run import events, fitting
 
-    folder, recipe, summary = call.carry_out(session, FitWatcher, fitting)
+    folder, recipe, summary = call.carry_out(session, FitWatcher, fitting, fitting.prepare)
     history = events.read(folder.events)
     table = _closing_table(folder, summary, history)
     folder.add_log(table)

@@ -134,6 +134,17 @@ def test_a_taken_name(fp: Callable, tmp_path: Path) -> None:
     assert done.err.strip().startswith("hint: ")
 
 
+def test_an_earlier_run_is_not_replaced_by_one_that_cannot_begin(fp: Callable) -> None:
+    assert fp("train", *TINY, "-q").status == 0
+    (run,) = Path("runs").iterdir()
+    before = (run / "events.jsonl").read_bytes()
+    options = ("--method", "pace", "--set", "method.reference=nope")
+    done = fp("train", *TINY, *options, "--name", run.name, "--force", "-q")
+    assert done.status == 3 and "nope" in done.err
+    assert (run / "events.jsonl").read_bytes() == before
+    assert (run / "final" / "model.safetensors").exists()
+
+
 def test_a_target(fp: Callable) -> None:
     done = fp("train", *TINY, "--lr", "0.02", "--target", "acc=1", "--json")
     envelope = json.loads(done.out)
