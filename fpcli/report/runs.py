@@ -12,7 +12,7 @@ from typing import Any
 
 from fpcli.errors import DataError, ResumeError
 from fpcli.recipe.load import NOT_IN_DIGEST, stored
-from fpcli.report.trials import KEYS, STAGES
+from fpcli.report.trials import read_search
 from fpcli.run import events
 from fpcli.run.folder import RunFolder
 
@@ -38,13 +38,13 @@ class Run:
     Attributes:
         settings: dotted key -> value of its resolved recipe.
         rounds: its round events, in order.
-        trials: events of the shares of channels that `fp unlearn` tried.
+        trials: of the shares of channels that `fp unlearn` tried, see `run.ratio_search`.
     """
 
     path: Path
     settings: Mapping[str, Any]
     rounds: tuple[Event, ...]
-    trials: tuple[Event, ...] = ()
+    trials: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -127,7 +127,7 @@ def read(path: Path) -> Run:
 
     Raises:
         RecipeError: its recipe cannot be read.
-        DataError: its events cannot be read.
+        DataError: its events, or the shares that it tried, cannot be read.
     """
     folder = RunFolder(path)
     history = events.read(folder.events)
@@ -139,10 +139,8 @@ def read(path: Path) -> Run:
     for key in ("seed", "rounds", "target_accuracy"):
         if not (settings.get(key) is None or _is_number(settings[key])):
             raise _foreign(folder.recipe, f"`{key}` is not a number")
-    trials = tuple(event for event in history if event.get("event") == "trial")
-    if any(not _is_trial(event) for event in trials):
-        raise _foreign(folder.events, "a trial of a share of channels is not whole")
-    return Run(path, settings, rounds, trials)
+    search = read_search(path) or {"trials": ()}
+    return Run(path, settings, rounds, tuple(search["trials"]))
 
 
 def _foreign(path: Path, problem: str) -> DataError:
@@ -180,13 +178,6 @@ def _problems(event: Event) -> Iterator[str]:
             yield "`clients` is not a list of clients"
         elif wrong := [key for key in _CLIENT_NUMBERS if not _is_number(client.get(key))]:
             yield f"client {client.get('client')}: `{wrong[0]}` is not a number"
-
-
-def _is_trial(event: Event) -> bool:
-    parts = [event.get(key) for key in KEYS]
-    numbers = [event.get("ratio"), event.get("left")]
-    numbers += [x.get(stage) if isinstance(x, Mapping) else None for x in parts for stage in STAGES]
-    return all(_is_number(number) for number in numbers) and isinstance(event.get("outcome"), str)
 
 
 def _is_number(value: Any) -> bool:

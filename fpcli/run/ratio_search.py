@@ -30,6 +30,7 @@ from fpcli.files import write_atomic
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
+from fpcli.report.trials import read_search, search_file
 from fpcli.run import events
 from fpcli.run.checkpoint import load_newest
 from fpcli.run.folder import RunFolder
@@ -140,13 +141,10 @@ def find_ratio(
     """
     with folder.lock():
         begin(folder, recipe, command)
-        found = read_search(folder) or _bisect(folder, recipe, source, play, say)
+        found = read_search(folder.path) or _bisect(folder, recipe, source, play, say)
         share: float | None = found["ratio"]
         if share is not None:
             _adopt(folder, _trial_folder(folder, share))
-        if not any(event["event"] == "trial" for event in events.read(folder.events)):
-            for trial in found["trials"]:
-                events.append(folder.events, {"event": "trial", **trial})
         shutil.rmtree(folder.path / "search", ignore_errors=True)
         if share is None:
             folder.write_checksums()
@@ -156,13 +154,6 @@ def find_ratio(
         folder.write_recipe(wanted)  # last, since it says that the search is over
         folder.write_checksums()
         return wanted
-
-
-def read_search(folder: RunFolder) -> dict[str, Any] | None:
-    """Return what a finished search found, see `find_ratio`; None if there was none."""
-    path = folder.path / "search.json"
-    found: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
-    return found
 
 
 def _bisect(
@@ -195,7 +186,7 @@ def _bisect(
         "trials": [asdict(trial) for trial in trials.values()],
         "cost": {key: sum(getattr(trial, key) for trial in others) for key in keys},
     }
-    write_atomic(folder.path / "search.json", json.dumps(found, indent=1) + "\n")
+    write_atomic(search_file(folder.path), json.dumps(found, indent=1) + "\n")
     return found
 
 

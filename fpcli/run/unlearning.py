@@ -29,13 +29,14 @@ from fpcli.recipe.load import digest, stored
 from fpcli.recipe.schema import Recipe
 from fpcli.report.forgetting_plots import draw_forgetting
 from fpcli.report.runs import read
+from fpcli.report.trials import read_search, search_file
 from fpcli.run import experiment
 from fpcli.run.checkpoint import load_newest
 from fpcli.run.experiment import Watcher
 from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import METHOD, Source, finetune_only, finished, retrained
 from fpcli.run.purge import purge, purge_unlearned
-from fpcli.run.ratio_search import find_ratio, read_search
+from fpcli.run.ratio_search import find_ratio
 from fpcli.run.stages import (
     LOGIT_DROPPED,
     Cost,
@@ -156,7 +157,7 @@ class Unlearning:
         if "retrained" in places:
             recipes["retrained"] = self.other[1] if self.other else retrained(recipe, self.source)
         spent = {stage: costs_of(places[stage], known) for stage, known in recipes.items()}
-        search = read_search(folder)
+        search = read_search(folder.path)
         searched = Cost(**search["cost"]) if search else None
         costs = {stage: known.whole for stage, known in spent.items()}
         costs["pruned"] = spent["finetuned"].begun
@@ -231,7 +232,7 @@ def _leaving_nothing(folder: RunFolder) -> Iterator[None]:
     except ResumeError:  # another process works there
         raise
     except (FpError, KeyboardInterrupt):
-        if not (any(folder.path.rglob("checkpoints")) or read_search(folder)):
+        if not (any(folder.path.rglob("checkpoints")) or search_file(folder.path).is_file()):
             delete_folder(folder.path)
         raise
 

@@ -102,6 +102,12 @@ def test_by_default_the_share_that_forgets_is_found(
     assert load(folder.recipe).method.options["ratio"] == 0.05
     found = json.loads((folder.path / "unlearn.json").read_text())["search"]
     assert [trial["ratio"] for trial in found["trials"]] == [0.1, 0.05]
+    # What other commands see is an ordinary run, which has nothing left to do.
+    before = folder.events.read_bytes()
+    assert fp("resume", folder.path, *INLINE).status == 0
+    assert folder.events.read_bytes() == before
+    assert not list(folder.path.glob("*.damaged*"))
+    assert fp("unlearn", "--resume", folder.path, *INLINE).out == done.out
 
     monkeypatch.setattr(ratio_search, "FORGOTTEN", -1.0)
     done = fp(*words, "--force", "--json")

@@ -16,7 +16,6 @@ from fpcli.report.trials import HEAD, trial_rows
 
 def trial(ratio: float, outcome: str = "remembered") -> dict[str, Any]:
     return {
-        "event": "trial",
         "ratio": ratio,
         "left": 0.25,
         "outcome": outcome,
@@ -27,8 +26,8 @@ def trial(ratio: float, outcome: str = "remembered") -> dict[str, Any]:
 
 def searched(path: Path, *trials: dict[str, Any]) -> Path:
     write_run(path, rounds(0.5, 0.6))
-    with (path / "events.jsonl").open("a") as file:
-        file.writelines(json.dumps(event) + "\n" for event in trials)
+    search = {"ratio": None, "max_ratio": 0.5, "trials": trials, "cost": {}}
+    (path / "search.json").write_text(json.dumps(search))
     return path
 
 
@@ -55,3 +54,19 @@ def test_a_page_tells_what_was_tried(tmp_path: Path) -> None:
 def test_a_trial_that_is_not_whole(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="a trial of a share of channels is not whole"):
         read(searched(tmp_path / "a", trial(0.3) | change))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "search.json: "),
+        ("[]", "is missing"),
+        ("3", "search.json: "),
+        ('{"ratio": 1}', "`cost`"),
+    ],
+)
+def test_a_damaged_search(tmp_path: Path, text: str, problem: str) -> None:
+    folder = searched(tmp_path / "a")
+    (folder / "search.json").write_text(text)
+    with pytest.raises(DataError, match=problem):
+        read(folder)

@@ -17,10 +17,11 @@ from driver import Listener, begin, digits_file
 
 from fpcli.errors import FpError
 from fpcli.report.runs import read
+from fpcli.report.trials import read_search
 from fpcli.run import events, experiment, ratio_search, unlearning
 from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import source_of
-from fpcli.run.ratio_search import NotForgottenError, Trial, judge_trial, read_search
+from fpcli.run.ratio_search import NotForgottenError, Trial, judge_trial
 from fpcli.run.session import Interrupted
 from fpcli.run.stages import Cost
 from fpcli.run.unlearning import Unlearning, read_result
@@ -126,7 +127,7 @@ def test_the_smallest_share_that_forgets_becomes_the_run(
     forgets(monkeypatch, BETWEEN)
     work = made(runs, tmp_path / "new")
     result = work.run()
-    found = read_search(work.folder)
+    found = read_search(work.folder.path)
     assert found is not None and result["search"] == found
     assert [trial["ratio"] for trial in found["trials"]] == [0.35, 0.2]
     assert (found["ratio"], found["max_ratio"]) == (0.35, 0.45)
@@ -141,12 +142,12 @@ def test_the_smallest_share_that_forgets_becomes_the_run(
     assert (chosen["bytes"], chosen["seconds"]) == (one["bytes"], one["seconds"])
     keys = ("rounds", "bytes", "seconds", "real_s")
     assert found["cost"] == {key: spared[key] for key in keys}
-    # What is left is an ordinary run, whose events tell what was tried.
+    # What is left is an ordinary run, with what was tried beside its rounds.
     assert not (work.folder.path / "search").exists() and work.folder.is_whole
     assert "search.json" in (work.folder.path / "SHA256SUMS").read_text()
     assert read(work.folder.path).settings["method.ratio"] == 0.35
-    told = [event for event in events.read(work.folder.events) if event["event"] == "trial"]
-    assert [event["ratio"] for event in told] == [0.35, 0.2]
+    assert [trial["ratio"] for trial in read(work.folder.path).trials] == [0.35, 0.2]
+    assert events.sound(work.folder.events)[:2] == (2, "")
     listener = Listener()
     recipe = toy_recipe("unlearn", **{"task__data": digits_file(runs)})
     assert recipe.method.options["ratio"] != "auto"
