@@ -231,7 +231,7 @@ def answers(fed: Federation, brought: Exchange) -> list[Answer]:
             Answer(
                 arrived.task,
                 arrived.reply.tensors,
-                arrived.reply.num_examples,
+                fed.num_seen(arrived.task),
                 arrived.traffic,
                 arrived.time,
             )

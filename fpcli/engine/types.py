@@ -153,7 +153,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Answer:
-    """A client's reply to a probe."""
+    """A client's reply to a probe.
+
+    Attributes:
+        num_examples: samples that it can have looked at, by what it is registered with.
+    """
 
     probe: Probe
     tensors: Mapping[str, Tensor]

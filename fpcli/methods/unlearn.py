@@ -121,7 +121,8 @@ def alive(layout: Layout, support: Support, layers: Sequence[str]) -> dict[str, 
 def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[str, str]]:
     """Return what clients say, in coordinates of the initial model, and layer -> normalisation.
 
-    Answers that do not fit the network, or the first one's names, do not count.
+    Answers that do not fit the network, or the first one's names, or are of more samples than the
+    client has, do not count.
 
     Raises:
         LayoutError: the network has no convolution.
@@ -154,7 +155,7 @@ def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[s
 
 def _fits(layout: Layout, answer: Answer, keys: Sequence[str]) -> bool:
     shapes, counts = answer.probe.support.block_shapes(layout), answer.tensors.get(COUNTS)
-    if counts is None or counts.dim() != 1:
+    if counts is None or counts.dim() != 1 or not _can_be(counts, answer.num_examples):
         return False
     for key in keys:
         layer, _, norm = key.partition(">")
@@ -166,6 +167,15 @@ def _fits(layout: Layout, answer: Answer, keys: Sequence[str]) -> bool:
     return True
 
 
+def _can_be(counts: Tensor, most: int) -> bool:
+    """Tell whether these can be a client's samples by class, or whether it has some."""
+    if counts.dtype not in (torch.int32, torch.int64, torch.bool) or not counts.numel():
+        return False
+    # Each by itself first, since a sum of huge ones may come out small.
+    whole = counts.long()
+    return bool(((whole >= 0) & (whole <= most)).all()) and int(whole.sum()) <= most
+
+
 def counted(answers: Sequence[Answer]) -> Tensor:
     """Return what clients say of their samples together, int64 ``[2, classes]``: predicted right,
     and all; what cannot be does not count.
@@ -173,9 +183,11 @@ def counted(answers: Sequence[Answer]) -> Tensor:
     Raises:
         ClientError: nobody says anything that can be.
     """
-    found = [answer.tensors[RIGHT].long() for answer in answers if RIGHT in answer.tensors]
-    good = [x for x in found if x.dim() == 2 and len(x) == 2 and bool((x[0] >= 0).all())]
-    good = [x for x in good if x.shape == good[0].shape and bool((x[0] <= x[1]).all())]
+    said = [(x, one.num_examples) for one in answers if (x := one.tensors.get(RIGHT)) is not None]
+    said = [(x, most) for x, most in said if x.dtype != torch.bool and x.dim() == 2]
+    good = [x.long() for x, most in said if len(x) == 2 and _can_be(x[1], most)]
+    good = [x for x in good if bool(((x[0] >= 0) & (x[0] <= x[1])).all())]
+    good = [x for x in good if x.shape == good[0].shape]
     if not good:
         raise ClientError("no client's count of its samples can be", hint="see the run's log")
     return torch.stack(good).sum(0)

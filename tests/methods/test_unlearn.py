@@ -128,6 +128,10 @@ def test_clients_count_what_is_right_before_after_pruning_and_at_the_end(tmp_pat
 def test_counts_that_cannot_be_do_not_count() -> None:
     good = torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)
     wrong = [-good, good.flip(0), good[:1], torch.ones(2, 3), torch.tensor(1)]
+    wrong += [good.float(), good > 0, torch.ones(2, 0, dtype=torch.int32)]
+    # It has ten samples: more of one class, more in all, and so many that their sum is none.
+    wrong += [torch.tensor([[1, 2], [3, 8]]), torch.tensor([[0, 0], [11, 0]])]
+    wrong += [torch.tensor([[0, 0, 0, 0], [2**62] * 4])]
     answers = [answer(**{RIGHT: x}) for x in [good, *wrong, good]]
     assert counted([answer(), *answers]).tolist() == [[2, 4], [6, 8]]
     with pytest.raises(ClientError, match="no client's count"):
@@ -171,7 +175,7 @@ def answer(**tensors: Tensor) -> Answer:
         COUNTS: torch.ones(10, dtype=torch.int32),
     }
     probe = Probe(0, "score-000", Support(), sees_withheld=True)
-    return Answer(probe, {**good, **tensors}, 5, Traffic(1, 1), Timing(0, 0, 0))
+    return Answer(probe, {**good, **tensors}, 10, Traffic(1, 1), Timing(0, 0, 0))
 
 
 def test_answers_that_do_not_fit_do_not_count(tmp_path: Path) -> None:
@@ -179,6 +183,8 @@ def test_answers_that_do_not_fit_do_not_count(tmp_path: Path) -> None:
         {"stem>norm": torch.ones(10, 7)},
         {"stem>norm": torch.full((10, 8), torch.nan)},
         {COUNTS: torch.ones(1, 1)},
+        {COUNTS: torch.ones(10)},
+        {COUNTS: torch.full((10,), 2)},
         {"other>": torch.ones(10, 8)},
     ]
     answers = [answer(), *(answer(**one) for one in wrong), answer()]
