@@ -13,7 +13,7 @@ import typer
 from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
-from fpcli.errors import UsageError
+from fpcli.errors import RecipeError, UsageError
 from fpcli.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -79,6 +79,18 @@ class _Call(Call["Recipe"]):
         from fpcli.recipe.schema import Recipe
 
         return Recipe
+
+    def recipe(self) -> Recipe:
+        recipe = super().recipe()
+        if self.run is not None and recipe.method.options.get("ratio") == "auto":
+            folder = shlex.quote(str(self.folder().path))
+            code = code_words({"--data": recipe.task.data, "--model": recipe.task.model})
+            raise RecipeError(
+                f"{folder} is an unlearning whose share of channels is still to be found",
+                hint=f"`fp unlearn --resume {folder}{code}`",
+                where="method.ratio",
+            )
+        return recipe
 
     def flags(self) -> dict[str, Any]:
         given = super().flags()

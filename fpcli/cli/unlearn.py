@@ -94,7 +94,7 @@ class _Call:
 
     def unlearn(self) -> None:
         """Unlearn, or go on with it, and show what came of it."""
-        from fpcli.cli.unlearn_result import not_forgotten, result_text, search_text
+        from fpcli.cli.unlearn_result import result_text, search_text, shortcomings
         from fpcli.run.purge import num_checkpoints
         from fpcli.run.ratio_search import NotForgottenError
         from fpcli.run.unlearning import is_purged, purge_original, read_result
@@ -119,7 +119,7 @@ class _Call:
         is_gone = bool(self.options["purge"])
         text = result_text(result, original.path, left, is_purged=is_gone)
         folder.add_log(text)
-        self.session.warnings += not_forgotten(result)
+        self.session.warnings += shortcomings(result)
         self.session.warn()
         self.session.finish(result, text)
         if result["speedup"] is None and not is_gone:

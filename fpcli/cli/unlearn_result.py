@@ -14,6 +14,9 @@ from fpcli.report.trials import HEAD, trial_rows
 from fpcli.run.ratio_search import FORGOTTEN
 from fpcli.units import format_bytes
 
+COSTLY = 0.1
+"""A loss of accuracy on the other classes, in [0, 1], beyond which there is a warning."""
+
 _NAMES = {
     "original": "before",
     "pruned": "after pruning",
@@ -89,15 +92,27 @@ def search_text(search: Mapping[str, Any]) -> str:
     return f"{about}\n{table}"
 
 
-def not_forgotten(result: Mapping[str, Any]) -> list[str]:
-    """Return a warning if a class is still predicted in more than a tenth of the cases before."""
-    found = {stage["stage"]: stage["forget_accuracy"] for stage in result["stages"]}
-    if found["finetuned"] <= found["original"] * FORGOTTEN:
-        return []
-    share = f"{found['finetuned']:.1%} of its test samples are still predicted right"
-    return [
-        f"the class is not forgotten: {share}; a higher --ratio or more --finetune-rounds may help"
-    ]
+def shortcomings(result: Mapping[str, Any]) -> list[str]:
+    """Return warnings: more than a tenth of what was right on the class before still is, or the
+    other classes lost more than 10 points."""
+    stages, found = {stage["stage"]: stage for stage in result["stages"]}, []
+    before, after = stages["original"], stages["finetuned"]
+    if after["forget_accuracy"] > before["forget_accuracy"] * FORGOTTEN:
+        share = f"{after['forget_accuracy']:.1%} of its test samples are still predicted right"
+        # A search ends with the first share that forgets on the clients' samples: a higher
+        # --max-ratio would find the same one again.
+        search = result.get("search")
+        more = f"a --ratio above {search['ratio']:g}" if search else "a higher --ratio"
+        found.append(
+            f"the class is not forgotten: {share}; {more} or more --finetune-rounds may help"
+        )
+    lost = before["retain_accuracy"] - after["retain_accuracy"]
+    if lost > COSTLY + 1e-9:  # ten points may come out larger than they are
+        found.append(
+            f"the other classes lost {100 * lost:.1f} points: {after['retain_accuracy']:.1%} of "
+            "their test samples are predicted right; more --finetune-rounds may help"
+        )
+    return found
 
 
 def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:

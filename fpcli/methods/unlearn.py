@@ -211,7 +211,7 @@ class Unlearn(Method):
         if ctx.options.ratio == "auto":
             raise RecipeError(
                 "`method.ratio: auto` is no share yet",
-                hint="`fp unlearn` finds one (`--resume` if it has begun); else give a number",
+                hint="`fp unlearn` finds one; else give a number",
                 where="method.ratio",
             )
         return replace(state, method=State())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fpcli.cli.unlearn_result import not_forgotten, plan_text, result_text, search_text
+from fpcli.cli.unlearn_result import plan_text, result_text, search_text, shortcomings
 from fpcli.recipe.load import load
 
 COST = {"rounds": 3, "bytes": 2_500_000, "seconds": 12.34, "real_s": 5.0}
@@ -140,11 +140,24 @@ def test_the_shares_that_were_tried() -> None:
 
 
 def test_a_class_that_is_still_known_is_told() -> None:
-    assert not_forgotten(result(None)) == []
+    assert shortcomings(result(None)) == []
     known = result(None)
     known["stages"][1]["forget_accuracy"] = 0.0901
-    (text,) = not_forgotten(known)
-    assert "9.0% of its test samples are still predicted right" in text
+    (text,) = shortcomings(known)
+    assert "9.0% of its test samples are still predicted right; a higher --ratio or" in text
+    (text,) = shortcomings({**known, "search": {"ratio": 0.35}})
+    assert "predicted right; a --ratio above 0.35 or more --finetune-rounds may help" in text
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [(0.9, ""), (0.7, ""), (0.69, "the other classes lost 11.0 points: 69.0% of their test sampl")],
+)
+def test_a_share_that_costs_the_others_much_is_told(after: float, words: str) -> None:
+    found = result(None)
+    found["stages"][1]["retain_accuracy"] = after
+    texts = shortcomings(found)
+    assert len(texts) == bool(words) and words in "".join(texts)
 
 
 def test_the_plan() -> None:
