@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fpcli import plugins
@@ -17,7 +17,7 @@ from fpcli.models import MODELS
 from fpcli.models.group_norm import replace_batch_norm
 from fpcli.models.names import GROUP_NORM, find, parse
 from fpcli.rng import derive
-from fpcli.structure.plain import check_plain, describe_output
+from fpcli.structure.plain import as_scores, check_plain
 from fpcli.units import format_input
 
 Shape = tuple[int, ...]
@@ -53,7 +53,7 @@ def build(
         UsageError: no model has that name, or it cannot be imported.
         RecipeError: the name would run code without ``allow_code``, or the network cannot be
             built, fails on a sample of zeros, or does not return finite ``[1, num_classes]``.
-        LayoutError: see :func:`structure.plain.check_plain`.
+        LayoutError: see :func:`structure.plain.check_plain` and ``as_scores``.
     """
     make = factory(name, allow_code=allow_code)
     task = f"{format_input(input_shape)} and {num_classes} classes"
@@ -61,6 +61,9 @@ def build(
         torch.default_generator.manual_seed(derive(seed, "init"))
         try:
             model = make(input_shape, num_classes)
+            if not isinstance(model, nn.Module):
+                raise TypeError(f"it is a {type(model).__name__}, not a torch.nn.Module")
+            check_plain(model, may_be_lazy=True)
             output = _try_out(model, input_shape)
         except FpError:
             raise
@@ -70,14 +73,15 @@ def build(
                 hint=_unfit_hint(name, input_shape),
                 where="task.model",
             ) from error
-    if not isinstance(output, Tensor) or tuple(output.shape) != (1, num_classes):
-        found, remedy = describe_output(output)
+    scores = as_scores(output, f"model `{name}`", 1)
+    if tuple(scores.shape) != (1, num_classes):
         raise RecipeError(
-            f"model `{name}` returns {found} for one sample, wanted [1, {num_classes}]",
-            hint=remedy or "its output width must be the number of classes",
+            f"model `{name}` returns {list(scores.shape)} for one sample, wanted "
+            f"[1, {num_classes}]",
+            hint="its output width must be the number of classes",
             where="task.model",
         )
-    if not output.isfinite().all():
+    if not scores.isfinite().all():
         raise RecipeError(
             f"model `{name}` returns non-finite values for a sample of zeros",
             hint="check its initial values",
@@ -218,8 +222,6 @@ def _make_torchvision(name: str, input_shape: Shape, num_classes: int) -> nn.Mod
 
 def _try_out(model: nn.Module, input_shape: Shape) -> object:
     """Return what the network makes of one sample of zeros in evaluation mode."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"it is a {type(model).__name__}, not a torch.nn.Module")
     model.eval()
     with torch.no_grad():
         output: object = model(torch.zeros(1, *input_shape))

@@ -27,17 +27,23 @@ _LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 _UTILS = "torch.nn.utils."
 
 
-def check_plain(model: nn.Module) -> None:
+def check_plain(model: nn.Module, *, may_be_lazy: bool = False) -> None:
     """Make sure that a network computes with the tensors of its ``state_dict``, and with no others.
+
+    Args:
+        model: the network.
+        may_be_lazy: it was never called, so that lazy modules are without sizes yet.
 
     Raises:
         LayoutError: it has a parametrisation (weight or spectral norm), masks of
             ``torch.nn.utils.prune``, compiled, scripted, quantised or unused lazy modules, tensors
-            that are shared or not float32, or layers with a weight that is no parameter; names the
-            module and what to call.
+            that are shared, without memory or not float32, or layers with a weight that is no
+            parameter; names the module and what to call.
     """
     for name, module in model.named_modules():
         _check_module(name, module)
+        if not may_be_lazy:
+            _check_called(name, module)
     state = model.state_dict(keep_vars=True)
     for name, x in state.items():
         _check_tensor(name, x)
@@ -60,7 +66,7 @@ def check_plain(model: nn.Module) -> None:
                 x = getattr(module, key, None)
                 if x is not None and id(x) not in known:
                     raise _computed(name, module, key, "register it as a parameter instead")
-    _check_shared({name: x for name, x in state.items() if is_float(x)})
+    _check_shared({name: x for name, x in state.items() if is_float(x) and not is_lazy(x)})
 
 
 def is_float(x: object) -> bool:
@@ -111,28 +117,48 @@ def check_output(output: object, model: nn.Module, num_samples: int, mode: str) 
         LayoutError: it returned something else, or trains what is none of its parameters.
     """
     name = type(model).__name__
-    if not isinstance(output, Tensor):
-        found, hint = describe_output(output)
-        raise LayoutError(f"{name} returns {found}{mode}, wanted one tensor", hint=hint)
-    has_rows = output.shape[:1] == (num_samples,) and output.numel() > 0
-    if not has_rows or not output.is_floating_point():
-        kind = str(output.dtype).removeprefix("torch.")
-        raise LayoutError(
-            f"{name} returns {kind} {list(output.shape)}{mode} for {num_samples} samples",
-            hint="return one row of scores per sample",
-        )
-    if not output.requires_grad:
+    scores = as_scores(output, name, num_samples, mode)
+    if not scores.requires_grad:
         raise LayoutError(
             f"what {name} returns{mode} depends on no parameter that could be trained",
             hint="`forward` cuts the graph: look for `no_grad`, `detach` and `.data`",
         )
     known = {id(parameter) for parameter in model.parameters()}
-    if strange := [leaf for leaf in _leaves(output) if id(leaf) not in known]:
+    if strange := [leaf for leaf in _leaves(scores) if id(leaf) not in known]:
         raise LayoutError(
             f"{name} computes with a parameter of shape {list(strange[0].shape)} that is none of "
             "its own",
             hint="keep modules in `nn.ModuleList`, not in a list, and parameters as attributes",
         )
+
+
+def as_scores(output: object, name: str, num_samples: int, mode: str = "") -> Tensor:
+    """Return what a network returned if it is one tensor, float32 with a row per sample.
+
+    Args:
+        output: what it returned.
+        name: of the network, for the message.
+        num_samples: that it was given.
+        mode: " in training mode", for the message.
+
+    Raises:
+        LayoutError: it is something else; the hint says how a single tensor is made of it.
+    """
+    if not isinstance(output, Tensor):
+        found, hint = describe_output(output)
+        raise LayoutError(f"{name} returns {found}{mode}, wanted one tensor", hint=hint)
+    has_rows = output.shape[:1] == (num_samples,) and output.numel() > 0
+    if has_rows and output.dtype == torch.float32:
+        return output
+    kind = str(output.dtype).removeprefix("torch.")
+    samples = "one sample" if num_samples == 1 else f"{num_samples} samples"
+    raise LayoutError(
+        f"{name} returns {kind} {list(output.shape)}{mode} for {samples}, wanted float32 with a "
+        "row for each",
+        hint="return the scores in float32, `scores.float()`"
+        if has_rows and output.is_floating_point()
+        else "return one row of scores per sample",
+    )
 
 
 def describe_output(output: object) -> tuple[str, str]:
@@ -145,14 +171,19 @@ def describe_output(output: object) -> tuple[str, str]:
     aux = "; torchvision's take `aux_logits=False` or `aux_loss=False`"
     if isinstance(output, Tensor):
         return f"{list(output.shape)}", ""
+    if output is None:
+        return "nothing", "`forward` returns nothing: add `return`"
     if isinstance(output, Mapping) and output:
         keys = ", ".join(f"`{key}`" for key in output)
         return f"a {type(output).__name__} with {keys}", wrap.format(f"[{next(iter(output))!r}]")
-    if isinstance(output, tuple | list):
+    if isinstance(output, tuple | list) and output:
         kind = type(output).__name__
         return f"a {kind} of {len(output)} values", wrap.format("[0]") + aux
-    named = "logits" if is_dataclass(output) and hasattr(output, "logits") else "ATTRIBUTE"
-    return f"a {type(output).__name__}", wrap.format(f".{named}")
+    found = f"a value of type {type(output).__name__}"
+    if not is_dataclass(output):
+        return found, "return one tensor: a row of scores per sample"
+    named = "logits" if hasattr(output, "logits") else "ATTRIBUTE"
+    return found, wrap.format(f".{named}")
 
 
 def _leaves(output: Tensor) -> Iterator[Tensor]:
@@ -193,8 +224,12 @@ def _check_module(name: str, module: nn.Module) -> None:
         if isinstance(hook, BasePruningMethod):
             key = hook._tensor_name
             raise _computed(name, module, key, f'`{_UTILS}prune.remove(module, "{key}")`')
+
+
+def _check_called(name: str, module: nn.Module) -> None:
     for key, x in [*module._parameters.items(), *module._buffers.items()]:
         if x is not None and is_lazy(x):
+            place = f"`{name}`" if name else type(module).__name__
             raise LayoutError(
                 f"{place} has a `{key}` without a size: the network never calls this lazy module",
                 hint="call it in `forward`, or leave it out",
@@ -221,7 +256,15 @@ def _check_tensor(name: str, x: object) -> None:
                 hint="give the network from before it was quantised",
                 where=name,
             )
-    if not isinstance(x, Tensor) or x.dtype == torch.float32:
+    if not isinstance(x, Tensor):
+        return
+    if x.is_meta:
+        raise LayoutError(
+            f"`{name}` is on the device meta, and has no values",
+            hint='make the network outside `torch.device("meta")`',
+            where=name,
+        )
+    if x.dtype == torch.float32:
         return
     if x.is_floating_point() or (x.is_complex() and isinstance(x, nn.Parameter)):
         raise LayoutError(

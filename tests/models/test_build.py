@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpcli.errors import RecipeError, UsageError
+from fpcli.errors import LayoutError, RecipeError, UsageError
 from fpcli.models.build import build, factory, measure
 
 DIGITS, CIFAR = (1, 8, 8), (3, 32, 32)
@@ -126,7 +126,6 @@ def test_own_network_runs_only_when_allowed(module: Callable[[str], None]) -> No
         ("return 3", "it is a int, not a torch.nn.Module"),
         ("return nn.Linear(8, 10)", r"returns \[1, 1, 8, 10\] for one sample, wanted \[1, 10\]"),
         ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))", r"returns \[1, 9\]"),
-        ("return nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))", "returns a tuple of 2 values"),
         ("return nn.Conv2d(3, 4, 1)", "does not fit 1x8x8 images and 10 classes"),
         (
             "m = nn.Linear(64, 10); nn.init.constant_(m.bias, float('nan')); "
@@ -141,6 +140,57 @@ def test_faulty_own_network(module: Callable[[str], None], body: str, message: s
     with pytest.raises(RecipeError, match=message) as caught:
         build("ownnets:net", DIGITS, 10, seed=0, allow_code=True)
     assert "`ownnets:net`" in caught.value.message
+
+
+FLAT = "nn.Sequential(nn.Flatten(), nn.Linear(64, 10))"
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "hint"),
+    [
+        (f"return {FLAT}.double()", "`1.weight` is float64", "model.float()"),
+        (f"return {FLAT}.bfloat16()", "`1.weight` is bfloat16", "model.float()"),
+        (f"return {FLAT}.to('meta')", "`1.weight` is on the device meta", "outside"),
+        (
+            "return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes)).double()",
+            "`1.weight` is float64",
+            "model.float()",
+        ),
+        (
+            "return nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))",
+            "model `ownnets:net` returns a tuple of 2 values",
+            "(x)[0]`",
+        ),
+        (
+            f"m = {FLAT}; m.register_forward_hook(lambda *a: dict(out=a[2])); return m",
+            "model `ownnets:net` returns a dict with `out`",
+            "['out']`",
+        ),
+        (
+            f"m = {FLAT}; m.register_forward_hook(lambda *a: a[2].half()); return m",
+            "model `ownnets:net` returns float16 [1, 10] for one sample",
+            "float()",
+        ),
+        (
+            f"m = {FLAT}; m.register_forward_hook(lambda *a: a[2] > 0); return m",
+            "model `ownnets:net` returns bool [1, 10] for one sample",
+            "one row of scores",
+        ),
+        (
+            "m = nn.Sequential(nn.Flatten()); m.run = lambda x: None; m.forward = m.run; "
+            "m.fc = nn.Linear(1, 1); return m",
+            "model `ownnets:net` returns nothing",
+            "add `return`",
+        ),
+    ],
+)
+def test_a_network_that_is_not_plain_has_one_code(
+    module: Callable[[str], None], body: str, message: str, hint: str
+) -> None:
+    module(body)
+    with pytest.raises(LayoutError) as caught:
+        build("ownnets:net", DIGITS, 10, seed=0, allow_code=True)
+    assert message in caught.value.message and hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "views": (views, "'0.weight' and '1.weight' are one shared tensor", "its own parameters"),
     "float64": (lambda: cast(torch.float64), "`inner.0.weight` is float64", "float()"),
     "bfloat16": (lambda: cast(torch.bfloat16), "`inner.0.weight` is bfloat16", "float()"),
+    "meta": (lambda: net().to("meta"), "`0.weight` is on the device meta", "outside"),
     "complex": (lambda: nn.Linear(8, 8).to(torch.complex64), "is complex64", "imaginary"),
     "script": (lambda: net(torch.jit.script(nn.ReLU())), "`1` is a script", "Python module"),
     "compiled": (lambda: torch.compile(net(), backend="eager"), "compiled", "torch.compile"),
@@ -176,15 +177,28 @@ WRONG: dict[str, tuple[Callable[..., object], str, str]] = {
     "tuple": (lambda self, x: (self.inner(x), x), "returns a tuple of 2 values", "(x)[0]`"),
     "list": (lambda self, x: [self.inner(x)], "returns a list of 1 values", "(x)[0]`"),
     "dict": (lambda self, x: {"out": self.inner(x)}, "returns a dict with `out`", "['out']`"),
-    "dataclass": (lambda self, x: Answer(self.inner(x)), "returns a Answer", ".logits`"),
-    "nothing": (lambda self, x: None, "returns a NoneType", "wrap"),
+    "dataclass": (
+        lambda self, x: Answer(self.inner(x)),
+        "returns a value of type Answer",
+        ".logits`",
+    ),
+    "nothing": (lambda self, x: None, "returns nothing, wanted one", "returns nothing: add `ret"),
+    "number": (lambda self, x: self.inner(x).sum().item(), "a value of type float", "one tensor"),
+    "empty": (lambda self, x: {}, "a value of type dict", "one tensor"),
     "auxiliary head": (
         lambda self, x: (self.inner(x), x) if self.training else self.inner(x),
         "returns a tuple of 2 values in training mode",
         "aux_logits=False",
     ),
-    "scalar": (lambda self, x: self.inner(x).sum(), r"returns float32 \[\] for 1 samples", "row"),
+    "scalar": (lambda self, x: self.inner(x).sum(), r"returns float32 \[\] for one sample", "row"),
     "classes": (lambda self, x: self.inner(x).argmax(1), r"returns int64 \[1\]", "row"),
+    "half": (lambda self, x: self.inner(x).half(), r"returns float16 \[1, 10\]", "float()"),
+    "double": (lambda self, x: self.inner(x).double(), r"returns float64 \[1, 10\]", "float()"),
+    "half in training": (
+        lambda self, x: self.inner(x).half() if self.training else self.inner(x),
+        r"returns float16 \[2, 10\] in training mode for 2 samples, wanted float32",
+        "float()",
+    ),
     "nothing left": (lambda self, x: self.inner(x)[:, :0], r"float32 \[1, 0\]", "row"),
     "no graph": (lambda self, x: self.inner(x).detach(), "depends on no parameter", "detach"),
     "input in place": (lambda self, x: self.inner(in_place(x)), "input in place", "x \\* 2"),
@@ -207,8 +221,7 @@ def test_what_cannot_be_trained_is_refused(
 ) -> None:
     with pytest.raises(LayoutError, match=message) as caught:
         untraced(Around(run), X)
-    if hint != "wrap":
-        assert hint.replace("\\", "") in caught.value.hint
+    assert hint.replace("\\", "") in caught.value.hint
     with pytest.raises(LayoutError):
         trace(Around(run), X)
 
