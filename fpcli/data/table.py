@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,9 @@ FEW_CLASSES = 20
 
 LABEL, CLIENT, SPLIT = "label", "client", "split"
 _LARGEST = float(np.finfo(np.float32).max)
-_MISSING = {"nan", "NaN"}
+_MISSING = {"null", "none", "na", "n/a", "<na>", "#n/a", "?"}
+"""What stands for a missing label, in whatever case, among numbers; among words they are names."""
+
 _EXACT = 2**53
 
 
@@ -166,21 +169,20 @@ def _classes(
     """Return each row's class as a number, and the names of the classes.
 
     Raises:
-        DataError: a label is missing, all are the same, or they are no classes but numbers to be
-            predicted, or names of single rows.
+        DataError: a label is missing or infinite, all are the same, there are too many, or they are
+            no classes but numbers to be predicted, or names of single rows.
     """
-    for row, cell in enumerate(cells):
-        if cell in _MISSING:
-            hint = "fill it in, or leave the row out; a class of that name needs another one"
-            raise table.wrong(row, column, f"is `{cell}`, a missing label", hint)
+    _check_present(table, column, cells)
     labels, names = _numbered(cells)
     which = f"{table.path}: column `{column}`"
-    hint = f"call the column that holds classes `{LABEL}`" + ", or the last one is taken" * (
-        column != LABEL
-    )
+    other = f"call the column that holds classes `{LABEL}`, or the last one is taken"
+    if column == LABEL:
+        other = ""
     if len(names) < 2:
         raise DataError(
-            f"{which} holds one class only, `{names[0]}`", hint=hint, where=str(table.path)
+            f"{which} holds one class only, `{names[0]}`",
+            hint=other or "there must be two or more to learn",
+            where=str(table.path),
         )
     have_fractions = all(map(_is_number, names)) and not all(float(x).is_integer() for x in names)
     is_single = np.bincount(labels)[labels] == 1
@@ -190,17 +192,47 @@ def _classes(
             f"{which} looks like regression: {len(names)} different numbers in {len(labels)} rows, "
             f"from {names[0]} to {names[-1]}",
             hint="what is learnt are classes: write ranges such as `low` and `high` instead of the "
-            f"numbers (or words, if each is a class), or {hint}",
+            "numbers (or words, if each is a class)" + (other and f", or {other}"),
             where=str(table.path),
         )
-    if is_single.all() or (are_many and are_single) or len(names) > MAX_CLASSES:
+    if is_single.all() and not are_many:
+        raise DataError(
+            f"{which}: too few rows: each of its {len(names)} labels stands in one row only",
+            hint="a class needs a row to learn from and one for testing"
+            + (other and f"; or {other}"),
+            where=str(table.path),
+        )
+    if len(names) > MAX_CLASSES:
+        raise DataError(
+            f"{which} holds {len(names)} different labels in {len(labels)} rows, at most "
+            f"{MAX_CLASSES} classes can be",
+            hint=other or "join classes, or leave rows out",
+            where=str(table.path),
+        )
+    if are_many and are_single:
         raise DataError(
             f"{which} holds no classes: {len(names)} different labels in {len(labels)} rows, such "
             f"as `{names[0]}` and `{names[-1]}`",
-            hint=f"identifiers, dates and numbers to be predicted are none: {hint}",
+            hint="identifiers, dates and numbers to be predicted are none: "
+            + (other or "a class is a label that many rows share"),
             where=str(table.path),
         )
     return labels, names
+
+
+def _check_present(table: Table, column: str, cells: Sequence[str]) -> None:
+    """Refuse missing and infinite labels, but not classes among words that are called so."""
+    others = [cell for cell in cells if cell.lower() not in _MISSING]
+    are_numbers = bool(others) and all(map(_is_number, others))
+    for row, cell in enumerate(cells):
+        number = float(cell) if _is_number(cell) else 0.0
+        if math.isnan(number) or (are_numbers and cell.lower() in _MISSING):
+            hint = "fill it in, or leave the row out; a class of that name needs another one"
+            raise table.wrong(row, column, f"is `{cell}`, a missing label", hint)
+        # A name of more than 300 digits is infinite as a number.
+        if are_numbers and math.isinf(number) and not cell.isdigit():
+            hint = "correct it, or leave the row out"
+            raise table.wrong(row, column, f"is `{cell}`, an infinite label", hint)
 
 
 def _features(table: Table, columns: dict[str, tuple[str, ...]]) -> NDArray[np.float32]:

@@ -70,10 +70,16 @@ def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
         ("a,split,y\n1,train,0\n2,dev,1\n", ":3", "column `split` is `dev`"),
         ('a,y\n1,0\n"2,1\n', ":3", "unexpected end of data"),
         ("a,y\nx,0\ny,1\nz,1\nw,0\n", ":2", "column `a` has more than 3 different words"),
-        ("a,y\n" + "1,0\n1,1\n1,2\n1,3\n1,4\n" * 2, "", "5 different labels in 10 rows"),
-        ("a,y\n1,2024-01-01\n2,2024-01-02\n", "", "column `y` holds no classes: 2 different"),
+        ("a,y\n" + "1,0\n1,1\n1,2\n1,3\n1,4\n" * 2, "", "10 rows, at most 4 classes can be"),
+        ("a,y\n1,2024-01-01\n2,2024-01-02\n", "", "too few rows: each of its 2 labels stands"),
         ("a,y\n1,7\n2,7.0\n", "", "column `y` holds one class only, `7`"),
         ("a,y\n1,0\n2,1\n3,nan\n", ":4", "column `y` is `nan`, a missing label"),
+        ("a,y\n1,0\n2,1\n3,NAN\n", ":4", "column `y` is `NAN`, a missing label"),
+        ("a,y\n1,a\n2,b\n3,-Nan\n", ":4", "column `y` is `-Nan`, a missing label"),
+        ("a,y\n1,0\n2,Null\n3,1\n", ":3", "column `y` is `Null`, a missing label"),
+        ("a,y\n1,NA\n2,None\n3,1\n", ":2", "column `y` is `NA`, a missing label"),
+        ("a,y\n1,0\n2,1\n3,-Inf\n", ":4", "column `y` is `-Inf`, an infinite label"),
+        ("a,y\n1,0\n2,1\n3,1e999\n", ":4", "column `y` is `1e999`, an infinite label"),
         ("a,y,split\n1,0,test\n1,1,val\n", ":2", "column `split` never is `train`"),
         ("a,b,y\n1,2,0.25\n2,2,1.5\n3,2,7\n", "", "looks like regression: 3 different numbers"),
     ],
@@ -120,6 +126,37 @@ def test_labels_of_single_rows_are_no_classes(tmp_path: Path) -> None:
     assert load(labelled(path, labels * 2 + labels[7:20]), None, seed=0).num_classes == 30
     with pytest.raises(DataError, match=r"test_labels holds class `c`, of which"):
         load(write(path, "x,split,y\n1,train,a\n2,train,d\n3,test,c\n4,test,c\n"), None, seed=0)
+
+
+def test_among_words_there_may_be_classes_called_na_or_inf(tmp_path: Path) -> None:
+    """Namibia's code is `na`; without another word or number beside them they are names too."""
+    names = ["de", "inf", "na", "none", "null"]
+    assert load(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (*names,)
+    names = ["none", "null"]
+    assert load(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (*names,)
+    names = ["9" * 320, "9" * 321]
+    assert load(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (*names,)
+
+
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        (["a", "b"], "a class needs a row to learn from and one for testing"),
+        (["a", "a"], "there must be two or more to learn"),
+        ([0.5, 1.5, 2.5], "(or words, if each is a class)"),
+        ([f"id{number}" for number in range(21)], "a class is a label that many rows share"),
+        ([number for number in range(1001) for _ in range(2)], "join classes"),
+    ],
+)
+def test_hints_know_whether_the_column_is_called_label(
+    tmp_path: Path, labels: list[object], remedy: str
+) -> None:
+    for column in ("label", "y"):
+        with pytest.raises(DataError) as caught:
+            load(labelled(tmp_path / "t.csv", labels, column), None, seed=0)
+        hint = caught.value.hint
+        assert ("call the column that holds classes `label`" in hint) == (column == "y")
+        assert remedy in hint or column == "y"
 
 
 def test_numbers_too_large_to_tell_apart_are_names(tmp_path: Path) -> None:
