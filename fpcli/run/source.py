@@ -44,6 +44,13 @@ def find_folder(word: str | None, runs: Path) -> Path | None:
     if base in names or ":" in word:
         return None
     known = [*names, *(path.parent.name for path in runs.glob("[!.]*/final"))]
+    if Path(word).exists():
+        raise UsageError(
+            f"`{word}` is a file, not a folder or a model's name",
+            hint="give the run or the output folder of `fp prune` that it comes from; files of "
+            "`fp export` (.safetensors, .pt2, .onnx) are for `fp bench`",
+            where=word,
+        )
     raise UsageError(
         f"`{word}` is neither a folder nor a model",
         hint=nearest(word, known)

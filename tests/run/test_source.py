@@ -36,6 +36,10 @@ def test_a_word_is_a_folder_a_run_or_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a folder nor a model") as caught:
         find_folder("minn", runs)
     assert "`mine`" in caught.value.hint
+    (tmp_path / "net.pt2").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"net\.pt2` is a file, not a folder") as caught:
+        find_folder(str(tmp_path / "net.pt2"), runs)
+    assert "(.safetensors, .pt2, .onnx) are for `fp bench`" in caught.value.hint
 
 
 def test_code_for_data_runs_only_if_it_is_named() -> None:
