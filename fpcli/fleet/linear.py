@@ -16,6 +16,9 @@ from fpcli.structure.support import Support
 _PASSES = 3
 """Forward, gradient by the input, gradient by the weights; as in ``clock.train_seconds``."""
 
+_MOST_SECONDS = 1e100
+"""Of one step, or of sending one weight: no sum over weights and rounds of so many overflows."""
+
 
 @dataclass(frozen=True)
 class LinearTime:
@@ -153,7 +156,8 @@ class StepRates:
         comm: seconds of a round that sending one weight there and back takes.
 
     Raises:
-        RecipeError: ``comp`` has another length than ``names``.
+        RecipeError: ``comp`` has another length than ``names``, or seconds are too many to be added
+            up; names the key of the option.
 
     >>> rates = StepRates(["a"], c=2.0, comp=[0.5], comm=0.25)
     >>> rates.round_time(4)
@@ -170,9 +174,18 @@ class StepRates:
     def __post_init__(self) -> None:
         if len(self.comp) != len(self.names):
             raise RecipeError(
-                f"`comp` has {len(self.comp)} numbers, but {len(self.names)} layers have masks",
+                f"`method.comp` has {len(self.comp)} numbers, but {len(self.names)} layers have masks",
                 hint=f"give one number for each of {', '.join(self.names)}",
+                where="method.comp",
             )
+        most = {"c": self.c, "comp": max(self.comp, default=0.0), "comm": self.comm}
+        for key, most_s in most.items():
+            if most_s > _MOST_SECONDS:
+                raise RecipeError(
+                    f"`method.{key}` holds {most_s:g} seconds, too many to be added up",
+                    hint=f"give at most {_MOST_SECONDS:g}",
+                    where=f"method.{key}",
+                )
 
     def round_time(self, num_steps: int) -> LinearTime:
         """Return the time model of a round of so many local steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -136,5 +137,27 @@ def test_the_slowest_client_decides() -> None:
 
 
 def test_every_layer_needs_its_number() -> None:
-    with pytest.raises(RecipeError, match="`comp` has 1 numbers, but 2 layers"):
+    with pytest.raises(RecipeError, match=r"`method\.comp` has 1 numbers, but 2 layers") as caught:
         StepRates(["a", "b"], 1.0, [0.5], COMM)
+    assert (caught.value.where, caught.value.hint) == (
+        "method.comp",
+        "give one number for each of a, b",
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "numbers"),
+    [
+        ("c", (1e308, [0.5, 0.5], COMM)),
+        ("comp", (1.0, [0.5, 1e308], COMM)),
+        ("comm", (1.0, [0.5, 0.5], math.inf)),
+    ],
+)
+def test_seconds_that_overflow_are_refused_by_key(
+    key: str, numbers: tuple[float, list[float], float]
+) -> None:
+    with pytest.raises(RecipeError, match=f"`method.{key}` holds .* seconds, too many") as caught:
+        StepRates(["a", "b"], *numbers)
+    assert (caught.value.where, caught.value.hint) == (f"method.{key}", "give at most 1e+100")
+    time = StepRates(["a"], 1e100, [1e100], 1e100).round_time(1000)
+    assert math.isfinite(1e9 * time.round_s({"a": 10**12}))
