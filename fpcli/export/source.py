@@ -119,6 +119,17 @@ def of_rounds(
     whole = setup.trained(state.values, Support())
     if clients == ():
         return [Source(f"round{state.round:05d}", whole.cut(state.support), about)], []
+    chosen, absent = _holders(setup, state, clients)
+    return [_of_client(setup, state, c, whole, about) for c in chosen], absent
+
+
+def _holders(
+    setup: Setup, state: ServerState, clients: tuple[int, ...] | None
+) -> tuple[list[int], list[int]]:
+    """Return the clients asked for that have a model, and those of all that have none.
+
+    Arguments and errors as for :func:`of_rounds`.
+    """
     everyone = range(len(setup.fed.num_examples))
     chosen = everyone if clients is None else clients
     if missing := [client for client in chosen if client not in everyone]:
@@ -135,7 +146,7 @@ def of_rounds(
         if not sizes[c] or (is_personal and not memory.has_any(home, c, state.round + 1))
     ]
     if absent and (clients is not None or len(absent) == len(chosen)):
-        why = f"it has not trained yet, or {folder / 'memory'} is gone"
+        why = f"it has not trained yet, or {home} is gone"
         if not sizes[absent[0]]:
             why = "it has no training samples, so that it never gets one"
         raise DataError(
@@ -143,8 +154,7 @@ def of_rounds(
             hint=f"{why}; another client may have",
             where="--client",
         )
-    found = [_of_client(setup, state, c, whole, about) for c in chosen if c not in absent]
-    return found, absent
+    return [c for c in chosen if c not in absent], absent
 
 
 def _about(folder: Path) -> dict[str, Any]:

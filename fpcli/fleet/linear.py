@@ -173,8 +173,9 @@ class StepRates:
 
     def __post_init__(self) -> None:
         if len(self.comp) != len(self.names):
+            found = f"{len(self.comp)} numbers, but {len(self.names)} layers have masks"
             raise RecipeError(
-                f"`method.comp` has {len(self.comp)} numbers, but {len(self.names)} layers have masks",
+                f"`method.comp` has {found}",
                 hint=f"give one number for each of {', '.join(self.names)}",
                 where="method.comp",
             )
