@@ -65,8 +65,8 @@ Ratio = Annotated[
         METHOD,
         "--ratio",
         "X|auto",
-        "Share of the channels pruned per class; auto tries which is the smallest that forgets, at "
-        "the price of several unlearnings (default: auto).",
+        "Share of the channels pruned per class; auto tries which multiple of 0.05 is the smallest "
+        "that forgets, at the price of several unlearnings (default: auto).",
     ),
 ]
 MaxRatio = Annotated[
