@@ -176,9 +176,10 @@ class PruneFL(Method):
         if options.control not in ("adaptive", "iterative") or not interval:
             return []
         if interval >= rounds:
+            lower = f"set method.interval below {rounds}, or " if rounds > 1 else "set "
             return [
                 f"`method.interval` is {interval}, but the run ends after round {rounds}: no round "
-                f"changes a mask; set method.interval below {rounds}, or rounds above {interval}"
+                f"changes a mask; {lower}rounds above {interval}"
             ]
         if options.control == "iterative" and last >= rounds:
             return [

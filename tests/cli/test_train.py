@@ -32,12 +32,14 @@ def test_clients_without_samples(fp: Callable) -> None:
               "--set", "task.withhold=[1,4,5]", "--set", "method.ip_passes=2", "--rounds", "1",
               "--executor", "inline")  # fmt: skip
     assert done.status == 0
-    header = done.err.splitlines()[0]
+    warning, header = done.err.splitlines()[:2]
+    assert warning.endswith("no round changes a mask; set rounds above 5")
     assert "20 clients (1 without training samples), 19 per round" in header
 
 
 def test_a_first_answer_that_comes_too_late(fp: Callable) -> None:
-    words = ("train", "--method", "prunefl", *TINY, "--set", "method.ip_passes=2")
+    words = ("train", "--method", "prunefl", *TINY, "--set", "method.ip_passes=2",
+             "--set", "method.interval=1")  # fmt: skip
     done = fp(*words, "--deadline", "1ms", "--set", "round_retries=0")
     assert done.status == 4
     error, _, hint = done.err.splitlines()
