@@ -52,6 +52,14 @@ def _left(layout: Layout, model: nn.Module) -> Layout:
     )
 
 
+def assert_close(found: Tensor, wanted: Tensor) -> None:
+    """Compare outputs; kernels that see a recorded input elsewhere in memory sum in another order.
+
+    Ten steps of float32 next to the largest, where a channel left out or taken twice makes tenths.
+    """
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1.2e-6 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("name", ["plain", "norms", "resnet20_padding"])
 @torch.no_grad()
 def test_going_on_equals_computing_anew(net: Callable, name: str) -> None:
@@ -62,9 +70,9 @@ def test_going_on_equals_computing_anew(net: Callable, name: str) -> None:
         assert prefix is not NOTHING, group
         keep = half(layout, group)
         wanted = cut(model, layout, group, keep)(x)
-        assert torch.equal(resumed(model, layout, group, keep, prefix, x), wanted), group
+        assert_close(resumed(model, layout, group, keep, prefix, x), wanted)
         everything = torch.arange(layout.groups[group].width)
-        assert torch.equal(resumed(model, layout, group, everything, prefix, x), model(x)), group
+        assert_close(resumed(model, layout, group, everything, prefix, x), model(x))
 
 
 def test_what_comes_before_the_reader_is_not_computed(net: Callable) -> None:
