@@ -343,7 +343,7 @@ def attack(case: Case, number: int, seed: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [(name, 20) for name in CASES if name not in SLOW]
+    [(name, 10) for name in CASES if name not in SLOW]
     + [pytest.param(name, 2000, marks=pytest.mark.slow) for name in CASES],
 )
 def test_a_damaged_file_is_read_or_refused(

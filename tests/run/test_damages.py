@@ -151,7 +151,7 @@ def test_a_damaged_run_goes_on_to_the_same_bits_or_not_at_all(
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    cases(lambda name, damage: name not in {"recipe.yaml", "events.jsonl", "environment.json"}),
+    cases(lambda name, damage: name not in {"events.jsonl", "environment.json"}),
 )
 def test_a_damaged_run_is_compared_as_it_was_or_not_at_all(
     finished: Path, tmp_path: Path, name: str, damage: Damage
@@ -172,7 +172,7 @@ def test_a_damaged_run_is_compared_as_it_was_or_not_at_all(
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    cases(lambda name, damage: not name.startswith(("final", "recipe", "events"))),
+    cases(lambda name, damage: not name.startswith("final")),
 )
 def test_a_damaged_run_is_exported_as_it_was_or_not_at_all(
     finished: Path, tmp_path: Path, name: str, damage: Damage
