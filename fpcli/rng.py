@@ -21,6 +21,12 @@ def derive(seed: int, purpose: str, round: int = 0, client: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
+def draw_uniform(seed: int, purpose: str, round: int = 0, client: int = 0) -> float:
+    """Return one uniform number strictly between 0 and 1 (see :func:`derive`)."""
+    # 52 bits and a half keep the fraction strictly between 0 and 1 in floating point.
+    return ((derive(seed, purpose, round, client) >> 11) + 0.5) / 2**52
+
+
 def stream(seed: int, purpose: str, round: int = 0, client: int = 0) -> torch.Generator:
     """Return a CPU generator for one purpose, round and client (see :func:`derive`)."""
     return torch.Generator().manual_seed(derive(seed, purpose, round, client))

@@ -1,4 +1,4 @@
-"""The clients' simulated hardware, and the seconds that their work takes on it."""
+"""The clients' simulated hardware and radio channel, and the seconds that their work takes."""
 
 FLEETS = {
     "uniform": "fpcli.fleet.devices:uniform",

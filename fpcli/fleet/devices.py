@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fpcli.rng import derive
+from fpcli.rng import draw_uniform
 
 Point = Literal["before", "training", "after"]
 """When a client drops out: before its job arrives, during training, after its upload."""
@@ -141,8 +141,7 @@ class Fleet:
 
     def _draw(self, purpose: str, round: int, client: int) -> float:
         """Return a uniform number strictly between 0 and 1."""
-        # 52 bits and a half keep the fraction strictly between 0 and 1 in floating point.
-        return ((derive(self.seed, purpose, round, client) >> 11) + 0.5) / 2**52
+        return draw_uniform(self.seed, purpose, round, client)
 
 
 _FAST = Level(20e9, down_bps=20e6, up_bps=10e6, memory_bytes=4 * 10**9, name="fast")
