@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from fpcli.engine.process import before_torch
@@ -45,6 +46,15 @@ def toy_recipe(method: str, **changes: object) -> Recipe:
     """Return the toy recipe with some dotted keys changed (``__`` stands for a dot)."""
     flags = TOY | {key.replace("__", "."): value for key, value in changes.items()}
     return load(None, flags={"method.name": method} | flags)
+
+
+@pytest.fixture
+def no_figures() -> Iterator[pytest.MonkeyPatch]:
+    """Save the time of drawing, which is most of that of a toy run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fpcli.run.experiment.draw_run", lambda history, folder: [])
+        patch.setattr("fpcli.run.fitting.draw_fit", lambda history, folder: [])
+        yield patch
 
 
 @pytest.fixture

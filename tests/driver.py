@@ -25,11 +25,12 @@ from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
 from fpcli.recipe.load import load
 from fpcli.recipe.schema import FitRecipe
-from fpcli.run import events, experiment, fitting
-from fpcli.run.checkpoint import dump_state, load_newest
-from fpcli.run.folder import RunFolder
+from fpcli.run import experiment, fitting
 from fpcli.run.session import Interrupted
 from fpcli.run.setup import Setup
+from fpcli.store import events
+from fpcli.store.checkpoint import dump_state, load_newest
+from fpcli.store.run_folder import RunFolder
 
 LONG: dict[str, Any] = {"rounds": 6, "checkpoint_every": 2}
 

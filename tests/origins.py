@@ -9,8 +9,8 @@ from conftest import toy_recipe
 from driver import begin, digits_file
 
 from fpcli.recipe.schema import Recipe
-from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import Source, source_of
+from fpcli.store.run_folder import RunFolder
 
 
 def finished(runs: Path, name: str = "run", method: str = "fedavg", **changes: Any) -> Recipe:

@@ -19,8 +19,8 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.types import Plan, ServerState
-from fpcli.run.checkpoint import dump_state
 from fpcli.run.setup import Setup, prepare
+from fpcli.store.checkpoint import dump_state
 from fpcli.wire import frame
 
 METHODS = {"dense": "fedavg", "structured": "fedmp", "masked": "toys:Masked"}

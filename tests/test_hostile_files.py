@@ -45,11 +45,11 @@ from fpcli.report.compare import compare
 from fpcli.report.page import page
 from fpcli.report.runs import find
 from fpcli.report.tables import to_data
-from fpcli.run import events
-from fpcli.run.checkpoint import load_newest
-from fpcli.run.checkpoint import save as save_checkpoint
-from fpcli.run.partial import read_partial
-from fpcli.run.trained import read_trained, with_weights, write_trained
+from fpcli.store import events
+from fpcli.store.checkpoint import load_newest
+from fpcli.store.checkpoint import save as save_checkpoint
+from fpcli.store.model_folder import read_trained, with_weights, write_trained
+from fpcli.store.partial import read_partial
 from fpcli.structure.support import Support
 
 LIMIT_S = 20

@@ -23,7 +23,10 @@ FLOORS = (
     {"fleet", "data", "models"},
     {"engine"},
     {"audit", "methods", "pruning"},
-    {"recipe", "run", "report"},
+    {"recipe"},
+    {"store"},
+    {"report"},
+    {"run"},
     {"export"},
     {"cli"},
 )

@@ -12,7 +12,7 @@ from fpcli.recipe.header import read_header
 from fpcli.recipe.load import load, load_any, shipped
 from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.run.experiment import Watcher, start
-from fpcli.run.folder import RunFolder
+from fpcli.store.run_folder import RunFolder
 
 RECIPES = shipped()
 NUM_RECIPES = 62

@@ -18,7 +18,7 @@ from fpcli.files import delete_folder
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
     from fpcli.recipe.schema import FitRecipe, Recipe
-    from fpcli.run.folder import RunFolder
+    from fpcli.store.run_folder import RunFolder
 
 R = TypeVar("R", "Recipe", "FitRecipe")
 
@@ -126,7 +126,7 @@ class Call(Generic[R]):
         Returns:
             Folder, recipe and summary.
         """
-        from fpcli.run.folder import RunFolder, default_name
+        from fpcli.store.run_folder import RunFolder, default_name
 
         recipe, options = self.recipe(), self.options
         command = ("fp", *sys.argv[1:])
@@ -190,7 +190,7 @@ def open_run(run: str, runs: Path) -> RunFolder:
     Raises:
         ResumeError: there is none.
     """
-    from fpcli.run.folder import RunFolder
+    from fpcli.store.run_folder import RunFolder
 
     path = Path(run)
     return RunFolder.open(runs / path if (runs / path).is_dir() and not path.is_dir() else path)

@@ -18,8 +18,8 @@ from fpcli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from fpcli.recipe.schema import FitRecipe
-    from fpcli.run.folder import RunFolder
     from fpcli.run.summary import FitSummary
+    from fpcli.store.run_folder import RunFolder
 
 
 def fit(
@@ -99,7 +99,8 @@ def _dry_run(session: Session, call: _Call) -> None:
 def _fit(session: Session, call: _Call) -> None:
     from fpcli.cli.result import shortfall
     from fpcli.cli.watch import FitWatcher
-    from fpcli.run import events, fitting
+    from fpcli.run import fitting
+    from fpcli.store import events
 
     folder, recipe, summary = call.carry_out(session, FitWatcher, fitting, fitting.prepare)
     history = events.read(folder.events)

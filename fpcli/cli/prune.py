@@ -171,7 +171,7 @@ class _Call:
         self, folder: Path | None, *, is_planned: bool
     ) -> tuple[PruneRecipe, Trained, Dataset | None]:
         from fpcli.run.source import dataset_of, named
-        from fpcli.run.trained import read_trained
+        from fpcli.store.model_folder import read_trained
 
         word, weights, code = (self.options[key] for key in ("source", "weights", "model"))
         if folder is None:

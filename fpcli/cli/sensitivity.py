@@ -68,7 +68,7 @@ class _Call:
         from fpcli.files import write_atomic
         from fpcli.pruning.sensitivity import identity, result, steep_to_flat
         from fpcli.report.sensitivity_plots import draw_sensitivity
-        from fpcli.run.partial import partial_of, read_partial
+        from fpcli.store.partial import partial_of, read_partial
 
         config, out = self._config(), self.options["out"]
         if not out.parent.is_dir():
@@ -130,7 +130,7 @@ class _Call:
         from fpcli.errors import LayoutError
         from fpcli.recipe.schema import FitTask
         from fpcli.run.source import dataset_of, find_folder, named
-        from fpcli.run.trained import read_trained
+        from fpcli.store.model_folder import read_trained
 
         word, weights, code, data, data_dir = (
             self.options[key] for key in ("source", "weights", "model", "data", "data_dir")
@@ -179,7 +179,7 @@ class _Call:
         from fpcli.cli.sweep_watch import SweepWatcher
         from fpcli.pruning.sensitivity import identity
         from fpcli.pruning.sweep import cuts_of, sweep
-        from fpcli.run.partial import write_partial
+        from fpcli.store.partial import write_partial
 
         out, same = self.options["out"], identity(trained, config)
         cuts = cuts_of(trained, dataset, config)

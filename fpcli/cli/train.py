@@ -129,8 +129,9 @@ def _dry_run(session: Session, call: _Call) -> None:
 def _train(session: Session, call: _Call) -> None:
     from fpcli.cli.result import closing_table, first_plan, shortfall
     from fpcli.cli.watch import RunWatcher
-    from fpcli.run import events, experiment
+    from fpcli.run import experiment
     from fpcli.run.track import check, tracking
+    from fpcli.store import events
 
     around = partial(tracking, check(call.options["track"] or ""))
     watch = partial(RunWatcher, is_verbose=call.options["verbose"])

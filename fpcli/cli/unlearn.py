@@ -22,8 +22,8 @@ from fpcli.errors import UsageError
 if TYPE_CHECKING:
     from fpcli.cli.watch import RunWatcher
     from fpcli.recipe.schema import Recipe
-    from fpcli.run.folder import RunFolder
     from fpcli.run.unlearning import Unlearning
+    from fpcli.store.run_folder import RunFolder
 
 
 def unlearn(
@@ -95,9 +95,9 @@ class _Call:
     def unlearn(self) -> None:
         """Unlearn, or go on with it, and show what came of it."""
         from fpcli.cli.unlearn_result import result_text, search_text, shortcomings
-        from fpcli.run.purge import num_checkpoints
         from fpcli.run.ratio_search import NotForgottenError
         from fpcli.run.unlearning import is_purged, purge_original, read_result
+        from fpcli.store.purge import num_checkpoints
 
         names = audits(self.options)
         folder, recipe, original = self._begun() if self.options["resume"] else self._fresh()
@@ -128,7 +128,7 @@ class _Call:
 
     def _fresh(self) -> tuple[RunFolder, Recipe, RunFolder]:
         """Check everything that can be, and make the folder."""
-        from fpcli.run.folder import RunFolder
+        from fpcli.store.run_folder import RunFolder
 
         source, recipe, plan = self.wanted.new()
         original = source.folder
@@ -144,8 +144,8 @@ class _Call:
         return folder, recipe, original
 
     def _begun(self) -> tuple[RunFolder, Recipe, RunFolder]:
-        from fpcli.run.folder import RunFolder
         from fpcli.run.forgetting import METHOD
+        from fpcli.store.run_folder import RunFolder
 
         folder = open_run(self.options["resume"], self.options["runs"])
         recipe = self.wanted.load(folder, self.wanted.flags())

@@ -14,8 +14,8 @@ from fpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from fpcli.recipe.schema import Recipe
-    from fpcli.run.folder import RunFolder
     from fpcli.run.forgetting import Source
+    from fpcli.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from fpcli.engine.quorum import describe_refusals
 from fpcli.engine.types import ServerState
 from fpcli.run import fitting
 from fpcli.run.fitting import EpochRecord, FitSetup
-from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup
 from fpcli.run.summary import to_event
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support
 from fpcli.units import format_bytes, format_seconds

@@ -33,7 +33,7 @@ from torch import Tensor
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, DataError, WireError
 from fpcli.export.card import FORMAT, Card, Dtype
-from fpcli.run.weights import check_file, unreadable
+from fpcli.store.weights import check_file, unreadable
 from fpcli.structure.layout import Tensors
 from fpcli.wire.codecs import BITMAP, INDEX, Sparse
 

@@ -14,8 +14,8 @@ from fpcli.errors import LayoutError, first_line
 from fpcli.export.card import Card
 from fpcli.export.file import decode
 from fpcli.models.build import measure
-from fpcli.run.trained import build_model
-from fpcli.run.weights import is_outsized, misfit
+from fpcli.store.model_folder import build_model
+from fpcli.store.weights import is_outsized, misfit
 from fpcli.structure.choice import Choice, sparsify
 from fpcli.structure.plain import describe_output
 from fpcli.structure.shrink import shrink

@@ -17,12 +17,12 @@ from fpcli.engine.types import Plan, ServerState
 from fpcli.errors import DataError, LayoutError, UsageError
 from fpcli.recipe.load import command_of, digest, load, stored
 from fpcli.recipe.schema import Recipe
-from fpcli.run import checkpoint
-from fpcli.run.events import read
 from fpcli.run.setup import Setup, prepare
-from fpcli.run.trained import read_trained
-from fpcli.run.weights import unreadable
 from fpcli.scores.sample import needs_sample, score
+from fpcli.store import checkpoint
+from fpcli.store.events import read
+from fpcli.store.model_folder import read_trained
+from fpcli.store.weights import unreadable
 from fpcli.structure.patterns import ranked
 from fpcli.structure.shrink import with_buffers
 from fpcli.structure.support import Support
@@ -74,7 +74,7 @@ def of_folder(folder: Path, *, code: str = "") -> Source:
     """Return the final model of a run, or the model in an output folder of ``fp prune``.
 
     Args:
-        code: see ``trained.read_trained``.
+        code: see ``model_folder.read_trained``.
 
     Raises:
         UsageError: there is none.

@@ -13,8 +13,8 @@ from typing import Any
 from fpcli.errors import DataError, ResumeError
 from fpcli.recipe.load import NOT_IN_DIGEST, stored
 from fpcli.report.trials import read_search
-from fpcli.run import events
-from fpcli.run.folder import RunFolder
+from fpcli.store import events
+from fpcli.store.run_folder import RunFolder
 
 Event = Mapping[str, Any]
 

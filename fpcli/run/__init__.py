@@ -1,1 +1,1 @@
-"""Runs: their folder, checkpoints and events, and the experiment that fills them."""
+"""What is at work in a run folder: training, pruning, unlearning, from a recipe to a result."""

@@ -12,13 +12,13 @@ from fpcli.engine.types import ServerState
 from fpcli.recipe.idle import idle
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
-from fpcli.run import events
-from fpcli.run.folder import RunFolder
 from fpcli.run.kernels import with_kernels
 from fpcli.run.session import Interrupted, Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
-from fpcli.run.trained import write_trained
+from fpcli.store import events
+from fpcli.store.model_folder import write_trained
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
 
 

@@ -24,12 +24,12 @@ from fpcli.errors import RecipeError
 from fpcli.models.build import build
 from fpcli.recipe.schema import FitRecipe, FitTask
 from fpcli.report.plots import draw_fit
-from fpcli.run import events
-from fpcli.run.folder import RunFolder
 from fpcli.run.session import Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import any_layout, check_device, load_data
 from fpcli.run.summary import FitSummary, state_sha256
-from fpcli.run.trained import write_trained
+from fpcli.store import events
+from fpcli.store.model_folder import write_trained
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import EMPTY, Support

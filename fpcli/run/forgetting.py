@@ -19,9 +19,9 @@ from fpcli.errors import DataError, LayoutError, RecipeError, UsageError, neares
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.runs import read
-from fpcli.run.folder import RunFolder
-from fpcli.run.trained import read_trained
 from fpcli.scores.tfidf import convolutions
+from fpcli.store.model_folder import read_trained
+from fpcli.store.run_folder import RunFolder
 
 METHOD = "unlearn"
 

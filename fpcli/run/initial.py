@@ -9,7 +9,7 @@ from torch import nn
 from fpcli.engine.method import Method
 from fpcli.errors import RecipeError
 from fpcli.recipe.schema import Recipe
-from fpcli.run.trained import read_trained
+from fpcli.store.model_folder import read_trained
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 

@@ -14,8 +14,8 @@ from fpcli.pruning.prune import Pruned
 from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.report.prune_plots import draw_pruning
-from fpcli.run.folder import environment
-from fpcli.run.trained import write_trained
+from fpcli.store.model_folder import write_trained
+from fpcli.store.run_folder import environment
 
 
 def check_free(folder: Path, *, force: bool) -> None:

@@ -31,13 +31,13 @@ from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
 from fpcli.report.trials import read_search, search_file
-from fpcli.run import events
-from fpcli.run.checkpoint import load_newest
-from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import METHOD, Source, with_ratio
 from fpcli.run.forgetting_plan import shares
 from fpcli.run.session import begin
 from fpcli.run.stages import Cost, costs_of
+from fpcli.store import events
+from fpcli.store.checkpoint import load_newest
+from fpcli.store.run_folder import RunFolder
 
 FORGOTTEN = 0.1
 """A class is forgotten if at most this share of what was predicted right before still is."""

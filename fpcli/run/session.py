@@ -17,8 +17,8 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
 from fpcli.recipe.load import differences, digest
 from fpcli.recipe.schema import FitRecipe, Recipe
-from fpcli.run import checkpoint, events
-from fpcli.run.folder import RunFolder
+from fpcli.store import checkpoint, events
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.layout import Layout
 
 

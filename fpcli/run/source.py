@@ -16,8 +16,8 @@ from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
 from fpcli.recipe.schema import FitTask
-from fpcli.run.folder import RunFolder
-from fpcli.run.trained import untrained, with_weights
+from fpcli.store.model_folder import untrained, with_weights
+from fpcli.store.run_folder import RunFolder
 from fpcli.units import format_input
 
 _RATES: Mapping[str, float] = {"fit.lr": 1.0, "local.lr": 1.0, "retrain.lr": 10.0}
@@ -135,9 +135,9 @@ def named(
     """Return a network by name and its data.
 
     Args:
-        weights: of the full network, see ``trained.of_weights``; None gives it initial ones.
+        weights: of the full network, see ``model_folder.of_weights``; None gives it initial ones.
         seed: of the validation split.
-        code: see ``trained.read_trained``.
+        code: see ``model_folder.read_trained``.
         is_planned: data that is known by name need not be there, and is None then.
 
     Raises:

@@ -20,10 +20,10 @@ from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe
 from fpcli.report.runs import Run, read
-from fpcli.run.checkpoint import load_newest
-from fpcli.run.folder import RunFolder
 from fpcli.run.setup import load_data, share_out
-from fpcli.run.trained import read_trained
+from fpcli.store.checkpoint import load_newest
+from fpcli.store.model_folder import read_trained
+from fpcli.store.run_folder import RunFolder
 
 LOGIT_DROPPED = "logit_dropped"
 

@@ -23,9 +23,9 @@ from fpcli.files import write_atomic
 from fpcli.recipe.load import flatten, to_yaml
 from fpcli.recipe.schema import Recipe
 from fpcli.run.experiment import Watcher
-from fpcli.run.folder import RunFolder
 from fpcli.run.setup import Setup
 from fpcli.run.summary import to_event
+from fpcli.store.run_folder import RunFolder
 
 _PLAIN = {
     "loss": "train/loss",

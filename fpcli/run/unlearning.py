@@ -31,11 +31,8 @@ from fpcli.report.forgetting_plots import draw_forgetting
 from fpcli.report.runs import read
 from fpcli.report.trials import read_search, search_file
 from fpcli.run import experiment
-from fpcli.run.checkpoint import load_newest
 from fpcli.run.experiment import Watcher
-from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import METHOD, Source, finetune_only, finished, retrained
-from fpcli.run.purge import purge, purge_unlearned
 from fpcli.run.ratio_search import find_ratio
 from fpcli.run.stages import (
     LOGIT_DROPPED,
@@ -48,8 +45,11 @@ from fpcli.run.stages import (
     stage_folders,
     stage_models,
 )
-from fpcli.run.trained import read_trained, write_trained
-from fpcli.run.weights import unreadable
+from fpcli.store.checkpoint import load_newest
+from fpcli.store.model_folder import read_trained, write_trained
+from fpcli.store.purge import purge, purge_unlearned
+from fpcli.store.run_folder import RunFolder
+from fpcli.store.weights import unreadable
 
 USUAL_AUDITS = ("relearn", "server-diff")
 """Audits that every result has; they can do without a retrained model."""

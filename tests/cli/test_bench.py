@@ -16,7 +16,7 @@ from fpcli.engine.trained import DataKey
 from fpcli.export import bench as benching
 from fpcli.export import crossover, memory
 from fpcli.recipe.fleet_file import read_fleet
-from fpcli.run.trained import untrained, write_trained
+from fpcli.store.model_folder import untrained, write_trained
 from fpcli.structure.support import Support
 
 Fp = Callable[..., Any]

@@ -12,7 +12,7 @@ from exports import narrow
 
 import fpcli
 from fpcli.run import experiment
-from fpcli.run.trained import write_trained
+from fpcli.store.model_folder import write_trained
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from fpcli.run import experiment, fitting
+from fpcli.run import fitting
 from fpcli.run.summary import FitSummary
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 TINY = ("--epochs", "2")
 DATA_FIELDS = [
@@ -18,15 +20,6 @@ DATA_FIELDS = [
     "state_sha256",
 ]  # fmt: skip
 """What the contract promises for `fp fit --json`."""
-
-
-@pytest.fixture(autouse=True)
-def no_figures() -> Any:
-    """Save the time of drawing, which is most of that of a short training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
-        yield patch
 
 
 def files(folder: Path) -> set[str]:

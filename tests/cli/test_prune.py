@@ -20,7 +20,7 @@ from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import load as load_recipe
 from fpcli.report import sensitivity_plots
 from fpcli.run import pruned
-from fpcli.run.trained import read_trained, write_trained
+from fpcli.store.model_folder import read_trained, write_trained
 
 
 @pytest.fixture(scope="module")

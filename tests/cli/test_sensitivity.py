@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from fpcli.errors import UsageError
 from fpcli.models.build import build
 from fpcli.report import sensitivity_plots
-from fpcli.run import partial
+from fpcli.store import partial
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from fpcli.cli.unlearn_recipe import classes
 from fpcli.files import checksums
 from fpcli.recipe.load import flatten, load
 from fpcli.run import experiment, ratio_search, unlearning
-from fpcli.run.folder import RunFolder
+from fpcli.store.run_folder import RunFolder
 
 FIELDS = [
     "stage", "forget_accuracy", "retain_accuracy", "forget_train_accuracy",

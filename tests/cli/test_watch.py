@@ -10,7 +10,7 @@ from fpcli.cli.session import Session
 from fpcli.cli.watch import RunWatcher, client_parts, refusal_lines
 from fpcli.engine.evaluate import Score
 from fpcli.engine.federation import ClientRecord, Evaluation, Refusal, RoundRecord, Totals
-from fpcli.run.folder import RunFolder
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost
 
 CLIENT = ClientRecord(

@@ -15,9 +15,9 @@ from fpcli.engine.types import Plan
 from fpcli.errors import DataError, LayoutError, RecipeError, ResumeError, UsageError
 from fpcli.export.source import Source, of_folder, of_rounds
 from fpcli.recipe.load import digest, load
-from fpcli.run import checkpoint
 from fpcli.run.setup import prepare
-from fpcli.run.trained import write_trained
+from fpcli.store import checkpoint
+from fpcli.store.model_folder import write_trained
 from fpcli.structure.cost import cost
 
 RunOf = Callable[[str], Path]

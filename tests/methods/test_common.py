@@ -26,10 +26,11 @@ from fpcli.engine.method import Method, choose_cohort, overrides
 from fpcli.engine.types import ServerState, Support
 from fpcli.errors import DataError
 from fpcli.recipe.load import find_recipe, load
-from fpcli.run import events, experiment
-from fpcli.run.checkpoint import dump_state, load_state
-from fpcli.run.folder import RunFolder
+from fpcli.run import experiment
 from fpcli.run.setup import Setup, prepare
+from fpcli.store import events
+from fpcli.store.checkpoint import dump_state, load_state
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
 from fpcli.wire import CODECS
 from fpcli.wire.message import unpack_job
@@ -143,7 +144,7 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
 
 def newest_state(run: Path, state_type: type | None, recipe: Any) -> ServerState:
     from fpcli.recipe.load import digest
-    from fpcli.run.checkpoint import load_newest
+    from fpcli.store.checkpoint import load_newest
 
     state, _, warnings = load_newest(run, method_state=state_type, digest=digest(recipe))
     assert warnings == []

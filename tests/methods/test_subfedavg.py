@@ -34,9 +34,9 @@ from fpcli.methods.subfedavg import (
     pruned_percent,
 )
 from fpcli.models.build import build
-from fpcli.run.checkpoint import dump_state, load_state
 from fpcli.run.setup import Setup, prepare
 from fpcli.scores.bn_scale import above_share, bn_scale
+from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.masks import above_percentile, distance
 from fpcli.structure.shrink import shrink

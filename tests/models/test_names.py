@@ -12,7 +12,7 @@ from fpcli.errors import RecipeError, UsageError
 from fpcli.models.build import build, factory
 from fpcli.models.names import ModelName, complete, parse
 from fpcli.recipe.load import load
-from fpcli.run.folder import default_name
+from fpcli.store.run_folder import default_name
 
 CIFAR = (3, 32, 32)
 

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from driver import LONG, begin, digits_file, everything
-
-from fpcli.run import experiment, fitting
-
-
-@pytest.fixture
-def no_figures() -> Iterator[pytest.MonkeyPatch]:
-    """Save the time of drawing, which is most of that of a toy run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
-        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
-        yield patch
 
 
 @pytest.fixture(scope="session")

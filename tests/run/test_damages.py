@@ -19,9 +19,9 @@ from fpcli.report.compare import compare
 from fpcli.report.page import page
 from fpcli.report.runs import find
 from fpcli.report.tables import to_data
-from fpcli.run.folder import RunFolder
-from fpcli.run.purge import purge
-from fpcli.run.trained import read_trained
+from fpcli.store.model_folder import read_trained
+from fpcli.store.purge import purge
+from fpcli.store.run_folder import RunFolder
 
 METHOD, CODE = "toys:Personal", "nets:tiny"
 OLDER, NEWEST = "checkpoints/round-00002", "checkpoints/round-00004"

@@ -17,10 +17,11 @@ from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
 from fpcli.recipe.schema import FitTask
-from fpcli.run import events, fitting
-from fpcli.run.folder import checksums
+from fpcli.run import fitting
 from fpcli.run.session import Interrupted
-from fpcli.run.trained import read_trained
+from fpcli.store import events
+from fpcli.store.model_folder import read_trained
+from fpcli.store.run_folder import checksums
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

@@ -11,7 +11,6 @@ from origins import finished, source, unlearn
 
 from fpcli.data.datasets import Dataset
 from fpcli.errors import DataError, FpError, LayoutError, RecipeError, UsageError
-from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import (
     check_retrained,
     check_task,
@@ -23,6 +22,7 @@ from fpcli.run.forgetting import (
     with_ratio,
 )
 from fpcli.run.setup import load_data
+from fpcli.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

@@ -18,13 +18,14 @@ from driver import Listener, begin, digits_file
 from fpcli.errors import FpError
 from fpcli.report.runs import read
 from fpcli.report.trials import read_search
-from fpcli.run import events, experiment, ratio_search, unlearning
-from fpcli.run.folder import RunFolder
+from fpcli.run import experiment, ratio_search, unlearning
 from fpcli.run.forgetting import source_of
 from fpcli.run.ratio_search import NotForgottenError, Trial, judge_trial
 from fpcli.run.session import Interrupted
 from fpcli.run.stages import Cost
 from fpcli.run.unlearning import Unlearning, read_result
+from fpcli.store import events
+from fpcli.store.run_folder import RunFolder
 
 COST = Cost(2, 300, 1.5, 0.5)
 

@@ -16,7 +16,7 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, UsageError
 from fpcli.recipe.load import load
 from fpcli.run import track
-from fpcli.run.folder import RunFolder
+from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost
 from fpcli.structure.support import Support
 

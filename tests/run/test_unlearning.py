@@ -22,12 +22,12 @@ from fpcli.errors import DataError, RecipeError, ResumeError
 from fpcli.files import checksums
 from fpcli.report.runs import find
 from fpcli.run import experiment, unlearning
-from fpcli.run.folder import RunFolder
 from fpcli.run.forgetting import retrained, source_of
 from fpcli.run.session import Interrupted
 from fpcli.run.stages import divided
-from fpcli.run.trained import read_trained
 from fpcli.run.unlearning import Unlearning, is_purged, purge_original, read_result
+from fpcli.store.model_folder import read_trained
+from fpcli.store.run_folder import RunFolder
 
 CLASSES = (3, 8)
 STAGES = ["original", "pruned", "finetuned", "finetune_only", "retrained", "logit_dropped"]

@@ -6,7 +6,7 @@ import pytest
 
 from fpcli.errors import UsageError
 from fpcli.pruning.sweep import Tally
-from fpcli.run.partial import partial_of, read_partial, write_partial
+from fpcli.store.partial import partial_of, read_partial, write_partial
 
 SAME = {"model_sha256": "a", "ratios": (0.1, 0.5)}
 FOUND = {"": Tally(128, 100, 12.5), "l1/conv1/3": Tally(128, 90, 20.0)}

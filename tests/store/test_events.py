@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpcli.errors import DataError, NeedError
-from fpcli.run.events import append, fingerprint, keep, read, sound
+from fpcli.store.events import append, fingerprint, keep, read, sound
 
 
 @pytest.fixture

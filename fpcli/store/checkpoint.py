@@ -23,8 +23,8 @@ from torch import Tensor
 from fpcli.engine.types import Json, ServerState
 from fpcli.errors import ResumeError, UsageError
 from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
-from fpcli.run.events import Sound
-from fpcli.run.folder import RunFolder
+from fpcli.store.events import Sound
+from fpcli.store.run_folder import RunFolder
 
 FORMAT = 1
 """The newest checkpoint format that this version reads, and the one it writes."""

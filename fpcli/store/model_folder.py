@@ -22,8 +22,8 @@ from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
 from fpcli.models.build import build, measure
-from fpcli.run.folder import RunFolder
-from fpcli.run.weights import (
+from fpcli.store.run_folder import RunFolder
+from fpcli.store.weights import (
     check_file,
     check_tensors,
     is_outsized,

@@ -49,7 +49,7 @@ def default_name(recipe: AnyRecipe) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and small files of one run; its checkpoints are written by ``run.checkpoint``."""
+    """Paths and small files of one run; its checkpoints are written by ``store.checkpoint``."""
 
     path: Path
 
@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def events(self) -> Path:
-        """One JSON line per event (``run.events``)."""
+        """One JSON line per event (``store.events``)."""
         return self.path / "events.jsonl"
 
     @property
@@ -138,7 +138,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """One folder per checkpoint (``run.checkpoint``)."""
+        """One folder per checkpoint (``store.checkpoint``)."""
         return self.path / "checkpoints"
 
     @property
@@ -153,7 +153,7 @@ class RunFolder:
 
     @property
     def purged(self) -> Path:
-        """Says why checkpoints and model are gone, where they were deleted (``run.purge``)."""
+        """Says why checkpoints and model are gone, where they were deleted (``store.purge``)."""
         return self.path / "purged.txt"
 
     @property

@@ -12,7 +12,7 @@ from fpcli.data.datasets import Dataset, load
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.models.build import build
-from fpcli.run.trained import of_weights, read_trained, write_trained
+from fpcli.store.model_folder import of_weights, read_trained, write_trained
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -110,7 +110,7 @@ def test_a_folder_does_not_make_us_build_a_far_larger_network(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_trained(tmp_path, trained)
-    monkeypatch.setattr("fpcli.run.trained.build_model", pytest.fail)
+    monkeypatch.setattr("fpcli.store.model_folder.build_model", pytest.fail)
     for name in ("torchvision:regnet_y_128gf", "vgg11@8"):
         _spoil_about(tmp_path, model=name, input_shape=[3, 224, 224], inputs=None)
         with pytest.raises(DataError, match="far larger than what the file has"):

@@ -18,7 +18,7 @@ from fpcli.errors import DataError, FpError, NeedError, ResumeError, UsageError
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import MethodChoice, Recipe, Task
 from fpcli.report.runs import find
-from fpcli.run.folder import RunFolder, default_name, environment
+from fpcli.store.run_folder import RunFolder, default_name, environment
 
 HOLD = """
 import sys, filelock

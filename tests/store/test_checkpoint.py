@@ -20,8 +20,8 @@ from torch import Tensor
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, ResumeError, UsageError
 from fpcli.files import checksums
-from fpcli.run import checkpoint
-from fpcli.run.checkpoint import dump_state, load_newest, load_state, save
+from fpcli.store import checkpoint
+from fpcli.store.checkpoint import dump_state, load_newest, load_state, save
 from fpcli.structure.support import Support
 
 

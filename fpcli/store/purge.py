@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fpcli.files import delete_folder, write_atomic
-from fpcli.run.folder import RunFolder
+from fpcli.store.run_folder import RunFolder
 
 
 def num_checkpoints(folder: RunFolder) -> int:

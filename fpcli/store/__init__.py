@@ -1,0 +1,1 @@
+"""What commands leave on disk and read again: run folders, events, checkpoints, models."""
