@@ -7,7 +7,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from fpcli.errors import DataError, NeedError
@@ -73,6 +74,39 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Lend an empty folder beside ``path``, and put it there as a whole once it is filled.
+
+    Whatever fails, or ends the process, leaves the folder that was there: by its name, or, between
+    two renames, by a hidden one, ``.NAME.old``, which goes when the call is repeated.
+
+    Raises:
+        NeedError: it cannot be written.
+    """
+    # Fixed names: what a crash leaves behind is overwritten by the next attempt.
+    fresh, old = (path.with_name(f".{path.name}.{word}") for word in ("tmp", "old"))
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        yield fresh
+        if is_taken := path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)  # since a folder cannot be renamed over another
+        try:
+            fresh.rename(path)
+        except OSError:
+            if is_taken:
+                old.rename(path)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def delete_folder(path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fpcli.errors import UsageError
-from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
+from fpcli.files import checksums, replace_folder, write_atomic
 from fpcli.pruning.prune import Pruned
 from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import to_yaml
@@ -53,18 +52,14 @@ def write_pruned(
     history: Sequence[Mapping[str, Any]],
     force: bool = False,
 ) -> None:
-    """Write everything beside the folder first, and put it in its place as a whole.
+    """Write the folder of a pruning, as a whole.
 
     Raises:
         UsageError: see :func:`check_free`.
         NeedError: the folder cannot be written.
     """
     check_free(folder, force=force)
-    # Fixed names: what a crash leaves behind is overwritten by the next attempt.
-    fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+    with replace_folder(folder) as fresh:
         write_trained(fresh, result.trained)
         write_atomic(fresh / "recipe.yaml", to_yaml(recipe))
         write_atomic(fresh / "report.json", json.dumps(report, indent=1) + "\n")
@@ -74,24 +69,3 @@ def write_pruned(
         draw_pruning(result.widths, history, fresh)
         files = sorted(path for path in fresh.iterdir() if path.is_file())
         write_atomic(fresh / "SHA256SUMS", checksums(fresh, files))
-        _put(fresh, folder, old)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _put(fresh: Path, folder: Path, old: Path) -> None:
-    """Let a new folder take the place of another, which is there until the new one is."""
-    is_taken = folder.exists()
-    if is_taken:
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if is_taken:
-            old.rename(folder)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)

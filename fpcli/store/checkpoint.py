@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fpcli.engine.types import Json, ServerState
 from fpcli.errors import ResumeError, UsageError
-from fpcli.files import cannot_write, checksums, sync_folder, write_atomic
+from fpcli.files import cannot_write, checksums, replace_folder, write_atomic
 from fpcli.store.events import Sound
 from fpcli.store.run_folder import RunFolder
 
@@ -142,7 +142,6 @@ def save(
     """
     parent = folder / "checkpoints"
     target = parent / f"round-{state.round:05d}"
-    temporary = parent / f".{target.name}.tmp"
     data, tensors = dump_state(state)
     meta = {
         "format": FORMAT,
@@ -155,18 +154,10 @@ def save(
         parent.mkdir(exist_ok=True)
         for stale in parent.glob(".round-*"):
             shutil.rmtree(stale)
-        temporary.mkdir()
-        _write(temporary, tensors, json.dumps(meta))
-        if target.exists():
-            # A damaged one of the same round; a folder cannot be renamed over another.
-            target.rename(parent / f".{target.name}.old")
-        temporary.rename(target)
-        sync_folder(parent)
+        with replace_folder(target) as fresh:
+            _write(fresh, tensors, json.dumps(meta))
     except (OSError, SafetensorError) as error:
         raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(parent / f".{target.name}.old", ignore_errors=True)
     older = [path for number, path in _checkpoints(folder) if number < state.round]
     for path in older[max(0, keep - 1) :]:
         shutil.rmtree(path, ignore_errors=True)

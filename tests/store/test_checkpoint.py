@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
+from fpcli import files
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, ResumeError, UsageError
 from fpcli.files import checksums
@@ -308,11 +309,12 @@ def test_an_end_at_any_step_leaves_a_usable_checkpoint(
 ) -> None:
     save(tmp_path, server_state(1), digest="d", extra={})
 
-    def end(*_: Any) -> None:
-        raise Killed
+    def end(path: Any, *_: Any) -> None:
+        if step != "sync_folder" or path == tmp_path / "checkpoints":
+            raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, step, end)
+        patch.setattr(files if step == "sync_folder" else checkpoint, step, end)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
             save(tmp_path, server_state(2), digest="d", extra={})
