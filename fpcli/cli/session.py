@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import typer
 
 from fpcli.errors import CheckError, FpError
+from fpcli.store.events import nan_to_none
 
 FORMAT = 1
 """Format number of the envelope that ``--json`` prints."""
@@ -160,14 +160,4 @@ def to_json(value: Any) -> str:
     >>> to_json({"a": float("nan"), "b": (1,)})
     '{"a": null, "b": [1]}'
     """
-    return json.dumps(_finite(value), allow_nan=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    return json.dumps(nan_to_none(value), allow_nan=False, default=str)

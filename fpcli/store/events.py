@@ -40,7 +40,7 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
     Raises:
         NeedError: the file cannot be written.
     """
-    plain = _finite(event)
+    plain = nan_to_none(event)
     line = _text({**plain, _CHECKSUM: _checksum(plain)}) + "\n"
     try:
         is_new = not path.exists()
@@ -62,13 +62,18 @@ def _checksum(event: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(_text(event).encode()):08x}"
 
 
-def _finite(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
+    """Return nested plain data with None for numbers that are not finite, which JSON lacks.
+
+    >>> nan_to_none({"a": float("nan"), 3: (1, float("inf"))})
+    {'a': None, '3': [1, None]}
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {str(key): nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [nan_to_none(item) for item in value]
     return value
 
 
