@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 
-import fpcli
 from fpcli.cli import data, recipe
 from fpcli.cli.bench import bench
 from fpcli.cli.compare import compare
@@ -32,6 +31,7 @@ from fpcli.cli.train import train
 from fpcli.cli.unlearn import unlearn
 from fpcli.engine.process import before_torch
 from fpcli.errors import FpError, NeedError, UsageError, nearest
+from fpcli.version import __version__
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,7 +61,7 @@ _ParserError: type[Exception] = next(
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        emit(f"fpcli {fpcli.__version__}")
+        emit(f"fpcli {__version__}")
         raise typer.Exit
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import typer
 
-import fpcli
 from fpcli.cli import options as o
 from fpcli.errors import FpError, NeedError
 from fpcli.units import format_bytes
+from fpcli.version import __version__
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "CUBLAS_WORKSPACE_CONFIG")
 _MODULES = {
@@ -68,7 +68,7 @@ def doctor(ctx: typer.Context, json: o.Json = False, debug: o.Debug = False) -> 
 def _versions() -> tuple[dict[str, str | None], dict[str, str]]:
     """Return versions of everything needed, and the reasons of what cannot be imported."""
     versions: dict[str, str | None] = {
-        "fpcli": fpcli.__version__,
+        "fpcli": __version__,
         "python": platform.python_version(),
     }
     broken = {}

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-import fpcli
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
@@ -260,7 +259,7 @@ def digest(recipe: AnyRecipe) -> str:
 
 
 def _shipped_root() -> Path | None:
-    package = Path(fpcli.__file__).parent
+    package = Path(__file__).parents[1]
     if (package / "recipes").is_dir():
         return package / "recipes"
     # An editable install; the check keeps a stranger's `site-packages/recipes` out.

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fpcli
 from fpcli.report import curves, markup, tables
 from fpcli.report.charts import DASHES, SERIES
 from fpcli.report.clients import client_table, refusals
@@ -16,6 +15,7 @@ from fpcli.report.markup import element, text
 from fpcli.report.runs import Run
 from fpcli.report.style import CSS
 from fpcli.report.trials import HEAD, trial_rows
+from fpcli.version import __version__
 
 LIMIT_BYTES = 2_000_000
 """No page is larger; it leaves out clients and then single runs before that happens."""
@@ -47,7 +47,7 @@ def page(found: Comparison) -> str:
     above = [head, element("h1", text(title)), *_overview(found, runs)]
     charts = {row.runs[0].path: _run_charts(row.runs[0], n) for n, row in enumerate(found.rows)}
     below = [
-        element("footer", element("p", f"fpcli {text(fpcli.__version__)}", "quiet")),
+        element("footer", element("p", f"fpcli {text(__version__)}", "quiet")),
         "</body>\n</html>\n",
     ]
     for num_clients, num_runs in ((100, 50), (20, 20), (0, 5), (0, 0)):

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import fpcli
 from fpcli.data import PREFIXES
 from fpcli.errors import FpError, ResumeError, UsageError, nearest
 from fpcli.files import cannot_write, checksums, delete_folder, write_atomic
 from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
+from fpcli.version import __version__
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
 _BEFORE_RECIPE = ("lock", "lock.pid", "log.txt", "command.txt", "environment.json")
@@ -248,7 +248,7 @@ def environment() -> dict[str, Any]:
     packages = ("torch", "torchvision", "torch-pruning", "numpy")
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     return {
-        "fpcli": fpcli.__version__,
+        "fpcli": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
         "system": platform.system(),
