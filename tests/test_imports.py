@@ -162,6 +162,16 @@ def test_every_import_is_declared() -> None:
     assert used - {"fpcli"} - extras | USED_BY_TORCHVISION == declared
 
 
+def test_no_function_has_more_than_60_lines() -> None:
+    long = {
+        f"{place(path)}:{node.lineno} {node.name}"
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    }
+    assert not long
+
+
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "input"}
 FORBIDDEN_ATTRIBUTES = {
     ("os", "system"), ("os", "popen"), ("yaml", "load"), ("yaml", "full_load"),

@@ -108,31 +108,38 @@ def partition(
         rng = np.random.default_rng(derive(seed, "long-tail"))
         kept = size_skew.long_tail(labels.numpy(), how.imbalance, rng)
     _check_number(len(kept), num_clients, how)
+    parts = _deal(labels, kept, num_clients, how, owners=owners, data=data, seed=seed)
+    _check_smallest(parts, how.min_size)
+    return tuple(torch.from_numpy(kept[np.sort(part)]) for part in parts)
+
+
+def _deal(
+    labels: Tensor,
+    kept: Indices,
+    num_clients: int,
+    how: Partition,
+    *,
+    owners: Tensor | None,
+    data: str,
+    seed: int,
+) -> list[Indices]:
+    """Return what each client gets, as positions in ``kept``."""
     if how.kind == "file":
         if how.imbalance > 1:
             raise DataError(
                 "task.partition.imbalance does not go with a file, which names its samples itself",
                 hint="leave one of them out",
             )
-        parts = read_split(Path(how.file), data, labels, num_clients)
-    elif how.kind == "natural":
+        return read_split(Path(how.file), data, labels, num_clients)
+    if how.kind == "natural":
         if owners is None:
             raise DataError(
                 f"data `{data}` does not say who owns which sample",
                 hint="use another task.partition.kind",
             )
-        parts = size_skew.natural(owners.numpy()[kept], num_clients)
-    else:
-        rng = np.random.default_rng(derive(seed, "partition"))
-        parts = _drawn(labels.numpy()[kept], num_clients, how, rng)
-    smallest = min(range(num_clients), key=lambda client: len(parts[client]))
-    if len(parts[smallest]) < how.min_size:
-        raise DataError(
-            f"client {smallest} would have {len(parts[smallest])} samples, fewer than "
-            f"{how.min_size}",
-            hint="lower task.partition.min_size or task.clients",
-        )
-    return tuple(torch.from_numpy(kept[np.sort(part)]) for part in parts)
+        return size_skew.natural(owners.numpy()[kept], num_clients)
+    rng = np.random.default_rng(derive(seed, "partition"))
+    return _draw(labels.numpy()[kept], num_clients, how, rng)
 
 
 def _check_number(count: int, num_clients: int, how: Partition) -> None:
@@ -145,7 +152,16 @@ def _check_number(count: int, num_clients: int, how: Partition) -> None:
         )
 
 
-def _drawn(
+def _check_smallest(parts: list[Indices], min_size: int) -> None:
+    smallest = min(range(len(parts)), key=lambda client: len(parts[client]))
+    if len(parts[smallest]) < min_size:
+        raise DataError(
+            f"client {smallest} would have {len(parts[smallest])} samples, fewer than {min_size}",
+            hint="lower task.partition.min_size or task.clients",
+        )
+
+
+def _draw(
     labels: Indices, num_clients: int, how: Partition, rng: np.random.Generator
 ) -> list[Indices]:
     match how.kind:

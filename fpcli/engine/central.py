@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -124,11 +125,9 @@ def train(
         model: on the device that computes.
         dataset: brings normalisation and, unless ``split`` says otherwise, the training samples.
         purpose: names the random streams; two trainings of one seed differ by it.
-        done: epochs that lie behind.
-        momentum: of these epochs.
-        mask: parameter -> bool mask of its shape (see ``fit.one_epoch``).
+        done, momentum: epochs that lie behind, and what SGD carries over from them.
+        mask, loss, after_backward: see ``fit.one_epoch``.
         before_step: is called with the number of every step, counted from 0 over all epochs.
-        after_backward: see ``fit.one_epoch``.
         augment: random change of the training images.
 
     Raises:
@@ -137,32 +136,12 @@ def train(
     """
     split = dataset.train if split is None else split
     device = next(model.parameters()).device
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    _load_momentum(optimizer, model, momentum)
-    per_epoch = len(batch_ends(len(split), config.batch_size))
-    step = done * per_epoch
-
-    def advance() -> None:
-        nonlocal step
-        if before_step is not None:
-            before_step(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(config, step, per_epoch * config.epochs)
-        step += 1
-
+    optimizer = _build_optimizer(model, config, momentum)
+    advance = _follow_schedule(optimizer, config, len(split), done, before_step)
     for number in range(done + 1, config.epochs + 1):
         started = time.perf_counter()
-        drawn = batches(
-            split,
-            torch.arange(len(split)),
-            dataset.normalise,
-            batch_size=config.batch_size,
-            generator=stream(seed, f"{purpose}/batches", number),
-            device=device,
-            channels_last=is_channels_last,
-            augment=augmenter(augment, stream(seed, f"{purpose}/augment", number)),
+        drawn = _draw_batches(
+            dataset, split, config, seed, purpose, number, augment, device, is_channels_last
         )
         model.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -179,7 +158,68 @@ def train(
                     after_backward=after_backward,
                 )
         _check_finite(number, passed, model, config)
-        yield _finished(number, passed, optimizer, model, started)
+        yield _record(number, passed, optimizer, model, started)
+
+
+def _draw_batches(
+    dataset: Dataset,
+    split: Split,
+    config: FitConfig,
+    seed: int,
+    purpose: str,
+    number: int,
+    augment: Augment,
+    device: torch.device,
+    is_channels_last: bool,
+) -> Iterator[Batch]:
+    """Return the batches of one epoch, in an order of its own."""
+    return batches(
+        split,
+        torch.arange(len(split)),
+        dataset.normalise,
+        batch_size=config.batch_size,
+        generator=stream(seed, f"{purpose}/batches", number),
+        device=device,
+        channels_last=is_channels_last,
+        augment=augmenter(augment, stream(seed, f"{purpose}/augment", number)),
+    )
+
+
+def _build_optimizer(
+    model: nn.Module, config: FitConfig, momentum: Momentum | None
+) -> torch.optim.Optimizer:
+    """Return SGD that goes on with a momentum."""
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    held: Tensors = EMPTY if momentum is None else momentum.buffers
+    for name, parameter in model.named_parameters():
+        if name in held:
+            # Laid out in memory like the parameter, for the same kernels and so the same bits.
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    return optimizer
+
+
+def _follow_schedule(
+    optimizer: torch.optim.Optimizer,
+    config: FitConfig,
+    num_samples: int,
+    done: int,
+    before_step: Callable[[int], None] | None,
+) -> Callable[[], None]:
+    """Return what goes before every step: the caller's ``before_step``, and the learning rate."""
+    per_epoch = len(batch_ends(num_samples, config.batch_size))
+    steps = itertools.count(done * per_epoch)
+
+    def advance() -> None:
+        step = next(steps)
+        if before_step is not None:
+            before_step(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(config, step, per_epoch * config.epochs)
+
+    return advance
 
 
 def _check_finite(number: int, passed: Passed, model: nn.Module, config: FitConfig) -> None:
@@ -191,7 +231,7 @@ def _check_finite(number: int, passed: Passed, model: nn.Module, config: FitConf
         )
 
 
-def _finished(
+def _record(
     number: int,
     passed: Passed,
     optimizer: torch.optim.Optimizer,
@@ -212,14 +252,3 @@ def _finished(
         real_s=time.perf_counter() - started,
         momentum=Momentum(buffers),
     )
-
-
-def _load_momentum(
-    optimizer: torch.optim.Optimizer, model: nn.Module, momentum: Momentum | None
-) -> None:
-    held: Tensors = EMPTY if momentum is None else momentum.buffers
-    for name, parameter in model.named_parameters():
-        if name in held:
-            # Laid out in memory like the parameter, for the same kernels and so the same bits.
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
