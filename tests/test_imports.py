@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,51 @@ def test_a_file_imports_from_lower_floors_only(path: Path) -> None:
         part = part_of(dotted)
         if dotted.split(".")[0] == "fpcli" and part != own:
             assert floor_of(part) < floor_of(own), f"{place(path)} imports {dotted}"
+
+
+def find_circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return names of which each leads to the next, the last of them to the first; [] if none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return module -> modules of fpcli that it imports somewhere, for type checkers included."""
+    paths = {name_of(path): path for path in FILES}
+    graph: dict[str, set[str]] = {name: set() for name in paths}
+    for name, path in paths.items():
+        for dotted in imports(tree(path), path):
+            if dotted.split(".")[0] == "fpcli":
+                module = dotted if dotted in paths else dotted.rpartition(".")[0]
+                graph[name].add(module)
+    return graph
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c", "e"}, "c": {"d"}, "d": {"b"}}
+    circle = find_circle(graph)
+    assert set(circle) == {"b", "c", "d"} and circle[0] == circle[-1]
+    assert all(after in graph[before] for before, after in itertools.pairwise(circle))
+    assert find_circle({"a": {"a"}})
+    assert not find_circle({"a": {"b", "c"}, "b": {"c"}})
+
+
+def test_no_imports_of_packages_lead_in_a_circle() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for name, modules in import_graph().items():
+        graph[part_of(name)] |= {part_of(module) for module in modules} - {part_of(name)}
+    circle = find_circle(graph)
+    assert not circle, " -> ".join(circle)
+
+
+def test_no_imports_of_files_lead_in_a_circle() -> None:
+    graph = import_graph()
+    assert {module for modules in graph.values() for module in modules} <= graph.keys()
+    circle = find_circle(graph)
+    assert not circle, " -> ".join(circle)
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
