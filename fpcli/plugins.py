@@ -1,14 +1,13 @@
-"""Look things up by name: lazy tables of ours, and entry points of other packages."""
+"""Look things up by name: tables of ours, entry points of other packages, and a user's code."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
-from fpcli.errors import UsageError, nearest
+from fpcli.errors import UsageError, first_line, nearest
 
 TABLES: Mapping[str, str] = {
     "methods": "fpcli.methods:METHODS",
@@ -22,6 +21,45 @@ TABLES: Mapping[str, str] = {
 }
 """Kind of thing -> where its table of ``name -> "module:attribute"`` lives."""
 
+OF_USERS = frozenset({"methods", "pruners", "models", "datasets", "scores"})
+"""Kinds that a command line may name code for. Others are never code, whoever names them: codecs
+come with the bytes of messages, audits with the result of an earlier call."""
+
+PATH_PREFIXES = ("npz:", "folder:", "csv:")
+"""What a data set starts with that is a path and no name."""
+
+TORCHVISION = "torchvision:"
+"""What a network starts with that is one of torchvision's."""
+
+
+def is_code(name: str) -> bool:
+    """Tell whether a name is code of the user's own, which runs only where a command line names it.
+
+    That is ``module:attribute``: a dotted module and something in it, in Python's letters, with a
+    single colon and no space. What starts like a path or a network of torchvision's never is.
+    Nothing else decides this, and what is no code by this rule is only ever looked up in a table.
+
+    >>> is_code("nets:small"), is_code("my.nets:small")
+    (True, True)
+    >>> [is_code(name) for name in ("resnet20-gn@0.5", "torchvision:resnet18", "csv:rows.csv")]
+    [False, False, False]
+    >>> [is_code(name) for name in ("./nets.py:small", "C:/nets", "a:b:c", "a: b", ":b", "a:0.5")]
+    [False, False, False, False, False, False]
+    """
+    module, _, attribute = name.partition(":")
+    is_other = name.startswith((*PATH_PREFIXES, TORCHVISION))
+    return not is_other and all(map(str.isidentifier, [*module.split("."), attribute]))
+
+
+def split_path(name: str) -> tuple[str, str]:
+    """Return the kind of a data set that is a path, and the path; of any other "" and its name.
+
+    >>> split_path("folder:pets,size=32"), split_path("digits"), split_path("mine:make")
+    (('folder', 'pets,size=32'), ('', 'digits'), ('', 'mine:make'))
+    """
+    kind, _, path = name.partition(":")
+    return (kind, path) if name.startswith(PATH_PREFIXES) else ("", name)
+
 
 def names(kind: str) -> dict[str, str]:
     """Return ``name -> "module:attribute"`` of one kind, ours first, sorted within each."""
@@ -32,7 +70,10 @@ def names(kind: str) -> dict[str, str]:
 
 @cache
 def _of_other_packages(kind: str) -> dict[str, str]:
-    # Scanning all installed packages takes 10 ms, which plans cannot afford.
+    # Scanning all installed packages takes 10 ms, which plans cannot afford, and importing what
+    # scans them as long, which the command line cannot.
+    from importlib.metadata import entry_points
+
     return {point.name: point.value for point in entry_points(group=f"fpcli.{kind}")}
 
 
@@ -44,18 +85,18 @@ def load(target: str) -> Any:
     """
     module, _, attribute = target.partition(":")
     try:
-        found = importlib.import_module(module)
+        found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a user's module may fail in any way
+        hint = "the module must be importable from the current folder"
+        if module.endswith(".py"):
+            hint = f"write `{target.replace('.py:', ':')}`: a module's name has no suffix"
         raise UsageError(
-            f"cannot import `{module}` of `{target}`: {type(error).__name__}: {error}",
-            hint="the module must be importable from the current folder",
+            f"cannot import `{module}` of `{target}`: {type(error).__name__}: {first_line(error)}",
+            hint=hint,
         ) from error
-    try:
-        return getattr(found, attribute)
-    except AttributeError as error:
-        raise UsageError(
-            f"module `{module}` has no `{attribute}`", hint=f"in `{target}`"
-        ) from error
+    if found is None:
+        raise UsageError(f"module `{module}` has no `{attribute}`", hint=f"in `{target}`")
+    return found
 
 
 def reference(kind: str, name: str) -> str:
@@ -64,7 +105,7 @@ def reference(kind: str, name: str) -> str:
     Raises:
         UsageError: nothing has that name; the hint gives the nearest one.
     """
-    if ":" in name:
+    if kind in OF_USERS and is_code(name):
         return name
     table = names(kind)
     if name not in table:
@@ -77,5 +118,9 @@ def reference(kind: str, name: str) -> str:
 
 
 def lookup(kind: str, name: str) -> Any:
-    """Return the object that is registered under ``name``, or that ``module:attribute`` names."""
+    """Return the object that is registered under ``name``, or that is code (see ``OF_USERS``).
+
+    Raises:
+        UsageError: nothing has that name, or it cannot be imported.
+    """
     return load(reference(kind, name))

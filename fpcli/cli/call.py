@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -11,12 +12,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fpcli.cli.session import Session
-from fpcli.cli.words import CODE, make_importable, overrides, target_text
+from fpcli.cli.words import make_importable, overrides, target_text
 from fpcli.errors import FpError, ResumeError, UsageError
 from fpcli.files import delete_folder
+from fpcli.plugins import is_code
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
+    from fpcli.recipe.kinds import AnyRecipe
     from fpcli.recipe.schema import FitRecipe, Recipe
     from fpcli.store.run_folder import RunFolder
 
@@ -75,7 +78,8 @@ class Call(Generic[R]):
 
         # Code that the file names may run only if the command line names the same code.
         text = folder.recipe.read_text("utf-8")
-        same = {k: v for k, v in self.flags().items() if CODE.fullmatch(str(v)) and v in text}
+        said = dict(overrides(self.options["set_"])) | self.flags()
+        same = {k: v for k, v in said.items() if is_code(str(v)) and str(v) in text}
         return load(folder.recipe, (), same, cls=self.kind())
 
     def flags(self) -> dict[str, Any]:
@@ -139,6 +143,7 @@ class Call(Generic[R]):
                 check(recipe)
             folder = RunFolder.create(options["runs"], name, recipe, force=options["force"])
         session.log = folder.log
+        session.again = f"fp resume {shlex.quote(str(folder.path))}{code_words(recipe)}"
         watcher = watch(
             session,
             folder,
@@ -196,10 +201,10 @@ def open_run(run: str, runs: Path) -> RunFolder:
     return RunFolder.open(runs / path if (runs / path).is_dir() and not path.is_dir() else path)
 
 
-def code_words(named: Mapping[str, str]) -> str:
-    """Return the options whose values are code, which no file may name and so are said again.
-
-    >>> code_words({"--data": "digits", "--model": "nets:small"})
-    ' --model nets:small'
-    """
-    return "".join(f" {flag} {value}" for flag, value in named.items() if CODE.fullmatch(value))
+def code_words(recipe: AnyRecipe) -> str:
+    """Return the options that name a recipe's code, which no file may name and so is said again."""
+    named = {"--data ": recipe.task.data, "--model ": recipe.task.model}
+    if method := getattr(recipe, "method", None):
+        named |= {"--method ": method.name}
+        named |= {f"--set method.{key}=": str(value) for key, value in method.options.items()}
+    return "".join(f" {flag}{value}" for flag, value in named.items() if is_code(value))

@@ -204,11 +204,12 @@ def _kind(shape: tuple[int, ...]) -> str:
 
 def _state(name: str, data_dir: str | None) -> str:
     """Return whether the data is here, in a word or two."""
+    from fpcli import plugins
     from fpcli.data.catalogue import CATALOGUE
 
     entry = CATALOGUE.get(name)
     if entry is None:
-        return "yours" if ":" in name else "of another package"
+        return "of another package" if name in plugins.names("datasets") else "yours"
     if not entry.files:
         return "bundled"
     return "found" if data_dir and entry.held(Path(data_dir)) else "not fetched"

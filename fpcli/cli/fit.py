@@ -108,8 +108,8 @@ def _fit(session: Session, call: _Call) -> None:
     folder.add_log(table)
     longer = f"start again with more epochs: `--epochs {2 * recipe.fit.epochs} --force`"
     session.finish(asdict(summary), table, shortfall(recipe, history, hint=longer))
-    code = code_words({"--data": recipe.task.data, "--model": recipe.task.model})
-    session.hint(f"prune it with `fp prune {shlex.quote(str(folder.path))}{code} --ratio 0.5`")
+    words = f"{shlex.quote(str(folder.path))}{code_words(recipe)}"
+    session.hint(f"prune it with `fp prune {words} --ratio 0.5`")
 
 
 def _closing_table(

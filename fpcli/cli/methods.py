@@ -9,6 +9,7 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session, one_line
+from fpcli.cli.words import make_importable
 from fpcli.errors import FpError, UsageError, nearest
 
 PRUNING = "pruning"
@@ -84,6 +85,7 @@ def _show(session: Session, name: str) -> None:
     from fpcli.plugins import lookup, names
     from fpcli.recipe.schema import options_table
 
+    make_importable([name])
     is_pruner = name in names("pruners") and name not in names("methods")
     method = lookup("pruners" if is_pruner else "methods", name)
     item = _item(name, method)

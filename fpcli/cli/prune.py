@@ -12,7 +12,7 @@ import typer
 from fpcli.cli import options as o
 from fpcli.cli import prune_options as p
 from fpcli.cli.session import Session
-from fpcli.cli.words import CODE, make_importable, overrides
+from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class _Call:
         from fpcli.run.prune_setup import prepare
         from fpcli.run.source import training_rate
 
+        said = (value for _, value in overrides(self.options["set_"]))
+        make_importable([self.options["source"], *(self.options[key] for key in p.KEYS), *said])
         folder = self._folder(is_planned=is_planned)
         recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
         watch = PruneWatch(
@@ -182,14 +184,7 @@ class _Call:
                     hint="give them with -w FILE, or name a run",
                     where="-w",
                 )
-            said = word or code or ""
-            trained, dataset = named(
-                recipe.task,
-                weights,
-                seed=recipe.seed,
-                code=said if CODE.fullmatch(said) else "",
-                is_planned=is_planned,
-            )
+            trained, dataset = named(recipe.task, weights, seed=recipe.seed, is_planned=is_planned)
             return recipe, trained, dataset
         trained = read_trained(folder, code=code or "")
         recipe = self._recipe(_said_by(trained))
@@ -212,7 +207,6 @@ class _Call:
         }
         flags = {**more, **given}
         pairs = overrides(self.options["set_"])
-        make_importable([*flags.values(), *(value for _, value in pairs)])
         name = self.options["recipe"]
         return load(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)
 

@@ -15,7 +15,7 @@ from fpcli.cli import options as o
 from fpcli.cli import prune_options as p
 from fpcli.cli import sensitivity_options as s
 from fpcli.cli.session import Session, to_json
-from fpcli.cli.words import CODE, make_importable
+from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Call:
         word, weights, code, data, data_dir = (
             self.options[key] for key in ("source", "weights", "model", "data", "data_dir")
         )
-        make_importable([word, code, data])
+        make_importable([word, code, data, *(self.options["score"] or ())])
         name = word or code
         folder = None
         if weights is None or (word is not None and Path(word).is_dir()):
@@ -157,8 +157,7 @@ class _Call:
             )
         else:
             task = FitTask(data=data, model=name, data_dir=data_dir or "")
-            said = name if CODE.fullmatch(name) else ""
-            trained, loaded = named(task, weights, seed=self.options["seed"], code=said)
+            trained, loaded = named(task, weights, seed=self.options["seed"])
             assert loaded is not None  # only a plan goes without
             dataset = loaded
         if not trained.layout.prunable:

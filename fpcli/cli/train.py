@@ -84,10 +84,9 @@ class _Call(Call["Recipe"]):
         recipe = super().recipe()
         if self.run is not None and recipe.method.options.get("ratio") == "auto":
             folder = shlex.quote(str(self.folder().path))
-            code = code_words({"--data": recipe.task.data, "--model": recipe.task.model})
             raise RecipeError(
                 f"{folder} is an unlearning whose share of channels is still to be found",
-                hint=f"`fp unlearn --resume {folder}{code}`",
+                hint=f"`fp unlearn --resume {folder}{code_words(recipe)}`",
                 where="method.ratio",
             )
         return recipe
@@ -139,14 +138,7 @@ def _train(session: Session, call: _Call) -> None:
     history = events.read(folder.events)
     table = closing_table(folder, summary, history)
     folder.add_log(table)
-    code = code_words(
-        {
-            "--data": recipe.task.data,
-            "--model": recipe.task.model,
-            "--method": recipe.method.name,
-        }
-    )
-    again = f"fp train --resume {shlex.quote(str(folder.path))}{code}"
+    again = f"fp train --resume {shlex.quote(str(folder.path))}{code_words(recipe)}"
     more = f"train on with `{again} --rounds {2 * recipe.rounds}`"
     data = {key: value for key, value in asdict(summary).items() if value is not None}
     session.finish(data, table, shortfall(recipe, history, hint=more))

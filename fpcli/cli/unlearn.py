@@ -208,5 +208,4 @@ class _Call:
             more += f" --audit {self.options['audit']}"
         if self.options["retrained"] and "--compare-retrain" not in more:
             more += f" --retrained {shlex.quote(self.options['retrained'])}"
-        code = code_words({"--data": recipe.task.data, "--model": recipe.task.model})
-        return f"fp unlearn --resume {shlex.quote(str(folder.path))}{more}{code}"
+        return f"fp unlearn --resume {shlex.quote(str(folder.path))}{more}{code_words(recipe)}"

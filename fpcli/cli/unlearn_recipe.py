@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from fpcli.cli.call import open_run
 from fpcli.cli.unlearn_options import CHOICES, KEYS
-from fpcli.cli.words import CODE, make_importable, overrides
+from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import DataError, UsageError
+from fpcli.plugins import is_code
 
 if TYPE_CHECKING:
     from fpcli.recipe.schema import Recipe
@@ -112,7 +113,7 @@ class Wanted:
         found = {}
         for key in ("data", "model"):
             value = self.options[key]
-            if value is not None and not CODE.fullmatch(value):
+            if value is not None and not is_code(value):
                 raise UsageError(
                     f"--{key} {value}: {key} and all else of the task are those of the run",
                     hint=f"--{key} is only for `module:function`, which no file may name",

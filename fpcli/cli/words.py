@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fpcli.data import PREFIXES
+from fpcli import plugins
 from fpcli.errors import UsageError
-
-CODE = re.compile(rf"(?!{'|'.join(PREFIXES)}|torchvision:)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""What ``module:function`` looks like."""
 
 
 def overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
@@ -36,7 +32,7 @@ def overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
 def make_importable(values: Iterable[object]) -> None:
     """Let ``module:function`` name a file of the current folder, if any of the values is one."""
     here = str(Path.cwd())
-    if any(CODE.fullmatch(str(value)) for value in values) and here not in sys.path:
+    if any(plugins.is_code(str(value)) for value in values) and here not in sys.path:
         sys.path.insert(0, here)
 
 
@@ -44,8 +40,6 @@ def names(kind: str) -> Callable[[str], list[str]]:
     """Return a completer for the names of one kind of thing."""
 
     def beginning(incomplete: str) -> list[str]:
-        from fpcli import plugins
-
         return [name for name in plugins.names(kind) if name.startswith(incomplete)]
 
     return beginning

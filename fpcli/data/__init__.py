@@ -22,9 +22,6 @@ DATASETS: Mapping[str, str] = {
 and, optionally, ``train_owners``, ``scale``, ``mean``, ``std``, ``class_names`` and ``owner_names``
 (see ``datasets.Dataset``)."""
 
-PREFIXES = ("npz:", "folder:", "csv:")
-"""What a data set starts with that is a path and no name."""
-
 PARTITIONS = (
     "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file",
 )  # fmt: skip

@@ -25,7 +25,8 @@ _READERS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {
     "folder": read_folder,
     "csv": lambda place: read_table(Path(place).expanduser()),
 }
-"""Word before the colon -> what reads the rest; the words are those of ``data.PREFIXES``."""
+"""Word before the colon -> what reads the rest; the words are those of
+``plugins.PATH_PREFIXES``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +150,10 @@ def load(
 
 
 def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, Any]:
-    kind, _, place = name.partition(":")
-    if kind in _READERS:
-        return _READERS[kind](place)
-    if ":" not in name:
+    kind, path = plugins.split_path(name)
+    if kind:
+        return _READERS[kind](path)
+    if not plugins.is_code(name):
         found: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
         return found
     if not allow_code:

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from fpcli import plugins
 from fpcli.engine import memory
 from fpcli.engine.client import ClientContext
 from fpcli.engine.method import choose_cohort
@@ -55,14 +56,14 @@ class Source:
             RecipeError: the ratio is outside [0, 1].
             LayoutError: no channels of the network may leave.
         """
-        trained, name = self.trained, self.about.get("score", "l1")
+        trained, name = self.trained, str(self.about.get("score", "l1"))
         if not trained.layout.prunable:
             raise LayoutError(
                 f"`{trained.model}` has no channels that may leave",
                 hint="leave out --ratio; `fp prune --dry-run` says what ties its channels",
                 where="--ratio",
             )
-        if ":" in name or needs_sample(name):
+        if name not in plugins.names("scores") or needs_sample(name):
             name = "l1"
         kept = ranked(trained.layout, score(name, trained.layout, trained.values), ratio)
         smaller = trained.cut(trained.support.intersect(Support(kept)))

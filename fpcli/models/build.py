@@ -25,7 +25,6 @@ Shape = tuple[int, ...]
 
 Factory = Callable[[Shape, int], nn.Module]
 
-_TORCHVISION = "torchvision:"
 PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
     name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")
 }
@@ -92,7 +91,7 @@ def build(
 
 
 def _unfit_hint(name: str, input_shape: Shape) -> str:
-    if _is_code(name):
+    if plugins.is_code(name):
         shape = ", ".join(map(str, (1, *input_shape)))
         return f"it must be an `nn.Module` that takes `torch.zeros({shape})` in evaluation mode"
     if len(input_shape) > 1:
@@ -109,7 +108,7 @@ def measure(name: str, input_shape: Shape, num_classes: int) -> dict[str, Shape]
         Name -> shape; None for code, and for a network that calculates with its own tensors while
         it is made.
     """
-    if _is_code(name):
+    if plugins.is_code(name):
         return None
     try:
         with _NoMemory(), torch.random.fork_rng(devices=[]):
@@ -151,7 +150,7 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
         UsageError: no model has that name, or it cannot be imported, or not in another width.
         RecipeError: ``name`` is a function and ``allow_code`` is False.
     """
-    if _is_code(name):
+    if plugins.is_code(name):
         if not allow_code:
             raise RecipeError(
                 f"model `{name}` would run code",
@@ -161,9 +160,9 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
         own: Factory = plugins.load(name)
         return own
     make: Factory
-    if name.startswith(_TORCHVISION):
+    if name.startswith(plugins.TORCHVISION):
         wanted = parse(name)
-        make = _torchvision(wanted.base.removeprefix(_TORCHVISION))
+        make = _torchvision(wanted.base.removeprefix(plugins.TORCHVISION))
     else:
         wanted = find(name)
         make = plugins.lookup("models", wanted.base)
@@ -172,10 +171,6 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
             raise _no_width(name)
         make = partial(make, **{"width": wanted.width})
     return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
-
-
-def _is_code(name: str) -> bool:
-    return ":" in name and not name.startswith(_TORCHVISION)
 
 
 def _has_width(make: Factory) -> bool:

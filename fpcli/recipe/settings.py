@@ -11,7 +11,6 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
-from fpcli.data import PREFIXES
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.models.build import factory
 from fpcli.models.names import find
@@ -23,8 +22,7 @@ SECTIONS = (
     "prune", "retrain",
 )  # fmt: skip
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
-_FLAGS = {"models": "--model ", "datasets": "--data ", "scores": "--set method.score="}
-_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FLAGS = {"task.model": "--model ", "task.data": "--data ", "method.name": "--method "}
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
     "greater_than_equal": ">= {ge:g}",
@@ -90,6 +88,7 @@ def resolve(
         UsageError: a setting from the command line is wrong.
     """
     _check_format(settings.get("recipe"))
+    _refuse_code(settings)
     known = leaves(cls)
     usual: dict[str, Setting] = {}
     if "method.name" in known:
@@ -122,11 +121,28 @@ def _check_format(setting: Setting | None) -> None:
         )
 
 
+def _refuse_code(settings: Mapping[str, Setting]) -> None:
+    """Refuse a file that names code, which runs only where the command line names it.
+
+    Whatever option a method has may be a name that it looks up, so all of them are read.
+    """
+    for key, setting in settings.items():
+        if not setting.is_in_file or not (key in _FLAGS or key.startswith("method.")):
+            continue
+        for value in setting.value if isinstance(setting.value, list) else [setting.value]:
+            if plugins.is_code(str(value)):
+                flag = _FLAGS.get(key, f"--set {key}=")
+                raise setting.error(
+                    f"a recipe may not name code: `{value}`",
+                    f"if you trust it, say it on the command line: `{flag}{value}`",
+                )
+
+
 def _method(kind: str, setting: Setting | None, default: str) -> Any:
     if setting is None:
         return plugins.lookup(kind, default)
-    name = _name(kind, setting, allow_code=True)
-    found = plugins.load(name) if ":" in name else plugins.lookup(kind, name)
+    name = _name(kind, setting)
+    found = plugins.lookup(kind, name)
     if not is_dataclass(getattr(found, "Options", None)):
         raise setting.error(f"`{name}` is not a method: it has no data class `Options`")
     return found
@@ -188,22 +204,10 @@ def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
     return " ".join(parts)
 
 
-def _name(
-    kind: str, setting: Setting, *, allow_code: bool = False, prefixes: tuple[str, ...] = ()
-) -> str:
-    value = str(setting.value)
-    if value.startswith(prefixes):
-        return value
-    if allow_code and _CODE.fullmatch(value):
-        if setting.is_in_file:
-            flag = _FLAGS.get(kind, "--method ")
-            raise setting.error(
-                f"a recipe may not name code: `{value}`",
-                f"if you trust it, say it on the command line: `{flag}{value}`",
-            )
-        return value
-    table = plugins.names(kind)
-    if value not in table:
+def _name(kind: str, setting: Setting) -> str:
+    value, table = str(setting.value), plugins.names(kind)
+    is_code = kind in plugins.OF_USERS and plugins.is_code(value)
+    if not is_code and value not in table:
         singular = _SINGULAR.get(kind, kind.removesuffix("s"))
         hint = nearest(value, table) or f"known: {', '.join(table)}"
         raise setting.error(f"unknown {singular} `{value}`", hint)
@@ -211,15 +215,12 @@ def _name(
 
 
 def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
-    if "task.data" in settings:
-        _name("datasets", settings["task.data"], allow_code=True, prefixes=PREFIXES)
+    if "task.data" in settings and not plugins.split_path(values["task.data"])[0]:
+        _name("datasets", settings["task.data"])
     if values["task.model"]:
         _check_model(settings["task.model"])
     if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
-    score = settings.get("method.score")
-    if score is not None and ":" in str(score.value):  # other words are the method's to judge
-        _name("scores", score, allow_code=True)
     for key in ("wire.codec", "wire.down", "wire.up"):
         if key in settings and settings[key].value is not None:
             _name("codecs", settings[key])
@@ -227,8 +228,7 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
 
 def _check_model(setting: Setting) -> None:
     value = str(setting.value)
-    if ":" in value:
-        _name("models", setting, allow_code=True, prefixes=("torchvision:",))
+    if plugins.is_code(value) or value.startswith(plugins.TORCHVISION):
         return
     try:
         if find(value).width is not None:
@@ -258,7 +258,7 @@ def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) ->
 def _default_model(
     data: str, settings: Mapping[str, Setting], default_models: Mapping[str, str]
 ) -> str:
-    if usual := default_models.get(data) or default_models.get(f"{data.partition(':')[0]}:"):
+    if usual := default_models.get(data) or default_models.get(f"{plugins.split_path(data)[0]}:"):
         return usual
     raise settings["task.data"].error(
         f"`task.model` must be given: data `{data}` has no usual network",

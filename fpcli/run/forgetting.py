@@ -66,7 +66,7 @@ def source_of(folder: RunFolder, recipe: Recipe) -> Source:
         )
     rounds = finished(folder)
     name = recipe.task.model
-    trained = read_trained(folder.path, code=name if ":" in name else "")
+    trained = read_trained(folder.path, code=name)
     if not convolutions(trained.template):
         raise LayoutError(
             f"{folder.path}: `{name}` has no convolution whose channels could be scored",

@@ -28,7 +28,7 @@ def initial(
         state = model.state_dict()
         return {name: state[name].detach().clone() for name in layout.tensors}, Support()
     name = recipe.task.model
-    trained = read_trained(Path(recipe.task.start), code=name if ":" in name else "")
+    trained = read_trained(Path(recipe.task.start), code=name)
     if trained.layout.digest != layout.digest:
         raise RecipeError(
             f"`task.start`: {recipe.task.start} holds `{trained.model}`, not `{name}`",

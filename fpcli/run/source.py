@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from fpcli import plugins
-from fpcli.data import PREFIXES
 from fpcli.data.catalogue import CATALOGUE
 from fpcli.data.datasets import Dataset, load
 from fpcli.engine.central import FitConfig
@@ -40,8 +39,8 @@ def find_folder(word: str | None, runs: Path) -> Path | None:
         if path.is_dir():
             return path
     names = plugins.names("models")
-    base = re.split("[@:]|-gn", word)[0]
-    if base in names or ":" in word:
+    base = re.split("@|-gn", word)[0]
+    if base in names or plugins.is_code(word) or word.startswith(plugins.TORCHVISION):
         return None
     known = [*names, *(path.parent.name for path in runs.glob("[!.]*/final"))]
     if Path(word).exists():
@@ -104,7 +103,7 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
     """
     own = trained.data
     name = data or (own.name if own else "")
-    if not name or (":" in name and not name.startswith(PREFIXES) and not data):
+    if not name or (plugins.is_code(name) and not data):
         raise UsageError(
             f"the data is code of yours (`{name}`), which runs only if you name it"
             if name
@@ -130,14 +129,14 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
 
 
 def named(
-    task: FitTask, weights: Path | None, *, seed: int, code: str = "", is_planned: bool = False
+    task: FitTask, weights: Path | None, *, seed: int, is_planned: bool = False
 ) -> tuple[Trained, Dataset | None]:
     """Return a network by name and its data.
 
     Args:
+        task: network and data; either may be code, which runs.
         weights: of the full network, see ``model_folder.of_weights``; None gives it initial ones.
         seed: of the validation split.
-        code: see ``model_folder.read_trained``.
         is_planned: data that is known by name need not be there, and is None then.
 
     Raises:
@@ -159,7 +158,7 @@ def named(
             raise
         shape, num_classes = known.input_shape, known.num_classes
     key = DataKey(task.data, fraction, seed)
-    trained = untrained(task.model, shape, num_classes, data=key, code=code)
+    trained = untrained(task.model, shape, num_classes, data=key, code=task.model)
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))
     return (trained if weights is None else with_weights(trained, weights)), dataset

@@ -202,9 +202,8 @@ def stage_models(places: Mapping[str, Path], recipe: Recipe) -> dict[str, nn.Mod
         FpError: a model is missing or damaged.
     """
     name, choice = recipe.task.model, recipe.executor
-    code = name if ":" in name else ""
     return {
-        stage: place(read_trained(path, code=code).module(), choice.device, choice.channels_last)
+        stage: place(read_trained(path, code=name).module(), choice.device, choice.channels_last)
         for stage, path in places.items()
     }
 

@@ -128,8 +128,7 @@ class Unlearning:
 
     def _keep_evidence(self) -> tuple[tuple[Scored, ...], tuple[str, ...]]:
         """Write the pruned model, and what chose its channels; return these and class names."""
-        name = self.recipe.task.model
-        unlearned = read_trained(self.folder.path, code=name if ":" in name else "")
+        unlearned = read_trained(self.folder.path, code=self.recipe.task.model)
         state_type = plugins.lookup("methods", METHOD).State
         state, _, _ = load_newest(
             self.folder.path, method_state=state_type, digest=digest(self.recipe)
@@ -253,6 +252,8 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if lacking := {"classes", "stages", "speedup", "audits"} - {*result}:
             raise ValueError(f"`{min(lacking)}` is missing")
+        if strange := {*result["audits"]} - {*plugins.names("audits")}:
+            raise ValueError(f"audit `{min(strange)}` is unknown")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise unreadable(path, error) from error
     return result

@@ -22,6 +22,7 @@ from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
 from fpcli.models.build import build, measure
+from fpcli.plugins import is_code
 from fpcli.store.run_folder import RunFolder
 from fpcli.store.weights import (
     check_file,
@@ -76,8 +77,8 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
 
     Args:
         folder: a run (its ``final/`` is read) or the folder itself.
-        code: ``module:function`` of a network that the caller may run; a stored name that is code
-            must be equal to it.
+        code: name of the network that the caller expects; a stored name that is code must be
+            equal to it.
         must_trace: False for those who cut nothing: a whole network that cannot be traced will do.
 
     Raises:
@@ -170,13 +171,13 @@ def build_model(name: str, input_shape: Any, num_classes: int, *, code: str = ""
     Raises:
         FpError: the name is unknown, or the network does not fit the task.
     """
-    if ":" in name and not name.startswith("torchvision:") and name != code:
+    if is_code(name) and name != code:
         raise UsageError(
             f"the network is code of yours (`{name}`), which runs only if you name it",
             hint=f"if you trust it, add `--model {name}`",
             where="--model",
         )
-    return build(name, tuple(input_shape), num_classes, seed=0, allow_code=bool(code))
+    return build(name, tuple(input_shape), num_classes, seed=0, allow_code=name == code)
 
 
 def _layout(model: nn.Module, about: Mapping[str, Any], must_trace: bool) -> Layout:

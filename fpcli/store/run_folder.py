@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from fpcli.data import PREFIXES
 from fpcli.errors import FpError, ResumeError, UsageError, nearest
 from fpcli.files import cannot_write, checksums, delete_folder, write_atomic
+from fpcli.plugins import split_path
 from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.recipe.schema import Recipe
@@ -37,10 +37,9 @@ _RESULT = (
 
 def default_name(recipe: AnyRecipe) -> str:
     """Return ``<method>-<data>-<model>-s<seed>`` (``fit`` for the method of plain training)."""
-    data = recipe.task.data
-    kind, _, path = data.partition(":")
-    if f"{kind}:" in PREFIXES:
-        data = f"{kind}-{Path(path).stem}"
+    kind, data = split_path(recipe.task.data)
+    if kind:
+        data = f"{kind}-{Path(data).stem}"
     method = recipe.method.name if isinstance(recipe, Recipe) else "fit"
     words = [method, data, recipe.task.model]
     name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)

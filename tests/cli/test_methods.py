@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,16 @@ def test_one_method(fp: Callable) -> None:
     assert "ratio_max" in done.out
     assert "recipes/fedmp/README.md" in done.err
     assert "no options" in fp("methods", "fedavg").out
+
+
+def test_a_method_of_the_current_folder(
+    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    lines = "from fpcli.methods.uniform import Uniform", "class Mine(Uniform): ..."
+    (tmp_path / "shown_methods.py").write_text("\n".join(lines))
+    (item,) = json.loads(fp("methods", "shown_methods:Mine", "--json").out)["data"]["items"]
+    assert [row["name"] for row in item["options"]] == ["ratio", "score"]
 
 
 def test_a_broken_method_of_another_package_is_left_out(

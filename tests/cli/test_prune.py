@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from fpcli.data.datasets import load
 from fpcli.engine.central import FitConfig, train
 from fpcli.engine.process import settle
+from fpcli.engine.trained import DataKey
 from fpcli.models.build import build
 from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import load as load_recipe
@@ -153,6 +155,37 @@ def test_wrong_words_leave_nothing(
     assert message in done.err
     assert done.out == ""
     assert list(Path().iterdir()) == []
+
+
+def test_code_of_the_current_folder(
+    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "pruned_nets.py").write_text(
+        "from torch import nn\n"
+        "def small(shape, classes):\n"
+        "    return nn.Sequential(nn.Conv2d(shape[0], 4, 3), nn.ReLU(), nn.Flatten(),\n"
+        "                         nn.Linear(144, classes))\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    model = build("pruned_nets:small", (1, 8, 8), 10, seed=0, allow_code=True)
+    trained = replace(trained_of(model, (1, 8, 8)), model="pruned_nets:small")
+    Path("bare").mkdir()
+    write_trained(Path("bare"), replace(trained, data=DataKey("os:getcwd", 0.1, 0)))
+    save_file(model.state_dict(), "w.safetensors")
+    del sys.path[0], sys.modules["pruned_nets"]
+
+    words = ("--ratio", "0.5", "--dry-run")
+    done = fp("prune", "bare", *words)
+    assert done.status == 2 and "add `--model pruned_nets:small`" in done.err
+    assert str(tmp_path) not in sys.path  # which a stranger's folder has no say in
+    code = ("--model", "pruned_nets:small")
+    done = fp("prune", "bare", *words, *code)
+    assert done.status == 2 and "add `--data os:getcwd`" in done.err
+    assert fp("prune", "bare", *words, *code, "--data", "digits").status == 0
+    for source in (("pruned_nets:small",), code, ("--set", "task.model=pruned_nets:small")):
+        done = fp("prune", *source, "-w", "w.safetensors", "--data", "digits", *words)
+        assert done.status == 0
 
 
 def test_wrong_sources(fp: Callable, runs: Path, tmp_path: Path) -> None:

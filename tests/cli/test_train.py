@@ -261,6 +261,19 @@ def test_code_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
     assert json.loads(done.out)["data"]["rounds"] == 3
 
 
+def test_a_score_of_the_current_folder(
+    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpcli.run.experiment.draw_run", lambda history, folder: [])
+    (tmp_path / "own_scores.py").write_text("from fpcli.scores.magnitude import l1")
+    score = ("--set", "method.score=own_scores:l1")
+    done = fp("train", *TINY, "--method", "uniform", *score, "--name", "scored", "-q")
+    assert "`fp train --resume runs/scored --set method.score=own_scores:l1 --rounds 4`" in done.err
+    done = fp("resume", "scored", "--rounds", "3")
+    assert done.status == 3 and "`--set method.score=own_scores:l1`" in done.err
+    assert fp("resume", "scored", "--rounds", "3", *score).status == 0
+
+
 def test_an_unexpected_error_keeps_its_traceback_in_the_run(
     fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "other run": ("F401", header(run="0" * 64)),
     "other operation": ("F401", header(op="evaluate")),
     "unknown codec": ("F401", header(codec="zip")),
+    "code as codec": ("F401", header(codec="os:getcwd")),
     "unknown field": ("F401", header(weight=1e12)),
     "says it diverged": ("F401", header(error="diverged: in spite of tensors")),
 }  # fmt: skip

@@ -220,10 +220,36 @@ def test_code_may_be_named_on_the_command_line_only(folder: Path) -> None:
     assert named.method.options["score"] == "l1"
     assert read("task: {model: 'torchvision:resnet18'}").task.model == "torchvision:resnet18"
     assert read("task: {data: 'npz:C:/x.npz', model: lenet5}").task.data == "npz:C:/x.npz"
-    error = refusal("method: {name: fedmp, score: 'os:remove'}")
-    assert error.hint.endswith("on the command line: `--set method.score=os:remove`")
+    for said in ("'os:remove'", "[l1, 'os:remove']"):
+        error = refusal(f"method: {{name: fedmp, score: {said}}}")
+        assert error.hint.endswith("on the command line: `--set method.score=os:remove`")
+    error = refusal("method: {name: fedmp, any_option: 'os:remove'}")
+    assert error.hint.endswith("on the command line: `--set method.any_option=os:remove`")
+    assert read("method: {name: fedmp, score: 'rank:0.5'}").method.options["score"] == "rank:0.5"
+    assert read("task: {data_dir: 'a:b'}").task.data_dir == "a:b"
     with pytest.raises(UsageError, match=r"--method: `os:system` is not a method"):
         load(None, flags={"method.name": "os:system"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("task.model", "./nets.py:small", "model"),
+        ("task.model", "folder:nets", "model"),
+        ("task.model", "csv:reader", "model"),
+        ("task.data", "torchvision:models", "data set"),
+        ("task.data", "C:\\x", "data set"),
+        ("method.name", "a:b:c", "method"),
+        ("wire.codec", "os:remove", "codec"),
+        ("fleet.profile", "os:remove", "fleet"),
+    ],
+)
+def test_what_is_no_code_is_only_looked_up(folder: Path, key: str, value: str, kind: str) -> None:
+    section, _, last = key.partition(".")
+    assert f"unknown {kind} `{value}`" in refusal(f"{section}: {{{last}: '{value}'}}").message
+    with pytest.raises(UsageError) as caught:
+        load(None, flags={key: value})
+    assert f"unknown {kind} `{value}`" in caught.value.message
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"seed: \xe4"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -249,6 +250,13 @@ def test_nothing_is_left_of_what_failed_before_it_began(runs: Path, tmp_path: Pa
     with pytest.raises(RecipeError, match="only 3 can leave"):
         work.run()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_result_makes_nothing_run(tmp_path: Path) -> None:
+    result = {"classes": [7], "stages": [], "speedup": None, "audits": {"os:getcwd": {}}}
+    (tmp_path / "unlearn.json").write_text(json.dumps(result))
+    with pytest.raises(DataError, match=r"unlearn\.json: .* audit `os:getcwd` is unknown"):
+        read_result(RunFolder(tmp_path))
 
 
 def test_a_purged_run_says_so_everywhere(
