@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from functools import cache
+from types import ModuleType
 from typing import Any
 
-from fpcli.errors import UsageError, first_line, nearest
+from fpcli.errors import FpError, NeedError, UsageError, first_line, nearest
+from fpcli.version import __version__
 
 TABLES: Mapping[str, str] = {
     "methods": "fpcli.methods:METHODS",
@@ -82,21 +85,50 @@ def load(target: str) -> Any:
 
     Raises:
         UsageError: the module cannot be imported or has no such attribute.
+        NeedError: it needs something of fpcli that this version has not.
     """
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a user's module may fail in any way
-        hint = "the module must be importable from the current folder"
-        if module.endswith(".py"):
-            hint = f"write `{target.replace('.py:', ':')}`: a module's name has no suffix"
-        raise UsageError(
-            f"cannot import `{module}` of `{target}`: {type(error).__name__}: {first_line(error)}",
-            hint=hint,
-        ) from error
+        raise _unusable(target, module, error) from error
     if found is None:
         raise UsageError(f"module `{module}` has no `{attribute}`", hint=f"in `{target}`")
     return found
+
+
+def _unusable(target: str, module: str, error: Exception) -> FpError:
+    if (lost := _lost(error)) and not _is_ours(module):
+        return NeedError(
+            f"`{module}` was written for another version of fpcli: {lost} is not in {__version__}",
+            hint="CHANGELOG.md tells what changed, README.md (Adding a method) what holds now; "
+            f"update `{module}`, or install the fpcli that it was written for",
+            where=target,
+        )
+    hint = "the module must be importable from the current folder"
+    if module.endswith(".py"):
+        hint = f"write `{target.replace('.py:', ':')}`: a module's name has no suffix"
+    return UsageError(
+        f"cannot import `{module}` of `{target}`: {type(error).__name__}: {first_line(error)}",
+        hint=hint,
+    )
+
+
+def _lost(error: Exception) -> str:
+    """Return what of fpcli was not there when it was imported or used, or "" if it was not that."""
+    if isinstance(error, ModuleNotFoundError) and _is_ours(error.name):
+        return f"`{error.name}`"
+    if isinstance(error, ImportError) and _is_ours(error.name):
+        name = re.match(r"cannot import name '(\w+)'", str(error))
+        return f"`{name[1]}` of `{error.name}`" if name else ""
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        module = error.obj.__name__
+        return f"`{error.name}` of `{module}`" if _is_ours(module) else ""
+    return ""
+
+
+def _is_ours(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] == "fpcli"
 
 
 def reference(kind: str, name: str) -> str:
@@ -122,5 +154,6 @@ def lookup(kind: str, name: str) -> Any:
 
     Raises:
         UsageError: nothing has that name, or it cannot be imported.
+        NeedError: see :func:`load`.
     """
     return load(reference(kind, name))

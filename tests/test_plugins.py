@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fpcli
-from fpcli.errors import UsageError
+from fpcli.errors import NeedError, UsageError
 from fpcli.plugins import OF_USERS, TABLES, is_code, load, lookup, names, reference, split_path
 
 PACKAGE = Path(fpcli.__file__).parent
@@ -70,6 +70,32 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
+    ("source", "lost"),
+    [
+        ("from fpcli.errors import FpError, Bygone", "`Bygone` of `fpcli.errors`"),
+        ("from fpcli.engine import bygone", "`bygone` of `fpcli.engine`"),
+        ("from fpcli.bygone import Thing", "`fpcli.bygone`"),
+        ("import fpcli.bygone.thing", "`fpcli.bygone`"),
+        ("from fpcli import errors\nclass Mine(errors.Bygone): ...", "`Bygone` of `fpcli.errors`"),
+        ("import helper_of_mine", "`Bygone` of `fpcli.structure.support`"),
+        ("def __getattr__(name): import fpcli.bygone", "`fpcli.bygone`"),
+    ],
+)
+def test_code_for_another_version_says_what_it_misses(write: Path, source: str, lost: str) -> None:
+    (write / "mine_of_then.py").write_text(source)
+    (write / "helper_of_mine.py").write_text("from fpcli.structure.support import Bygone")
+    with pytest.raises(NeedError) as caught:
+        lookup("methods", "mine_of_then:Mine")
+    error = caught.value
+    start = f"`mine_of_then` was written for another version of fpcli: {lost}"
+    assert error.message.startswith(start)
+    assert error.message.endswith(f" is not in {fpcli.__version__}")
+    assert "CHANGELOG.md" in error.hint and "README.md (Adding a method)" in error.hint
+    assert (error.exit_status, error.where) == (5, "mine_of_then:Mine")
+    assert "\n" not in error.message + error.hint
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
@@ -90,6 +116,8 @@ def test_code_that_fails_otherwise_says_how(write: Path, source: str, message: s
 
 def test_what_was_named_wrongly(write: Path) -> None:
     (write / "plain_nets.py").write_text("nothing = None")
+    with pytest.raises(UsageError, match=r"cannot import `fpcli\.bygone` of `fpcli\.bygone:Thing`"):
+        load("fpcli.bygone:Thing")
     for name in ("small", "nothing"):
         with pytest.raises(UsageError, match=f"module `plain_nets` has no `{name}`"):
             load(f"plain_nets:{name}")

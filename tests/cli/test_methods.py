@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import fpcli
 from fpcli import plugins
 
 
@@ -56,6 +57,16 @@ def test_a_method_of_the_current_folder(
     (tmp_path / "shown_methods.py").write_text("\n".join(lines))
     (item,) = json.loads(fp("methods", "shown_methods:Mine", "--json").out)["data"]["items"]
     assert [row["name"] for row in item["options"]] == ["ratio", "score"]
+    (tmp_path / "older_methods.py").write_text("from fpcli.engine.method import Bygone")
+    for words in (("methods",), ("train", "--dry-run", "--method")):
+        done = fp(*words, "older_methods:Mine")
+        assert (done.status, done.out) == (5, "")
+        message, _, hint = done.err.splitlines()
+        assert message == (
+            "error[F501]: `older_methods` was written for another version of fpcli: `Bygone` of "
+            f"`fpcli.engine.method` is not in {fpcli.__version__}"
+        )
+        assert hint.startswith("hint: CHANGELOG.md tells what changed, README.md (Adding a method)")
 
 
 def test_a_broken_method_of_another_package_is_left_out(
