@@ -7,6 +7,8 @@ another number of workers or another order of clients draws the same numbers.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -30,3 +32,20 @@ def draw_uniform(seed: int, purpose: str, round: int = 0, client: int = 0) -> fl
 def stream(seed: int, purpose: str, round: int = 0, client: int = 0) -> torch.Generator:
     """Return a CPU generator for one purpose, round and client (see :func:`derive`)."""
     return torch.Generator().manual_seed(derive(seed, purpose, round, client))
+
+
+@contextmanager
+def seeded(
+    seed: int, purpose: str, round: int = 0, *, device: torch.device | str = "cpu"
+) -> Iterator[None]:
+    """Let torch's global generator be that of one purpose and round; then it is as it was before.
+
+    Layers such as dropout draw from it.
+
+    Args:
+        device: where is computed.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(seed, purpose, round))
+        yield

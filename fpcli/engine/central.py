@@ -20,7 +20,7 @@ from fpcli.data.split import Split
 from fpcli.engine.fit import Batch, Passed, cross_entropy, explain_lone_sample, one_epoch
 from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
-from fpcli.rng import derive, stream
+from fpcli.rng import seeded, stream
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import EMPTY
 
@@ -144,19 +144,20 @@ def train(
             dataset, split, config, seed, purpose, number, augment, device, is_channels_last
         )
         model.train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(derive(seed, f"{purpose}/torch", number))
-            with explain_lone_sample(config.batch_size, len(split), "batch_size"):
-                passed = one_epoch(
-                    model,
-                    optimizer,
-                    drawn,
-                    loss,
-                    mask=mask,
-                    clip_norm=config.clip_norm,
-                    before_step=advance,
-                    after_backward=after_backward,
-                )
+        with (
+            seeded(seed, f"{purpose}/torch", number, device=device),
+            explain_lone_sample(config.batch_size, len(split), "batch_size"),
+        ):
+            passed = one_epoch(
+                model,
+                optimizer,
+                drawn,
+                loss,
+                mask=mask,
+                clip_norm=config.clip_norm,
+                before_step=advance,
+                after_backward=after_backward,
+            )
         _check_finite(number, passed, model, config)
         yield _record(number, passed, optimizer, model, started)
 

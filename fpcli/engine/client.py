@@ -16,6 +16,7 @@ from fpcli.data.batches import batches
 from fpcli.engine import memory
 from fpcli.engine.evaluate import evaluate_on_own
 from fpcli.engine.fit import Batch, Fitted, Result, Work, explain_lone_sample
+from fpcli.engine.placement import place
 from fpcli.engine.site import Site
 from fpcli.engine.types import Json, LocalConfig, Support, Tensors, is_finite
 from fpcli.errors import DivergedError, FpError, NeedError, WireError
@@ -255,12 +256,6 @@ def perform(data: bytes, site: Site) -> bytes:
         except Exception as error:  # the client's fault must not stop the round
             problem = f"failed: {type(error).__name__}: {error}"
     return pack(error=problem)
-
-
-def place(module: nn.Module, device: str, is_channels_last: bool) -> nn.Module:
-    """Move a module to a device, with its images' channels last in memory or first."""
-    module = module.to(device)
-    return module.to(memory_format=torch.channels_last) if is_channels_last else module
 
 
 def _model(cx: ClientContext) -> nn.Module:

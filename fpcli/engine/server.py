@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from fpcli.engine.client import place
 from fpcli.engine.evaluate import ClientScore, evaluate
 from fpcli.engine.exchange import Exchange, Executor, answers, exchange, updates
 from fpcli.engine.federation import (
@@ -22,6 +21,7 @@ from fpcli.engine.federation import (
     Totals,
 )
 from fpcli.engine.method import RoundContext, choose_cohort
+from fpcli.engine.placement import place
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.engine.quorum import (
     check_finite_state,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from fpcli.engine.client import place
+from fpcli.engine.placement import place
 from fpcli.export.bench import Timer, step_run
 from fpcli.fleet.classes import DeviceClass
 from fpcli.fleet.clock import train_seconds

@@ -14,9 +14,9 @@ from fpcli.data.augment import Augment, check_augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine import central
 from fpcli.engine.central import Momentum
-from fpcli.engine.client import place
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.federation import Totals
+from fpcli.engine.placement import place
 from fpcli.engine.process import num_cores, settle
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState

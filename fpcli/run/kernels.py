@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from fpcli.engine.client import place
+from fpcli.engine.placement import place
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import RecipeError, ResumeError
 from fpcli.files import write_atomic

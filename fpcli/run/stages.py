@@ -14,8 +14,8 @@ from fpcli import plugins
 from fpcli.audit.stage import AuditData
 from fpcli.data.split import Split
 from fpcli.data.withhold import withhold
-from fpcli.engine.client import place
 from fpcli.engine.evaluate import evaluate
+from fpcli.engine.placement import place
 from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest
 from fpcli.recipe.schema import Recipe

@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from fpcli.engine import server
-from fpcli.engine.client import place
 from fpcli.engine.federation import Rules
+from fpcli.engine.placement import place
 from fpcli.engine.process import settle
 from fpcli.models.build import build
 from fpcli.recipe.load import load
