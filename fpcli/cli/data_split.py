@@ -113,9 +113,10 @@ def split(
     session.finish(found, _text(resolved, found))
     task = resolved.task
     if out is not None:
+        more = "".join(f" --set {key}={value}" for key, value in _deciding(resolved).items())
         session.hint(
             f"`fp train --data {task.data} --clients {task.clients} --seed {resolved.seed} "
-            f"--partition file --set task.partition.file={shlex.quote(str(out))}` trains "
+            f"--partition file --set task.partition.file={shlex.quote(str(out))}{more}` trains "
             "with it"
         )
 
@@ -149,28 +150,43 @@ def _recipe(params: Mapping[str, Any]) -> Recipe:
     return load(find_recipe(params["recipe"]) if params["recipe"] else None, pairs, flags)
 
 
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """Return the other keys that decide which samples there are for clients, where they are not as
+    usual."""
+    from fpcli.recipe.schema import Task
+
+    usual, task = Task(), recipe.task
+    keys = ("validation_fraction", "server_share", "server_samples")
+    return {
+        f"task.{key}": getattr(task, key)
+        for key in keys
+        if getattr(task, key) != getattr(usual, key)
+    }
+
+
 def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     """Return the split as the text of a file, and what the command tells about it."""
     from fpcli.data.partition import label_table, split_digest
     from fpcli.data.split_file import split_json
     from fpcli.data.withhold import withhold
     from fpcli.recipe.load import flatten
-    from fpcli.run.setup import load_data, personal_tests, share_out
+    from fpcli.run.setup import load_data, personal_tests, server_samples, share_out
 
     dataset = load_data(recipe)
-    parts = share_out(recipe, dataset)
-    kept = withhold(dataset, parts, recipe.task.withhold)
+    parts, server = share_out(recipe, dataset), server_samples(recipe, dataset)
+    kept = withhold(dataset, parts, recipe.task.withhold, server)
     tests = personal_tests(kept.dataset, kept.parts)
-    rows = label_table(dataset.train.labels, kept.parts, dataset.num_classes).tolist()
+    holders = (*kept.parts, kept.server)
+    *rows, own = label_table(dataset.train.labels, holders, dataset.num_classes).tolist()
     keys = {k: v for k, v in flatten(recipe).items() if k.startswith("task.partition.")}
-    return split_json(recipe.task.data, dataset.train.labels, parts), {
+    return split_json(recipe.task.data, dataset.train.labels, parts, server), {
         "data": recipe.task.data,
         "shape": list(dataset.input_shape),
         "num_classes": dataset.num_classes,
         "partition": {key.rpartition(".")[2]: value for key, value in keys.items()},
         "seed": recipe.seed,
         "samples": len(dataset.train),
-        "used": sum(len(part) for part in kept.parts),
+        "used": sum(map(len, holders)),
         "withheld": sorted(set(recipe.task.withhold)),
         "sha256": split_digest(parts),
         "clients": [
@@ -183,6 +199,7 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
             }
             for client, (row, test) in enumerate(zip(rows, tests, strict=True))
         ],
+        "server": {"train": sum(own), "classes": sum(count > 0 for count in own), "labels": own},
     }
 
 
@@ -192,7 +209,8 @@ def _write(out: Path, content: str, found: Mapping[str, Any]) -> None:
 
     write_atomic(out, content)
     table = [client["labels"] for client in found["clients"]]
-    draw_split(table, f"{found['data']}: {_words(found['partition'])}", out.with_suffix(""))
+    own = found["server"]["labels"] if found["server"]["train"] else None
+    draw_split(table, f"{found['data']}: {_words(found['partition'])}", out.with_suffix(""), own)
 
 
 def _words(partition: Mapping[str, Any]) -> str:
@@ -215,13 +233,16 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
     has_columns = found["num_classes"] <= _MOST_COLUMNS
     headers = ["client", "train", "test", "classes"]
     headers += map(str, range(found["num_classes"])) if has_columns else ()
+    holders = [*clients]
+    if found["server"]["train"]:
+        holders.append({"client": "server", "test": ""} | found["server"])
     rows = [
         [
-            str(client["client"]),
-            *(f"{client[key]:,}" for key in ("train", "test", "classes")),
-            *(map(str, client["labels"]) if has_columns else ()),
+            str(holder["client"]),
+            *(f"{holder[key]:,}" if holder[key] != "" else "" for key in headers[1:4]),
+            *(map(str, holder["labels"]) if has_columns else ()),
         ]
-        for client in clients
+        for holder in holders
     ]
     sizes = [client["train"] for client in clients]
     is_whole = found["used"] == found["samples"]

@@ -166,11 +166,13 @@ def header(setup: Setup, folder: Path, executor: str) -> list[str]:
     params = cost(fed.layout, Support()).params
     num_idle = fed.num_examples.count(0)
     idle = f" ({num_idle} without training samples)" if num_idle else ""
+    own = setup.server.num_examples
     return [
         fed.method_name,
         task.data,
         f"{task.model} ({params:,} params)",
         f"{len(fed.num_examples)} clients{idle}, {fed.rules.clients_per_round} per round",
+        *([f"server with {own:,} samples"] if own else ()),
         f"seed {fed.seed}",
         executor,
         str(folder),

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fpcli.data import label_skew, size_skew
+from fpcli.data.set_aside import NO_SAMPLES
 from fpcli.data.split_file import read_split
 from fpcli.data.tables import Indices
 from fpcli.errors import DataError
@@ -64,11 +65,13 @@ def partition(
     *,
     owners: Tensor | None = None,
     data: str = "",
+    reserved: Tensor = NO_SAMPLES,
     seed: int,
 ) -> tuple[Tensor, ...]:
     """Return one set of sample indices per client; no sample belongs to two clients.
 
-    Every sample belongs to a client, except those that ``imbalance`` or a file leave out.
+    Every sample belongs to a client, except those that are ``reserved`` and those that
+    ``imbalance`` or a file leave out.
 
     Args:
         labels: int64 ``[n]``.
@@ -84,6 +87,8 @@ def partition(
             at random. ``natural``: by owner. ``file``: as a file says.
         owners: int64 ``[n]``, the number of each sample's owner; needed by ``natural``.
         data: name of the data, which a file must have too.
+        reserved: indices of samples that the server has, and no client can get; what is left is
+            split, as if there were nothing else.
         seed: of the draw.
 
     Returns:
@@ -92,7 +97,8 @@ def partition(
     Raises:
         DataError: a client would get fewer than ``min_size`` samples (``dirichlet``: in each of
             ``MAX_DRAWS`` draws), there are more clients or shards than samples, the labels or
-            owners do not suffice, a number is out of its range, or the file is wrong.
+            owners do not suffice, a number is out of its range, or the file is wrong or gives a
+            client what is reserved.
 
     Source: iid and shards: McMahan et al., AISTATS 2017, section 3; dirichlet, classes and
     quantity: Li et al., ICDE 2022 (NIID-Bench), without its limit on large clients, and with every
@@ -103,14 +109,32 @@ def partition(
     >>> sorted(part.tolist() for part in partition(torch.tensor([0, 1, 0, 1]), 2, how, seed=0))
     [[0, 2], [1, 3]]
     """
-    kept: Indices = np.arange(len(labels))
+    kept = _keep(labels, how, reserved, seed)
+    _check_number(len(kept), num_clients, how, len(reserved))
+    if how.kind == "file":
+        _check_whole(how)
+        parts = read_split(Path(how.file), data, labels, num_clients, reserved)
+    else:
+        parts = [kept[part] for part in _deal(labels, kept, num_clients, how, owners, data, seed)]
+    _check_smallest(parts, how.min_size)
+    return tuple(torch.from_numpy(np.sort(part)) for part in parts)
+
+
+def _keep(labels: Tensor, how: Partition, reserved: Tensor, seed: int) -> Indices:
+    """Return the samples that clients get at all."""
+    kept: Indices = np.delete(np.arange(len(labels)), reserved.numpy())
     if how.imbalance > 1:
         rng = np.random.default_rng(derive(seed, "long-tail"))
-        kept = size_skew.long_tail(labels.numpy(), how.imbalance, rng)
-    _check_number(len(kept), num_clients, how)
-    parts = _deal(labels, kept, num_clients, how, owners=owners, data=data, seed=seed)
-    _check_smallest(parts, how.min_size)
-    return tuple(torch.from_numpy(kept[np.sort(part)]) for part in parts)
+        kept = kept[size_skew.long_tail(labels.numpy()[kept], how.imbalance, rng)]
+    return kept
+
+
+def _check_whole(how: Partition) -> None:
+    if how.imbalance > 1:
+        raise DataError(
+            "task.partition.imbalance does not go with a file, which names its samples itself",
+            hint="leave one of them out",
+        )
 
 
 def _deal(
@@ -118,19 +142,11 @@ def _deal(
     kept: Indices,
     num_clients: int,
     how: Partition,
-    *,
     owners: Tensor | None,
     data: str,
     seed: int,
 ) -> list[Indices]:
     """Return what each client gets, as positions in ``kept``."""
-    if how.kind == "file":
-        if how.imbalance > 1:
-            raise DataError(
-                "task.partition.imbalance does not go with a file, which names its samples itself",
-                hint="leave one of them out",
-            )
-        return read_split(Path(how.file), data, labels, num_clients)
     if how.kind == "natural":
         if owners is None:
             raise DataError(
@@ -142,13 +158,15 @@ def _deal(
     return _draw(labels.numpy()[kept], num_clients, how, rng)
 
 
-def _check_number(count: int, num_clients: int, how: Partition) -> None:
+def _check_number(count: int, num_clients: int, how: Partition, num_reserved: int) -> None:
     smallest = max(how.min_size, how.shards_per_client if how.kind == "shards" else 1)
     if num_clients * smallest > count:
         raise DataError(
             f"{num_clients} clients with at least {smallest} samples each need "
-            f"{num_clients * smallest} samples, there are {count}",
-            hint="lower task.clients, or task.partition.shards_per_client for shards",
+            f"{num_clients * smallest} samples, there are {count}"
+            + (f" beside the {num_reserved} of the server" if num_reserved else ""),
+            hint="lower task.clients, or task.partition.shards_per_client for shards"
+            + (", or task.server_share" if num_reserved else ""),
         )
 
 

@@ -7,7 +7,9 @@ One JSON object::
 
 ``samples`` counts the training samples and ``labels_sha256`` is the SHA-256 of their labels as
 64-bit numbers, lowest byte first, both after the validation samples were set aside. ``clients``
-has a list of indices, counted from 0, for each client. Other keys are ignored.
+has a list of indices, counted from 0, for each client. Where the server has samples of its own,
+``server`` lists them for other programs; a run draws them itself (:mod:`fpcli.data.set_aside`), so
+that this key and all others are ignored.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fpcli.data.set_aside import NO_SAMPLES
 from fpcli.data.tables import Indices
 from fpcli.errors import DataError
 
@@ -33,8 +36,14 @@ def labels_digest(labels: Tensor) -> str:
     return hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def split_json(data: str, labels: Tensor, parts: Sequence[Tensor]) -> str:
-    """Return the text of the file for a split of training samples with these labels."""
+def split_json(
+    data: str, labels: Tensor, parts: Sequence[Tensor], server: Tensor = NO_SAMPLES
+) -> str:
+    """Return the text of the file for a split of training samples with these labels.
+
+    Args:
+        server: indices of the samples that the server has.
+    """
     content = {
         "format": FORMAT,
         "data": data,
@@ -42,19 +51,25 @@ def split_json(data: str, labels: Tensor, parts: Sequence[Tensor]) -> str:
         "labels_sha256": labels_digest(labels),
         "clients": [part.tolist() for part in parts],
     }
+    if len(server):
+        content["server"] = server.tolist()
     return json.dumps(content) + "\n"
 
 
-def read_split(path: Path, data: str, labels: Tensor, num_clients: int) -> list[Indices]:
+def read_split(
+    path: Path, data: str, labels: Tensor, num_clients: int, reserved: Tensor = NO_SAMPLES
+) -> list[Indices]:
     """Return each client's indices, as an untrusted file names them.
 
     Args:
         data: name of the data.
         labels: of its training samples, int64 ``[n]``.
+        reserved: indices of the samples that the server has.
 
     Raises:
         DataError: the file is missing, too large, not of the format, of other data or another
-            number of clients, or names a sample that does not exist or that was named before.
+            number of clients, or names a sample that does not exist, that was named before or that
+            the server has.
     """
     content = _content(path, limit_bytes=2**20 + 64 * len(labels))
     for key, wanted, hint in (
@@ -78,7 +93,16 @@ def read_split(path: Path, data: str, labels: Tensor, num_clients: int) -> list[
             path, f"has {len(clients)} clients, {num_clients} were asked for", "set task.clients"
         )
     is_taken = np.zeros(len(labels), dtype=np.bool_)
-    return [_indices(path, client, part, is_taken) for client, part in enumerate(clients)]
+    parts = [_indices(path, client, part, is_taken) for client, part in enumerate(clients)]
+    for client, part in enumerate(parts):
+        if len(common := np.intersect1d(part, reserved)):
+            raise _wrong(
+                path,
+                f"client {client} has sample {common[0]}, which the server has",
+                "write it anew with the same seed and task.server_share (or task.server_samples), "
+                "or leave that out",
+            )
+    return parts
 
 
 def _content(path: Path, limit_bytes: int) -> dict[str, Any]:

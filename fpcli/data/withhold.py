@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fpcli.data.datasets import Dataset
+from fpcli.data.set_aside import NO_SAMPLES
 from fpcli.data.split import Split
 from fpcli.errors import DataError, RecipeError
 
@@ -23,27 +24,35 @@ class Kept:
         parts: training samples of each client, without them; empty for a client that has no other.
         withheld: samples of them that each client has; no parts where nothing is withheld.
         test: test samples of them, or None where nothing is withheld.
+        server: training samples of the server, without them.
     """
 
     dataset: Dataset
     parts: tuple[Tensor, ...]
     withheld: tuple[Tensor, ...] = ()
     test: Split | None = None
+    server: Tensor = NO_SAMPLES
 
 
-def withhold(dataset: Dataset, parts: tuple[Tensor, ...], classes: Sequence[int]) -> Kept:
+def withhold(
+    dataset: Dataset,
+    parts: tuple[Tensor, ...],
+    classes: Sequence[int],
+    server: Tensor = NO_SAMPLES,
+) -> Kept:
     """Take the samples of some classes out of a task.
 
     Args:
         parts: int64 indices into ``dataset.train``, one tensor per client.
         classes: labels; none leaves everything as it is.
+        server: indices of the samples that the server has.
 
     Raises:
         RecipeError: a class does not exist, or no class would be left.
         DataError: no client has a sample of another class.
     """
     if not classes:
-        return Kept(dataset, parts)
+        return Kept(dataset, parts, server=server)
     wanted = sorted(set(classes))
     if wanted[-1] >= dataset.num_classes:
         raise RecipeError(
@@ -70,7 +79,8 @@ def withhold(dataset: Dataset, parts: tuple[Tensor, ...], classes: Sequence[int]
             where="task.withhold",
         )
     test = dataset.test.take(torch.isin(dataset.test.labels, gone).nonzero().flatten())
-    return Kept(kept, rest, tuple(part[is_gone[part]] for part in parts), test)
+    withheld = tuple(part[is_gone[part]] for part in parts)
+    return Kept(kept, rest, withheld, test, server[~is_gone[server]])
 
 
 def _rest(split: Split, gone: Tensor) -> Split:

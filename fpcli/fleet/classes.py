@@ -20,7 +20,8 @@ class DeviceClass:
     """A class of devices, as a recipe holds it; units are those of :class:`Level`.
 
     Attributes:
-        share: how often it comes among the clients that no class names, relative to the others.
+        share: how often it comes among the clients that no class names, relative to the others; 0
+            is for hardware that no client has, and the server may.
         clients: those that have it; then ``share`` does not count.
         step: measured seconds of training steps.
     """
@@ -32,10 +33,16 @@ class DeviceClass:
     down: Annotated[float, Gt(0)]
     up: Annotated[float, Gt(0)]
     memory: Annotated[int, Ge(1)]
-    share: Annotated[float, Gt(0)] = 1.0
+    share: Annotated[float, Ge(0)] = 1.0
     clients: tuple[Annotated[int, Ge(0)], ...] = ()
     availability: Annotated[float, Gt(0), Le(1)] | None = None
     step: StepTime | None = None
+
+    def level(self) -> Level:
+        """Return the class of hardware that the simulated clock works with."""
+        return Level(
+            self.flops, self.down, self.up, self.memory, self.name, self.availability, self.step
+        )
 
 
 def fleet_of(
@@ -50,9 +57,8 @@ def fleet_of(
     own: dict[int, Level] = {}
     others: list[tuple[Level, float]] = []
     for item in classes:
-        numbers = (item.flops, item.down, item.up, item.memory)
-        level = Level(*numbers, item.name, item.availability, item.step)
-        if not item.clients:
+        level = item.level()
+        if not item.clients and item.share:
             others.append((level, item.share))
         for client in item.clients:
             if client in own or client >= num_clients:

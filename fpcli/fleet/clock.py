@@ -1,13 +1,13 @@
-"""Simulated seconds of one client's work and of a round."""
+"""Simulated seconds of one client's work, or the server's, and of a round."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fpcli.fleet.devices import Device
+from fpcli.fleet.devices import Device, Level
 
 
-def forward_seconds(macs_per_sample: float, num_samples: float, device: Device) -> float:
+def forward_seconds(macs_per_sample: float, num_samples: float, device: Device | Level) -> float:
     """Return the seconds of forward passes; a multiply-add is two operations.
 
     Args:
@@ -18,7 +18,7 @@ def forward_seconds(macs_per_sample: float, num_samples: float, device: Device) 
     return 2.0 * macs_per_sample * num_samples / device.flops_per_s
 
 
-def train_seconds(macs_per_sample: float, num_samples: float, device: Device) -> float:
+def train_seconds(macs_per_sample: float, num_samples: float, device: Device | Level) -> float:
     """Return the seconds of training steps, each as long as three forward passes.
 
     The three are the forward pass, the gradient by the input and the gradient by the weights.

@@ -70,6 +70,12 @@ class Device:
     memory_bytes: int
 
 
+SERVER = Level(200e9, down_bps=1e9, up_bps=1e9, memory_bytes=64 * 10**9, name="server")
+"""What the server computes on where nothing else is said: 10 times the fast device of this file.
+The numbers are our choice. The clock counts its speed only, since bytes travel at a client's pace.
+"""
+
+
 @dataclass(frozen=True)
 class Fleet:
     """All devices, computed when asked for, so that a thousand clients cost nothing.
@@ -85,6 +91,7 @@ class Fleet:
         availability: share of rounds in which a client can be chosen.
         dropout: probability that what a chosen client does in a round is lost.
         dropout_when: where in its work that happens; ``any`` is each of the three alike.
+        server: the server's hardware, which does not change from round to round.
     """
 
     profile: str
@@ -96,6 +103,7 @@ class Fleet:
     availability: float = 1.0
     dropout: float = 0.0
     dropout_when: Literal["any"] | Point = "any"
+    server: Level = SERVER
 
     def level(self, client: int) -> Level:
         """Return the class of a client's hardware."""

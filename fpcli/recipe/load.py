@@ -36,8 +36,15 @@ NOT_IN_DIGEST = frozenset(
 )
 """Keys that decide where and how long a run computes, but not what."""
 
-_NOT_WHILE_EMPTY = frozenset({"task.start", "task.withhold"})
-"""Keys that are no part of a digest while empty, since digests of earlier versions lack them."""
+_NOT_WHILE_USUAL: Mapping[str, Any] = {
+    "task.start": "",
+    "task.withhold": [],
+    "task.server_share": 0.0,
+    "task.server_samples": 0,
+    "fleet.server": "server",
+}
+"""Keys that are no part of a digest while they have this value, since digests of earlier versions
+lack them."""
 
 _FLAGS = {
     "method.name": "--method",
@@ -253,7 +260,8 @@ def digest(recipe: AnyRecipe) -> str:
     deciding = {
         key: value
         for key, value in flatten(recipe).items()
-        if key not in NOT_IN_DIGEST and (value or key not in _NOT_WHILE_EMPTY)
+        if key not in NOT_IN_DIGEST
+        and not (key in _NOT_WHILE_USUAL and value == _NOT_WHILE_USUAL[key])
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 

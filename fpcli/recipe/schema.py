@@ -54,6 +54,11 @@ class Task(FitTask):
     withhold: tuple[Annotated[int, Ge(0)], ...] = ()
     """Classes whose samples no client trains on, and which do not count as validation or test
     data."""
+    server_share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the training samples that the server has and no client, of each class alike, for
+    methods in which it trains."""
+    server_samples: Annotated[int, Ge(0)] = 0
+    """The same as a number of samples, in place of a share."""
     start: str = ""
     """Folder of a run, or of a trained model, whose weights the first round starts from; empty
     means freshly initialised ones."""
@@ -91,6 +96,9 @@ class FleetChoice:
     deadline_s: Annotated[float, Gt(0)] | None = None
     """Simulated seconds after which an update, or an answer to a question, is too late; null waits
     for everyone."""
+    server: str = "server"
+    """What the server computes on, where a method makes it work: `server` (200 GFLOP/s, ours), a
+    class of the fleet, or a board that a fleet file may name."""
     devices: tuple[DeviceClass, ...] = ()
     """What the fleet file said; with it `profile` is a mere name."""
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.fleet.server_hardware import find_server
 from fpcli.models.build import factory
 from fpcli.models.names import find
 from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
@@ -221,6 +222,8 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
         _check_model(settings["task.model"])
     if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
+    if "fleet.server" in settings:
+        _check_server(settings["fleet.server"], values)
     for key in ("wire.codec", "wire.down", "wire.up"):
         if key in settings and settings[key].value is not None:
             _name("codecs", settings[key])
@@ -237,6 +240,13 @@ def _check_model(setting: Setting) -> None:
         raise setting.error(error.message, error.hint) from error
 
 
+def _check_server(setting: Setting, values: Mapping[str, Any]) -> None:
+    try:
+        find_server(values["fleet.server"], values["fleet.profile"], values["fleet.devices"])
+    except RecipeError as error:
+        raise setting.error(error.message, error.hint) from error
+
+
 def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
     limits = (
         ("clients_per_round", values["task.clients"], "task.clients"),
@@ -246,6 +256,11 @@ def _check_counts(settings: Mapping[str, Setting], values: Mapping[str, Any]) ->
             "clients_per_round" if values["clients_per_round"] else "task.clients",
         ),
     )
+    if values["task.server_share"] and values["task.server_samples"]:
+        raise settings["task.server_samples"].error(
+            "`task.server_share` and `task.server_samples` exclude each other",
+            "set one of them to 0",
+        )
     for key, limit, name in limits:
         if values[key] > limit:
             setting = settings.get(key) or settings[name]

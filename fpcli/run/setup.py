@@ -14,6 +14,7 @@ from fpcli import plugins
 from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.partition import partition
+from fpcli.data.set_aside import set_aside
 from fpcli.data.withhold import Kept, withhold
 from fpcli.engine.exchange import Executor
 from fpcli.engine.executors.inline import Inline
@@ -21,11 +22,13 @@ from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import Federation, Rules
 from fpcli.engine.method import Method
 from fpcli.engine.process import num_cores
+from fpcli.engine.server_side import ServerSide
 from fpcli.engine.site import Site
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import LayoutError, NeedError, RecipeError
 from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.devices import Fleet
+from fpcli.fleet.server_hardware import find_server
 from fpcli.models.build import build
 from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import digest
@@ -45,6 +48,7 @@ class Setup:
         values: initial values of the model, dense.
         site: what processes that perform jobs need.
         parts: training samples of each client.
+        server: the server as a place that computes, with samples of its own or none.
         support: what is alive of the initial values.
     """
 
@@ -53,6 +57,7 @@ class Setup:
     values: Tensors
     site: Site
     parts: tuple[Tensor, ...]
+    server: ServerSide
     support: Support = field(default_factory=Support)
 
     def trained(self, values: Tensors, support: Support) -> Trained:
@@ -86,7 +91,8 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     fleet = fleet_for(recipe)
     dataset = load_data(recipe)
     check_augment(task.augment, task.data, dataset.train.images)
-    kept = withhold(dataset, share_out(recipe, dataset), task.withhold)
+    held = server_samples(recipe, dataset)
+    kept = withhold(dataset, share_out(recipe, dataset), task.withhold, held)
     dataset, parts = kept.dataset, kept.parts
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
@@ -121,7 +127,18 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         withheld_test=kept.test,
     )
     site = _site(recipe, fed, kept, home)
-    return Setup(recipe, fed, values, site, parts, support)
+    server = ServerSide(
+        layout=layout,
+        template=fed.template,
+        dataset=dataset,
+        indices=kept.server,
+        level=fleet.server,
+        seed=recipe.seed,
+        device=recipe.executor.device,
+        is_channels_last=recipe.executor.channels_last,
+        augment=task.augment,
+    )
+    return Setup(recipe, fed, values, site, parts, server, support)
 
 
 def load_data(recipe: AnyRecipe) -> Dataset:
@@ -140,6 +157,16 @@ def load_data(recipe: AnyRecipe) -> Dataset:
     )
 
 
+def server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
+    """Return the training samples that the server has: sorted indices into ``dataset.train``.
+
+    Raises:
+        DataError: so many would leave clients without some class.
+    """
+    task, labels = recipe.task, dataset.train.labels
+    return set_aside(labels, share=task.server_share, number=task.server_samples, seed=recipe.seed)
+
+
 def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
     """Return the training samples of each client: sorted indices into ``dataset.train``.
 
@@ -152,6 +179,7 @@ def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
         recipe.task.partition,
         owners=dataset.train.owners,
         data=recipe.task.data,
+        reserved=server_samples(recipe, dataset),
         seed=recipe.seed,
     )
 
@@ -175,6 +203,7 @@ def fleet_for(recipe: Recipe) -> Fleet:
         availability=choice.availability,
         dropout=choice.dropout,
         dropout_when=choice.dropout_when,
+        server=find_server(choice.server, choice.profile, choice.devices),
     )
 
 

@@ -85,12 +85,47 @@ def test_withheld_classes_are_left_out(fp: Fp, tmp_path: Path) -> None:
     assert data["used"] == sum(setup.fed.num_examples)
 
 
+def test_the_server_stands_last(fp: Fp, toys: str, tmp_path: Path) -> None:
+    """A quarter of 4 + 4 images is one of each class."""
+    words = [toys, "--clients", 2, "--set", "task.server_share=0.25"]
+    done = fp("data", "split", *words)
+    row = next(line.split() for line in done.out.splitlines() if line.startswith("server"))
+    assert row == ["server", "2", "2", "1", "1"]
+    assert "min 3, median 3, max 3 samples; every sample used once" in done.out
+    data = json.loads(fp("data", "split", *words, "--json").out)["data"]
+    assert data["server"] == {"train": 2, "classes": 2, "labels": [1, 1]}
+    assert (data["used"], [client["train"] for client in data["clients"]]) == (8, [3, 3])
+    flags = {"task.data": toys, "task.model": "digits-cnn", "task.clients": 2}
+    setup = prepare(load(None, flags=flags | {"task.server_share": 0.25}), tmp_path)
+    assert data["sha256"] == split_digest(setup.parts)
+    assert setup.server.label_counts.tolist() == [1, 1]
+
+
+def test_a_written_split_goes_with_the_same_server(fp: Fp, toys: str) -> None:
+    share = ("--set", "task.server_share=0.25")
+    drawn = fp("data", "split", toys, "--clients", 3, *share, "-o", "split.json")
+    assert "--set task.partition.file=split.json --set task.server_share=0.25`" in drawn.err
+    assert len(json.loads(Path("split.json").read_text())["server"]) == 2
+    other = ("--set", "task.validation_fraction=0.2", "-o", "other.json")
+    assert (
+        "other.json --set task.validation_fraction=0.2`"
+        in fp("data", "split", toys, "--clients", 2, *other).err
+    )
+    words = (toys, "--clients", 3, "--by", "file", "--set", "task.partition.file=split.json")
+    read = fp("data", "split", *words, *share)
+    assert read.out.splitlines()[2:8] == drawn.out.splitlines()[2:8]
+    refused = fp("data", "split", *words, "--set", "task.server_samples=5")
+    assert (refused.status, refused.out) == (3, "")
+    assert "which the server has" in refused.err
+
+
 def test_json(fp: Fp, toys: str) -> None:
     shown = json.loads(fp("data", "split", toys, "--clients", "1", "--json").out)
     assert (shown["command"], shown["status"]) == ("data split", "ok")
     data = shown["data"]
     assert data["clients"] == [{"client": 0, "train": 8, "test": 6, "classes": 2, "labels": [4, 4]}]
     assert (data["samples"], data["used"], data["seed"], data["files"]) == (8, 8, 0, [])
+    assert data["server"] == {"train": 0, "classes": 0, "labels": [0, 0]}
     assert len(data["sha256"]) == 64
 
 
@@ -141,6 +176,7 @@ def test_many_classes_have_no_columns(fp: Fp, tmp_path: Path) -> None:
         (["--alpha", "0"], 2, "`task.partition.alpha` must be > 0"),
         (["--clients", "9"], 3, "there are 8"),
         (["--by", "natural"], 3, "does not say who owns"),
+        (["--set", "task.server_samples=7"], 3, "the server can have 6"),
         (["--by", "file"], 3, "task.partition.file"),
         (["-o", "split.txt"], 2, "not a name that ends in .json"),
         (["-o", "none/split.json"], 5, "cannot write"),

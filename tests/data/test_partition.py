@@ -153,3 +153,31 @@ def test_digest_by_hand() -> None:
     numbers = b"".join(n.to_bytes(8, "little") for n in (2, 2, 1, 0, 2, 1))
     assert split_digest(parts) == hashlib.sha256(numbers).hexdigest()
     assert split_digest(parts) != split_digest(parts[::-1])
+
+
+@pytest.mark.parametrize("kind", [*DRAWN, "natural"])
+def test_what_is_reserved_is_nobodys(kind: Kind) -> None:
+    """The rest is split as if there were nothing else."""
+    reserved = torch.arange(0, 1000, 7)
+    rest = torch.tensor([i for i in range(1000) if i % 7])
+    how = Partition(kind, alpha=5.0, imbalance=2.0)
+    owners = torch.arange(1000) // 100
+    parts = partition(LABELS, 5, how, owners=owners, reserved=reserved, seed=2)
+    alone = partition(LABELS[rest], 5, how, owners=owners[rest], seed=2)
+    assert all(part.equal(rest[own]) for part, own in zip(parts, alone, strict=True))
+
+
+def test_too_few_samples_beside_those_of_the_server() -> None:
+    text = "3 clients with at least 1 samples each need 3 samples, there are 2 beside the 4 of the"
+    with pytest.raises(DataError, match=text) as caught:
+        partition(torch.arange(6) % 2, 3, Partition(), reserved=torch.arange(4), seed=0)
+    assert "task.server_share" in caught.value.hint
+
+
+def test_an_owner_whose_samples_are_all_reserved_is_no_client() -> None:
+    owners = torch.tensor([0, 0, 1, 2, 2, 2])
+    how, reserved = Partition("natural"), torch.tensor([2, 3])
+    parts = partition(torch.arange(6) % 2, 2, how, owners=owners, reserved=reserved, seed=0)
+    assert [part.tolist() for part in parts] == [[0, 1], [4, 5]]
+    with pytest.raises(DataError, match="2 owners of samples are too few for 3 clients"):
+        partition(torch.arange(6) % 2, 3, how, owners=owners, reserved=reserved, seed=0)

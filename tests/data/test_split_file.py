@@ -111,3 +111,21 @@ def test_no_file(tmp_path: Path, name: str) -> None:
 def test_a_file_and_a_long_tail_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not go with a file"):
         read(write(tmp_path / "split.json"), imbalance=2.0)
+
+
+def test_a_file_lists_what_the_server_has_and_clients_do_not(tmp_path: Path) -> None:
+    path, server = tmp_path / "split.json", torch.tensor([1, 4])
+    parts = partition(LABELS, 2, Partition(), reserved=server, seed=1)
+    path.write_text(split_json("toys", LABELS, parts, server))
+    assert json.loads(path.read_text())["server"] == [1, 4]
+    how = Partition("file", file=str(path))
+    again = partition(LABELS, 2, how, data="toys", reserved=server, seed=0)
+    assert all(a.equal(b) for a, b in zip(parts, again, strict=True))
+    assert "server" not in json.loads(split_json("toys", LABELS, parts))
+
+
+def test_a_file_that_gives_clients_what_the_server_has_is_refused(tmp_path: Path) -> None:
+    how = Partition("file", file=str(write(tmp_path / "split.json")))
+    with pytest.raises(DataError, match="client 1 has sample 2, which the server has") as caught:
+        partition(LABELS, 2, how, data="toys", reserved=torch.tensor([2]), seed=0)
+    assert "task.server_share" in caught.value.hint

@@ -45,3 +45,11 @@ def test_a_client_may_have_nothing_left() -> None:
 def test_impossible_classes(classes: tuple[int, ...], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         withhold(DIGITS, PARTS, tuple(classes))
+
+
+def test_the_server_has_no_withheld_samples_either() -> None:
+    labels = DIGITS.train.labels
+    server = torch.cat([(labels == label).nonzero().flatten()[:3] for label in (1, 2)])
+    assert withhold(DIGITS, PARTS, (), server).server.equal(server)
+    assert withhold(DIGITS, PARTS, (2,), server).server.equal(server[:3])
+    assert len(withhold(DIGITS, PARTS, (2,)).server) == 0

@@ -100,7 +100,7 @@ def test_a_recipe_names_a_file_beside_it(
         ("devices:\n- memory: 0", "lab.yaml:2: `memory` must be >= 1", ""),
         ("devices:\n- up: 0 bit/s", "lab.yaml:2: `up` must be > 0", ""),
         ("devices:\n- flops: null", "lab.yaml:2: `flops`: `None` is not a number", ""),
-        ("devices:\n- share: 0", "lab.yaml:2: `share` must be > 0", ""),
+        ("devices:\n- share: -1", "lab.yaml:2: `share` must be >= 0", ""),
         ("devices:\n- availability: 1.5", "lab.yaml:2: `availability` must be", ""),
         ("devices:\n- clients: [a]", "lab.yaml:2: `clients` must be", ""),
         (
@@ -134,6 +134,23 @@ def test_devices_in_a_recipe_are_checked_too() -> None:
     text = "[{name: a, flops: 1, down: 1, up: 1, memory: 1, speed: 3}]"
     with pytest.raises(UsageError, match=r"`fleet\.devices` must be"):
         load(None, [("fleet.devices", text)])
+
+
+def test_hardware_that_only_the_server_has(lab: Path) -> None:
+    lab.write_text(
+        f"{LAB}  - {{name: rack, flops: 7 TFLOP/s, down: 1, up: 1, memory: 1, share: 0}}\n"
+    )
+    flags = {"fleet.profile": str(lab), "fleet.server": "rack"}
+    fleet = fleet_for(load(None, flags=flags))
+    assert fleet.server.flops_per_s == 7e12
+    assert "rack" not in {fleet.level(client).name for client in range(20)}
+    with pytest.raises(UsageError, match=r"--server: unknown hardware `rak`") as caught:
+        load(None, flags=flags | {"fleet.server": "rak"})
+    assert caught.value.hint == "did you mean `rack`?"
+    recipe = lab.with_name("recipe.yaml")
+    recipe.write_text("recipe: 1\nfleet:\n  server: rack\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:3: unknown hardware `rack`"):
+        load(recipe)
 
 
 def test_names_of_files() -> None:

@@ -370,11 +370,33 @@ def test_digest_covers_what_decides_the_bits() -> None:
 def test_digest_of_a_recipe_from_before_keys_that_are_empty() -> None:
     recipe = load(None)
     old = {k: v for k, v in flatten(recipe).items() if k not in module.NOT_IN_DIGEST}
-    assert (old.pop("task.start"), old.pop("task.withhold")) == ("", [])
+    for key, usual in module._NOT_WHILE_USUAL.items():
+        assert old.pop(key) == usual
     text = json.dumps(old, sort_keys=True)
     assert digest(recipe) == hashlib.sha256(text.encode()).hexdigest()
-    for flags in ({"task.start": "runs/a"}, {"task.withhold": [0]}):
-        assert digest(load(None, flags=flags)) != digest(recipe)
+    other = {
+        "task.start": "runs/a", "task.withhold": [0], "task.server_share": 0.1,
+        "task.server_samples": 3, "fleet.server": "jetson-tx2",
+    }  # fmt: skip
+    assert other.keys() == module._NOT_WHILE_USUAL.keys()
+    digests = {digest(load(None, flags={key: value})) for key, value in other.items()}
+    assert len(digests | {digest(recipe)}) == len(other) + 1
+
+
+def test_the_server_has_a_share_or_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("recipe: 1\ntask: {server_share: 0.1}\n")
+    assert load(file).task.server_share == 0.1
+    with pytest.raises(UsageError, match="exclude each other") as caught:
+        load(file, [("task.server_samples", "3")])
+    assert "set one of them to 0" in caught.value.hint
+    assert load(file, [("task.server_samples", "3"), ("task.server_share", "0")])
+    file.write_text("recipe: 1\ntask:\n  server_share: 0.1\n  server_samples: 2\n")
+    with pytest.raises(RecipeError, match=r"r\.yaml:4: .* exclude each other"):
+        load(file)
+    for key, value in (("server_share", "1"), ("server_share", "-0.1"), ("server_samples", "-1")):
+        with pytest.raises(UsageError, match=f"`task.{key}` must be"):
+            load(None, [(f"task.{key}", value)])
 
 
 def test_an_overlay_brings_method_training_and_rounds(tmp_path: Path) -> None:

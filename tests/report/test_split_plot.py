@@ -27,6 +27,15 @@ def test_a_large_split_shows_colours(tmp_path: Path) -> None:
     assert "297" not in shown
 
 
+def test_the_server_is_the_last_column(tmp_path: Path) -> None:
+    shown = texts(draw_split([[31, 0], [0, 12]], "a", tmp_path / "split", [640, 9])[1])
+    assert "server" in shown and "640" in shown
+    table = [[client % 5, 2] for client in range(62)]
+    shown = texts(draw_split(table, "many", tmp_path / "many", [900, 900])[1])
+    assert "server" in shown and " 50 " in shown
+    assert " 60 " not in shown, "it would touch the server's name"
+
+
 def test_the_same_split_gives_the_same_bytes(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in draw_split([[1, 2]], "a", tmp_path / "split")]
     assert first == [path.read_bytes() for path in draw_split([[1, 2]], "a", tmp_path / "split")]

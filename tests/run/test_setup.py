@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import toy_recipe
 from driver import begin, digits_file
 
@@ -43,6 +44,23 @@ def test_a_cohort_is_of_clients_with_samples(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=text) as caught:
         prepare(toy_recipe("fedavg", **changes, min_clients=8), tmp_path)
     assert caught.value.hint == "lower min_clients"
+
+
+def test_the_server_has_what_no_client_has(tmp_path: Path) -> None:
+    changes = {"task__data": digits_file(tmp_path), "fleet__server": "slow"}
+    whole = prepare(toy_recipe("fedavg", **changes), tmp_path)
+    assert whole.server.num_examples == 0
+    setup = prepare(toy_recipe("fedavg", **changes, task__server_share=0.2), tmp_path)
+    server, train = setup.server, setup.fed.dataset.train
+    assert server.num_examples == round(0.2 * len(train))
+    everything = torch.cat([*setup.parts, server.indices]).sort().values
+    assert everything.equal(torch.arange(len(train)))
+    counts = train.labels.bincount()
+    assert ((server.label_counts - 0.2 * counts).abs() < 1).all()
+    assert (server.seed, server.level.name, server.round) == (7, "slow", 0)
+    for part in ("validation", "test"):
+        ours, theirs = (getattr(one.fed.dataset, part) for one in (setup, whole))
+        assert ours.labels.equal(theirs.labels) and ours.images.equal(theirs.images)
 
 
 def test_unlearn_needs_convolutions(tmp_path: Path) -> None:
