@@ -84,12 +84,14 @@ def load(target: str) -> Any:
     """Import ``module:attribute``.
 
     Raises:
-        UsageError: the module cannot be imported or has no such attribute.
+        UsageError: the module cannot be imported, has no such attribute, or raises one itself.
         NeedError: it needs something of fpcli that this version has not.
     """
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
+    except UsageError:  # a class body that ours refuses says itself what is wrong
+        raise
     except Exception as error:  # a user's module may fail in any way
         raise _unusable(target, module, error) from error
     if found is None:

@@ -13,11 +13,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from fpcli.engine.client import ClientContext
 from fpcli.engine.executors.inline import Inline, Outcome
-from fpcli.engine.fit import Result, fit
-from fpcli.engine.method import Method
+from fpcli.engine.method import ClientContext, Method, fit
 from fpcli.engine.site import Site
+from fpcli.engine.types import Work
 from fpcli.errors import DivergedError
 
 
@@ -39,7 +38,7 @@ class Faulty(Method):
     source: ClassVar[str] = "test"
     Options: ClassVar[type] = Options
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         options: Options = cx.options
         if (cx.client, cx.round) == (1, 2) and options.fault != "none":
             folder = Path(options.folder)
@@ -55,7 +54,7 @@ class Broken(Method):
 
     source: ClassVar[str] = "test"
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         fitted = fit(model, cx, self.loss)
         poison(model)
         return cx.result(model, fitted)
@@ -66,7 +65,7 @@ class Unsendable(Method):
 
     source: ClassVar[str] = "test"
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         fitted = fit(model, cx, self.loss)
         metrics = {"ratio": float("nan")} if cx.client == 1 else {}
         return cx.result(model, fitted, metrics=metrics)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import struct
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,13 @@ from torch import Tensor
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.federation import RoundRecord, Totals
-from fpcli.engine.types import Plan, ServerState
+from fpcli.engine.planning import foresee
+from fpcli.engine.types import Ask, ServerState
 from fpcli.run.setup import Setup, prepare
 from fpcli.store.checkpoint import dump_state
 from fpcli.wire import frame
 
+_MEMORIES = tempfile.TemporaryDirectory(prefix="fp-replies-")
 METHODS = {"dense": "fedavg", "structured": "fedmp", "masked": "toys:Masked"}
 VICTIM = 1
 CONV = "v/stem.weight"
@@ -34,7 +37,7 @@ def setup_of(name: str) -> Setup:
     """Build the toy task of a method, named with its codec unless that is `dense`."""
     method, _, codec = name.partition(" ")
     recipe = toy_recipe(method, eval_every=100, round_retries=1, wire__codec=codec or "dense")
-    return prepare(recipe, Path("no-memory"))
+    return prepare(recipe, Path(_MEMORIES.name, name))
 
 
 @functools.cache
@@ -202,11 +205,9 @@ def failing(message: Message) -> None:
     message.header.update(error="failed: no memory", has_mask=False)
 
 
-def plan_of(name: str) -> Plan:
+def ask_of(name: str) -> Ask:
     """Return what the victim was to do in the first round."""
-    setup = setup_of(name)
-    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
-    return setup.fed.method.plan(ctx, honest(name)[0], VICTIM)
+    return foresee(setup_of(name).fed, honest(name)[0], 1)[VICTIM]
 
 
 def rounds(

@@ -274,6 +274,13 @@ def test_nothing_runs_what_it_has_read(path: Path) -> None:
     assert list(problems(tree(path))) == []
 
 
+NOT_OF_METHODS = tuple(
+    f"fpcli.engine.{name}"
+    for name in ("client.", "exchange", "federation", "planning", "receive", "server.", "site")
+)
+"""What only the engine does: bring messages to clients, choose cohorts, build sites."""
+
+
 @pytest.mark.parametrize(
     "path", sorted(set((PACKAGE / "methods").glob("*.py")) - {PACKAGE / "methods/__init__.py"}),
     ids=place,
@@ -281,8 +288,44 @@ def test_nothing_runs_what_it_has_read(path: Path) -> None:
 def test_a_method_stands_alone(path: Path) -> None:
     for dotted in imports(tree(path), path):
         assert not dotted.startswith(("fpcli.methods", "fpcli.engine.executors")), dotted
-        assert not dotted.startswith("fpcli.fleet.clock"), dotted
+        assert not dotted.startswith(("fpcli.fleet.clock", "fpcli.wire")), dotted
+        assert not dotted.startswith(tuple(f"fpcli.engine.{name}" for name in NOT_OF_METHODS)), (
+            dotted
+        )
         assert dotted.split(".")[0] not in {"yaml", "rich", "typer", "matplotlib"}, dotted
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls of a file, with the source of what is called."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+MESSAGES = {"Answer", "Ask", "Job", "Reply", "Task", "Work"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "engine").rglob("*.py")), ids=place)
+def test_the_engine_asks_no_message_what_it_is(path: Path) -> None:
+    for name, call in calls(path):
+        classes = {node.id for node in ast.walk(call) if isinstance(node, ast.Name)}
+        assert name != "isinstance" or not classes & MESSAGES, ast.unparse(call)
+
+
+def test_rounds_are_planned_in_one_place() -> None:
+    """A dry run, an export of a client's model and the round itself ask one function."""
+    hooks = ("method.plan", "method.select", "hooks.plan")
+    callers = {place(path) for path in FILES for name, _ in calls(path) if name.endswith(hooks)}
+    assert callers == {"engine/planning.py"}
+    askers = {
+        place(path)
+        for path in FILES
+        for name, _ in calls(path)
+        if name in ("foresee", "plan_round")
+    }
+    assert askers == {
+        "cli/result.py", "engine/planning.py", "engine/server.py", "export/source.py",
+    }  # fmt: skip
 
 
 def test_executors_know_only_what_a_client_does() -> None:

@@ -18,6 +18,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 LINES = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
 COMMANDS = [line for line in LINES if line.startswith("fp ")]
+CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+(METHOD,) = (block for block in CODE if "(Method):" in block)
 
 
 def write_mnist(folder: Path) -> None:
@@ -53,6 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    return nn.Sequential(nn.Conv2d(c, 8, 3, padding=1), nn.ReLU(), nn.Flatten(),\n"
         "                         nn.Linear(8 * h * w, num_classes))\n"
     )
+    (tmp_path / "lighten.py").write_text(METHOD)
     (tmp_path / "mydata.py").write_text(
         "import numpy as np\ndef load():\n    return dict(np.load('organs.npz'))\n"
     )
@@ -90,6 +93,15 @@ def test_shown_outputs_are_real(home: Path, capfd: pytest.CaptureFixture[str]) -
     assert run(["train", "--method", "fedmp", "--dry-run"]) == 0
     table = capfd.readouterr().out[-400:]
     assert any(table.strip() in block for block in shown)
+
+
+def test_the_method_of_the_readme_spares_the_slow_half(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "--method", "lighten:Lighten", "--dry-run"]) == 0
+    table = capfd.readouterr().out
+    sizes = re.findall(r"^ +\d+ +1[23]\d +([\d,]+) ", table, re.MULTILINE)
+    assert (len(sizes), sizes.count("38,282"), len(set(sizes))) == (10, 5, 2)
 
 
 def test_the_code_that_reads_without_fpcli_is_that_which_is_tested() -> None:

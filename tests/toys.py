@@ -9,29 +9,29 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.client import ClientContext
-from fpcli.engine.fit import Result, Work, fit
-from fpcli.engine.method import Kind, Method, RoundContext
-from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Tensors, Timing
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit
+from fpcli.engine.types import Answer, Ask, ServerState, Support, Tensors, Timing, Work
 
 
 class Masked(Method):
     """Every client gets its own random mask over the weights, new in every round."""
 
     source: ClassVar[str] = "test"
-    kind: ClassVar[Kind] = "masks"
-    clients_differ: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="weights", sub_models="own", masks_by="client")
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        rng = ctx.rng(f"mask/{client}")
-        mask = {
-            name: torch.rand(spec.shape, generator=rng) < 0.5
-            for name, spec in ctx.layout.tensors.items()
-            if len(spec.shape) > 1
-        }
-        return Plan(client, Support(mask=mask), ctx.local)
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        asks = []
+        for client in ctx.cohort:
+            rng = ctx.rng(f"mask/{client}")
+            mask = {
+                name: torch.rand(spec.shape, generator=rng) < 0.5
+                for name, spec in ctx.layout.tensors.items()
+                if len(spec.shape) > 1
+            }
+            asks.append(Ask(client, support=Support(mask=mask)))
+        return asks
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train, then give up the smallest half of what was received."""
         fitted = fit(model, cx, self.loss)
         trained = model.state_dict()
@@ -39,35 +39,72 @@ class Masked(Method):
             name: mask & (trained[name].abs() >= trained[name].abs().median())
             for name, mask in cx.mask.items()
         }
-        result = cx.result(model, fitted, mask=own)
+        work = cx.result(model, fitted, mask=own)
         delta = {
             name: torch.where(own[name], value, 0.0) if name in own else value
-            for name, value in result.delta.items()
+            for name, value in work.values.items()
         }
-        return replace(result, delta=delta)
+        return replace(work, values=delta)
+
+
+class Narrowing(Method):
+    """Every client goes on with every other channel of the stem that it received."""
+
+    source: ClassVar[str] = "test"
+    traits: ClassVar[Traits] = Traits(cuts="channels", sub_models="own", masks_by="client")
+
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        return [
+            Ask(client, support=Support({"stem": torch.arange(client + 1, 8)}))
+            for client in ctx.cohort
+        ]
+
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
+        stay = {"stem": torch.arange(len(cx.received["stem.bias"])) % 2 == 0}
+        return cx.result(model, fit(model, cx, self.loss), stay=stay)
+
+
+class Remembering(Method):
+    """Half of every weight matrix, the same half for three rounds; clients remember which."""
+
+    source: ClassVar[str] = "test"
+    traits: ClassVar[Traits] = Traits(cuts="weights", remembers_masks=True)
+
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        rng = torch.Generator().manual_seed((ctx.round - 1) // 3)
+        mask = {
+            name: torch.rand(spec.shape, generator=rng) < 0.5
+            for name, spec in ctx.layout.tensors.items()
+            if len(spec.shape) > 1
+        }
+        return [Ask(client, support=Support(mask=mask)) for client in ctx.cohort]
 
 
 class Personal(Method):
     """Clients with random widths remember their model and predict with the mean of both."""
 
     source: ClassVar[str] = "test"
-    kind: ClassVar[Kind] = "personalised"
-    clients_differ: ClassVar[bool] = True
-    sends_indices: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        cuts="channels", sub_models="own", models="personal", coordinates=True
+    )
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        rng = ctx.rng(f"width/{client}")
-        keep = {
-            name: torch.randperm(group.width, generator=rng)[: group.width // 2].sort().values
-            for name, group in ctx.layout.prunable.items()
-        }
-        return Plan(client, Support(keep), ctx.local, note={"told": client})
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        asks = []
+        for client in ctx.cohort:
+            rng = ctx.rng(f"width/{client}")
+            keep = {
+                name: torch.randperm(group.width, generator=rng)[: group.width // 2].sort().values
+                for name, group in ctx.layout.prunable.items()
+            }
+            asks.append(Ask(client, note={"told": client}, support=Support(keep)))
+        return asks
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         known = cx.recall("model")
-        result = cx.result(model, fit(model, cx, self.loss))
-        cx.remember("model", {k: cx.received[k] + v for k, v in result.delta.items()})
-        return replace(result, metrics={"told": cx.note["told"], "knew": float(len(known))})
+        told = {"told": cx.note["told"], "knew": float(len(known))}
+        work = cx.result(model, fit(model, cx, self.loss), metrics=told)
+        cx.remember("model", {k: cx.received[k] + v for k, v in work.values.items()})
+        return work
 
     def view(self, cx: ClientContext, values: Tensors) -> Tensors:
         mine: dict[str, Tensor] = cx.recall("model")
@@ -91,18 +128,18 @@ class Asking(Method):
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         return replace(state, method=Asked())
 
-    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
-        return [Probe(client, "labels", note={"phase": ctx.phase}) for client in cohort]
+    def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        return [Ask(client, "labels", note={"phase": ctx.phase}) for client in ctx.cohort]
 
-    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         labels = torch.cat([y for _, y in cx.batches()])
-        return {"counts": torch.bincount(labels, minlength=10).float()}
+        return Work({"counts": torch.bincount(labels, minlength=10).float()})
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         known: Asked = state.method
-        labels = dict(known.labels) | {a.probe.client: a.tensors["counts"] for a in answers}
+        labels = dict(known.labels) | {a.ask.client: a.work.values["counts"] for a in answers}
         return replace(state, method=Asked(labels, (*known.phases, (ctx.phase, len(answers)))))
 
 
@@ -112,12 +149,12 @@ class Timed(Method):
     source: ClassVar[str] = "test"
     offset_s: ClassVar[float] = 0.0
 
-    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
-        return [Probe(client, "wait") for client in cohort] if ctx.phase == "start" else []
+    def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        return [Ask(client, "wait") for client in ctx.cohort] if ctx.phase == "start" else []
 
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         seconds = {"compute_s": 30.0 + cx.client + self.offset_s, "down_s": 0.0, "up_s": 0.0}
-        return Work({"one": torch.ones(1)}, seconds)
+        return Work({"one": torch.ones(1)}, metrics=seconds)
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        return Plan(client, state.support, ctx.local, time=Timing(client + 1.0, 0.5, 0.25))
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        return [Ask(client, time=Timing(client + 1.0, 0.5, 0.25)) for client in ctx.cohort]

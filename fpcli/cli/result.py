@@ -6,13 +6,12 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fpcli.cli import show
 from fpcli.cli.watch import ratio_span
-from fpcli.engine.method import choose_cohort
+from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
@@ -98,28 +97,21 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
     # No file comes into being there: only clients at work remember things.
     setup = prepare(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
     fed = setup.fed
-    ctx = fed.context(0, "start", _log_nothing)
+    ctx = fed.context(0, "start", lambda client, **values: None)
     state = fed.method.begin(ctx, ServerState(0, setup.values, setup.support))
-    ctx = fed.context(1, "round", _log_nothing)
-    ctx = replace(ctx, cohort=choose_cohort(fed.method, ctx, state))
-    plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
     return {
         "model": _size(cost(fed.layout, Support())),
         "clients": [
             {
-                "client": plan.client,
-                "device": fed.fleet.level(plan.client).name,
-                "num_examples": fed.num_examples[plan.client],
+                "client": ask.client,
+                "device": fed.fleet.level(ask.client).name,
+                "num_examples": fed.num_examples[ask.client],
             }
-            | _size(cost(fed.layout, plan.support))
-            | {"notes": dict(plan.record)}
-            for plan in plans
+            | _size(cost(fed.layout, ask.support))
+            | {"notes": dict(ask.record)}
+            for ask in foresee(fed, state, 1)
         ],
     }
-
-
-def _log_nothing(client: int, **values: Any) -> None:
-    pass
 
 
 def _size(size: Cost) -> dict[str, Any]:

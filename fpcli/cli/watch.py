@@ -166,7 +166,7 @@ def header(setup: Setup, folder: Path, executor: str) -> list[str]:
     params = cost(fed.layout, Support()).params
     num_idle = fed.num_examples.count(0)
     idle = f" ({num_idle} without training samples)" if num_idle else ""
-    own = setup.server.num_examples
+    own = fed.server_side.num_examples
     return [
         fed.method_name,
         task.data,

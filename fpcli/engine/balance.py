@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 
-from fpcli.engine.method import RoundContext
-from fpcli.engine.types import Plan, ServerState, Support
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.types import Ask, Device, ServerState, Support
 from fpcli.scores.magnitude import l1
-from fpcli.structure.patterns import ranked
+from fpcli.structure.patterns import Ranking
 
 
 @dataclass(frozen=True)
@@ -72,25 +73,29 @@ def smallest_ratio(seconds: Callable[[float], float], limit_s: float, options: B
     return [*grid, options.cap][at]
 
 
-def balanced(
+def balance(
     ctx: RoundContext,
     state: ServerState,
-    client: int,
-    whole_s: Collection[float],
-    seconds: Callable[[Support], float],
-) -> Plan:
-    """Return a client's plan: as many of the strongest channels (l1) as its seconds allow.
+    devices: Mapping[int, Device],
+    factors: Mapping[int, float],
+) -> dict[int, Ask]:
+    """Give clients as many of the strongest channels (l1) as their seconds allow.
 
     Args:
         ctx: its options are a `Balance`.
-        whole_s: seconds of the cohort's clients with the whole model.
-        seconds: of this client with a sub-model.
+        devices: client -> what its work is timed on.
+        factors: client -> its seconds as a multiple of that device's.
     """
-    scores = l1(ctx.layout, state.values)
+    ranking = Ranking(ctx.layout, l1(ctx.layout, state.values))
+    sub_model = cache(lambda ratio: Support(ranking.keep(ratio)))
+    size = cache(lambda ratio: ctx.size(sub_model(ratio)))
 
-    def sub_model(ratio: float) -> Support:
-        return Support(ranked(ctx.layout, scores, ratio))
+    def seconds(client: int, ratio: float) -> float:
+        return factors[client] * ctx.time(client, devices[client], size(ratio)).total_s
 
-    limit_s = limit(whole_s, ctx.options)
-    ratio = smallest_ratio(lambda ratio: seconds(sub_model(ratio)), limit_s, ctx.options)
-    return Plan(client, sub_model(ratio), ctx.local, record={"ratio": ratio})
+    limit_s = limit([seconds(client, 0.0) for client in devices], ctx.options) if devices else 0.0
+    asks = {}
+    for client in devices:
+        ratio = smallest_ratio(partial(seconds, client), limit_s, ctx.options)
+        asks[client] = Ask(client, support=sub_model(ratio), record={"ratio": ratio})
+    return asks

@@ -126,9 +126,8 @@ def train(
         dataset: brings normalisation and, unless ``split`` says otherwise, the training samples.
         purpose: names the random streams; two trainings of one seed differ by it.
         done, momentum: epochs that lie behind, and what SGD carries over from them.
-        mask, loss, after_backward: see ``fit.one_epoch``.
+        mask, loss, after_backward: see ``fit.one_epoch``; augment: see ``data.augment``.
         before_step: is called with the number of every step, counted from 0 over all epochs.
-        augment: random change of the training images.
 
     Raises:
         DivergedError: the loss of an epoch, or the model after it, is not finite.

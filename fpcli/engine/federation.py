@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor, nn
 
-from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.evaluate import ClientScore, Score
-from fpcli.engine.method import Method, Phase, RoundContext
+from fpcli.engine.method import Method, Traits
+from fpcli.engine.round_context import Phase, RoundContext
 from fpcli.engine.server_optimizer import ServerConfig
-from fpcli.engine.types import Json, LocalConfig, Plan, Probe
+from fpcli.engine.server_side import ServerSide
+from fpcli.engine.site import Common
+from fpcli.engine.types import TRAIN, Ask, Json, LocalConfig
 from fpcli.errors import DataError
-from fpcli.fleet.devices import Fleet
-from fpcli.structure.choice import Limits
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
@@ -50,45 +49,31 @@ class Rules:
     eval_clients: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Federation:
-    """Everything of a run that is the same in every round.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Federation(Common):
+    """Everything of a run that is the same in every round, as the server needs it.
 
     Attributes:
-        run: digest of recipe and layout, carried by every message.
         method_name: how jobs name the method.
         template: the full model's structure without values.
-        num_examples: training samples of every registered client.
-        classes: of which classes these are, bool ``[clients, classes]``.
-        device: where evaluation computes.
+        classes: of which classes the clients' samples are, bool ``[clients, classes]``.
         withheld: classes that no client trains on; validation and test data have none of them.
-        num_withheld: samples of these classes of every registered client; empty if there are none.
         withheld_test: their test samples, which are scored beside the others.
+        server_side: the server as a place that computes, with samples of its own or none.
         server: what the server does with the change that the method's aggregation made.
-        sparse: which layers skip masked weights.
     """
 
-    run: str
     method: Method
     method_name: str
-    options: Any
     layout: Layout
     template: nn.Module
-    dataset: Dataset
-    num_examples: tuple[int, ...]
     classes: Tensor
-    fleet: Fleet
     local: LocalConfig
     down_codec: str
-    up_codec: str
     rules: Rules
-    seed: int
-    device: str = "cpu"
-    is_channels_last: bool = True
+    server_side: ServerSide
     server: ServerConfig = field(default_factory=ServerConfig)
-    sparse: Limits = field(default_factory=Limits)
     withheld: tuple[int, ...] = ()
-    num_withheld: tuple[int, ...] = ()
     withheld_test: Split | None = None
 
     def __post_init__(self) -> None:
@@ -103,11 +88,15 @@ class Federation:
                 hint="withhold fewer classes (task.withhold), or give clients samples",
             )
 
+    @cached_property
+    def traits(self) -> Traits:
+        """Those of the method under its options."""
+        return self.method.traits_of(self.options)
+
     @property
     def travels(self) -> Layout:
-        """The part of the layout that jobs and updates carry."""
-        is_part = self.method.keeps_buffers(self.options)
-        return self.layout.parameters if is_part else self.layout
+        """The part of the layout that jobs and changes carry."""
+        return self.layout.parameters if self.traits.buffers == "local" else self.layout
 
     def share_labels(self, one: int, other: int) -> bool:
         """Tell whether two clients have training samples of a common class."""
@@ -126,15 +115,24 @@ class Federation:
         )
         return f"lower local.lr{coarse}"
 
-    def num_seen(self, task: Plan | Probe) -> int:
-        """Return how many samples of its own a client looks at for a task."""
-        withheld = isinstance(task, Probe) and task.sees_withheld and self.num_withheld
-        return self.num_examples[task.client] + (withheld[task.client] if withheld else 0)
+    def num_seen(self, ask: Ask) -> int:
+        """Return how many samples of its own a client looks at."""
+        withheld = self.num_withheld if ask.sees_withheld else ()
+        return self.num_examples[ask.client] + (withheld[ask.client] if withheld else 0)
 
     def context(
-        self, round: int, phase: Phase, log: Callable[..., None], attempt: int = 0
+        self,
+        round: int,
+        phase: Phase,
+        log: Callable[..., None],
+        attempt: int = 0,
+        server: ServerSide | None = None,
     ) -> RoundContext:
-        """Return what the method's server-side hooks may know in one phase of one round."""
+        """Return what the method's server-side hooks may know in one phase of one round.
+
+        Args:
+            server: of the round, which every phase and attempt charges.
+        """
         drops = sum(at <= round for at in self.local.lr_drop_at)
         local = replace(self.local, lr=self.local.lr * self.local.lr_drop**drops)
         return RoundContext(
@@ -150,6 +148,7 @@ class Federation:
             clients_per_round=self.rules.clients_per_round,
             seed=self.seed,
             log=log,
+            server=server or self.server_side.at(round),
             attempt=attempt,
             withheld=self.withheld,
             is_upload_exact=is_exact(self.up_codec),
@@ -168,7 +167,7 @@ class Refusal:
     client: int
     code: str
     reason: str
-    op: str = "train"
+    op: str = TRAIN
 
     @property
     def is_dropped(self) -> bool:

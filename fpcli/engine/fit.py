@@ -5,67 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fpcli.data.batches import Batch
+from fpcli.engine.client_context import ClientContext
+from fpcli.engine.types import Fitted
 from fpcli.errors import DataError, DivergedError
 from fpcli.structure.support import EMPTY
-
-if TYPE_CHECKING:
-    from fpcli.engine.client import ClientContext
-
-Batch = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What one call of `fit` did.
-
-    Attributes:
-        loss: mean training loss over all samples processed.
-        num_steps: optimiser steps.
-        num_samples: samples processed (a sample counts once per epoch).
-    """
-
-    loss: float
-    num_steps: int
-    num_samples: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a client sends back after training; made by ``cx.result``.
-
-    Attributes:
-        delta: trained minus received tensors, block coordinates.
-        mask: the client's own mask per tensor, or None where it is the one received.
-        stats: further tensors for the server's half of the method.
-    """
-
-    delta: Mapping[str, Tensor]
-    fitted: Fitted
-    mask: Mapping[str, Tensor] | None = None
-    stats: Mapping[str, Tensor] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Work:
-    """An answer to a probe that says itself how long it took.
-
-    Attributes:
-        seconds: simulated ``compute_s``, ``down_s`` and ``up_s``, any of them. For the others the
-            clock counts one forward pass over the client's samples, and bytes over its link.
-    """
-
-    tensors: Mapping[str, Tensor]
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -162,41 +114,43 @@ def fit(
     cx: ClientContext,
     loss: Callable[[ClientContext, nn.Module, Batch], Tensor],
     *,
+    samples: Tensor | None = None,
+    mask: Mapping[str, Tensor] | None = None,
     after_backward: Callable[[nn.Module], None] | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fitted:
-    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs, or for ``cx.max_steps`` steps
+    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs, or for the steps of the task
     where these are fewer; the optimiser starts fresh.
 
-    Gradients are masked by ``cx.mask`` (see :func:`one_epoch`).
-
     Args:
+        samples: train on these of the client's samples only.
+        mask: see :func:`one_epoch`; by default ``cx.mask``.
         after_backward: see :func:`one_epoch`.
         after_epoch: is called with the number of each epoch, counted from 1, when it ends.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
     """
-    local = cx.local
+    local, max_steps = cx.local, cx.task.max_steps
     optimizer = torch.optim.SGD(
         model.parameters(), lr=local.lr, momentum=local.momentum, weight_decay=local.weight_decay
     )
     model.train()
-    total, steps, samples = 0.0, 0, 0
+    total, steps, processed = 0.0, 0, 0
     for epoch in range(local.epochs):
-        left = cx.max_steps - steps if cx.max_steps else None
+        left = max_steps - steps if max_steps else None
         passed = one_epoch(
             model,
             optimizer,
-            islice(cx.batches(epoch), left),
+            islice(cx.batches(epoch, samples=samples), left),
             partial(loss, cx),
-            mask=cx.mask,
+            mask=cx.mask if mask is None else mask,
             clip_norm=local.clip_norm,
             after_backward=after_backward,
         )
         total += passed.loss_sum
         steps += passed.num_steps
-        samples += passed.num_samples
+        processed += passed.num_samples
         if not math.isfinite(passed.loss_sum):
             raise DivergedError(
                 f"the training loss is not finite after epoch {epoch + 1}",
@@ -204,6 +158,6 @@ def fit(
             )
         if after_epoch is not None:
             after_epoch(epoch + 1, model)
-        if steps == cx.max_steps:
+        if steps == max_steps:
             break
-    return Fitted(total / max(samples, 1), steps, samples)
+    return Fitted(total / max(processed, 1), steps, processed)

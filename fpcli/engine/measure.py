@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.engine.fit import Batch
+from fpcli.data.batches import Batch
 from fpcli.errors import DivergedError
 
 

@@ -1,47 +1,35 @@
 """Method: the ten hooks in which one federated algorithm differs from another.
 
-A method is a stateless class. Six hooks run on the server (`begin`, `select`, `probe`, `absorb`,
+A method is a stateless class. Six hooks run on the server (`begin`, `select`, `ask`, `absorb`,
 `plan`, `aggregate`) and four on clients (`loss`, `train`, `answer`, `view`). State goes in and
 comes out: what the server must remember is in `ServerState.method`, what a client must remember
-goes through `cx.remember`. Every default is one call of a named function, so that an override can
-call the same function; no method extends another one. With no hook overridden this is FedAvg.
+goes through `cx.remember`. What the engine must know beforehand is in `traits`. Every default is
+one call of a named function, so that an override can call the same function; no method extends
+another one. With no hook overridden this is FedAvg.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.fit import Result, Work, cross_entropy, fit
-from fpcli.engine.types import (
-    Answer,
-    Plan,
-    Probe,
-    ServerState,
-    Support,
-    Tensors,
-    Timing,
-    Update,
-)
-from fpcli.fleet.clock import stamp, train_seconds
-from fpcli.fleet.devices import Device, Fleet
-from fpcli.rng import stream
-from fpcli.structure.cost import cost
-from fpcli.structure.layout import Layout
+from fpcli.engine.client_context import ClientContext
+from fpcli.engine.fit import cross_entropy, fit
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.types import Answer, Ask, ServerState, Tensors, Work
+from fpcli.errors import UsageError
 from fpcli.structure.merge import Absent, Contribution, merge
-from fpcli.wire.message import LocalConfig
 
-if TYPE_CHECKING:
-    from fpcli.engine.client import ClientContext
-
-Phase = Literal["start", "round", "eval"]
-Kind = Literal["dense", "structured", "masks", "personalised", "unlearning", "control"]
+__all__ = [
+    "ClientContext", "Method", "NoOptions", "RoundContext", "Traits", "cross_entropy", "fit",
+    "merge_answers", "sample_cohort",
+]  # fmt: skip
+"""What a method's file needs of the engine, beside the data classes of ``types``."""
 
 
 @dataclass(frozen=True)
@@ -50,90 +38,68 @@ class NoOptions:
 
 
 @dataclass(frozen=True)
-class RoundContext:
-    """What a server-side hook may know.
+class Traits:
+    """What the engine must know of a method before it runs; ``fp methods NAME`` tells it in words.
 
-    Attributes:
-        round: the round being played, counted from 1; 0 in phase "start".
-        phase: "start" once before the first round, "round", or "eval" before an evaluation.
-        options: the method's own options.
-        layout: channel groups and tensors of the model.
-        travels: the part of the layout that jobs and updates carry (all of it, unless the method's
-            buffers are local).
-        local: the local training settings of the recipe.
-        fleet: the simulated devices.
-        cohort: clients chosen for this round, sorted; empty until `select` has answered, and all
-            registered clients in phase "start".
-        num_examples: training samples of every registered client.
-        share_labels: tells whether two clients have a class in common; for measures only, since a
-            server that needs to know must ask.
-        clients_per_round: size of a cohort, of those who have training samples.
-        withheld: classes that no client trains on.
-        is_upload_exact: changes arrive as clients sent them.
-        attempt: 0, or how often this round was started again for want of replies.
-        seed: seed of the run.
-        log: takes what the event stream should know about a client, or with None about the round:
-            ``ctx.log(client, reward=0.5)``; a ``warning`` about the round is shown, too.
+    A trait that is not named has the value of FedAvg.
     """
 
-    round: int
-    phase: Phase
-    options: Any
-    layout: Layout
-    travels: Layout
-    local: LocalConfig
-    fleet: Fleet
-    num_examples: Sequence[int]
-    share_labels: Callable[[int, int], bool]
-    clients_per_round: int
-    seed: int
-    log: Callable[..., None]
-    cohort: tuple[int, ...] = ()
-    attempt: int = 0
-    withheld: tuple[int, ...] = ()
-    is_upload_exact: bool = True
+    cuts: Literal["nothing", "channels", "weights"] = "nothing"
+    """What sub-models go without: nothing, whole channels, so that they are smaller, or single
+    weights."""
+    sub_models: Literal["equal", "own"] = "equal"
+    """Whether clients of one round may get different ones."""
+    models: Literal["common", "personal"] = "common"
+    """Whether one model is judged, or one per client, each on its own test samples."""
+    masks_by: Literal["server", "client"] = "server"
+    """Who says what is masked; a client may go on with less than it received."""
+    remembers_masks: bool = False
+    """Clients keep the masks they last had, and are not sent them again."""
+    uploads: Literal["all", "entries"] = "all"
+    """Whether clients leave entries out of their change, by the mask of their work: such an entry
+    did not change, and the client held and trained it all the same."""
+    buffers: Literal["merged", "local"] = "merged"
+    """Whether running statistics of batch norm travel and are merged like weights, or stay where
+    they are; clients then start from fresh ones, or from what they remember."""
+    coordinates: bool = False
+    """Clients are told which channels they hold (client memory under sub-models); otherwise the
+    widths of the tensors tell them enough and no index travels."""
+    trains_sparse: bool = False
+    """Weights off the mask of a plan stay 0 in every step of local training, so that layers may
+    skip them (``executor.sparse``)."""
+    starts_pruned: bool = False
+    """Goes on from a pruned model of ``task.start`` as it is, as methods do that cut nothing."""
+    needs_server_data: bool = False
+    """The server needs samples of its own (``task.server_share``)."""
 
-    def rng(self, purpose: str) -> torch.Generator:
-        """Return the stream of one purpose in this round."""
-        return stream(self.seed, f"method/{purpose}", self.round)
+    def to_words(self) -> dict[str, str]:
+        """Return in words what a user should know, by its subject: what is cut, whose sub-models
+        and models there are, and in what else the method differs from FedAvg."""
+        values = [(item.name, getattr(self, item.name)) for item in fields(self)]
+        return dict(_IN_WORDS[value] for value in values if value in _IN_WORDS)
 
-    @cached_property
-    def trainers(self) -> tuple[int, ...]:
-        """The clients that have training samples; the others are never chosen."""
-        return tuple(client for client, number in enumerate(self.num_examples) if number)
 
-    @cached_property
-    def available(self) -> tuple[int, ...]:
-        """The clients that can be chosen in this attempt at the round: here, with samples."""
-        return tuple(
-            c for c in self.trainers if self.fleet.is_available(self.round, c, self.attempt)
-        )
-
-    def device(self, client: int) -> Device:
-        """Return the conditions of one client in this round."""
-        return self.fleet.at(self.round, client)
-
-    def full_times(self) -> dict[int, Timing]:
-        """Return the seconds that each client of the cohort needs in this round for all of its
-        epochs on the whole model, sent densely both ways."""
-        return self.times(Support(), {client: self.device(client) for client in self.cohort})
-
-    def times(self, support: Support, devices: Mapping[int, Device]) -> dict[int, Timing]:
-        """Return the seconds that clients need for all of their epochs on one sub-model, sent
-        densely both ways without headers.
-
-        Args:
-            devices: client -> what its work is timed on.
-        """
-        macs = cost(self.layout, support).macs
-        size = cost(self.travels, support).bytes
-        times = {}
-        for client, device in devices.items():
-            num = self.num_examples[client] * self.local.epochs
-            compute_s = train_seconds(macs, num, device)
-            seconds = stamp(device, compute_s=compute_s, down_bytes=size, up_bytes=size)
-            times[client] = Timing(*seconds)
-        return times
+_IN_WORDS: Mapping[tuple[str, str | bool], tuple[str, str]] = {
+    ("cuts", "nothing"): ("cuts", "nothing: clients train the whole model"),
+    ("cuts", "channels"): ("cuts", "channels: sub-models are smaller"),
+    ("cuts", "weights"): ("cuts", "single weights: sub-models are sparse"),
+    ("sub_models", "equal"): ("sub-models", "one for all clients of a round"),
+    ("sub_models", "own"): ("sub-models", "may differ from client to client"),
+    ("models", "common"): ("models", "one for all"),
+    ("models", "personal"): ("models", "one per client, judged on test samples of its classes"),
+    ("masks_by", "client"): ("masks", "the client's own choice, within what it received"),
+    ("remembers_masks", True): ("masks travel", "only to clients that may not have them yet"),
+    ("uploads", "entries"): (
+        "uploads",
+        "some entries of the change; the others count as unchanged",
+    ),
+    ("buffers", "local"): ("batch norm statistics", "stay with the clients"),
+    ("coordinates", True): ("channel indices", "travel along, so that clients remember by channel"),
+    ("trains_sparse", True): ("training", "layers may skip masked weights (executor.sparse)"),
+    ("starts_pruned", True): ("start", "goes on from a pruned model (task.start) as it is"),
+    ("needs_server_data", True): ("server data", "needed (task.server_share)"),
+}
+"""Trait and value -> subject and words; a value that has none is that of FedAvg and not told."""
 
 
 def sample_cohort(ctx: RoundContext) -> list[int]:
@@ -145,32 +111,31 @@ def sample_cohort(ctx: RoundContext) -> list[int]:
     return sorted(available[position] for position in order[: ctx.clients_per_round].tolist())
 
 
-def choose_cohort(method: Method, ctx: RoundContext, state: ServerState) -> tuple[int, ...]:
-    """Return whom a method selects, without clients that are not available, sorted by id."""
-    available = set(ctx.available)
-    return tuple(sorted(c for c in method.select(ctx, state) if c in available))
-
-
-def merged(
+def merge_answers(
     ctx: RoundContext,
     state: ServerState,
-    updates: Sequence[Update],
+    answers: Sequence[Answer],
     *,
     weights: Sequence[float] | None = None,
     absent: Absent = "skip",
 ) -> ServerState:
-    """Return the state with the updates merged into its values.
+    """Return the state with the clients' changes merged into its values.
 
     Args:
-        weights: one per update, not normalised; by default the sample counts, as in FedAvg.
-        absent: what a coordinate means that an update does not hold (see ``structure.merge``).
+        weights: one per answer, not normalised; by default the sample counts, as in FedAvg.
+        absent: what a coordinate means that a client does not hold (see ``structure.merge``).
     """
-    chosen = weights if weights is not None else [float(u.num_examples) for u in updates]
+    chosen = weights if weights is not None else [float(a.num_examples) for a in answers]
     contributions = [
-        Contribution(u.support, u.delta, w) for u, w in zip(updates, chosen, strict=True)
+        Contribution(a.support, a.work.values, w) for a, w in zip(answers, chosen, strict=True)
     ]
     new = merge(ctx.travels, state.values, contributions, absent=absent)
     return replace(state, values={**state.values, **new})
+
+
+_FIRST_CONTRACT = {"kind", "clients_differ", "sends_indices", "remembers_mask", "probe"}
+_FIRST_CONTRACT |= {"sparsifies", "trains_sparse", "keeps_buffers"}
+"""Names that methods had when `plan` was called for each client by itself."""
 
 
 class Method:
@@ -178,32 +143,30 @@ class Method:
 
     source: ClassVar[str] = ""
     """Paper, venue and year."""
-    kind: ClassVar[Kind] = "dense"
-    clients_differ: ClassVar[bool] = False
-    """True where clients of one round may get different sub-models."""
-    sends_indices: ClassVar[bool] = False
-    """True where clients need to know which channels they hold (client memory under sub-models);
-    otherwise the widths of the tensors tell them enough and no index travels."""
-    remembers_mask: ClassVar[bool] = False
-    """True where clients keep the masks they last had, so that a plan may send values alone
-    (``Plan.is_mask_known``)."""
-    trains_sparse: ClassVar[bool] = False
-    """True where weights off the mask of a plan stay 0 in every step of local training, so that
-    layers may skip them (``executor.sparse``)."""
-    sparsifies: ClassVar[bool] = False
-    """True where clients leave entries out of their change, by the mask of their result: such an
-    entry did not change, and the client held and trained it all the same."""
+    traits: ClassVar[Traits] = Traits()
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Dotted recipe keys that the method wants another default for (``local.epochs``)."""
     Options: ClassVar[type] = NoOptions
     State: ClassVar[type | None] = None
     """Type of ``ServerState.method``, from whose annotations a checkpoint restores it."""
 
-    def keeps_buffers(self, options: Any) -> bool:
-        """Tell whether running statistics of batch norm stay where they are, instead of travelling
-        and being merged like weights; clients then start from fresh ones, or from what they
-        remember."""
-        return False
+    def __init_subclass__(cls) -> None:
+        """Refuse a method that was written for the first contract.
+
+        Raises:
+            UsageError: with the first name that says so.
+        """
+        if old := sorted(_FIRST_CONTRACT & vars(cls).keys()):
+            raise UsageError(
+                f"method `{cls.__module__}:{cls.__qualname__}` has `{old[0]}`, which methods had "
+                "before `traits`, and before `plan` was asked once for a whole cohort",
+                hint='README, "Adding a method", says how it is written; CHANGELOG what changed',
+                where=cls.__module__,
+            )
+
+    def traits_of(self, options: Any) -> Traits:
+        """Return the traits that the method has under some options."""
+        return self.traits
 
     def idle(self, options: Any, rounds: int) -> list[str]:
         """Say which options can never take effect in so many rounds, and how they would; a line
@@ -211,14 +174,14 @@ class Method:
         return []
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
-        """Prepare the server's state, once, before the start-phase probe."""
+        """Prepare the server's state, once, before the questions of the start."""
         return state
 
     def select(self, ctx: RoundContext, state: ServerState) -> list[int]:
         """Choose the cohort; ``ctx.available`` says who can be, and others are left out."""
         return sample_cohort(ctx)
 
-    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
+    def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Ask clients something outside training; most methods ask nothing.
 
         Questions with one ``op`` are one step, in the order of their names; before each step they
@@ -226,11 +189,8 @@ class Method:
         arguments give equal questions, and every state of one phase the same names.
 
         The engine asks only who is there (``ctx.attempt``) and has samples to answer from: training
-        samples, or for a probe that ``sees_withheld`` those of withheld classes. So a method may
-        name everybody; one that asks a single client takes it from ``ctx.available``.
-
-        Args:
-            cohort: that of the round; all registered clients in phase "start".
+        samples, or for one that ``sees_withheld`` those of withheld classes. So a method may name
+        everybody; one that asks a single client takes it from ``ctx.available``.
         """
         return []
 
@@ -244,45 +204,29 @@ class Method:
         """
         return state
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Say what one client gets and does. Pure: equal arguments give equal plans."""
-        return Plan(client, state.support, ctx.local)
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Say what every client of the cohort gets and does, in its order; called once per attempt
+        at a round. Pure: equal arguments give equal plans."""
+        return [Ask(client, support=state.support) for client in ctx.cohort]
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
-        """Merge the usable updates, ordered by client, into the state."""
-        return merged(ctx, state, updates)
+        """Merge what the clients trained, ordered by client, into the state."""
+        return merge_answers(ctx, state, answers)
 
     def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean loss of one batch, on a client."""
         return cross_entropy(model, batch)
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train the received model on a client's data."""
         return cx.result(model, fit(model, cx, self.loss))
 
-    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors | Work:
-        """Answer a probe on a client; `Work` where that took training steps."""
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
+        """Answer a question on a client."""
         raise NotImplementedError(f"{type(self).__name__} asks {op!r} but does not answer it")
 
     def view(self, cx: ClientContext, values: Tensors) -> Tensors:
-        """Return the tensors this client would use for prediction (personalised methods)."""
+        """Return the tensors this client would use for prediction (personal models)."""
         return values
-
-
-def overrides(method: Method) -> Mapping[str, bool]:
-    """Tell which of the ten hooks a method overrides."""
-    hooks = [
-        "begin",
-        "select",
-        "probe",
-        "absorb",
-        "plan",
-        "aggregate",
-        "loss",
-        "train",
-        "answer",
-        "view",
-    ]
-    return {hook: getattr(type(method), hook) is not getattr(Method, hook) for hook in hooks}

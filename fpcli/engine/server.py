@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+from fpcli.engine.client_context import EVALUATE
 from fpcli.engine.evaluate import ClientScore, evaluate
-from fpcli.engine.exchange import Exchange, Executor, answers, exchange, updates
+from fpcli.engine.exchange import Exchange, Executor, exchange, note_masks
 from fpcli.engine.federation import (
     ClientRecord,
     Evaluation,
@@ -20,8 +21,8 @@ from fpcli.engine.federation import (
     RoundRecord,
     Totals,
 )
-from fpcli.engine.method import RoundContext, choose_cohort
 from fpcli.engine.placement import place
+from fpcli.engine.planning import choose_cohort, plan_round, questions
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.engine.quorum import (
     check_finite_state,
@@ -29,8 +30,9 @@ from fpcli.engine.quorum import (
     give_up_if_all_diverged,
     too_few,
 )
-from fpcli.engine.server_optimizer import optimized
-from fpcli.engine.types import Json, Plan, Probe, ServerState, Support, Update
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.server_step import optimized
+from fpcli.engine.types import Answer, Ask, Json, ServerState, Support
 from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
 from fpcli.structure.choice import within
@@ -48,7 +50,7 @@ def begin(
     support: Support | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[ServerState, Totals]:
-    """Return the state before round 1: the method's `begin`, then its start-phase probe.
+    """Return the state before round 1: the method's `begin`, then its questions of the start.
 
     Args:
         values: dense initial values.
@@ -58,18 +60,19 @@ def begin(
     Raises:
         ClientError: the method asks, and in no attempt did anybody answer.
     """
-    spent, log = _Spent(), _Log()
+    spent, log, server = _Spent(), _Log(), fed.server_side.at(0)
     begun = fed.method.begin(
-        fed.context(0, "start", log), ServerState(0, values, support or Support())
+        fed.context(0, "start", log, server=server), ServerState(0, values, support or Support())
     )
     everyone = tuple(range(len(fed.num_examples)))
     for attempt in range(fed.rules.round_retries + 1):
-        ctx = replace(fed.context(0, "start", log, attempt), cohort=everyone)
+        ctx = replace(fed.context(0, "start", log, attempt, server), cohort=everyone)
         state = _ask(fed, ctx, begun, executor, spent)
         if state is not None:
             for text in describe_refusals("before round 1", spent.refusals):
                 tell(text)
-            return state, Totals(spent.clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
+            clock_s = server.charged.round_seconds(spent.clock_s)
+            return state, Totals(clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
     raise too_few(fed.rules, 0, 0, spent.refusals)
 
 
@@ -121,29 +124,26 @@ def _round(
     fed: Federation, state: ServerState, executor: Executor, totals: Totals
 ) -> tuple[ServerState, RoundRecord]:
     number = state.round + 1
-    spent, log = _Spent(), _Log()
-    usable: list[Update] = []
+    spent, log, server = _Spent(), _Log(), fed.server_side.at(number)
+    answers: list[Answer] = []
     for attempt in range(fed.rules.round_retries + 1):
-        ctx = fed.context(number, "round", log, attempt)
-        cohort = choose_cohort(fed.method, ctx, state)
-        if not cohort:
-            usable = []
-            continue
-        ctx = replace(ctx, cohort=cohort)
-        asked = _ask(fed, ctx, state, executor, spent)
+        ctx = fed.context(number, "round", log, attempt, server)
+        ctx = replace(ctx, cohort=choose_cohort(fed, ctx, state))
+        answers = []
+        asked = _ask(fed, ctx, state, executor, spent) if ctx.cohort else None
         if asked is None:
-            usable = []
             continue
-        plans = [fed.method.plan(ctx, asked, client) for client in cohort]
-        brought = exchange(fed, asked, plans, executor, round=number, attempt=attempt)
-        usable = updates(fed, brought)
+        asks = plan_round(fed, ctx, asked)
+        brought = exchange(fed, asked, asks, executor, round=number, attempt=attempt)
+        answers = brought.answers
         spent.add(brought, _seconds(fed, brought))
-        if len(usable) >= fed.rules.min_clients:
+        if len(answers) >= fed.rules.min_clients:
             break
-        give_up_if_all_diverged(number, cohort, brought.refusals, fed.divergence_hint)
+        give_up_if_all_diverged(number, ctx.cohort, brought.refusals, fed.divergence_hint)
+        state = note_masks(fed, state, asks, ())
     else:
-        raise too_few(fed.rules, number, len(usable), spent.refusals)
-    merged = fed.method.aggregate(ctx, asked, usable)
+        raise too_few(fed.rules, number, len(answers), spent.refusals)
+    merged = fed.method.aggregate(ctx, note_masks(fed, asked, asks, answers), answers)
     new = replace(optimized(fed.server, fed.layout, asked, merged), round=number)
     check_finite_state(new)
     evaluation = None
@@ -152,7 +152,10 @@ def _round(
         if told is None:
             raise too_few(fed.rules, number, 0, spent.refusals)
         new, evaluation = told, judge(fed, told, executor)
-    record = _record(fed, new, cohort, usable, attempt + 1, spent, log, totals, evaluation)
+    if server_s := server.charged.alone_s + server.charged.beside_s:
+        log(None, server_s=server_s)
+    spent.clock_s = server.charged.round_seconds(spent.clock_s)
+    record = _record(fed, new, ctx.cohort, answers, attempt + 1, spent, log, totals, evaluation)
     return new, record
 
 
@@ -168,19 +171,19 @@ def _ask(
         The state, or None where nobody answered. A round goes on without the answers of clients
         that are away or late.
     """
-    for op in sorted({probe.op for probe in fed.method.probe(ctx, state, ctx.cohort)}):
+    for op in sorted({ask.op for ask in questions(fed, ctx, state)}):
         # Asked for again, since the answers to one question may change what the next one is about.
-        probes = [p for p in fed.method.probe(ctx, state, ctx.cohort) if p.op == op]
-        tasks = [
-            probe
-            for probe in sorted(probes, key=lambda probe: probe.client)
-            if fed.num_seen(probe) and fed.fleet.is_available(ctx.round, probe.client, ctx.attempt)
+        asks = [
+            ask
+            for ask in questions(fed, ctx, state)
+            if ask.op == op
+            and fed.num_seen(ask)
+            and fed.fleet.is_available(ctx.round, ask.client, ctx.attempt)
         ]
-        brought = exchange(fed, state, tasks, executor, round=ctx.round, op=op)
-        usable = answers(fed, brought)
+        brought = exchange(fed, state, asks, executor, round=ctx.round)
         spent.add(brought, _seconds(fed, brought))
-        if usable:
-            state = fed.method.absorb(ctx, state, usable)
+        if brought.answers:
+            state = fed.method.absorb(ctx, state, brought.answers)
             check_finite_state(state)
         elif ctx.phase != "round" or not all(refusal.is_dropped for refusal in brought.refusals):
             return None
@@ -189,10 +192,9 @@ def _ask(
 
 def _seconds(fed: Federation, brought: Exchange) -> float:
     deadline_s = fed.rules.deadline_s
-    totals = [arrived.time.total_s for arrived in brought.arrived]
-    on_time = [total for total in totals if deadline_s is None or total <= deadline_s]
+    on_time = [taken for taken in brought.taken_s if deadline_s is None or taken <= deadline_s]
     # Who waits until a deadline cannot know that a client dropped out.
-    is_waiting = len(on_time) < len(totals) or bool(brought.lost_s)
+    is_waiting = len(on_time) < len(brought.taken_s) or bool(brought.lost_s)
     return round_seconds([*on_time, *brought.lost_s], deadline_s, any_late=is_waiting)
 
 
@@ -223,18 +225,16 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
             hint=fed.divergence_hint,
         )
     clients: Mapping[int, ClientScore] = {}
-    if fed.method.kind == "personalised" or fed.rules.eval_clients:
-        everyone = [
-            Probe(i, "evaluate", state.support) for i, n in enumerate(fed.num_examples) if n
+    if fed.traits.models == "personal" or fed.rules.eval_clients:
+        asks = [
+            Ask(i, EVALUATE, support=state.support) for i, n in enumerate(fed.num_examples) if n
         ]
-        brought = exchange(fed, state, everyone, executor, round=state.round, op="evaluate")
+        brought = exchange(fed, state, asks, executor, round=state.round)
         clients = {
-            arrived.task.client: ClientScore(
-                **arrived.reply.metrics, num_examples=arrived.reply.num_examples
-            )
-            for arrived in brought.arrived
-            if arrived.reply.num_examples
-            and arrived.reply.metrics.keys() == {"accuracy", "loss", "local_accuracy"}
+            answer.ask.client: ClientScore(**answer.work.metrics, num_examples=answer.num_examples)
+            for answer in brought.answers
+            if answer.num_examples
+            and answer.work.metrics.keys() == {"accuracy", "loss", "local_accuracy"}
         }
     return Evaluation(validation, test, clients, withheld[0] if withheld else None)
 
@@ -243,14 +243,14 @@ def _record(
     fed: Federation,
     state: ServerState,
     cohort: tuple[int, ...],
-    usable: Sequence[Update],
+    answers: Sequence[Answer],
     attempts: int,
     spent: _Spent,
     log: _Log,
     totals: Totals,
     evaluation: Evaluation | None,
 ) -> RoundRecord:
-    samples = sum(update.num_examples for update in usable)
+    samples = sum(answer.num_examples for answer in answers)
     real_s = spent.real_s
     totals = replace(
         totals,
@@ -269,38 +269,33 @@ def _record(
     return RoundRecord(
         round=state.round,
         cohort=cohort,
-        clients=tuple(_client_record(fed, update, log) for update in usable),
+        clients=tuple(_client_record(fed, answer, log) for answer in answers),
         refusals=tuple(spent.refusals),
         attempts=attempts,
-        loss=sum(u.metrics["loss"] * u.num_examples for u in usable) / max(samples, 1),
+        loss=sum(a.work.metrics["loss"] * a.num_examples for a in answers) / max(samples, 1),
         clock_s=spent.clock_s,
         down_bytes=spent.down_bytes,
         up_bytes=spent.up_bytes,
         real_s=real_s,
         cost=cost(fed.layout, state.support),
-        coverage=min_coverage(fed.layout, [update.support for update in usable]),
+        coverage=min_coverage(fed.layout, [answer.support for answer in answers]),
         notes=log.notes.get(None, {}),
         totals=totals,
         evaluation=evaluation,
     )
 
 
-def _client_record(fed: Federation, update: Update, log: _Log) -> ClientRecord:
-    plan: Plan = update.plan
-    size = cost(fed.layout, update.support)
+def _client_record(fed: Federation, answer: Answer, log: _Log) -> ClientRecord:
+    ask, work, size = answer.ask, answer.work, cost(fed.layout, answer.support)
     return ClientRecord(
-        client=plan.client,
-        num_examples=update.num_examples,
-        num_steps=update.num_steps,
-        loss=update.metrics["loss"],
+        client=ask.client,
+        num_examples=answer.num_examples,
+        num_steps=work.num_steps,
+        loss=work.metrics["loss"],
         params=size.params,
         macs=size.macs,
-        pruning_error=update.pruning_error,
-        down_bytes=update.traffic.down_bytes,
-        up_bytes=update.traffic.up_bytes,
-        compute_s=update.time.compute_s,
-        down_s=update.time.down_s,
-        up_s=update.time.up_s,
-        real_s=update.time.real_s,
-        notes={**plan.record, **log.notes.get(plan.client, {})},
+        pruning_error=answer.pruning_error,
+        **asdict(answer.traffic),
+        **asdict(answer.time),
+        notes={**ask.record, **log.notes.get(ask.client, {})},
     )

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fpcli.data.augment import Augment
 from fpcli.data.datasets import Dataset
-from fpcli.engine.method import Method
 from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
 from fpcli.plugins import load
@@ -22,52 +21,66 @@ from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import hollow
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """What a process that performs jobs holds for a whole run; it can be sent to another process.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Common:
+    """What the server and every process that performs jobs know of a run.
 
     Attributes:
-        run: digest of recipe and layout; jobs of other runs are refused.
-        method: ``module:Class`` of the method, which runs from this installation.
+        run: digest of recipe and layout, carried by every message; jobs of other runs are refused.
         options: the method's options.
-        model: name of the model, built from this installation.
-        layout_json: the layout as JSON text, read only when a method needs coordinates.
         dataset: the data, in shared memory when there are several processes.
-        indices, sizes: training samples of all clients one after another, and how many each has.
-        test_indices, test_sizes: likewise for the personal test sets; empty sizes mean none.
-        withheld_indices, withheld_sizes: likewise for the samples that no client trains on.
-        home: folder of the clients' memories.
-        codec: of what clients send.
-        limit_bytes: a longer message is refused unread.
-        augment: random change of training images.
+        num_examples: training samples of every registered client.
+        num_withheld: samples of withheld classes of every client; empty if there are none.
+        fleet: the simulated devices.
+        up_codec: of what clients send.
+        device: where this process computes.
         sparse: which layers skip masked weights.
     """
 
     run: str
-    method: str
     options: Any
-    model: str
-    layout_json: str
     dataset: Dataset
-    indices: Tensor
-    sizes: tuple[int, ...]
-    test_indices: Tensor
-    test_sizes: tuple[int, ...]
+    num_examples: tuple[int, ...]
+    num_withheld: tuple[int, ...] = ()
     fleet: Fleet
-    codec: str
+    up_codec: str
     seed: int
-    home: Path
-    limit_bytes: int
     device: str = "cpu"
     is_channels_last: bool = True
-    augment: Augment = "none"
     sparse: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Site(Common):
+    """What a process that performs jobs holds for a whole run; it can be sent to another process.
+
+    Attributes:
+        method: ``module:Class`` of the method, which runs from this installation.
+        model: name of the model, built from this installation.
+        layout_json: the layout as JSON text, read only when a method needs coordinates.
+        indices: training samples of all clients one after another.
+        test_indices, test_sizes: personal test sets, one after another, and how many samples each
+            has; empty sizes mean none.
+        withheld_indices: the samples that no client trains on, likewise.
+        home: folder of the clients' memories.
+        limit_bytes: a longer message is refused unread.
+        augment: random change of training images.
+    """
+
+    method: str
+    model: str
+    layout_json: str
+    indices: Tensor
+    test_indices: Tensor
+    test_sizes: tuple[int, ...]
     withheld_indices: Tensor | None = None
-    withheld_sizes: tuple[int, ...] = ()
+    home: Path
+    limit_bytes: int
+    augment: Augment = "none"
 
     @cached_property
-    def hooks(self) -> Method:
-        """The method's instance."""
+    def hooks(self) -> Any:
+        """The method's instance, a `Method`: which knows of clients, who know of this."""
         return load(self.method)()
 
     @cached_property
@@ -84,14 +97,14 @@ class Site:
     @cached_property
     def parts(self) -> tuple[Tensor, ...]:
         """Training samples of each client."""
-        return torch.split(self.indices, list(self.sizes))
+        return torch.split(self.indices, list(self.num_examples))
 
     @cached_property
     def withheld_parts(self) -> tuple[Tensor, ...]:
         """Samples of each client that it does not train on; empty where nothing is withheld."""
         if self.withheld_indices is None:
             return ()
-        return torch.split(self.withheld_indices, list(self.withheld_sizes))
+        return torch.split(self.withheld_indices, list(self.num_withheld))
 
     @cached_property
     def test_parts(self) -> tuple[Tensor, ...]:

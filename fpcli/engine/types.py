@@ -1,4 +1,8 @@
-"""The few data classes that travel between server, clients and methods. All are frozen."""
+"""The few data classes that server, clients and methods hand to each other. All are frozen.
+
+The server makes an :class:`Ask`, its :class:`Task` travels to the client, the :class:`Work` done
+there travels back, and both together with what they cost are an :class:`Answer`.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,17 @@ from typing import Any
 from torch import Tensor
 
 from fpcli.engine.server_optimizer import Moments
+from fpcli.fleet.channel import Link
 from fpcli.fleet.devices import Device
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import Support
-from fpcli.wire.message import LocalConfig
-
-Json = Any
-"""What JSON can hold: None, bool, int, float, str, lists and dicts of these."""
+from fpcli.wire.headers import TRAIN, Json, LocalConfig, Task
+from fpcli.wire.message import Work
 
 __all__ = [
-    "Device",
-    "Json",
-    "LocalConfig",
-    "Plan",
-    "Probe",
-    "ServerState",
-    "Support",
-    "Tensors",
-    "Timing",
-    "Traffic",
-    "Update",
-    "is_finite",
-]
-
+    "TRAIN", "Answer", "Ask", "Device", "Fitted", "Json", "Link", "LocalConfig", "ServerState",
+    "Support", "Task", "Tensors", "Timing", "Traffic", "Work", "is_finite",
+]  # fmt: skip
 
 LARGEST = 1e30
 """A value beyond this counts as not finite: its sum over samples could overflow float32."""
@@ -52,6 +44,7 @@ class ServerState:
         support: what is alive in the global model.
         method: the method's own frozen dataclass, or None.
         moments: what the server optimiser remembers, or None.
+        masks_held: client -> digest of the masks that it certainly has; the engine's.
     """
 
     round: int
@@ -59,41 +52,7 @@ class ServerState:
     support: Support
     method: Any = None
     moments: Moments | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one client is to do this round.
-
-    Attributes:
-        client: its id.
-        support: the sub-model it gets.
-        local: how it trains.
-        note: what the client is told beside the tensors; counted as traffic.
-        record: what the server keeps in mind about this plan and logs; never sent.
-        is_mask_known: the client has the support's masks from an earlier round (its method's
-            ``remembers_mask``), so that only values travel.
-        max_steps: steps after which the client stops, even within an epoch; 0 does all epochs.
-        time: the simulated seconds, where the method has measured ones; None leaves them to the
-            clock, which counts multiply-adds on the device and bytes over its link.
-    """
-
-    client: int
-    support: Support
-    local: LocalConfig
-    note: Mapping[str, Json] = field(default_factory=dict)
-    record: Mapping[str, Json] = field(default_factory=dict)
-    is_mask_known: bool = False
-    max_steps: int = 0
-    time: Timing | None = None
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Measured lengths of one job and of its reply."""
-
-    down_bytes: int
-    up_bytes: int
+    masks_held: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,55 +71,66 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Update:
-    """A client's usable reply to a plan.
+class Ask(Task):
+    """The server to one client: train, or answer a question; what is not of a `Task` stays here.
 
     Attributes:
-        support: what the client holds, and the tensors of ``delta`` cover: the plan's support,
-            unless the method's kind lets clients choose their own.
-        delta: trained minus received values, in block coordinates of ``support``.
-        stats: further tensors that the method's ``train`` returned.
-        metrics: numbers from the client; ``loss`` (mean training loss) is always there.
-        pruning_error: share of the squared norm of all parameters that the plan left out.
+        local: None takes the settings of the round.
+        support: the sub-model it gets.
+        record: what the server keeps in mind about it and logs.
+        sees_withheld: to answer, the client looks at its samples of withheld classes too.
+        link: what the server gives it of a shared channel; None leaves it its own link.
+        time: the simulated seconds, where the method has measured ones; None leaves them to the
+            clock, which counts multiply-adds on the device and bytes over its link.
     """
 
-    plan: Plan
+    op: str = TRAIN
+    support: Support = field(default_factory=Support)
+    record: Mapping[str, Json] = field(default_factory=dict)
+    sees_withheld: bool = False
+    link: Link | None = None
+    time: Timing | None = None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Measured lengths of one job and of its reply."""
+
+    down_bytes: int
+    up_bytes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A client's usable reply to an ask, and what it cost.
+
+    Attributes:
+        support: what the client holds, and what the values of ``work`` cover after training: that
+            of the ask, unless the method lets clients choose their own.
+        num_examples: samples that the client trained on; of a question, those it can have seen by
+            what it is registered with.
+        pruning_error: share of the squared norm of all parameters that the ask left out.
+    """
+
+    ask: Ask
+    work: Work
     support: Support
-    delta: Tensors
-    stats: Tensors
     num_examples: int
-    num_steps: int
-    metrics: Mapping[str, float]
     traffic: Traffic
     time: Timing
     pruning_error: float
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A question to one client outside training; its values are cut to ``support``.
+class Fitted:
+    """What one call of `fit` did.
 
     Attributes:
-        sees_withheld: the client looks at its samples of withheld classes too.
+        loss: mean training loss over all samples processed.
+        num_steps: optimiser steps.
+        num_samples: samples processed (a sample counts once per epoch).
     """
 
-    client: int
-    op: str
-    support: Support = field(default_factory=Support)
-    note: Mapping[str, Json] = field(default_factory=dict)
-    sees_withheld: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A client's reply to a probe.
-
-    Attributes:
-        num_examples: samples that it can have looked at, by what it is registered with.
-    """
-
-    probe: Probe
-    tensors: Mapping[str, Tensor]
-    num_examples: int
-    traffic: Traffic
-    time: Timing
+    loss: float
+    num_steps: int
+    num_samples: int

@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 
 from fpcli import plugins
 from fpcli.engine import memory
-from fpcli.engine.client import ClientContext
-from fpcli.engine.method import choose_cohort
+from fpcli.engine.client_context import EVALUATE, ClientContext
+from fpcli.engine.exchange import make_job
+from fpcli.engine.planning import foresee
 from fpcli.engine.trained import Trained
-from fpcli.engine.types import Plan, ServerState
+from fpcli.engine.types import Ask, ServerState
 from fpcli.errors import DataError, LayoutError, UsageError
 from fpcli.recipe.load import command_of, digest, load, stored
 from fpcli.recipe.schema import Recipe
@@ -139,7 +140,7 @@ def _holders(
             hint=f"its clients are 0 to {everyone[-1]}",
             where="--client",
         )
-    home, is_personal = setup.site.home, setup.fed.method.kind == "personalised"
+    home, is_personal = setup.site.home, setup.fed.traits.models == "personal"
     sizes = setup.fed.num_examples
     absent = [
         c
@@ -189,47 +190,32 @@ def _on_cpu(recipe: Recipe) -> Recipe:
 def _of_client(
     setup: Setup, state: ServerState, client: int, whole: Trained, about: Mapping[str, Any]
 ) -> Source:
-    fed = setup.fed
-    ctx = fed.context(state.round + 1, "round", lambda client, **values: None)
     # A method that shares out models among a cohort sees the cohort that this client would be in.
-    cohort = list(choose_cohort(fed.method, ctx, state))
-    if client not in cohort:
-        cohort = sorted([*cohort[:-1], client])
-    plan = fed.method.plan(replace(ctx, cohort=tuple(cohort)), state, client)
-    trained = whole.cut(plan.support)
-    if fed.method.kind == "personalised":
-        trained = _personal(setup, state, plan, whole)
-    record = {key: value for key, value in plan.record.items() if isinstance(value, int | float)}
+    asks = foresee(setup.fed, state, state.round + 1, client)
+    (ask,) = (ask for ask in asks if ask.client == client)
+    trained = whole.cut(ask.support)
+    if setup.fed.traits.models == "personal":
+        trained = _personal(setup, state, ask, whole)
+    record = {key: value for key, value in ask.record.items() if isinstance(value, int | float)}
     said = {**about, **record, "client": client, "plan_of_round": state.round + 1}
     return Source(f"client{client:03d}-round{state.round:05d}", trained, said)
 
 
-def _personal(setup: Setup, state: ServerState, plan: Plan, whole: Trained) -> Trained:
+def _personal(setup: Setup, state: ServerState, ask: Ask, whole: Trained) -> Trained:
     """Return what a client would predict with, from its memory."""
     fed, site, layout = setup.fed, setup.site, whole.layout
-    received = plan.support.gather(fed.travels, state.values)
-    cx = ClientContext(
-        site=site,
-        client=plan.client,
-        round=state.round,
-        op="evaluate",
-        options=fed.options,
-        local=fed.local,
-        note={},
-        device=site.fleet.at(max(state.round, 1), plan.client),
-        received=received,
-        mask=plan.support.block_mask(fed.travels),
-        keep=plan.support.keep,
-    )
+    job = make_job(fed, state, replace(ask, op=EVALUATE), state.round)
+    received = ask.support.gather(fed.travels, state.values)
     try:
-        block = with_buffers(fed.template, site.hooks.view(cx, received))
+        seen = fed.method.view(ClientContext(site, job), received)
+        block = with_buffers(fed.template, seen)
     except (OSError, SafetensorError) as error:
-        raise unreadable(site.home / f"client-{plan.client:05d}", error) from error
-    values, _ = plan.support.scatter(layout, block)
+        raise unreadable(site.home / f"client-{ask.client:05d}", error) from error
+    values, _ = ask.support.scatter(layout, block)
     # Masks of the client's own are known by the zeros that they leave in its weights.
     mask = {
         name: values[name] != 0
         for name, own in block.items()
         if layout.tensors[name].is_parameter and own.dim() > 1 and bool((own == 0).any())
     }
-    return replace(whole, values=values).cut(Support(plan.support.keep, mask))
+    return replace(whole, values=values).cut(Support(ask.support.keep, mask))

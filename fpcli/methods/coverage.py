@@ -10,10 +10,10 @@ holders is the minimum coverage index) and the smaller the share of the norm tha
 ==================  ============================  ==============================================
 symbol              here                          note
 ==================  ============================  ==============================================
-m_n                 ``plan.support``              mask of client n in this round
+m_n                 ``ask.support``               mask of client n in this round
 N_j, C_j            holders, coverage             of parameter j
 Gamma, Gamma_min    gamma, gamma_min              of a round; the smallest of all rounds so far
-delta_n^2           ``update.pruning_error``      recorded by the engine
+delta_n^2           ``answer.pruning_error``      recorded by the engine
 ==================  ============================  ==============================================
 
 What is known and what is inferred: recipes/coverage.
@@ -23,21 +23,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import cache
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.fit import Result, fit
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Plan, ServerState, Support, Tensors, Update
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState, Support, Tensors, Work
 from fpcli.errors import LayoutError, RecipeError, nearest
 from fpcli.scores.magnitude import l1
 from fpcli.structure.coverage import min_coverage
 from fpcli.structure.layout import Layout
-
-if TYPE_CHECKING:
-    from fpcli.engine.client import ClientContext
 
 Quarters = tuple[int, ...]
 
@@ -98,12 +95,10 @@ class State:
     Attributes:
         quarters: quarter (1 to 4, uint8) of every weight or channel, by tensor or group.
         gamma_min: smallest coverage of any round so far.
-        contacted: clients that have had their mask, where it never changes.
     """
 
     quarters: Mapping[str, Tensor] = field(default_factory=dict)
     gamma_min: int | None = None
-    contacted: tuple[int, ...] = ()
 
 
 def quarters(importance: Tensor) -> Tensor:
@@ -235,9 +230,7 @@ class Coverage(Method):
     """Heterogeneous pruning by types, with the mean over holders and its minimum coverage index."""
 
     source: ClassVar[str] = "Zhou et al., CoRR 2022"
-    kind: ClassVar[Kind] = "masks"
-    clients_differ: ClassVar[bool] = True
-    remembers_mask: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="weights", sub_models="own", remembers_masks=True)
     defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
@@ -260,43 +253,41 @@ class Coverage(Method):
             )
         return replace(state, method=State(quarter_of))
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Send the quarters of the client's type."""
-        kept = dealt(ctx)[client]
-        support = part(state.method.quarters, kept, ctx.options.policy)
-        record = {"type": int(NAMES[kept]), "ratio": 1 - len(kept) / 4}
-        is_known = bool(support.mask) and client in state.method.contacted
-        return Plan(client, support, ctx.local, record=record, is_mask_known=is_known)
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Send every client the quarters of its type."""
+        supports = cache(lambda kept: part(state.method.quarters, kept, ctx.options.policy))
+        asks = []
+        for client, kept in dealt(ctx).items():
+            record = {"type": int(NAMES[kept]), "ratio": 1 - len(kept) / 4}
+            asks.append(Ask(client, support=supports(kept), record=record))
+        return asks
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Average every parameter over its holders; one without a holder keeps its value."""
         options: Options = ctx.options
         known: State = state.method
-        weights = [float(u.num_examples) if options.weights == "samples" else 1.0 for u in updates]
-        new = merged(ctx, state, updates, weights=weights, absent="skip")
-        supports = [update.support for update in updates]
+        weights = [float(a.num_examples) if options.weights == "samples" else 1.0 for a in answers]
+        new = merge_answers(ctx, state, answers, weights=weights, absent="skip")
+        supports = [answer.support for answer in answers]
         gamma = min_coverage(ctx.layout, supports)
         lowest = gamma if known.gamma_min is None else min(gamma, known.gamma_min)
         uncovered = num_uncovered(ctx.layout, supports) if gamma == 0 else 0
         ctx.log(None, gamma=gamma, gamma_min=lowest, uncovered=uncovered)
-        quarter_of, contacted = known.quarters, known.contacted
-        if options.policy in ("WP", "NP"):
-            quarter_of = graded(ctx.layout, new.values, options)
-        if (options.policy, options.types, options.assign) == ("PT", "client", "explicit"):
-            contacted = tuple(sorted({*contacted, *(u.plan.client for u in updates)}))
-        return replace(new, method=State(quarter_of, lowest, contacted))
+        is_graded_anew = options.policy in ("WP", "NP")
+        grades = graded(ctx.layout, new.values, options) if is_graded_anew else known.quarters
+        return replace(new, method=State(grades, lowest))
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train with masked gradients, or for study without, and then drop what is off the mask."""
         if cx.options.mask_grad:
             return cx.result(model, fit(model, cx, self.loss))
-        result = cx.result(model, fit(model, replace(cx, mask={}), self.loss))
+        work = cx.result(model, fit(model, cx, self.loss, mask={}))
         delta = {
             name: torch.where(cx.mask[name].to(change.device), change, 0.0)
             if name in cx.mask
             else change
-            for name, change in result.delta.items()
+            for name, change in work.values.items()
         }
-        return replace(result, delta=delta)
+        return replace(work, values=delta)

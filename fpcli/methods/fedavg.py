@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from fpcli.engine.method import Kind, Method
+from fpcli.engine.method import Method
 
 
 class FedAvg(Method):
     """Weighted averaging of full models."""
 
     source: ClassVar[str] = "McMahan et al., AISTATS 2017"
-    kind: ClassVar[Kind] = "dense"

@@ -11,7 +11,7 @@ symbol of the paper     here                                 note
 ======================  ===================================  ==========================
 a_n, theta, lambda      arm, split_above, discount           pruning ratio of client n
 N(P), R(P), c(P), U(P)  num, mean, bonus, bound              one per interval P
-T_n                     ``update.time.total_s``              simulated seconds
+T_n                     ``answer.time.total_s``              simulated seconds
 ======================  ===================================  ==========================
 
 The printed form is the recipe fedmp/mnist_printed; our default takes the fall of the loss, which
@@ -28,10 +28,10 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Plan, ServerState, Support, Update
+from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState, Support
 from fpcli.scores.sample import score_of_weights
-from fpcli.structure.patterns import ranked
+from fpcli.structure.patterns import Ranking
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,7 @@ class FedMP(Method):
     """Adaptive structured pruning per client (bandit, l1 ranking, residual recovery)."""
 
     source: ClassVar[str] = "Jiang et al., ICDE 2022"
-    kind: ClassVar[Kind] = "structured"
-    clients_differ: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="channels", sub_models="own")
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 
@@ -225,37 +224,38 @@ class FedMP(Method):
         agents = {client: Agent((span,)) for client in range(len(ctx.num_examples))}
         return replace(state, method=State(agents))
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Let the client's agent choose a ratio, and keep the highest-scored channels."""
-        options: Options = ctx.options
-        ratio = choose(state.method.agents[client], options, ctx.rng(f"arm/{client}"))
-        scores = score_of_weights(options.score, ctx.layout, state.values)
-        support = Support(ranked(ctx.layout, scores, ratio))
-        return Plan(client, support, ctx.local, record={"ratio": ratio})
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Let every client's agent choose a ratio, and keep the highest-scored channels."""
+        options, agents, asks = ctx.options, state.method.agents, []
+        ranking = Ranking(ctx.layout, score_of_weights(options.score, ctx.layout, state.values))
+        for client in ctx.cohort:
+            ratio = choose(agents[client], options, ctx.rng(f"arm/{client}"))
+            asks.append(Ask(client, support=Support(ranking.keep(ratio)), record={"ratio": ratio}))
+        return asks
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Recover and average (R2SP), then reward every agent that took part."""
         options: Options = ctx.options
-        weights = [float(u.num_examples) if options.weights == "samples" else 1.0 for u in updates]
-        new = merged(ctx, state, updates, weights=weights, absent="keep")
-        losses = [update.metrics["loss"] for update in updates]
+        weights = [float(a.num_examples) if options.weights == "samples" else 1.0 for a in answers]
+        new = merge_answers(ctx, state, answers, weights=weights, absent="keep")
+        losses = [answer.work.metrics["loss"] for answer in answers]
         loss = math.fsum(w * x for w, x in zip(weights, losses, strict=True)) / math.fsum(weights)
         agents = dict(state.method.agents)
         before = [
             state.method.last_loss
             if options.reward_loss == "global"
-            else agents[update.plan.client].last_loss
-            for update in updates
+            else agents[answer.ask.client].last_loss
+            for answer in answers
         ]
-        now = [loss] * len(updates) if options.reward_loss == "global" else losses
+        now = [loss] * len(answers) if options.reward_loss == "global" else losses
         drops = [0.0 if b is None else b - n for b, n in zip(before, now, strict=True)]
-        earned = rewards(drops, [update.time.total_s for update in updates], options)
-        for update, own, known, reward in zip(updates, losses, before, earned, strict=True):
-            client, arm = update.plan.client, update.plan.record["ratio"]
+        earned = rewards(drops, [answer.time.total_s for answer in answers], options)
+        for answer, own, known, reward in zip(answers, losses, before, earned, strict=True):
+            client, arm = answer.ask.client, answer.ask.record["ratio"]
             told = None if known is None else reward
             agent = learn(agents[client], arm, told, options)
             agents[client] = replace(agent, last_loss=own)
-            ctx.log(client, reward=told, leaves=len(agent.leaves), seconds=update.time.total_s)
+            ctx.log(client, reward=told, leaves=len(agent.leaves), seconds=answer.time.total_s)
         return replace(new, method=State(agents, last_loss=loss))

@@ -20,20 +20,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import floor
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import nn
 
 from fpcli.data.batches import batch_ends
-from fpcli.engine.fit import Result, fit
-from fpcli.engine.method import Kind, Method, RoundContext
-from fpcli.engine.types import Plan, ServerState
+from fpcli.engine.method import ClientContext, Method, RoundContext, fit
+from fpcli.engine.types import Ask, ServerState, Work
 from fpcli.errors import RecipeError
-
-if TYPE_CHECKING:
-    from fpcli.engine.client import ClientContext
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -53,20 +49,19 @@ class Options:
     """Under `random`: share of the cohort that does less (paper: 0, 0.5 and 0.9)."""
 
 
-def work_share(compute_s: Sequence[float], own_s: float, pace: float) -> float:
-    """Return the share of its steps that a client can do in time.
+def work_shares(compute_s: Sequence[float], pace: float) -> list[float]:
+    """Return the share of its steps that each client can do in time.
 
     Args:
         compute_s: seconds that all of its work takes each client of the cohort, without links,
             which less work does not shorten.
-        own_s: those of the client.
         pace: in time is this quantile of them, interpolated linearly.
 
-    >>> work_share([1.0, 4.0], 4.0, 0.5), work_share([1.0, 4.0], 1.0, 0.5)
-    (0.625, 1.0)
+    >>> work_shares([1.0, 4.0], 0.5)
+    [1.0, 0.625]
     """
-    in_time = torch.tensor(compute_s, dtype=torch.float64).quantile(pace)
-    return min(1.0, float(in_time) / own_s)
+    in_time = float(torch.tensor(compute_s, dtype=torch.float64).quantile(pace))
+    return [min(1.0, in_time / own_s) for own_s in compute_s]
 
 
 def drawn_epochs(ctx: RoundContext) -> dict[int, int]:
@@ -85,7 +80,6 @@ class FedProx(Method):
     """Proximal local objectives, and different amounts of local work."""
 
     source: ClassVar[str] = "Li et al., MLSys 2020"
-    kind: ClassVar[Kind] = "dense"
     Options: ClassVar[type] = Options
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
@@ -98,24 +92,25 @@ class FedProx(Method):
             )
         return state
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Send the whole model, and say how much to train it."""
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Send everybody the whole model, and say how much to train it."""
         options, local = ctx.options, ctx.local
-        plan = Plan(client, state.support, local, record={"work": 1.0})
+        asks = {c: Ask(c, support=state.support, record={"work": 1.0}) for c in ctx.cohort}
         if options.work == "random":
-            epochs = drawn_epochs(ctx)[client]
-            record = {"work": epochs / local.epochs}
-            return replace(plan, local=replace(local, epochs=epochs), record=record)
+            for client, epochs in drawn_epochs(ctx).items():
+                own, record = replace(local, epochs=epochs), {"work": epochs / local.epochs}
+                asks[client] = replace(asks[client], local=own, record=record)
         if options.work == "devices":
-            seconds = {one: time.compute_s for one, time in ctx.full_times().items()}
-            share = work_share([*seconds.values()], seconds[client], options.pace)
-            every = local.epochs * len(batch_ends(ctx.num_examples[client], local.batch_size))
-            steps = max(1, floor(share * every + 1e-9))
-            if steps < every:
-                return replace(plan, max_steps=steps, record={"work": steps / every})
-        return plan
+            shares = work_shares([t.compute_s for t in ctx.full_times().values()], options.pace)
+            for client, share in zip(ctx.cohort, shares, strict=True):
+                every = local.epochs * len(batch_ends(ctx.num_examples[client], local.batch_size))
+                steps = max(1, floor(share * every + 1e-9))
+                if steps < every:
+                    record = {"work": steps / every}
+                    asks[client] = replace(asks[client], max_steps=steps, record=record)
+        return list(asks.values())
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Add mu (w - w^t), the gradient of the proximal term, to every gradient."""
         mu = cx.options.mu
         anchor = {name: value.to(cx.torch_device) for name, value in cx.received.items()}

@@ -12,19 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Le, Lt
 from torch import nn
 
-from fpcli.engine.fit import Result, fit
-from fpcli.engine.method import Kind, Method, RoundContext
-from fpcli.engine.types import Plan, ServerState, Timing
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit
+from fpcli.engine.types import Ask, ServerState, Timing, Work
 from fpcli.structure.budget import largest
-
-if TYPE_CHECKING:
-    from fpcli.engine.client import ClientContext
 
 MASK_SHARE = 1 / 32
 """What a bitmap of the entries costs, as a share of sending all of them: a bit for 32."""
@@ -47,46 +43,46 @@ class Options:
             raise ValueError(f"ratio_min {self.ratio_min} is above ratio_max {self.ratio_max}")
 
 
-def compression(times: Sequence[Timing], own: Timing, options: Options) -> float:
-    """Return the share of its entries that a client leaves out to finish in time.
+def compressions(times: Sequence[Timing], options: Options) -> list[float]:
+    """Return the share of its entries that each client leaves out to finish in time.
 
     Sending the share s of the entries takes ``s + 1/32`` of the seconds that all of them take. In
     time is the quantile ``pace`` of the times at ``ratio_min``, interpolated linearly.
     """
     sent = 1 - options.ratio_min + MASK_SHARE
     totals = [time.compute_s + time.down_s + time.up_s * sent for time in times]
-    in_time = torch.tensor(totals, dtype=torch.float64).quantile(options.pace)
-    left_s = float(in_time) - own.compute_s - own.down_s
-    ratio = 1 + MASK_SHARE - left_s / own.up_s
-    return min(options.ratio_max, max(ratio, options.ratio_min))
+    in_time = float(torch.tensor(totals, dtype=torch.float64).quantile(options.pace))
+    ratios = [1 + MASK_SHARE - (in_time - t.compute_s - t.down_s) / t.up_s for t in times]
+    return [min(options.ratio_max, max(ratio, options.ratio_min)) for ratio in ratios]
 
 
 class FlexCom(Method):
     """Sparse updates with error feedback, a compression of its own for every client."""
 
     source: ClassVar[str] = "Li et al., INFOCOM 2021"
-    kind: ClassVar[Kind] = "dense"
-    sparsifies: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(uploads="entries")
     defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Send the whole model, and say how much of the update to leave out."""
-        times = ctx.full_times()
-        ratio = round(compression(list(times.values()), times[client], ctx.options), 4)
-        note = {"compression": ratio}
-        return Plan(client, state.support, ctx.local, note=note, record=note)
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Send the whole model, and say how much of the change to leave out."""
+        ratios = compressions(list(ctx.full_times().values()), ctx.options)
+        notes = [{"compression": round(ratio, 4)} for ratio in ratios]
+        return [
+            Ask(client, note=note, support=state.support, record=note)
+            for client, note in zip(ctx.cohort, notes, strict=True)
+        ]
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Send the largest entries of the update and of what was left out before; keep the rest."""
-        result = cx.result(model, fit(model, cx, self.loss))
+        work = cx.result(model, fit(model, cx, self.loss))
         rest = cx.recall("residual")
         names = cx.site.layout.parameters.tensors
-        total = {name: result.delta[name] + rest.get(name, 0.0) for name in names}
+        total = {name: work.values[name] + rest.get(name, 0.0) for name in names}
         sizes = {name: x.abs() for name, x in total.items()}
         mask = largest(sizes, 1 - cx.note["compression"])
         largest_of = {name: torch.where(mask[name], x, 0.0) for name, x in total.items()}
-        sent = {**result.delta, **largest_of}
+        sent = {**work.values, **largest_of}
         arrives = cx.commit(sent, mask)
         cx.remember("residual", {name: x - arrives[name] for name, x in total.items()})
-        return replace(result, delta=sent, mask=mask)
+        return replace(work, values=sent, mask=mask)

@@ -21,6 +21,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -30,10 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from fpcli.engine.client import ClientContext
 from fpcli.engine.evaluate import own_logits
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Tensors, Update
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState, Support, Work
 from fpcli.errors import RecipeError
 from fpcli.structure.layout import Layout
 from fpcli.structure.norms import observed, running_statistics
@@ -169,64 +169,63 @@ class HeteroFL(Method):
     """Width-nested or rolling sub-models, averaged over their holders (HeteroFL, FedRolex)."""
 
     source: ClassVar[str] = "Diao et al., ICLR 2021; Alam et al., NeurIPS 2022"
-    kind: ClassVar[Kind] = "structured"
-    clients_differ: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="channels", sub_models="own", buffers="local")
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"local.clip_norm": 1.0})
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 
-    def keeps_buffers(self, options: Any) -> bool:
-        """Leave batch-norm statistics out of training; see `probe`."""
-        return True
-
-    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
+    def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Ask everybody once for classes, and for batch-norm statistics of the evaluated model."""
         if ctx.phase != "eval" and ctx.options.class_rows == "own":
             told = state.method.classes if state.method else {}
             smallest = Support(window(ctx.layout, 0.0))  # nothing of the model is needed
-            return [Probe(client, "classes", smallest) for client in cohort if client not in told]
+            new = [client for client in ctx.cohort if client not in told]
+            return [Ask(client, "classes", support=smallest) for client in new]
         if ctx.phase == "eval" and len(ctx.travels.tensors) < len(ctx.layout.tensors):
             everyone = range(len(ctx.num_examples))
-            return [Probe(client, "batch_norm", state.support) for client in everyone]
+            return [Ask(client, "batch_norm", support=state.support) for client in everyone]
         return []
 
-    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         """Tell the own classes, or the moments of every batch norm's input."""
         if op == "classes":
-            return {"own": cx.own_classes}
+            return Work({"own": cx.own_classes})
         batches = cx.batches(is_augmented=False)
-        return observed(model, batches, is_pooled=cx.options.pooled_var)
+        return Work(observed(model, batches, is_pooled=cx.options.pooled_var))
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Note the classes, or give the global model the merged batch-norm statistics."""
         if ctx.phase != "eval":
-            own = {answer.probe.client: answer.tensors["own"] for answer in answers}
+            own = {answer.ask.client: answer.work.values["own"] for answer in answers}
             told = state.method.classes if state.method else {}
             return replace(state, method=State({**told, **own}))
-        told = [answer.tensors for answer in answers]
+        told = [answer.work.values for answer in answers]
         block = running_statistics(told, is_pooled=ctx.options.pooled_var)
         values, held = state.support.scatter(ctx.layout, block)
         new = {k: torch.where(held[k] > 0, v, state.values[k]) for k, v in values.items()}
         return replace(state, values={**state.values, **new})
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Give the client a sub-model as wide as its level."""
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Give every client a sub-model as wide as its level."""
         options: Options = ctx.options
-        if options.mode == "fix":
-            level = fixed_level(options.levels, client, len(ctx.num_examples))
-        else:
-            level = drawn_level(options.levels, ctx.rng(f"level/{client}"))
-        width = options.rate(level) / options.largest
-        if options.window == "random":
-            rng = ctx.rng(f"window/{client}")
-            keep = scattered(ctx.layout, width, rng, within=options.largest)
-        else:
-            start = ctx.round - 1 if options.window == "roll" else 0
-            keep = window(ctx.layout, width, start=start, within=options.largest)
-        record = {"level": level, "width": width}
-        return Plan(client, Support(keep), ctx.local, note={"width": width}, record=record)
+        start, asks = ctx.round - 1 if options.window == "roll" else 0, []
+        nested = cache(partial(window, ctx.layout, start=start, within=options.largest))
+        for client in ctx.cohort:
+            if options.mode == "fix":
+                level = fixed_level(options.levels, client, len(ctx.num_examples))
+            else:
+                level = drawn_level(options.levels, ctx.rng(f"level/{client}"))
+            width = options.rate(level) / options.largest
+            if options.window == "random":
+                rng = ctx.rng(f"window/{client}")
+                support = Support(scattered(ctx.layout, width, rng, within=options.largest))
+            else:
+                support = Support(nested(width))
+            record = {"level": level, "width": width}
+            asks.append(Ask(client, note={"width": width}, support=support, record=record))
+        return asks
 
     def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the cross-entropy over the client's own classes, hidden layers scaled."""
@@ -240,15 +239,15 @@ class HeteroFL(Method):
         return functional.cross_entropy(logits, y)
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Average every parameter over its holders; one that nobody holds stays as it is."""
         options: Options = ctx.options
         classes = state.method.classes if options.class_rows == "own" else {}
         held = [
-            replace(u, support=with_own_rows(ctx.travels, u.support, classes.get(u.plan.client)))
-            for u in updates
+            replace(a, support=with_own_rows(ctx.travels, a.support, classes.get(a.ask.client)))
+            for a in answers
         ]
-        weights = [1.0 if options.weighting == "uniform" else float(u.num_examples) for u in held]
-        new = merged(ctx, state, held, weights=weights, absent="skip")
+        weights = [1.0 if options.weighting == "uniform" else float(a.num_examples) for a in held]
+        new = merge_answers(ctx, state, held, weights=weights, absent="skip")
         return replace(new, support=Support(window(ctx.layout, 1.0, within=options.largest)))

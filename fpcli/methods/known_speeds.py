@@ -10,32 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fpcli.engine.balance import Balance, balanced
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Plan, ServerState, Update
+from fpcli.engine.balance import Balance, balance
+from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState
 
 
 class KnownSpeeds(Method):
     """The ratios of `pace` from the true speeds (control)."""
 
     source: ClassVar[str] = "control without a paper"
-    kind: ClassVar[Kind] = "structured"
-    clients_differ: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="channels", sub_models="own")
     Options: ClassVar[type] = Balance
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Keep as many of the highest-scored channels as the client's device allows."""
-        own = {client: ctx.device(client)}
-        return balanced(
-            ctx,
-            state,
-            client,
-            [time.total_s for time in ctx.full_times().values()],
-            lambda support: ctx.times(support, own)[client].total_s,
-        )
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Keep as many of the highest-scored channels as each client's device allows."""
+        devices = {client: ctx.device(client) for client in ctx.cohort}
+        return list(balance(ctx, state, devices, dict.fromkeys(devices, 1.0)).values())
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Recover and average (R2SP)."""
-        return merged(ctx, state, updates, absent="keep")
+        return merge_answers(ctx, state, answers, absent="keep")

@@ -12,7 +12,7 @@ symbol             here                        note
 a_n                ratio                       share of the channels that client n goes without
 w_n(a)             ``ctx.times``               its job at ratio a on the reference device
 f_n                ``State.factors``           learned; the true speeds are not used
-T_n                ``update.time.total_s``     observed seconds of a reply
+T_n                ``answer.time.total_s``     observed seconds of a reply
 tau                ``balance.limit``           seconds that every client should keep within
 =================  ==========================  ===================================================
 """
@@ -26,10 +26,10 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le, Lt
 
 from fpcli import plugins
-from fpcli.engine.balance import Balance, balanced
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Device, Plan, ServerState, Support, Update
-from fpcli.errors import RecipeError, nearest
+from fpcli.engine.balance import Balance, balance
+from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
+from fpcli.engine.types import Answer, Ask, Device, ServerState, Support
+from fpcli.errors import RecipeError, UsageError
 from fpcli.scores.magnitude import l1
 from fpcli.structure.coverage import share_of_rare_channels
 from fpcli.structure.patterns import ranked
@@ -77,22 +77,19 @@ def reference_device(ctx: RoundContext) -> Device:
     Raises:
         RecipeError: there is no such profile.
     """
-    name, known = ctx.options.reference, plugins.names("fleets")
-    if name and name not in known:  # in particular no code, which a recipe may not name
-        raise RecipeError(
-            f"method.reference: unknown fleet `{name}`",
-            hint=nearest(name, known) or f"known: {', '.join(known)}",
-            where="method.reference",
-        )
-    return (plugins.lookup("fleets", name)(ctx.seed) if name else ctx.fleet).nominal(0)
+    name = ctx.options.reference
+    try:
+        return (plugins.lookup("fleets", name)(ctx.seed) if name else ctx.fleet).nominal(0)
+    except UsageError as error:
+        text = f"method.reference: {error.message}"
+        raise RecipeError(text, hint=error.hint, where="method.reference") from error
 
 
 class Pace(Method):
     """As small a model as it takes to keep up with the fastest client, from learned speeds."""
 
     source: ClassVar[str] = "ours, without a paper"
-    kind: ClassVar[Kind] = "structured"
-    clients_differ: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="channels", sub_models="own")
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 
@@ -101,43 +98,37 @@ class Pace(Method):
         reference_device(ctx)
         return replace(state, method=State())
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Keep as many of the highest-scored channels as the client's pace allows."""
-        factors, device = state.method.factors, reference_device(ctx)
-        if client not in factors:
-            ratio = ctx.options.first
-            support = Support(ranked(ctx.layout, l1(ctx.layout, state.values), ratio))
-            return Plan(client, support, ctx.local, record={"ratio": ratio})
-        known = [one for one in ctx.cohort if one in factors]
-        whole = ctx.times(Support(), dict.fromkeys(known, device))
-        return balanced(
-            ctx,
-            state,
-            client,
-            [factors[one] * whole[one].total_s for one in known],
-            lambda support: factors[client] * ctx.times(support, {client: device})[client].total_s,
-        )
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Keep as many of the highest-scored channels as each client's pace allows."""
+        factors, device, ratio = state.method.factors, reference_device(ctx), ctx.options.first
+        known = [client for client in ctx.cohort if client in factors]
+        asks = balance(ctx, state, dict.fromkeys(known, device), factors)
+        first = Support(ranked(ctx.layout, l1(ctx.layout, state.values), ratio))
+        return [
+            asks.get(client) or Ask(client, support=first, record={"ratio": ratio})
+            for client in ctx.cohort
+        ]
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Recover and average (R2SP), and learn from how long every reply took."""
         options: Options = ctx.options
         device, known = reference_device(ctx), state.method
         factors = dict(known.factors)
-        for update in updates:
-            client, seconds = update.plan.client, update.time.total_s
-            expected = ctx.times(update.support, {client: device})[client].total_s
+        for answer in answers:
+            client, seconds = answer.ask.client, answer.time.total_s
+            expected = ctx.times(answer.support, {client: device})[client].total_s
             factors[client] = learned(factors.get(client), seconds / expected, options.keep)
             ctx.log(client, factor=factors[client], seconds=seconds)
-        rare = share_of_rare_channels(ctx.layout, [update.support for update in updates])
+        rare = share_of_rare_channels(ctx.layout, [answer.support for answer in answers])
         ctx.log(None, rare_channels=rare)
-        is_thin = bool(known.factors) and len(updates) > 1 and rare > 0.5
+        is_thin = bool(known.factors) and len(answers) > 1 and rare > 0.5
         if is_thin and not known.has_warned:
             ctx.log(
                 None,
                 warning=f"{rare:.0%} of the channels were trained by fewer than two clients; "
                 "set method.anchor=quantile:0.25, or a lower method.cap",
             )
-        new = merged(ctx, state, updates, absent="keep")
+        new = merge_answers(ctx, state, answers, absent="keep")
         return replace(new, method=State(factors, known.has_warned or is_thin))

@@ -20,19 +20,17 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from fpcli.data.batches import batch_ends
-from fpcli.engine.client import ClientContext
-from fpcli.engine.fit import Batch, Result, Work, cross_entropy, fit
+from fpcli.data.batches import Batch, batch_ends
+from fpcli.engine.fit import cross_entropy
 from fpcli.engine.measure import one_hot_loss
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Answer, Plan, Probe, ServerState, Support, Timing, Update
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Work
 from fpcli.fleet.linear import LinearTime, StepRates, slowest_time
 from fpcli.pruning.at_density import prune_once, shrink_towards
 from fpcli.pruning.importance import collect, fit_adding
 from fpcli.pruning.settle import seconds_of, settle
 from fpcli.structure.budget import maskable, reconfigure
 from fpcli.structure.layout import Layout, Tensors
-from fpcli.wire.blocks import decode, encode
 
 NUM_ITERATIONS = 20  # steps of the control `iterative`
 LOSSES = {"cross_entropy": cross_entropy, "one_hot": one_hot_loss}
@@ -111,10 +109,9 @@ class Options:
 
 @dataclass(frozen=True)
 class State:
-    """Importance since the last reconfiguration, and who certainly has the present masks."""
+    """Importance since the last reconfiguration."""
 
     importance: Mapping[str, Tensor] = field(default_factory=dict)
-    holders: tuple[int, ...] = ()
 
 
 def num_steps(ctx: RoundContext, client: int) -> int:
@@ -163,9 +160,7 @@ class PruneFL(Method):
     """Two-stage adaptive pruning of single weights, one mask for all clients."""
 
     source: ClassVar[str] = "Jiang et al., TNNLS 2023"
-    kind: ClassVar[Kind] = "masks"
-    remembers_mask: ClassVar[bool] = True
-    trains_sparse: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(cuts="weights", remembers_masks=True, trains_sparse=True)
     defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
@@ -188,17 +183,17 @@ class PruneFL(Method):
             ]
         return []
 
-    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
+    def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Ask the selected client for the first masks."""
         options: Options = ctx.options
         asks = {"adaptive": options.ip_passes > 0, "snip": True, "random": True}
         if ctx.phase == "start" and asks.get(options.control):
             selected = min(ctx.available, default=0)
-            return [Probe(selected, "prune", note=asdict(round_time(ctx)))]
+            return [Ask(selected, "prune", note=asdict(round_time(ctx)))]
         return []
 
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
-        """Return values and masks, encoded like a sparse message."""
+        """Return values and masks."""
         model.train()
         options, loss = cx.options, partial(loss_of, cx)
         buffer = list(islice(cx.batches(), options.ip_batches))
@@ -230,34 +225,35 @@ class PruneFL(Method):
             trained = [{}] if options.control == "snip" else []  # a step of the whole model
         state = model.state_dict()
         values = {name: state[name].cpu().contiguous() for name in cx.received}
-        answer = encode("sparse", values, masks, is_known=False)
-        if options.free_ip:
-            return Work(answer, {"compute_s": 0.0, "down_s": 0.0, "up_s": 0.0})
-        rates = options.rates(cx.site.layout)
-        return Work(answer, seconds_of(cx, rates, buffer, trained, masks))
+        seconds = dict.fromkeys(("compute_s", "down_s", "up_s"), 0.0)
+        if not options.free_ip:
+            seconds = seconds_of(cx, options.rates(cx.site.layout), buffer, trained, masks)
+        return Work(values, masks, metrics=seconds)
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Start from the sparse model; of dead weights the server keeps its own values, or 0."""
-        shapes = {name: spec.shape for name, spec in ctx.travels.tensors.items()}
-        values, masks = decode("sparse", answers[0].tensors, shapes, {})
-        masks = {name: masks[name] for name in maskable(ctx.layout) if name in masks}
+        work = answers[0].work
+        values, told = dict(work.values), work.mask or {}
+        masks = {name: told[name] for name in maskable(ctx.layout) if name in told}
         for name, mask in masks.items():
             dead = 0.0 if ctx.options.regrow_init == "zero" else state.values[name]
             values[name] = torch.where(mask, values[name], dead)
         return replace(state, values=values, support=Support(mask=masks), method=State())
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Send the sparse model, and its masks to those that may not have them."""
-        known, send, keep = state.method or State(), *duties(ctx, state.round)
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Send the sparse model."""
+        send, keep = duties(ctx, state.round)
         note = {"send": send, "keep": keep} if send or keep else {}
-        is_known, time = client in known.holders, None
+        asks = [Ask(client, note=note, support=state.support) for client in ctx.cohort]
         if rates := ctx.options.rates(ctx.layout):
-            time = Timing(*rates.seconds(num_steps(ctx, client), state.support.count(ctx.layout)))
-        return Plan(client, state.support, ctx.local, note, is_mask_known=is_known, time=time)
+            alive = state.support.count(ctx.layout)
+            seconds = (rates.seconds(num_steps(ctx, ask.client), alive) for ask in asks)
+            return [replace(a, time=Timing(*s)) for a, s in zip(asks, seconds, strict=True)]
+        return asks
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train, and in some rounds add up the importance that the server cannot see."""
         if not cx.note:
             return cx.result(model, fit(model, cx, loss_of))
@@ -265,25 +261,22 @@ class PruneFL(Method):
         return fit_adding(cx, model, loss_of, cx.options.importance, since=since, **cx.note)
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Average the alive weights; when it is time, choose which ones are alive."""
         options, known, elapsed = ctx.options, state.method or State(), state.round
-        new, importance = merged(ctx, state, updates), known.importance
+        new, importance = merge_answers(ctx, state, answers), known.importance
         old = {
             name: state.support.mask.get(name, torch.ones_like(state.values[name]).bool())
             for name in maskable(ctx.layout)
         }
         if any(duties(ctx, elapsed)):
-            rule, is_exact = options.importance, ctx.is_upload_exact
-            importance = collect(ctx.layout, rule, importance, updates, is_exact=is_exact)
+            importance = collect(ctx, options.importance, importance, answers)
         masks = choose(ctx, elapsed, new.values, old, importance)
         ctx.log(None, density={name: float(mask.float().mean()) for name, mask in masks.items()})
-        holders = {*known.holders} - {*ctx.cohort} | {update.plan.client for update in updates}
         if any(not torch.equal(masks[name], mask) for name, mask in old.items()):
-            holders, values = set(), dict(new.values)
+            values = dict(new.values)
             if options.regrow_init == "zero":
                 values |= {name: torch.where(masks[name], values[name], 0.0) for name in masks}
             new = replace(new, values=values, support=Support(mask=masks))
-        kept = {} if options.is_due(elapsed) else importance
-        return replace(new, method=State(kept, tuple(sorted(holders))))
+        return replace(new, method=State({} if options.is_due(elapsed) else importance))

@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from annotated_types import Ge, Lt
 
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Plan, ServerState, Support, Update
+from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState, Support
 from fpcli.structure.budget import largest, maskable
 from fpcli.structure.layout import Layout
 from fpcli.structure.patterns import scattered
@@ -44,17 +44,17 @@ class RandomMask(Method):
     """One random sub-model per round, for all clients (control)."""
 
     source: ClassVar[str] = "control without a paper"
-    kind: ClassVar[Kind] = "structured"
+    traits: ClassVar[Traits] = Traits(cuts="channels")
     defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Send the round's part of the model, the same to everybody."""
         support = drawn(ctx.layout, ctx.options, ctx.rng("mask"))
-        return Plan(client, support, ctx.local, record={"ratio": ctx.options.ratio})
+        return [Ask(c, support=support, record={"ratio": ctx.options.ratio}) for c in ctx.cohort]
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Recover the values that were left out, as `uniform` does, and average by samples."""
-        return merged(ctx, state, updates, absent="keep")
+        return merge_answers(ctx, state, answers, absent="keep")

@@ -22,12 +22,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from fpcli.data.split import Split
-from fpcli.engine.client import ClientContext, place
 from fpcli.engine.evaluate import evaluate
-from fpcli.engine.fit import Result, fit
-from fpcli.engine.holdout import hold_out
-from fpcli.engine.method import Kind, Method, RoundContext, merged, sample_cohort
-from fpcli.engine.types import Plan, ServerState, Support, Tensors, Update
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
+from fpcli.engine.placement import place
+from fpcli.engine.types import Answer, Ask, ServerState, Support, Tensors, Work
 from fpcli.errors import RecipeError
 from fpcli.scores.bn_scale import above_share, add_l1, bn_scale
 from fpcli.structure.layout import Layout
@@ -91,15 +89,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Sub:
-    """What the server knows of one client's sub-network, in the initial model's coordinates.
-
-    Attributes:
-        is_known: the client has the masks in the shapes of its next job.
-    """
+    """What the server knows of one client's sub-network, in the initial model's coordinates."""
 
     keep: Tensors = field(default_factory=dict)
     mask: Tensors = field(default_factory=dict)
-    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,14 +145,14 @@ def pruned_percent(cx: ClientContext, values: Tensors, masks: Tensors, support: 
     return 100.0 * (1.0 - num_alive / sum(prod(spec.shape) for spec in layout.tensors.values()))
 
 
-def learner_and_judges(cx: ClientContext) -> tuple[ClientContext, Split]:
-    """Return the client with the data it trains on, and the samples that judge a pruned model."""
+def learned_and_judging(cx: ClientContext) -> tuple[Tensor, Split]:
+    """Return the samples that a client trains on, and those that judge a pruned model."""
     site, options = cx.site, cx.options
     if options.gate_on == "test":
-        return cx, site.dataset.test.take(site.test_parts[cx.client])
+        return cx.samples, site.dataset.test.take(site.test_parts[cx.client])
     if options.never_prunes:
-        return cx, site.dataset.train.take(site.parts[cx.client])
-    return hold_out(cx, options.holdout, "subfedavg/holdout")
+        return cx.samples, site.dataset.train.take(cx.samples)
+    return cx.hold_out(options.holdout, "subfedavg/holdout")
 
 
 def is_accurate(cx: ClientContext, block: Tensors, samples: Split) -> bool:
@@ -176,27 +169,33 @@ def floats(model: nn.Module) -> dict[str, Tensor]:
     return {name: x.cpu().clone() for name, x in state.items() if x.is_floating_point()}
 
 
-def within(layout: Layout, update: Update, support: Support) -> Update:
-    """Return an update without what a smaller support does not hold."""
-    dense, _ = update.support.scatter(layout, update.delta)
-    return replace(update, support=support, delta=support.gather(layout, dense))
+def within(layout: Layout, answer: Answer, support: Support) -> Answer:
+    """Return an answer without what a smaller support does not hold."""
+    dense, _ = answer.support.scatter(layout, answer.work.values)
+    work = replace(answer.work, values=support.gather(layout, dense))
+    return replace(answer, support=support, work=work)
 
 
 class SubFedAvg(Method):
     """Personal sub-networks, averaged over the clients that hold each weight."""
 
     source: ClassVar[str] = "Vahidian et al., ICDCS Workshops 2021"
-    kind: ClassVar[Kind] = "personalised"
-    clients_differ: ClassVar[bool] = True
-    sends_indices: ClassVar[bool] = True
-    remembers_mask: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        cuts="weights",
+        sub_models="own",
+        models="personal",
+        masks_by="client",
+        remembers_masks=True,
+        buffers="local",
+        coordinates=True,
+    )
     defaults: ClassVar[Mapping[str, Any]] = {"local.epochs": 5, "wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
 
-    def keeps_buffers(self, options: Any) -> bool:
+    def traits_of(self, options: Any) -> Traits:
         """Keep batch-norm statistics with the clients, unless they are to be common."""
-        return options.bn == "local"
+        return self.traits if options.bn == "local" else replace(self.traits, buffers="merged")
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Start everybody with the whole model; refuse what could never prune."""
@@ -217,18 +216,18 @@ class SubFedAvg(Method):
             )
         return replace(state, method=State())
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
-        """Send the client its own part of the common model."""
-        own = state.method.clients.get(client, Sub())
-        return Plan(client, Support(own.keep, own.mask), ctx.local, is_mask_known=own.is_known)
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        """Send every client its own part of the common model."""
+        own = {client: state.method.clients.get(client, Sub()) for client in ctx.cohort}
+        return [Ask(client, support=Support(sub.keep, sub.mask)) for client, sub in own.items()]
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train, then prune weights, then channels, each only through its gates."""
         options, layout, own = cx.options, cx.site.layout, cx.recall("model")
         model.load_state_dict({n: x for n, x in own.items() if n not in cx.received}, strict=False)
         old = {name: torch.ones_like(cx.received[name]).bool() for name in maskable(model, options)}
         old |= {name: mask.cpu() for name, mask in cx.mask.items()}
-        learner, judges = learner_and_judges(cx)
+        samples, judges = learned_and_judging(cx)
         seen: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
         def prune(values: Tensors, percent: float) -> dict[str, Tensor]:
@@ -241,7 +240,14 @@ class SubFedAvg(Method):
                 seen.append((prune(values, options.step_percent), stay))
 
         penalty = partial(add_l1, strength=options.scale_l1) if options.scale_l1 else None
-        fitted = fit(model, learner, self.loss, after_backward=penalty, after_epoch=after_epoch)
+        fitted = fit(
+            model,
+            cx,
+            self.loss,
+            samples=samples,
+            after_backward=penalty,
+            after_epoch=after_epoch,
+        )
         values, masks, support = floats(model), old, cx.support
         (first, channels), (last, stay) = seen[0], seen[-1]
         metrics = {"distance": distance(first, last), "accepted": 0.0}
@@ -251,7 +257,7 @@ class SubFedAvg(Method):
             thin = values | {n: torch.where(mask, values[n], 0.0) for n, mask in new.items()}
             if is_accurate(cx, thin, judges):
                 values, masks, metrics["accepted"] = thin, new, 1.0
-        told: Tensors = {}
+        kept: Tensors = {}
         if stay:
             ends = [{"all": torch.cat(list(one.values()))} for one in (channels, stay)]
             metrics |= {"channel_distance": distance(*ends), "channels_accepted": 0.0}
@@ -260,38 +266,30 @@ class SubFedAvg(Method):
             is_open = metrics["channel_distance"] > options.channel_distance_min
             if is_open and is_accurate(cx, small, judges):
                 values = support.gather(layout, narrow.scatter(layout, small)[0])
-                support, told, metrics["channels_accepted"] = narrow, stay, 1.0
+                support, kept, metrics["channels_accepted"] = narrow, stay, 1.0
         model.load_state_dict(values, strict=False)
         cx.remember("model", values)
         metrics["rho"] = pruned_percent(cx, values, masks, support)
         mask = masks if metrics["accepted"] else None
-        return cx.result(model, fitted, mask=mask, stats=told, metrics=metrics)
+        return cx.result(model, fitted, mask=mask, stay=kept, metrics=metrics)
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Average over holders, and note every client's sub-network."""
         options, layout = ctx.options, ctx.travels
-        clients = dict(state.method.clients)
-        # A client whose reply was lost may have chosen masks that the server has not seen.
-        for attempt in range(ctx.attempt + 1):
-            for client in clients.keys() & sample_cohort(replace(ctx, attempt=attempt)):
-                clients[client] = replace(clients[client], is_known=False)
-        parts = []
-        for update in updates:
-            support = narrowed(layout, update.support, update.stats)
-            is_known = all(bool(stay.all()) for stay in update.stats.values())
-            clients[update.plan.client] = Sub(support.keep, support.mask, is_known)
-            parts.append(update if is_known else within(layout, update, support))
-            told = {name: x for name, x in update.metrics.items() if name != "loss"}
-            ctx.log(update.plan.client, **told)
-        supports = {part.plan.client: part.support for part in parts}
+        supports = {answer.ask.client: answer.support for answer in answers}
+        for answer in answers:
+            told = {name: x for name, x in answer.work.metrics.items() if name != "loss"}
+            ctx.log(answer.ask.client, **told)
         ctx.log(None, **mean_overlaps(layout, supports, ctx.share_labels))
         if options.agg == "all-overlap":
             common = reduce(Support.intersect, supports.values())
-            parts = [within(layout, part, common) for part in parts]
-        weights = None if options.weights == "samples" else [1.0] * len(parts)
-        return replace(merged(ctx, state, parts, weights=weights), method=State(clients))
+            answers = [within(layout, answer, common) for answer in answers]
+        weights = None if options.weights == "samples" else [1.0] * len(answers)
+        subs = {client: Sub(support.keep, support.mask) for client, support in supports.items()}
+        new = merge_answers(ctx, state, answers, weights=weights)
+        return replace(new, method=State({**state.method.clients, **subs}))
 
     def view(self, cx: ClientContext, values: Tensors) -> Tensors:
         """Judge the client's last personal model; the common one before it has any."""

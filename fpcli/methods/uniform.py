@@ -13,8 +13,8 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Lt
 
-from fpcli.engine.method import Kind, Method, RoundContext, merged
-from fpcli.engine.types import Plan, ServerState, Support, Update
+from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
+from fpcli.engine.types import Answer, Ask, ServerState, Support
 from fpcli.scores.sample import score_of_weights
 from fpcli.structure.patterns import ranked
 
@@ -34,18 +34,18 @@ class Uniform(Method):
     """One pruning ratio for all clients (UP-FL)."""
 
     source: ClassVar[str] = "baseline UP-FL of Jiang et al., ICDE 2022"
-    kind: ClassVar[Kind] = "structured"
+    traits: ClassVar[Traits] = Traits(cuts="channels")
     Options: ClassVar[type] = Options
 
-    def plan(self, ctx: RoundContext, state: ServerState, client: int) -> Plan:
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Keep the highest-scored channels of the current global model."""
         options: Options = ctx.options
         scores = score_of_weights(options.score, ctx.layout, state.values)
         support = Support(ranked(ctx.layout, scores, options.ratio))
-        return Plan(client, support, ctx.local, record={"ratio": options.ratio})
+        return [Ask(c, support=support, record={"ratio": options.ratio}) for c in ctx.cohort]
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Recover each sub-model with the values it left out, and average by sample counts."""
-        return merged(ctx, state, updates, absent="keep")
+        return merge_answers(ctx, state, answers, absent="keep")

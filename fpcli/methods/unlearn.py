@@ -22,10 +22,9 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from fpcli.engine.client import ClientContext
 from fpcli.engine.measure import right_by_class
-from fpcli.engine.method import Kind, Method, RoundContext
-from fpcli.engine.types import Answer, Probe, ServerState, Tensors, is_finite
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits
+from fpcli.engine.types import Answer, Ask, ServerState, Work, is_finite
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
 from fpcli.scores.tfidf import (
     Aggregation,
@@ -131,18 +130,18 @@ def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[s
     means: list[Means] = []
     names: list[str] = []
     for answer in answers:
-        keys = [key for key in answer.tensors if ">" in key]
+        keys = [key for key in answer.work.values if ">" in key]
         # A client without a single sample has seen no layer put out anything.
         if not keys or not _fits(layout, answer, keys) or (names and keys != names):
             continue
-        names, axes = keys, answer.probe.support.axes(layout)
+        names, axes = keys, answer.ask.support.axes(layout)
         values = {}
         for key in keys:
-            layer, value = key.partition(">")[0], answer.tensors[key]
+            layer, value = key.partition(">")[0], answer.work.values[key]
             rows, width = axes[f"{layer}.weight"][0], layout.tensors[f"{layer}.weight"].shape[0]
             values[layer] = place(value, (None, rows), (len(value), width))
-        means.append(Means(values, answer.tensors[COUNTS].long()))
-    if not any(">" in key for answer in answers for key in answer.tensors):
+        means.append(Means(values, answer.work.values[COUNTS].long()))
+    if not any(">" in key for answer in answers for key in answer.work.values):
         raise LayoutError(
             "the network has no convolution whose channels could be scored",
             hint="unlearning by channels needs a convolutional network",
@@ -154,12 +153,12 @@ def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[s
 
 
 def _fits(layout: Layout, answer: Answer, keys: Sequence[str]) -> bool:
-    shapes, counts = answer.probe.support.block_shapes(layout), answer.tensors.get(COUNTS)
+    shapes, counts = answer.ask.support.block_shapes(layout), answer.work.values.get(COUNTS)
     if counts is None or counts.dim() != 1 or not _can_be(counts, answer.num_examples):
         return False
     for key in keys:
         layer, _, norm = key.partition(">")
-        value, width = answer.tensors[key], shapes.get(f"{layer}.weight", (0,))[0]
+        value, width = answer.work.values[key], shapes.get(f"{layer}.weight", (0,))[0]
         if tuple(value.shape) != (len(counts), width) or not is_finite(value):
             return False
         if norm and shapes.get(f"{norm}.weight", (width,)) != (width,):
@@ -183,7 +182,7 @@ def counted(answers: Sequence[Answer]) -> Tensor:
     Raises:
         ClientError: nobody says anything that can be.
     """
-    said = [(x, one.num_examples) for one in answers if (x := one.tensors.get(RIGHT)) is not None]
+    said = [(a.work.values[RIGHT], a.num_examples) for a in answers if RIGHT in a.work.values]
     said = [(x, most) for x, most in said if x.dtype != torch.bool and x.dim() == 2]
     good = [x.long() for x, most in said if len(x) == 2 and _can_be(x[1], most)]
     good = [x for x in good if bool(((x[0] >= 0) & (x[0] <= x[1])).all())]
@@ -197,7 +196,7 @@ class Unlearn(Method):
     """Class-discriminative pruning, then rounds without the class."""
 
     source: ClassVar[str] = "Wang et al., WWW 2022"
-    kind: ClassVar[Kind] = "unlearning"
+    traits: ClassVar[Traits] = Traits(cuts="channels", starts_pruned=True)
     defaults: ClassVar[Mapping[str, Any]] = {"task.withhold": (0,)}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
@@ -216,7 +215,7 @@ class Unlearn(Method):
             )
         return replace(state, method=State())
 
-    def probe(self, ctx: RoundContext, state: ServerState, cohort: Sequence[int]) -> list[Probe]:
+    def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Before the first round ask every client once per class: pruning for one changes what the
         next one's channels answer."""
         options, ops = ctx.options, list[str]()
@@ -225,12 +224,12 @@ class Unlearn(Method):
         if ctx.phase in ("start", "eval") and options.counts_right:
             ops.append(TELL)
         return [
-            Probe(client, op, state.support, sees_withheld=True)
+            Ask(client, op, support=state.support, sees_withheld=True)
             for op in ops
             for client in range(len(ctx.num_examples))
         ]
 
-    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Tensors:
+    def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         """Return mean activations by class under ``LAYER>NORM`` (the normalisation that takes the
         layer's output, if one does), and how many samples they are means of; or how many samples
         the model predicts right, which is also told with the first scores."""
@@ -239,7 +238,7 @@ class Unlearn(Method):
             batches = cx.batches(is_augmented=False, has_withheld=True)
             told[RIGHT] = right_by_class(model, batches, num_classes).int()
         if op == TELL:
-            return told
+            return Work(told)
         batches = cx.batches(is_augmented=False, has_withheld=True)
         limit = cx.options.score_batches or None
         means = class_means(model, islice(batches, limit), num_classes)
@@ -249,7 +248,7 @@ class Unlearn(Method):
         # Only a mean weighted by samples needs to know more than who has a class.
         is_weighted = cx.options.agg == "count"
         counts = means.counts.int() if is_weighted else means.counts > 0
-        return {**named, COUNTS: counts, **told}
+        return Work({**named, COUNTS: counts, **told})
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
@@ -257,9 +256,9 @@ class Unlearn(Method):
         """Score the channels for one class and silence the chosen ones; keep what was counted."""
         known: State = state.method
         options: Options = ctx.options
-        if options.counts_right and answers[0].probe.op in (FIRST, TELL):
+        if options.counts_right and answers[0].ask.op in (FIRST, TELL):
             known = replace(known, told=(*known.told, counted(answers)))
-        if answers[0].probe.op == TELL:
+        if answers[0].ask.op == TELL:
             return replace(state, method=known)
         target = ctx.withheld[len(known.classes)]
         means, norms = read(ctx.layout, answers)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.fit import Batch
+from fpcli.data.batches import Batch
 from fpcli.engine.measure import gradients
 from fpcli.scores.gradients import snip
 from fpcli.structure.budget import largest

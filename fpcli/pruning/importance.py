@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.client import ClientContext
-from fpcli.engine.fit import Batch, Result, fit
-from fpcli.engine.types import LocalConfig, Update
+from fpcli.data.batches import Batch
+from fpcli.engine.client_context import ClientContext
+from fpcli.engine.fit import fit
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.types import Answer, LocalConfig, Work
 from fpcli.scores.gradients import GradientTotals, Rule, spread, squared
-from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.layout import Tensors
 
 
 def shows_gradients(rule: Rule, local: LocalConfig, *, is_exact: bool = True) -> bool:
@@ -40,7 +42,7 @@ def fit_adding(
     send: bool,
     keep: bool,
     since: int,
-) -> Result:
+) -> Work:
     """Train a client's model, and add up the importance that the server cannot see.
 
     Args:
@@ -63,28 +65,20 @@ def fit_adding(
 
 
 def collect(
-    layout: Layout,
-    rule: Rule,
-    known: Tensors,
-    updates: Sequence[Update],
-    *,
-    is_exact: bool = True,
+    ctx: RoundContext, rule: Rule, known: Tensors, answers: Sequence[Answer]
 ) -> dict[str, Tensor]:
     """Add the clients' importance of one round to what is known, for every parameter.
 
     A part of the wrong size does not count.
-
-    Args:
-        is_exact: see :func:`shows_gradients`.
     """
-    shapes = {name: spec.shape for name, spec in layout.parameters.tensors.items()}
+    shapes = {name: spec.shape for name, spec in ctx.layout.parameters.tensors.items()}
     out = {name: known[name] if name in known else torch.zeros(shapes[name]) for name in shapes}
-    for update in updates:
-        local, masks = update.plan.local, update.plan.support.mask
-        is_shown = shows_gradients(rule, local, is_exact=is_exact)
-        num = update.num_examples * local.epochs
+    is_shown = shows_gradients(rule, ctx.local, is_exact=ctx.is_upload_exact)
+    for answer in answers:
+        work, masks = answer.work, answer.ask.support.mask
+        num = answer.num_examples * ctx.local.epochs
         for name, shape in shapes.items():
             seen = masks.get(name, torch.ones(shape, dtype=torch.bool)) & is_shown
-            shown = squared(update.delta[name] / local.lr, num)
-            out[name] = out[name] + torch.where(seen, shown, spread(update.stats.get(name), ~seen))
+            shown = squared(work.values[name] / ctx.local.lr, num)
+            out[name] = out[name] + torch.where(seen, shown, spread(work.stats.get(name), ~seen))
     return out

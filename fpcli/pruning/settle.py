@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.client import ClientContext
-from fpcli.engine.fit import Batch
+from fpcli.data.batches import Batch
+from fpcli.engine.client_context import ClientContext
 from fpcli.engine.measure import accuracy, gradients
 from fpcli.fleet.linear import StepRates
 from fpcli.structure.budget import reconfigure

@@ -19,7 +19,7 @@ from fpcli.data.partition import Partition
 from fpcli.engine.central import FitConfig
 from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.fleet.classes import DeviceClass
-from fpcli.wire.message import LocalConfig
+from fpcli.wire.headers import LocalConfig
 
 FORMAT = 1
 """The newest recipe format that this version reads."""

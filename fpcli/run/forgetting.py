@@ -51,7 +51,7 @@ def source_of(folder: RunFolder, recipe: Recipe) -> Source:
         RecipeError: its method has no global model, or it was trained without some classes already.
         LayoutError: its network cannot be traced, or has no convolutions.
     """
-    if plugins.lookup("methods", recipe.method.name).kind == "personalised":
+    if plugins.lookup("methods", recipe.method.name).traits.models == "personal":
         raise RecipeError(
             f"{folder.path}: `{recipe.method.name}` trains a model per client, not a common one",
             hint="only what all clients share can be made to forget; give a run of another method",

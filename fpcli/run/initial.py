@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fpcli.engine.method import Method
+from fpcli.engine.method import Traits
 from fpcli.errors import RecipeError
 from fpcli.recipe.schema import Recipe
 from fpcli.store.model_folder import read_trained
@@ -15,7 +15,7 @@ from fpcli.structure.support import Support
 
 
 def initial(
-    recipe: Recipe, model: nn.Module, layout: Layout, method: Method
+    recipe: Recipe, model: nn.Module, layout: Layout, traits: Traits
 ) -> tuple[Tensors, Support]:
     """Return dense values to start from, and what is alive of them.
 
@@ -36,7 +36,7 @@ def initial(
             where="task.start",
         )
     is_pruned = bool(trained.support.keep or trained.support.mask)
-    if is_pruned and method.kind not in ("dense", "unlearning"):
+    if is_pruned and traits.cuts != "nothing" and not traits.starts_pruned:
         raise RecipeError(
             f"`task.start`: {recipe.task.start} is pruned, and `{recipe.method.name}` chooses "
             "itself what is left out",

@@ -20,14 +20,14 @@ from fpcli.engine.exchange import Executor
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import Federation, Rules
-from fpcli.engine.method import Method
+from fpcli.engine.method import Method, Traits
 from fpcli.engine.process import num_cores
-from fpcli.engine.server_side import ServerSide
-from fpcli.engine.site import Site
+from fpcli.engine.server_side import ServerSide, require_server_data
+from fpcli.engine.site import Common, Site
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import LayoutError, NeedError, RecipeError
 from fpcli.fleet.classes import fleet_of
-from fpcli.fleet.devices import Fleet
+from fpcli.fleet.devices import Fleet, Level
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.build import build
 from fpcli.recipe.kinds import AnyRecipe
@@ -48,7 +48,6 @@ class Setup:
         values: initial values of the model, dense.
         site: what processes that perform jobs need.
         parts: training samples of each client.
-        server: the server as a place that computes, with samples of its own or none.
         support: what is alive of the initial values.
     """
 
@@ -57,7 +56,6 @@ class Setup:
     values: Tensors
     site: Site
     parts: tuple[Tensor, ...]
-    server: ServerSide
     support: Support = field(default_factory=Support)
 
     def trained(self, values: Tensors, support: Support) -> Trained:
@@ -99,46 +97,58 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     )
     method_name = recipe.method.name
     method: Method = plugins.lookup("methods", method_name)()
-    layout = layout_of(model, dataset, method)
-    values, support = initial(recipe, model, layout, method)
-    run = hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest()
     options = method.Options(**recipe.method.options)
-    fed = Federation(
-        run=run,
-        method=method,
-        method_name=method_name,
+    traits = method.traits_of(options)
+    layout = layout_of(model, dataset, traits)
+    values, support = initial(recipe, model, layout, traits)
+    common = Common(
+        run=hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest(),
         options=options,
-        layout=layout,
-        template=hollow(model),
         dataset=dataset,
         num_examples=tuple(len(part) for part in parts),
-        classes=torch.stack([dataset.classes_of(part) for part in parts]),
+        num_withheld=tuple(len(part) for part in kept.withheld),
         fleet=fleet,
+        up_codec=recipe.wire.up or recipe.wire.codec,
+        seed=recipe.seed,
+        device=recipe.executor.device,
+        is_channels_last=recipe.executor.channels_last,
+    )
+    template = hollow(model)
+    if traits.needs_server_data:
+        require_server_data(f"method `{method_name}`", len(kept.server))
+    fed = Federation(
+        **vars(common),
+        method=method,
+        method_name=method_name,
+        layout=layout,
+        template=template,
+        server_side=_server_side(recipe, layout, template, kept, fleet.server),
+        classes=torch.stack([dataset.classes_of(part) for part in parts]),
         local=recipe.local,
         down_codec=recipe.wire.down or recipe.wire.codec,
-        up_codec=recipe.wire.up or recipe.wire.codec,
         rules=_rules(recipe, sum(len(part) > 0 for part in parts)),
-        seed=recipe.seed,
-        device=recipe.executor.device,
-        is_channels_last=recipe.executor.channels_last,
         server=recipe.server,
         withheld=tuple(task.withhold),
-        num_withheld=tuple(len(part) for part in kept.withheld),
         withheld_test=kept.test,
     )
-    site = _site(recipe, fed, kept, home)
-    server = ServerSide(
+    site = _site(recipe, common, fed, kept, home)
+    return Setup(recipe, fed, values, site, parts, support)
+
+
+def _server_side(
+    recipe: Recipe, layout: Layout, template: nn.Module, kept: Kept, level: Level
+) -> ServerSide:
+    return ServerSide(
         layout=layout,
-        template=fed.template,
-        dataset=dataset,
+        template=template,
+        dataset=kept.dataset,
         indices=kept.server,
-        level=fleet.server,
+        level=level,
         seed=recipe.seed,
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
-        augment=task.augment,
+        augment=recipe.task.augment,
     )
-    return Setup(recipe, fed, values, site, parts, server, support)
 
 
 def load_data(recipe: AnyRecipe) -> Dataset:
@@ -207,44 +217,35 @@ def fleet_for(recipe: Recipe) -> Fleet:
     )
 
 
-def _site(recipe: Recipe, fed: Federation, kept: Kept, home: Path) -> Site:
+def _site(recipe: Recipe, common: Common, fed: Federation, kept: Kept, home: Path) -> Site:
     parts = kept.parts
-    is_personal = fed.method.kind == "personalised" or recipe.eval_clients
+    is_personal = fed.traits.models == "personal" or recipe.eval_clients
     tests = personal_tests(fed.dataset, parts) if is_personal else ()
     return Site(
-        run=fed.run,
+        **vars(common),
         method=plugins.reference("methods", fed.method_name),
-        options=fed.options,
         model=recipe.task.model,
         layout_json=json.dumps(fed.layout.to_json()),
-        dataset=fed.dataset,
         indices=torch.cat(parts),
-        sizes=fed.num_examples,
         test_indices=torch.cat(tests) if tests else torch.empty(0, dtype=torch.int64),
         test_sizes=tuple(len(part) for part in tests),
-        fleet=fed.fleet,
-        codec=fed.up_codec,
-        seed=fed.seed,
         home=home,
         limit_bytes=fed.limit_bytes,
-        device=fed.device,
-        is_channels_last=fed.is_channels_last,
         augment=recipe.task.augment,
         withheld_indices=torch.cat(kept.withheld) if kept.withheld else None,
-        withheld_sizes=fed.num_withheld,
     )
 
 
-def layout_of(model: nn.Module, dataset: Dataset, method: Method) -> Layout:
+def layout_of(model: nn.Module, dataset: Dataset, traits: Traits) -> Layout:
     """Trace a model; a method that cuts nothing can do without channel groups.
 
     Raises:
         LayoutError: the model cannot be traced, and the method prunes channels.
     """
-    if method.kind == "dense":
+    if traits.cuts == "nothing":
         return any_layout(model, dataset)
     layout = trace(model, torch.zeros(1, *dataset.input_shape))
-    if method.kind == "structured" and not layout.prunable:
+    if traits.cuts == "channels" and not traits.starts_pruned and not layout.prunable:
         raise LayoutError(
             f"{type(model).__name__} has no channels that may leave",
             hint="its layers meet operations that tie all channels together; use another model",

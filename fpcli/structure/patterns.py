@@ -33,20 +33,49 @@ def num_kept(width: int, ratio: float, block: int = 1) -> int:
     return max(1, num_blocks - floor(ratio * num_blocks + 1e-9)) * block
 
 
-def ranked(layout: Layout, scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
-    """Keep the channels with the highest scores, the same ratio in every prunable group.
+class Ranking:
+    """The channels of every prunable group in the order of their scores, sorted once.
 
     Args:
         layout: the groups.
-        scores: group name -> ``[width]``, larger = keep; a block scores the sum of its channels.
-        ratio: fraction to remove, in [0, 1].
+        scores: group name -> ``[width]``, larger = keep; a block scores the sum of its channels. Of
+            equal scores the lower index stays.
+    """
 
-    Returns:
-        Group name -> sorted int64 channels, ready for ``Support``; groups that lose nothing are
-        absent. Of equal scores the lower index stays.
+    def __init__(self, layout: Layout, scores: Mapping[str, Tensor]) -> None:
+        self._groups = layout.prunable
+        self._kept: dict[tuple[str, int], Tensor] = {}
+        per_block = {n: scores[n].reshape(-1, g.block).sum(1) for n, g in self._groups.items()}
+        self._order = {
+            name: torch.sort(score, descending=True, stable=True).indices
+            for name, score in per_block.items()
+        }
 
-    Raises:
-        RecipeError: the ratio is outside [0, 1].
+    def keep(self, ratio: float) -> dict[str, Tensor]:
+        """Return the channels with the highest scores, the same ratio in every prunable group.
+
+        Args:
+            ratio: fraction to remove, in [0, 1].
+
+        Returns:
+            Group name -> sorted int64 channels, ready for ``Support``; groups that lose nothing are
+            absent.
+
+        Raises:
+            RecipeError: the ratio is outside [0, 1].
+        """
+        kept = {name: num_kept(g.width, ratio, g.block) for name, g in self._groups.items()}
+        return {n: self._channels(n, k) for n, k in kept.items() if k < self._groups[n].width}
+
+    def _channels(self, name: str, kept: int) -> Tensor:
+        if (name, kept) not in self._kept:
+            block = self._groups[name].block
+            self._kept[name, kept] = _channels(self._order[name][: kept // block], block)
+        return self._kept[name, kept]
+
+
+def ranked(layout: Layout, scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
+    """Keep the channels with the highest scores at one ratio; see :class:`Ranking`.
 
     Source: FedMP (ICDE 2022), section III (ranked structured pruning).
 
@@ -55,15 +84,7 @@ def ranked(layout: Layout, scores: Mapping[str, Tensor], ratio: float) -> dict[s
     >>> ranked(layout, {"conv": torch.tensor([0.5, 2.0, 1.0, 0.1])}, 0.5)
     {'conv': tensor([1, 2])}
     """
-    keep: dict[str, Tensor] = {}
-    for name, group in layout.prunable.items():
-        kept = num_kept(group.width, ratio, group.block)
-        if kept == group.width:
-            continue
-        per_block = scores[name].reshape(-1, group.block).sum(1)
-        order = torch.sort(per_block, descending=True, stable=True).indices
-        keep[name] = _channels(order[: kept // group.block], group.block)
-    return keep
+    return Ranking(layout, scores).keep(ratio)
 
 
 def num_held(width: int, share: float, block: int = 1) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fpcli import plugins
-from fpcli.errors import UsageError, WireError
+from fpcli.errors import FpError, WireError
 from fpcli.wire.codecs import Codec
 from fpcli.wire.frame import SAME_VERSION
 
@@ -22,7 +22,7 @@ def _codec(name: str) -> Codec:
     """Return the codec of one name."""
     try:
         codec: Codec = plugins.lookup("codecs", name)()
-    except UsageError as error:
+    except FpError as error:
         raise WireError(error.message, hint=error.hint, where="codec") from error
     return codec
 
@@ -93,20 +93,18 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def sections(
-    body: Mapping[str, Tensor], first: str, second: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the tensors under each of two prefixes, without these.
+def sections(body: Mapping[str, Tensor], *prefixes: str) -> list[dict[str, Tensor]]:
+    """Return the tensors under each of some prefixes of two letters, without these.
 
     Raises:
         WireError: a name has another prefix, or nothing behind it.
     """
-    found: dict[str, dict[str, Tensor]] = {first: {}, second: {}}
+    parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes}
     for name, tensor in body.items():
-        if name[:2] not in found or len(name) == 2:
+        if name[:2] not in parts or len(name) == 2:
             raise WireError(f"a message has an unknown tensor `{name}`", hint=SAME_VERSION)
-        found[name[:2]][name[2:]] = tensor
-    return found[first], found[second]
+        parts[name[:2]][name[2:]] = tensor
+    return [parts[prefix] for prefix in prefixes]
 
 
 def kept(name: str, index: Tensor) -> Tensor:
@@ -125,6 +123,6 @@ def mask_digest(masks: Mapping[str, Tensor]) -> str:
     """Return a short digest of masks, which is how both sides make sure that they mean the same."""
     digest = hashlib.sha256()
     for name in sorted(masks):
-        digest.update(name.encode())
+        digest.update(f"{name} {list(masks[name].shape)}".encode())
         digest.update(masks[name].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

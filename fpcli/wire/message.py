@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,46 +24,34 @@ from fpcli.wire.headers import (
     MAX_ERROR,
     REPLY_HEADER,
     TRAIN,
-    Json,
-    LocalConfig,
+    Envelope,
+    JobHeader,
     check_reply,
     to_hex,
 )
-
-__all__ = [
-    "TRAIN",
-    "Job",
-    "Json",
-    "LocalConfig",
-    "MaskError",
-    "Reply",
-    "Shape",
-    "pack_job",
-    "pack_reply",
-    "unpack_job",
-    "unpack_reply",
-]
 
 
 class MaskError(WireError):
     """A job that relies on masks which its client does not have.
 
     Attributes:
-        address: op, round, client, run and codec of the job, for a reply that says so.
+        header: of the job, for a reply that says so.
     """
 
-    def __init__(self, address: Mapping[str, Any]) -> None:
+    def __init__(self, header: JobHeader) -> None:
         super().__init__(
-            f"client {address['client']} has not the masks that a job of round "
-            f"{address['round']} relies on",
+            f"client {header.client} has not the masks that a job of round {header.round} "
+            "relies on",
             hint="send the masks again",
         )
-        self.address = address
+        self.header = header
 
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _JOB = b"FPjb"
 _REPLY = b"FPrp"
+_MASKED = "sparse"
+"""How the tensors of an answer travel that has masks: those of a question choose no codec."""
 
 
 @dataclass(frozen=True)
@@ -71,32 +59,46 @@ class Job:
     """What one client is asked to do.
 
     Attributes:
-        method: registered name.
-        op: ``train`` or the name of a probe.
-        run: hex digest of recipe and layout; a reply must bring the same.
-        note: what the method tells the client beside the tensors.
-        codec: registered name.
+        header: the task, and which run it belongs to; what says how the tensors below travel is
+            filled when the job is packed.
         values: block tensors, float32, in the order in which they travel.
         mask: in block coordinates, for any of ``values``.
-        is_mask_known: the client has the masks already, and only values travel.
-        max_steps: training steps after which the client stops; 0 does all of its epochs.
         keep: kept channels per group, for methods whose clients store tensors in coordinates of
             the initial model; None where the shapes of ``values`` say enough.
+        is_mask_known: the client has the masks already, and only values travel.
     """
 
-    method: str
-    op: str
-    round: int
-    client: int
-    run: str
-    local: LocalConfig
-    codec: str
+    header: JobHeader
     values: Mapping[str, Tensor]
     mask: Mapping[str, Tensor] = field(default_factory=dict)
     keep: Mapping[str, Tensor] | None = None
-    note: Mapping[str, Json] = field(default_factory=dict)
     is_mask_known: bool = False
-    max_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a client has done: its half of a reply, made by a method's hooks.
+
+    Attributes:
+        values: after training, trained minus received tensors in block coordinates; of an answer
+            to a question, any tensors.
+        mask: the client's own masks in block coordinates; None where it is those it received. With
+            an answer's masks, its ``values`` are tensors of the model, and travel without what is
+            masked.
+        stay: group -> bool, one entry per channel received: those that the client goes on with,
+            after training; a group that is absent loses none.
+        stats: further tensors for the server's half of the method.
+        metrics: finite numbers; after training ``loss`` is among them, and an answer may say here
+            what it took: ``compute_s``, ``down_s``, ``up_s``, simulated seconds.
+        num_steps: training steps.
+    """
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Mapping[str, Tensor] | None = None
+    stay: Mapping[str, Tensor] = field(default_factory=dict)
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    num_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,26 +106,17 @@ class Reply:
     """What a client returns.
 
     Attributes:
-        codec: how ``tensors`` of a training job travel.
-        tensors: trained minus received values for ``train``, any answer for a probe.
-        mask: in block coordinates, for any of ``tensors``; None where the job's still holds.
-        stats: further tensors for the method.
-        metrics: finite unless ``error`` is set.
+        envelope: of the job.
+        codec: how the values of a training job travel.
+        num_examples: samples of the client.
         real_s: measured seconds.
         error: empty, or ``diverged: ...`` or ``failed: ...``; then no tensors travel.
     """
 
-    op: str
-    round: int
-    client: int
-    run: str
+    envelope: Envelope
     codec: str
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    mask: Mapping[str, Tensor] | None = None
-    stats: Mapping[str, Tensor] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
     num_examples: int = 0
-    num_steps: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
     real_s: float = 0.0
     error: str = ""
 
@@ -137,30 +130,20 @@ def pack_job(job: Job, rng: torch.Generator | None = None) -> bytes:
     Raises:
         WireError: a field that no client would accept, or tensors that the codec cannot write.
     """
-    note = dict(job.note)
-    parts = encode(job.codec, job.values, job.mask, job.is_mask_known, rng)
-    header = {
-        "method": job.method,
-        "op": job.op,
-        "round": job.round,
-        "client": job.client,
-        "run": job.run,
-        "local": asdict(job.local),
-        "codec": job.codec,
-        "note": note,
-        "has_keep": job.keep is not None,
-        "known_mask": mask_digest(job.mask) if job.is_mask_known else "",
-        "shapes": {
-            name: list(values.shape)
-            for name, values in job.values.items()
-            if parts[name].shape != values.shape
-        },
-    } | ({"max_steps": job.max_steps} if job.max_steps else {})
-    text = frame.dump_json(header)
+    parts = encode(job.header.codec, job.values, job.mask, job.is_mask_known, rng)
+    shapes = {name: tuple(x.shape) for name, x in job.values.items()}
+    header = replace(
+        job.header,
+        has_keep=job.keep is not None,
+        known_mask=mask_digest(job.mask) if job.is_mask_known else "",
+        shapes={name: shape for name, shape in shapes.items() if parts[name].shape != shape},
+    )
+    told = header.to_json()
+    text = frame.dump_json(told)
     frame.checked(JOB_HEADER, text)
-    if json.loads(text)["note"] != note:
+    if json.loads(text)["note"] != told["note"]:
         raise WireError(
-            f"the note to client {job.client} would arrive changed",
+            f"the note to client {header.client} would arrive changed",
             hint="use text as keys and lists instead of tuples",
         )
     keep = {name: index.to(torch.int32) for name, index in (job.keep or {}).items()}
@@ -198,24 +181,10 @@ def unpack_job(
     shapes = {name: tuple(part.shape) for name, part in parts.items() if "#" not in name}
     has = known(header.client, header.round) if header.known_mask else {}
     if header.known_mask and mask_digest(has) != header.known_mask:
-        names = ("op", "round", "client", "run", "codec")
-        raise MaskError({name: getattr(header, name) for name in names})
-    values, mask = decode(header.codec, parts, shapes | header.shapes, has)
-    return Job(
-        method=header.method,
-        op=header.op,
-        round=header.round,
-        client=header.client,
-        run=header.run,
-        local=header.local,
-        codec=header.codec,
-        values=values,
-        mask=mask,
-        keep={name: kept(name, index) for name, index in keep.items()} if header.has_keep else None,
-        note=header.note,
-        is_mask_known=bool(header.known_mask),
-        max_steps=header.max_steps,
-    )
+        raise MaskError(header)
+    values, mask = decode(header.codec, parts, {**shapes, **header.shapes}, has)
+    channels = {name: kept(name, index) for name, index in keep.items()}
+    return Job(header, values, mask, channels if header.has_keep else None, bool(header.known_mask))
 
 
 def pack_reply(
@@ -225,39 +194,46 @@ def pack_reply(
 
     Args:
         reply: deltas (``train``) travel by the codec; answers, and stats, as they are.
-        known: the job's masks, which ``tensors`` keep to where ``reply.mask`` is None.
+        known: the job's masks, which a delta keeps to where the work has none of its own.
         rng: what a codec that rounds at random draws from.
 
     Raises:
         WireError: a field that no server would accept, or a type of tensor that does not travel.
     """
-    error = " ".join(reply.error.split())[:MAX_ERROR]
-    header = {
-        "op": reply.op,
-        "round": reply.round,
-        "client": reply.client,
-        "run": reply.run,
-        "codec": reply.codec,
-        "has_mask": reply.mask is not None,
-        "num_examples": reply.num_examples,
-        "num_steps": reply.num_steps,
-        "metrics": {name: to_hex(value) for name, value in reply.metrics.items()},
-        "real_s": to_hex(reply.real_s),
-        "error": "".join(letter for letter in error if letter.isprintable()),
-    }
-    text = frame.dump_json(header)
-    check_reply(frame.checked(REPLY_HEADER, text), bool(reply.tensors or reply.stats))
-    parts = dict(reply.tensors)
-    if reply.op == TRAIN:
-        is_known = reply.mask is None
-        parts = encode(reply.codec, parts, known if is_known else reply.mask or {}, is_known, rng)
-    return frame.write(_REPLY, text, prefixed("v/", parts) | prefixed("s/", reply.stats))
+    work, error = reply.work, " ".join(reply.error.split())[:MAX_ERROR]
+    text = frame.dump_json(
+        asdict(reply.envelope)
+        | {
+            "codec": reply.codec,
+            "has_mask": work.mask is not None,
+            "num_examples": reply.num_examples,
+            "num_steps": work.num_steps,
+            "metrics": {name: to_hex(value) for name, value in work.metrics.items()},
+            "real_s": to_hex(reply.real_s),
+            "error": "".join(letter for letter in error if letter.isprintable()),
+        }
+    )
+    has_tensors = bool(work.values or work.stats or work.stay)
+    check_reply(frame.checked(REPLY_HEADER, text), has_tensors, bool(work.stay))
+    parts = dict(work.values)
+    if reply.envelope.op == TRAIN:
+        is_known = work.mask is None
+        mask = known if work.mask is None else work.mask
+        parts = encode(reply.codec, parts, mask, is_known, rng)
+    elif work.mask is not None:
+        parts = encode(_MASKED, parts, work.mask, is_known=False)
+    return frame.write(
+        _REPLY,
+        text,
+        prefixed("v/", parts) | prefixed("s/", work.stats) | prefixed("k/", work.stay),
+    )
 
 
 def unpack_reply(
     data: bytes,
     *,
-    shapes: Mapping[str, Shape] | None,
+    op: str,
+    shapes: Mapping[str, Shape],
     mask: Mapping[str, Tensor] = _EMPTY,
     limit_bytes: int,
 ) -> Reply:
@@ -265,8 +241,9 @@ def unpack_reply(
 
     Args:
         data: what was received.
-        shapes: block shapes of a training job, all of which must come back; None for a probe,
-            whose answers may have any names, types and shapes.
+        op: of the job.
+        shapes: block shapes of the job. All of them must come back from training, or with masks; an
+            answer without masks may have any names, types and shapes.
         mask: the job's masks.
         limit_bytes: longest message that is accepted.
 
@@ -279,28 +256,21 @@ def unpack_reply(
     """
     text, body = frame.read(data, _REPLY, limit_bytes=limit_bytes)
     header = frame.checked(REPLY_HEADER, text)
-    parts, stats = sections(body, "v/", "s/")
-    metrics, real_s = check_reply(header, bool(parts or stats))
-    tensors: Mapping[str, Tensor] = parts
-    own: Mapping[str, Tensor] | None = {} if header.has_mask else None
-    if (header.op == TRAIN) != (shapes is not None):
+    values, stats, stay = sections(body, "v/", "s/", "k/")
+    metrics, real_s = check_reply(header, bool(body), bool(stay))
+    if header.op != op:
         raise WireError(f"a reply answers `{header.op[:30]}` unasked", hint=SAME_VERSION)
-    if shapes is not None and not header.error:
+    own: Mapping[str, Tensor] | None = {} if header.has_mask else None
+    if not header.error and (op == TRAIN or header.has_mask):
         known = {} if header.has_mask else mask
-        tensors, found = decode(header.codec, parts, shapes, known)
-        own = found if header.has_mask else None
+        codec = header.codec if op == TRAIN else _MASKED
+        values, masks = decode(codec, values, shapes, known)
+        own = masks if header.has_mask else None
     return Reply(
-        op=header.op,
-        round=header.round,
-        client=header.client,
-        run=header.run,
+        envelope=Envelope(header.op, header.round, header.client, header.run),
         codec=header.codec,
-        tensors=tensors,
-        mask=own,
-        stats=stats,
+        work=Work(values, own, stay, stats, metrics, header.num_steps),
         num_examples=header.num_examples,
-        num_steps=header.num_steps,
-        metrics=metrics,
         real_s=real_s,
         error=header.error,
     )

@@ -79,11 +79,11 @@ def test_tables_picture_and_profile(fp: Fp, pruned: Path) -> None:
     assert Path("bars.png").read_bytes()[:4] == b"\x89PNG" and Path("bars.svg").exists()
     (item,) = read_fleet(Path("here.yaml"))
     assert item["step"]["batch_size"] == 2
-    train = fp("train", "-c", "smoke/prunefl", "--fleet", "here.yaml", "--model", "digits-cnn",
-               "--executor", "inline", "--rounds", 1, "-q", "--json")  # fmt: skip
+    smoke = ("train", "-c", "smoke/any", "--method", "prunefl", "--set", "method.ip_passes=8",
+             "--fleet", "here.yaml", "--executor", "inline", "--rounds", 1, "-q")  # fmt: skip
+    train = fp(*smoke, "--model", "digits-cnn", "--json")
     assert train.status == 0
-    other = fp("train", "-c", "smoke/prunefl", "--fleet", "here.yaml", "--model", "nets:tiny",
-               "--executor", "inline", "--rounds", 1, "-q")  # fmt: skip
+    other = fp(*smoke, "--model", "nets:tiny")
     assert other.status == 3
     assert "the measured device says nothing about `stem.weight`" in other.err
     before = Path("here.yaml").read_text()

@@ -98,7 +98,7 @@ def test_the_server_stands_last(fp: Fp, toys: str, tmp_path: Path) -> None:
     flags = {"task.data": toys, "task.model": "digits-cnn", "task.clients": 2}
     setup = prepare(load(None, flags=flags | {"task.server_share": 0.25}), tmp_path)
     assert data["sha256"] == split_digest(setup.parts)
-    assert setup.server.label_counts.tolist() == [1, 1]
+    assert setup.fed.server_side.label_counts.tolist() == [1, 1]
 
 
 def test_a_written_split_goes_with_the_same_server(fp: Fp, toys: str) -> None:

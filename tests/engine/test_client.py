@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import toy_recipe
+from contexts import context
 from replies import put_together, take_apart
 from torch import Tensor, nn
 
-from fpcli.engine.client import ClientContext, perform
-from fpcli.engine.fit import Fitted
+from fpcli.engine.client import perform
+from fpcli.engine.exchange import make_job
+from fpcli.engine.planning import foresee
 from fpcli.engine.site import Site
-from fpcli.engine.types import LARGEST, ServerState
+from fpcli.engine.types import LARGEST, Fitted, ServerState
 from fpcli.errors import DivergedError, WireError
 from fpcli.models.build import build
 from fpcli.run.setup import Setup, prepare
@@ -35,26 +37,24 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Setup:
 
 
 def job(setup: Setup, client: int = 1, round: int = 1, **changes: Any) -> Job:
-    """Return the job of a client in the first round, as its method plans it."""
+    """Return the job of a client in a round before which nothing was trained, as its method plans
+    it; what changes is a field of the header, or ``values``."""
     fed = setup.fed
     ctx = fed.context(round, "round", lambda *_, **__: None)
     state = fed.method.begin(ctx, ServerState(0, setup.values, Support()))
-    plan = fed.method.plan(ctx, state, client)
-    made = Job(
-        method=fed.method_name, op="train", round=round, client=client, run=fed.run,
-        local=plan.local, codec=fed.down_codec,
-        values=plan.support.gather(fed.layout, setup.values),
-        mask=plan.support.block_mask(fed.layout), note=plan.note,
-        keep=plan.support.keep if fed.method.sends_indices else None,
-    )  # fmt: skip
-    return replace(made, **changes)
+    made = make_job(fed, state, foresee(fed, state, round)[client], round)
+    return changed(made, **changes)
+
+
+def changed(made: Job, **changes: Any) -> Job:
+    values = changes.pop("values", made.values)
+    return replace(made, header=replace(made.header, **changes), values=values)
 
 
 def read(data: bytes, asked: Job) -> Reply:
     shapes = {name: tuple(value.shape) for name, value in asked.values.items()}
-    return unpack_reply(
-        data, shapes=shapes if asked.op == "train" else None, mask=asked.mask, limit_bytes=1 << 24
-    )
+    op = asked.header.op
+    return unpack_reply(data, op=op, shapes=shapes, mask=asked.mask, limit_bytes=1 << 24)
 
 
 def without_seconds(data: bytes) -> bytes:
@@ -102,7 +102,7 @@ def deltas(setup: Setup, **changes: Any) -> dict[str, Tensor]:
     asked = job(setup, **changes)
     reply = read(perform(pack_job(asked), setup.site), asked)
     assert reply.error == ""
-    return dict(reply.tensors)
+    return dict(reply.work.values)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -119,7 +119,7 @@ def test_dropout_is_drawn_by_seed_round_and_client(plain: Setup) -> None:
     assert not torch.allclose(first["out.weight"], later["out.weight"], atol=1e-5), "not rounding"
     other_seed = replace(plain.site, seed=8)
     asked = job(plain, local=one_batch)
-    assert not same(first, dict(read(perform(pack_job(asked), other_seed), asked).tensors))
+    assert not same(first, dict(read(perform(pack_job(asked), other_seed), asked).work.values))
 
 
 def test_without_dropout_a_whole_batch_does_not_depend_on_the_round(plain: Setup) -> None:
@@ -129,7 +129,7 @@ def test_without_dropout_a_whole_batch_does_not_depend_on_the_round(plain: Setup
     replies = []
     for round in (1, 2):
         asked = job(plain, local=one_batch, round=round)
-        replies.append(read(perform(pack_job(asked), site), asked).tensors)
+        replies.append(read(perform(pack_job(asked), site), asked).work.values)
     for name, value in replies[0].items():
         assert torch.allclose(value, replies[1][name], atol=1e-5)
 
@@ -160,14 +160,6 @@ def test_received_buffers_are_where_statistics_start(plain: Setup) -> None:
     assert torch.allclose(moved, torch.full((8,), -100.0), atol=1.0)
 
 
-def context(setup: Setup, received: dict[str, Tensor]) -> ClientContext:
-    return ClientContext(
-        site=setup.site, client=1, round=1, op="train", options=None, local=setup.fed.local,
-        note={}, device=setup.fed.fleet.at(1, 1),
-        received=received, mask={},
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 10 * LARGEST, -10 * LARGEST])
 @pytest.mark.parametrize("name", ["weight", "running_var"])
 def test_a_result_that_is_not_finite(plain: Setup, value: float, name: str) -> None:
@@ -177,8 +169,8 @@ def test_a_result_that_is_not_finite(plain: Setup, value: float, name: str) -> N
         for key, tensor in norm.state_dict().items()
         if tensor.is_floating_point()
     }
-    cx = context(plain, received)
-    assert float(cx.result(norm, Fitted(0.0, 1, 1)).delta[name].abs().sum()) == 0.0
+    cx = context(plain.site, received)
+    assert float(cx.result(norm, Fitted(0.0, 1, 1)).values[name].abs().sum()) == 0.0
     with torch.no_grad():
         norm.state_dict()[name][1] = value
     with pytest.raises(DivergedError, match=f"`{name}` is not finite"):
@@ -199,11 +191,11 @@ def test_a_job_that_fails_is_answered(
     tmp_path: Path, method: str, changes: dict[str, Any], error: str
 ) -> None:
     setup = toy(tmp_path, method)
-    asked = replace(job(setup), **changes)
+    asked = changed(job(setup), **changes)
     reply = read(perform(pack_job(asked), setup.site), asked)
     assert reply.error.startswith(error)
-    assert reply.tensors == {}
-    assert (reply.client, reply.round, reply.op) == (asked.client, 1, asked.op)
+    assert reply.work.values == {}
+    assert reply.envelope == asked.header.envelope
 
 
 def test_a_job_of_another_run_is_not_done(plain: Setup) -> None:
@@ -218,7 +210,7 @@ def test_a_job_of_another_run_is_not_done(plain: Setup) -> None:
 
 def test_batches_are_drawn_by_epoch_round_and_client(plain: Setup) -> None:
     def labels(client: int, round: int, epoch: int) -> list[int]:
-        cx = replace(context(plain, {}), client=client, round=round)
+        cx = context(plain.site, client=client, round=round)
         return [int(y) for _, batch in cx.batches(epoch) for y in batch]
 
     first = labels(1, 1, 0)
@@ -234,8 +226,7 @@ def test_augmentation_is_drawn_by_epoch_and_for_training_only(plain: Setup) -> N
     cropping: Site = replace(plain.site, augment="crop")
 
     def first(site: Site, epoch: int = 0, **more: bool) -> Tensor:
-        cx = replace(context(plain, {}), site=site)
-        return next(iter(cx.batches(epoch, **more)))[0]
+        return next(iter(context(site).batches(epoch, **more)))[0]
 
     assert first(cropping).equal(first(cropping))
     assert not first(cropping).equal(first(plain.site))

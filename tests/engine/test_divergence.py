@@ -11,7 +11,7 @@ from faults import Tampering, losing
 from replies import plain, rounds
 
 from fpcli.engine import server
-from fpcli.engine.method import RoundContext
+from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import ServerState
 from fpcli.errors import DivergedError
 from fpcli.run.setup import Setup, prepare

@@ -14,8 +14,10 @@ from replies import plain, rounds
 
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline, Outcome
-from fpcli.engine.method import Method, RoundContext, choose_cohort, sample_cohort
-from fpcli.engine.types import ServerState
+from fpcli.engine.method import Method, sample_cohort
+from fpcli.engine.planning import choose_cohort
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.types import ServerState, Support
 from fpcli.errors import ClientError
 from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Point
@@ -176,11 +178,11 @@ class Stubborn(Method):
 
 
 def test_a_method_that_selects_gets_those_who_are_there(tmp_path: Path) -> None:
-    fed = toy(tmp_path, availability=0.5).fed
+    fed = replace(toy(tmp_path, availability=0.5).fed, method=Stubborn())
     seen = set()
     for number in range(1, 9):
         ctx = fed.context(number, "round", lambda *_, **__: None)
-        chosen = choose_cohort(Stubborn(), ctx, ServerState(0, {}, None))  # type: ignore[arg-type]
+        chosen = choose_cohort(fed, ctx, ServerState(0, {}, Support()))
         assert chosen == tuple(i for i in (0, 1, 3) if fed.fleet.is_available(number, i))
         assert sample_cohort(ctx) == list(ctx.available)
         seen.add(chosen)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from replies import (
     Canned,
     Change,
     Message,
+    ask_of,
     assert_refused,
     failing,
     filled,
@@ -27,7 +29,6 @@ from replies import (
     outcomes_with,
     part,
     plain,
-    plan_of,
     play,
     put_together,
     setup_of,
@@ -37,11 +38,16 @@ from replies import (
 from torch import Tensor
 
 from fpcli.engine import server
+from fpcli.engine.exchange import exchange, narrow
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.federation import RoundRecord, Totals
+from fpcli.engine.planning import foresee
+from fpcli.engine.types import Work
 from fpcli.errors import ClientError
 from fpcli.run import experiment
 from fpcli.run.setup import prepare
+from fpcli.structure.layout import Group, Layout, Member, TensorSpec
+from fpcli.structure.support import Support
 from fpcli.wire.headers import to_hex
 
 
@@ -53,6 +59,11 @@ def allow_mask(bitmap: Tensor, name: str = CONV) -> Change:
     return apply
 
 
+def with_stay(*stays: int, group: str = "stem") -> Change:
+    bits = torch.tensor(stays, dtype=torch.bool)
+    return lambda message: message.parts.update({f"k/{group}": bits})
+
+
 FULL = torch.empty(0, dtype=torch.uint8)
 """The bitmap of a mask with all bits set."""
 
@@ -61,6 +72,14 @@ OTHERS: dict[str, tuple[str, str, Change]] = {
     "dense, a mask of its own": ("fedavg", "F407", allow_mask(FULL)),
     "dense, says it has a mask": ("fedavg", "F407", header(has_mask=True)),
     "structured, a mask of its own": ("fedmp", "F407", allow_mask(FULL)),
+    "dense, channels of its own": ("fedavg", "F407", with_stay(1, 1, 1, 1, 1, 1, 1, 0)),
+    "structured, channels of its own": ("fedmp", "F407", with_stay(1)),
+    "entries, channels of its own": ("flexcom", "F407", with_stay(1, 1, 1, 1, 1, 1, 1, 0)),
+    "chosen, no channel left": ("toys:Narrowing", "F407", with_stay(0, 0, 0, 0, 0, 0)),
+    "chosen, one channel more than sent": (
+        "toys:Narrowing", "F407", with_stay(1, 0, 1, 0, 1, 0, 1),
+    ),
+    "chosen, an unknown group": ("toys:Narrowing", "F407", with_stay(1, group="steam")),
     "structured, an error of the client": ("fedmp", "F408", failing),
     "masked, an error of the client": ("toys:Masked", "F408", failing),
     "masked, all bits set": ("toys:Masked", "F407", allow_mask(FULL)),
@@ -91,7 +110,7 @@ def bitmap_of(mask: Tensor) -> Tensor:
 @pytest.mark.parametrize("where", ["own", "none"])
 def test_values_outside_the_planned_mask(where: str) -> None:
     name = "toys:Masked"
-    plan = plan_of(name).support.mask["stem.weight"]
+    plan = ask_of(name).support.mask["stem.weight"]
     message = take_apart(honest(name)[1][VICTIM])
     wider = plan.clone()
     wider.view(-1)[int((~plan).flatten().nonzero()[0])] = True
@@ -105,7 +124,7 @@ def test_values_outside_the_planned_mask(where: str) -> None:
 
 def test_a_reply_without_masks_may_use_the_planned_ones() -> None:
     name = "toys:Masked"
-    planned = plan_of(name).support.mask
+    planned = ask_of(name).support.mask
     message = take_apart(honest(name)[1][VICTIM])
     message.header["has_mask"] = False
     for key, mask in planned.items():
@@ -140,7 +159,7 @@ def test_a_wrong_index_counts_as_none(case: str) -> None:
 
 def test_an_index_outside_the_planned_mask() -> None:
     name = "toys:Masked sparse"
-    dead = (~plan_of(name).support.mask["stem.weight"]).flatten().nonzero()[0]
+    dead = (~ask_of(name).support.mask["stem.weight"]).flatten().nonzero()[0]
     message = take_apart(honest(name)[1][VICTIM])
     del message.parts[f"{CONV}#bitmap"]
     message.parts.update({CONV: torch.ones(1), f"{CONV}#index": dead.int()})
@@ -149,7 +168,7 @@ def test_an_index_outside_the_planned_mask() -> None:
 
 def test_the_whole_model_where_a_part_was_planned() -> None:
     setup = setup_of("fedmp")
-    assert plan_of("fedmp").support.keep
+    assert ask_of("fedmp").support.keep
     message = take_apart(honest("fedmp")[1][VICTIM])
     for name, spec in setup.fed.layout.tensors.items():
         message.parts[f"v/{name}"] = torch.zeros(spec.shape)
@@ -244,7 +263,7 @@ def one_more(name: str, ops: Callable[[Message], bool], change: Change) -> tuple
         ("F408", failing),
     ],
 )
-def test_a_wrong_answer_to_a_probe_is_not_absorbed(code: str, change: Change) -> None:
+def test_a_wrong_answer_to_a_question_is_not_absorbed(code: str, change: Change) -> None:
     state, record = one_more("toys:Asking", lambda m: m.header["op"] == "labels", change)
     assert [(r.client, r.code) for r in record.refusals] == [(VICTIM, code)]
     assert state.method.phases == (("start", 4), ("round", 3))
@@ -267,3 +286,55 @@ def test_a_wrong_score_of_a_personal_model_is_left_out(change: Change, tmp_path:
     _, record = next(server.play(setup.fed, state, Tampering(setup.site, tamper), totals))
     assert record.evaluation is not None
     assert sorted(record.evaluation.clients) == [0, 2, 3]
+
+
+def test_a_client_that_goes_on_with_less_is_taken_at_that() -> None:
+    """Client k is sent channels k + 1 to 7 of the stem, and every other one of them stays.
+
+    Its change counts on those alone, so that client 0 alone moves channel 1, clients 0 and 2
+    channel 3, and clients 1 and 3 channels 4 and 6. Nobody was sent channel 0.
+    """
+    setup = setup_of("toys:Narrowing")
+    before, _ = honest("toys:Narrowing")
+    brought = exchange(
+        setup.fed, before, foresee(setup.fed, before, 1), Inline(setup.site), round=1
+    )
+    kept = [[1, 3, 5, 7], [2, 4, 6], [3, 5, 7], [4, 6]]
+    assert [answer.support.keep["stem"].tolist() for answer in brought.answers] == kept
+    for answer in brought.answers:
+        shapes = answer.support.block_shapes(setup.fed.layout)
+        assert {name: tuple(x.shape) for name, x in answer.work.values.items()} == shapes
+    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
+    after = setup.fed.method.aggregate(ctx, before, brought.answers)
+    stem = after.values["stem.bias"] - before.values["stem.bias"]
+    assert stem[0] == 0.0
+    weights = {answer.ask.client: float(answer.num_examples) for answer in brought.answers}
+    for channel in range(1, 8):
+        holders = [
+            (weights[a.ask.client], float(a.work.values["stem.bias"][kept[i].index(channel)]))
+            for i, a in enumerate(brought.answers)
+            if channel in kept[i]
+        ]
+        mean = sum(w * x for w, x in holders) / sum(w for w, _ in holders)
+        assert float(stem[channel]) == pytest.approx(mean, abs=1e-6)
+
+
+def test_what_a_client_goes_on_with_by_hand() -> None:
+    """Of channels 1, 2 and 3 it was sent, whose rows hold 1, 2 and 3, the first and last stay.
+
+    Its own mask takes the left value of every row away.
+    """
+    units = Group("g", 4, (Member("w", 0, torch.arange(4).reshape(4, 1)),))
+    layout = Layout({"w": TensorSpec((4, 2), True)}, {"g": units})
+    fed = replace(setup_of("fedavg").fed, layout=layout)
+    sent = Support({"g": torch.tensor([1, 2, 3])})
+    own = torch.tensor([[False, True]] * 3)
+    values = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    work = Work({"w": values}, {"w": own}, stay={"g": torch.tensor([True, False, True])})
+    support, cut = narrow(fed, sent, work)
+    assert support.keep["g"].tolist() == [1, 3]
+    assert support.mask["w"].tolist() == [[False, False]] + 3 * [[False, True]]
+    assert cut["w"].tolist() == [[0.0, 1.0], [0.0, 3.0]]
+    support, whole = narrow(fed, sent, Work({"w": values}, {"w": own}))
+    assert support.keep["g"].tolist() == [1, 2, 3]
+    assert whole["w"] is values

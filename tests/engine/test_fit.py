@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.fit import cross_entropy, fit
-from fpcli.engine.types import LocalConfig
+from fpcli.engine.types import LocalConfig, Task
 from fpcli.errors import DivergedError
 
 
@@ -21,9 +21,14 @@ class Client:
     data: list[tuple[Tensor, Tensor]]
     mask: Mapping[str, Tensor] = field(default_factory=dict)
     max_steps: int = 0
-    torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def task(self) -> Task:
+        return Task(0, "train", max_steps=self.max_steps)
+
+    def batches(
+        self, epoch: int, *, samples: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(self.data)
 
 

@@ -40,7 +40,7 @@ def shortened(setup: Setup, num: int, clients: Sequence[int] = (1,)) -> Setup:
     return replace(
         setup,
         fed=replace(setup.fed, num_examples=sizes),
-        site=replace(site, indices=torch.cat(parts), sizes=sizes),
+        site=replace(site, indices=torch.cat(parts), num_examples=sizes),
     )
 
 

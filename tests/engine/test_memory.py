@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import toy_recipe
+from contexts import context
 from torch import Tensor
 
 from fpcli.engine import memory
-from fpcli.engine.client import ClientContext
+from fpcli.engine.client_context import ClientContext
 from fpcli.engine.site import Site
 from fpcli.errors import FpError
 from fpcli.run.setup import prepare
@@ -117,14 +117,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return prepare(toy_recipe("toys:Personal"), tmp_path_factory.mktemp("home")).site
 
 
-def client(site: Site, home: Path, round: int, keep: list[int], op: str = "train") -> ClientContext:
+def client(
+    site: Site, home: Path, round: int, keep: list[int], op: str = "train", is_told: bool = True
+) -> ClientContext:
     own = Home(**{**vars_of(site), "home": home})
     kept = Support({"g": torch.tensor(keep)})
     received = {name: torch.zeros(shape) for name, shape in kept.block_shapes(LAYOUT).items()}
-    return ClientContext(
-        site=own, client=3, round=round, op=op, options=None, local=None, note={},  # type: ignore[arg-type]
-        device=site.fleet.at(round, 3), received=received, mask={}, keep=kept.keep,
-    )  # fmt: skip
+    told = kept.keep if is_told else None
+    return context(own, received, client=3, round=round, op=op, keep=told)
 
 
 def vars_of(site: Site) -> dict[str, Any]:
@@ -172,9 +172,9 @@ def test_personal_evaluation_sees_its_own_round(site: Site, tmp_path: Path) -> N
 
 
 def test_a_client_whose_jobs_carry_no_coordinates(site: Site, tmp_path: Path) -> None:
-    whole = replace(client(site, tmp_path, 1, [0, 1, 2, 3]), keep=None)
+    whole = client(site, tmp_path, 1, [0, 1, 2, 3], is_told=False)
     assert whole.support.keep == {}
-    cut = replace(client(site, tmp_path, 1, [0, 1]), keep=None)
+    cut = client(site, tmp_path, 1, [0, 1], is_told=False)
     with pytest.raises(FpError, match="coordinates that its jobs do not carry"):
         cut.remember("model", block([1.0, 2.0], 1.0))
 

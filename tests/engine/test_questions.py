@@ -15,7 +15,7 @@ from replies import plain, put_together, rounds, take_apart
 
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
-from fpcli.engine.types import Probe
+from fpcli.engine.types import Ask
 from fpcli.errors import ClientError
 from fpcli.run.setup import Setup, prepare
 from fpcli.wire.message import unpack_job
@@ -52,8 +52,8 @@ class Listening(Inline):
 
     def _heard(self, jobs: Any) -> Any:
         for data in jobs:
-            job = unpack_job(data, limit_bytes=1 << 30)
-            self.asked.append((job.round, job.op, job.client))
+            header = unpack_job(data, limit_bytes=1 << 30).header
+            self.asked.append((header.round, header.op, header.client))
             yield data
 
     def clients(self, round: int, op: str) -> list[int]:
@@ -255,8 +255,10 @@ def test_a_client_with_withheld_samples_only_tells_of_them_and_never_trains(
     sizes = tuple(map(len, parts))
     assert fed.num_withheld[0] > 0
     fed = replace(fed, num_examples=sizes)
-    moved = replace(setup, fed=fed, site=replace(site, indices=torch.cat(parts), sizes=sizes))
-    assert fed.num_seen(Probe(0, "score", sees_withheld=True)) == len(withheld[0])
+    moved = replace(
+        setup, fed=fed, site=replace(site, indices=torch.cat(parts), num_examples=sizes)
+    )
+    assert fed.num_seen(Ask(0, "score", sees_withheld=True)) == len(withheld[0])
     executor = Listening(moved)
     state, totals = server.begin(moved.fed, moved.values, executor, moved.support)
     assert executor.clients(0, "score-000") == [0, 1, 2, 3]

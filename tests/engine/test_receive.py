@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from replies import (
     METHODS,
     VICTIM,
     Change,
+    ask_of,
     assert_refused,
     extra,
     filled,
@@ -26,7 +27,6 @@ from replies import (
     outcomes_with,
     part,
     plain,
-    plan_of,
     play,
     put_together,
     renamed,
@@ -35,10 +35,14 @@ from replies import (
     take_apart,
     without_victim,
 )
+from torch import Tensor
 
-from fpcli.engine.receive import Rejected, check_update
-from fpcli.wire.headers import to_hex
-from fpcli.wire.message import unpack_reply
+from fpcli.engine.receive import Rejected, check_trained
+from fpcli.engine.types import Ask
+from fpcli.structure.layout import Group, Layout, Member, TensorSpec
+from fpcli.structure.support import Support
+from fpcli.wire.headers import Envelope, to_hex
+from fpcli.wire.message import Reply, Work, unpack_reply
 
 # Where a reply brings its own mask, most values of stem.weight are dead, so that a change of one
 # value may be refused for that instead; the change then goes to a tensor without a mask.
@@ -176,18 +180,76 @@ DIRECT: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", DIRECT)
 def test_what_the_wire_refuses_already_is_refused_again(case: str) -> None:
-    setup, plan = setup_of("fedavg"), plan_of("fedavg")
+    setup, ask = setup_of("fedavg"), ask_of("fedavg")
     code, tensors = DIRECT[case]
-    shapes = plan.support.block_shapes(setup.fed.layout)
-    reply = unpack_reply(honest("fedavg")[1][VICTIM], shapes=shapes, limit_bytes=1 << 24)
+    shapes = ask.support.block_shapes(setup.fed.layout)
+    data = honest("fedavg")[1][VICTIM]
+    reply = unpack_reply(data, op="train", shapes=shapes, limit_bytes=1 << 24)
     check = functools.partial(
-        check_update, plan=plan, layout=setup.fed.layout, mask={}, num_examples=122,
-        may_choose_mask=False,
+        check_trained, ask=ask, layout=setup.fed.layout, mask={}, num_examples=122,
+        may_mask=False, may_narrow=False,
     )  # fmt: skip
     check(reply)
+
+    def with_values(values: Mapping[str, Tensor]) -> Reply:
+        return replace(reply, work=replace(reply.work, values=values))
+
     with pytest.raises(Rejected) as caught:
-        check(replace(reply, tensors={**reply.tensors, **tensors}))
+        check(with_values({**reply.work.values, **tensors}))
     assert caught.value.code == code
     with pytest.raises(Rejected) as caught:
-        check(replace(reply, tensors={"stem.weight": reply.tensors["stem.weight"]}))
+        check(with_values({"stem.weight": reply.work.values["stem.weight"]}))
     assert caught.value.code == "F404"
+
+
+PAIRS = Group("pairs", 4, (Member("v", 0, torch.arange(4).reshape(4, 1)),), block=2)
+UNITS = Group("units", 4, (Member("w", 0, torch.arange(4).reshape(4, 1)),))
+FIXED = Group("fixed", 2, (Member("w", 1, torch.arange(2).reshape(2, 1)),), protected=True)
+LAYOUT = Layout(
+    {"w": TensorSpec((4, 2), True), "v": TensorSpec((4,), True)},
+    {"units": UNITS, "pairs": PAIRS, "fixed": FIXED},
+)
+SENT = Ask(1, support=Support({"units": torch.tensor([0, 1, 3])}))
+
+
+def check_stay(stay: Mapping[str, Tensor], **may: bool) -> None:
+    values = {"w": torch.ones(3, 2), "v": torch.ones(4)}
+    work = Work(values, stay=stay, metrics={"loss": 1.0}, num_steps=1)
+    reply = Reply(Envelope("train", 1, 1, "ab"), "dense", work, num_examples=5)
+    allowed = {"may_mask": True, "may_narrow": True, **may}
+    check_trained(reply, SENT, LAYOUT, {}, num_examples=5, **allowed)
+
+
+def bits(*stays: int) -> Tensor:
+    return torch.tensor(stays, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("stay", "words"),
+    [
+        ({"more": bits(1)}, "`more`, which is no group"),
+        ({"units": bits(1, 0, 1, 1)}, "not those it was sent"),
+        ({"units": bits(1, 0)}, "not those it was sent"),
+        ({"units": bits()}, "not those it was sent"),
+        ({"units": bits(1, 0, 1).reshape(1, 3)}, "not those it was sent"),
+        ({"pairs": bits(1, 1, 0)}, "not those it was sent"),
+        ({"units": torch.tensor([1, 0, 1])}, "not those it was sent"),
+        ({"units": torch.tensor([1.0, 0.0, 1.0])}, "not those it was sent"),
+        ({"units": bits(0, 0, 0)}, "'units' keeps 0 of 4 channels"),
+        ({"pairs": bits(1, 0, 1, 1)}, "'pairs' keeps parts of a block"),
+        ({"fixed": bits(1, 0)}, "'fixed' is protected"),
+    ],
+)
+def test_channels_that_a_client_cannot_go_on_with(stay: Mapping[str, Tensor], words: str) -> None:
+    with pytest.raises(Rejected, match=words) as caught:
+        check_stay(stay)
+    assert caught.value.code == "F407"
+
+
+def test_only_a_method_that_lets_them_has_clients_that_choose_channels() -> None:
+    stay = {"units": bits(1, 0, 1), "pairs": bits(0, 0, 1, 1)}
+    check_stay(stay)
+    check_stay({}, may_narrow=False)
+    with pytest.raises(Rejected, match="channels of its own choice") as caught:
+        check_stay(stay, may_narrow=False)
+    assert caught.value.code == "F407"

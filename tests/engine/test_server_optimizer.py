@@ -12,7 +12,8 @@ import torch
 from driver import begin, go_on, history, newest
 from replies import rounds, setup_of
 
-from fpcli.engine.server_optimizer import Moments, ServerConfig, optimized
+from fpcli.engine.server_optimizer import Moments, ServerConfig
+from fpcli.engine.server_step import optimized
 from fpcli.engine.types import ServerState, Support
 from fpcli.errors import FpError
 from fpcli.recipe.load import load

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from conftest import toy_recipe
+from faults import Tampering, losing
 from nets import tiny
+from replies import rounds
 from torch import nn
+from toys import Asking
 
 from fpcli.data.augment import augmenter
 from fpcli.data.batches import batches
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.set_aside import NO_SAMPLES, set_aside
 from fpcli.data.split import Split
+from fpcli.engine import server
+from fpcli.engine.executors.inline import Inline
+from fpcli.engine.federation import RoundRecord
 from fpcli.engine.fit import cross_entropy, one_epoch
+from fpcli.engine.method import Method, Traits
+from fpcli.engine.round_context import RoundContext
 from fpcli.engine.server_side import Charged, ServerSide, require_server_data
+from fpcli.engine.types import Answer, Ask, ServerState
 from fpcli.errors import NeedError
 from fpcli.fleet.devices import Level
 from fpcli.rng import stream
+from fpcli.run.setup import Setup, prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.shrink import hollow
 from fpcli.structure.support import Support
@@ -205,3 +219,123 @@ def test_what_a_method_needs_is_checked() -> None:
         require_server_data("method `feddu`", 0)
     assert (caught.value.exit_status, caught.value.where) == (5, "task.server_share")
     assert caught.value.hint.startswith("set task.server_share")
+
+
+class Schooling(Method):
+    """The server looks at 40 of its samples while the clients train, and then trains itself."""
+
+    traits: ClassVar[Traits] = Traits(needs_server_data=True)
+
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        ctx.server.charge(40, passes="forward", beside=True)
+        return super().plan(ctx, state)
+
+    def aggregate(
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
+    ) -> ServerState:
+        state = super().aggregate(ctx, state, answers)
+        model = ctx.server.module(state.values).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        with ctx.server.seeded("school"):
+            passed = one_epoch(model, optimizer, ctx.server.batches(batch_size=32), cross_entropy)
+        ctx.server.charge(passed.num_samples)
+        trained = model.state_dict()
+        values = {name: trained[name].detach() for name in state.values}
+        return replace(state, values=values)
+
+
+class Attentive(Schooling):
+    """Looks at so much beside that the clients' work takes no longer."""
+
+    def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
+        ctx.server.charge(1e6, passes="forward", beside=True)
+        return super().plan(ctx, state)
+
+
+def school(tmp_path: Path, method: Method, **changes: Any) -> Setup:
+    """Return a federation whose server does 10^9 operations per second."""
+    quick = {"rounds": 2, "eval_every": 2, "local__batch_size": 512, "task__server_share": 0.1}
+    setup = prepare(toy_recipe("fedavg", **quick | changes), tmp_path / "memory")
+    side = replace(setup.fed.server_side, level=Level(1e9, 1.0, 1.0, 1, "server"))
+    return replace(setup, fed=replace(setup.fed, method=method, server_side=side))
+
+
+def clients_seconds(record: RoundRecord) -> float:
+    return max(client.compute_s + client.down_s + client.up_s for client in record.clients)
+
+
+MACS = 10872
+"""Multiply-adds of one sample of the toy network, counted in tests/engine/test_server.py."""
+
+
+def test_a_server_that_trains_takes_its_time_in_every_round(tmp_path: Path) -> None:
+    """Two operations per multiply-add and three passes for training, at 10^9 per second.
+
+    What goes on beside the clients takes 40 * 2 * 10872 / 10^9 = 0.00087 s, less than they do.
+    """
+    setup = school(tmp_path, Schooling())
+    num = setup.fed.server_side.num_examples
+    assert num > 100
+    alone_s, beside_s = 3 * 2 * MACS * num / 1e9, 2 * MACS * 40 / 1e9
+    clock_s = 0.0
+    for _, record in rounds(setup):
+        assert clients_seconds(record) > beside_s
+        assert record.clock_s == pytest.approx(alone_s + clients_seconds(record))
+        assert record.notes["server_s"] == pytest.approx(alone_s + beside_s)
+        clock_s += record.clock_s
+        assert record.totals.clock_s == pytest.approx(clock_s)
+    plain = next(rounds(school(tmp_path, Method())))
+    assert plain[1].clock_s == clients_seconds(plain[1])
+    assert "server_s" not in plain[1].notes
+
+
+def test_clients_wait_for_what_takes_longer_beside_them(tmp_path: Path) -> None:
+    """10^6 and then 40 samples forward take 21.7 s, during which the clients are done."""
+    setup = school(tmp_path, Attentive())
+    alone_s = 3 * 2 * MACS * setup.fed.server_side.num_examples / 1e9
+    beside_s = 2 * MACS * (1e6 + 40) / 1e9
+    _, record = next(rounds(setup))
+    assert clients_seconds(record) < beside_s
+    assert record.clock_s == pytest.approx(alone_s + beside_s)
+    assert record.notes["server_s"] == pytest.approx(alone_s + beside_s)
+
+
+def test_every_attempt_at_a_round_is_charged(tmp_path: Path) -> None:
+    """The first attempt fails, so that its plan counts and nothing is merged."""
+    setup = school(tmp_path, Attentive(), min_clients=3)
+    alone_s = 3 * 2 * MACS * setup.fed.server_side.num_examples / 1e9
+    beside_s = 2 * MACS * (1e6 + 40) / 1e9
+    _, record = next(rounds(setup, Tampering(setup.site, losing(0, 1, runs=[1]))))
+    assert record.attempts == 2
+    assert record.clock_s == pytest.approx(alone_s + 2 * beside_s)
+
+
+def test_what_the_server_learns_is_in_the_model(tmp_path: Path) -> None:
+    """The same in two runs, and another model than without the server's training."""
+    first, again = (next(rounds(school(tmp_path, Schooling())))[0] for _ in range(2))
+    plain, _ = next(rounds(school(tmp_path, Method())))
+    assert all(first.values[name].equal(again.values[name]) for name in first.values)
+    assert not first.values["out.weight"].equal(plain.values["out.weight"])
+
+
+def test_work_before_the_first_round_counts(tmp_path: Path) -> None:
+    class Early(Method):
+        def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
+            ctx.server.charge(1000)
+            return state
+
+    setup = school(tmp_path, Early())
+    _, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    assert totals.clock_s == pytest.approx(3 * 2 * MACS * 1000 / 1e9)
+
+
+def test_a_method_that_needs_samples_does_not_start_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Asking, "traits", Traits(needs_server_data=True))
+    with pytest.raises(NeedError, match="method `toys:Asking` needs training samples") as caught:
+        prepare(toy_recipe("toys:Asking"), tmp_path)
+    assert (caught.value.exit_status, caught.value.where) == (5, "task.server_share")
+    assert "task.server_share=0.1" in caught.value.hint
+    setup = prepare(toy_recipe("toys:Asking", task__server_samples=20), tmp_path)
+    assert setup.fed.server_side.num_examples == 20

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from nets import shuffled
 from safetensors.torch import save_file
 
 from fpcli.engine import memory
-from fpcli.engine.types import Plan
 from fpcli.errors import DataError, LayoutError, RecipeError, ResumeError, UsageError
 from fpcli.export.source import Source, of_folder, of_rounds
 from fpcli.recipe.load import digest, load
@@ -73,7 +73,7 @@ def test_the_last_round_is_the_final_model_and_earlier_ones_differ(run_of: RunOf
         assert is_final == all(torch.equal(values[name], x) for name, x in final.items())
 
 
-def test_a_client_gets_what_its_next_plan_says(run_of: RunOf) -> None:
+def test_a_client_gets_what_the_next_plan_says_of_it(run_of: RunOf) -> None:
     """The plan is made here by hand, with the method's own hook."""
     folder = run_of("fedmp")
     sources, _ = of_rounds(folder, round=1, clients=None, flags=CODE)
@@ -83,15 +83,14 @@ def test_a_client_gets_what_its_next_plan_says(run_of: RunOf) -> None:
     state, _, _ = checkpoint.load_newest(
         folder, method_state=setup.fed.method.State, digest=digest(recipe), round=1
     )
-    ctx = setup.fed.context(2, "round", lambda client, **values: None)
-    for client, source in enumerate(sources):
-        plan: Plan = setup.fed.method.plan(ctx, state, client)
-        wanted = plan.support.gather(setup.fed.layout, state.values)
+    ctx = replace(setup.fed.context(2, "round", lambda *_, **__: None), cohort=(0, 1, 2, 3))
+    for ask, source in zip(setup.fed.method.plan(ctx, state), sources, strict=True):
+        wanted = ask.support.gather(setup.fed.layout, state.values)
         found = source.trained.module().state_dict()
         assert all(torch.equal(found[name], value) for name, value in wanted.items())
         about = source.about
-        assert (about["client"], about["round"], about["plan_of_round"]) == (client, 1, 2)
-        assert about["ratio"] == plan.record["ratio"]
+        assert (about["client"], about["round"], about["plan_of_round"]) == (ask.client, 1, 2)
+        assert about["ratio"] == ask.record["ratio"]
     assert len({cost(s.trained.layout, s.trained.support).params for s in sources}) > 1
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import json
+import runpy
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,15 @@ from torch import Tensor, nn
 
 from fpcli import methods, plugins
 from fpcli.engine import server
-from fpcli.engine.client import ClientContext
-from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.client_context import ClientContext
+from fpcli.engine.exchange import exchange
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord, Totals
-from fpcli.engine.fit import Result
-from fpcli.engine.method import Method, choose_cohort, overrides
-from fpcli.engine.types import ServerState, Support
+from fpcli.engine.method import Method
+from fpcli.engine.planning import choose_cohort, foresee
+from fpcli.engine.types import ServerState, Support, Work
 from fpcli.errors import DataError
-from fpcli.recipe.load import find_recipe, load
+from fpcli.recipe.load import load
 from fpcli.run import experiment
 from fpcli.run.setup import Setup, prepare
 from fpcli.store import events
@@ -38,16 +41,26 @@ from fpcli.wire.message import unpack_job
 ROOT = Path(__file__).parents[2]
 TOYS = {"masked": "toys:Masked", "personal": "toys:Personal", "asking": "toys:Asking"}
 SHIPPED = sorted(methods.METHODS)
-BITMAP_DOMINATES = ("masked", "coverage", "subfedavg")
-"""Methods whose masks take more bytes than they save on a network as small as the toy, or whose
-clients prune only what has come down already."""
+HOOKS = (
+    "begin", "select", "ask", "absorb", "plan", "aggregate", "loss", "train", "answer", "view",
+)  # fmt: skip
 EVERY = [*plugins.names("methods"), *TOYS]
 TRACES = ROOT / "tests" / "traces"
-TRACED: Mapping[str, Mapping[str, object]] = {
-    "prunefl": {"method__ip_passes": 3, "method__ip_interval": 1, "method__interval": 1},
-    "subfedavg": {"method__accuracy_percent": 10.0},
-}
-"""Settings with which a method does within three rounds what it is for."""
+
+
+@functools.cache
+def look_up(name: str, what: str) -> Mapping[str, object] | None:
+    """Return what a method's own test file tells about it, if anything.
+
+    ``AT_ONCE`` are settings with which it does within three rounds what it is for; ``MASKED`` are
+    those with which it leaves out single weights at once; ``HAS_WIDE_MASKS`` says that its masks
+    take more bytes than they save on a network as small as the toy, or that clients prune only what
+    has come down already.
+    """
+    path = Path(__file__).parent / f"test_{name.replace('-', '_')}.py"
+    return runpy.run_path(str(path)).get(what) if path.exists() else None
+
+
 # What golden traces promise on every processor. Their network has no kink and few weights, so no
 # derivative jumps and no two ranks nearly meet: masks, and with them counts and bytes, are exact.
 # Losses of all methods and rounds under six settings of the instruction sets (the usual one; ATen
@@ -156,11 +169,11 @@ class Watched:
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self.calls = 0
+        self.calls: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._method, name)
-        if name not in ("begin", "select", "probe", "absorb", "plan", "aggregate"):
+        if name not in HOOKS[:6]:
             return attribute
 
         def call(ctx: Any, *arguments: Any) -> Any:
@@ -169,7 +182,7 @@ class Watched:
             if name == "plan":
                 assert plain(attribute(ctx, *arguments)) == plain(out), "plan is not pure"
             assert [plain(argument) for argument in arguments] == before, f"{name} changed them"
-            self.calls += 1
+            self.calls[name] += 1
             return out
 
         return call
@@ -186,16 +199,15 @@ def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path)
         state, record = next(server.play(fed, state, executor, totals))
         totals = record.totals
         assert record.refusals == ()
-    assert watched.calls >= 8
-    ctx = dataclasses.replace(fed.context(3, "round", lambda *_, **__: None), cohort=record.cohort)
-    plans = [fed.method.plan(ctx, state, client) for client in record.cohort]
-    brought = exchange(fed, state, plans, executor, round=3)
-    usable = updates(fed, brought)
-    assert len(usable) == len(plans)
-    for update in usable:
-        assert update.support.is_within(fed.layout, update.plan.support)
-        shapes = update.support.block_shapes(fed.travels)
-        assert {k: tuple(v.shape) for k, v in update.delta.items()} == shapes
+    assert watched.calls.total() >= 8
+    assert watched.calls["plan"] == 2, "once for the whole cohort"
+    asks = foresee(fed, state, 3)
+    answers = exchange(fed, state, asks, executor, round=3).answers
+    assert len(answers) == len(asks)
+    for answer in answers:
+        assert answer.support.is_within(fed.layout, answer.ask.support)
+        shapes = answer.support.block_shapes(fed.travels)
+        assert {k: tuple(v.shape) for k, v in answer.work.values.items()} == shapes
 
 
 class Telling:
@@ -207,11 +219,11 @@ class Telling:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._method, name)
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
-        result = self._method.train(cx, model)
-        told = cx.commit(result.delta, result.mask)
-        stats = {**result.stats, **{f"told/{name}": value for name, value in told.items()}}
-        return dataclasses.replace(result, stats=stats)
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
+        work = self._method.train(cx, model)
+        told = cx.commit(work.values, work.mask)
+        stats = {**work.stats, **{f"told/{name}": value for name, value in told.items()}}
+        return dataclasses.replace(work, stats=stats)
 
 
 @pytest.mark.parametrize(
@@ -223,14 +235,12 @@ def test_a_client_knows_what_the_server_will_read(name: str, codec: str, tmp_pat
     fed, executor = setup.fed, Inline(setup.site)
     state, _ = server.begin(fed, setup.values, executor)
     setup.site.__dict__["hooks"] = Telling(setup.site.hooks)
-    ctx = fed.context(1, "round", lambda *_, **__: None)
-    ctx = dataclasses.replace(ctx, cohort=choose_cohort(fed.method, ctx, state))
-    plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
-    usable = updates(fed, exchange(fed, state, plans, executor, round=1))
-    assert len(usable) == len(plans)
-    for update in usable:
-        for tensor, value in update.delta.items():
-            assert torch.equal(update.stats[f"told/{tensor}"], value)
+    asks = foresee(fed, state, 1)
+    answers = exchange(fed, state, asks, executor, round=1).answers
+    assert len(answers) == len(asks)
+    for answer in answers:
+        for tensor, value in answer.work.values.items():
+            assert torch.equal(answer.work.stats[f"told/{tensor}"], value)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -247,13 +257,15 @@ def test_recorded_bytes_are_payload_lengths(name: str, tmp_path: Path) -> None:
         def _counted(self, jobs: Any) -> Any:
             for job in jobs:
                 sizes["down"].append(len(job))
-                assert unpack_job(job, limit_bytes=setup.site.limit_bytes).run == setup.fed.run
+                assert (
+                    unpack_job(job, limit_bytes=setup.site.limit_bytes).header.run == setup.fed.run
+                )
                 yield job
 
     executor = Counting(setup.site)
     state, totals = server.begin(setup.fed, setup.values, executor)
     _, record = next(server.play(setup.fed, state, executor, totals))
-    if setup.fed.method.kind == "personalised":  # judging personal models is not traffic
+    if setup.fed.traits.models == "personal":  # judging personal models is not traffic
         sizes = {way: lengths[: len(record.cohort)] for way, lengths in sizes.items()}
     assert record.totals.down_bytes == sum(sizes["down"])
     assert record.totals.up_bytes == sum(sizes["up"])
@@ -277,9 +289,9 @@ def without(setup: Setup, clients: Collection[int], how: str) -> Setup:
     site = dataclasses.replace(
         site,
         indices=torch.cat(parts),
-        sizes=sizes,
+        num_examples=sizes,
         withheld_indices=torch.cat(withheld) if withheld else None,
-        withheld_sizes=num_withheld,
+        num_withheld=num_withheld,
     )
     fed = dataclasses.replace(fed, num_examples=sizes, num_withheld=num_withheld)
     return dataclasses.replace(setup, fed=fed, site=site)
@@ -306,13 +318,12 @@ def test_clients_without_samples_are_as_if_they_were_not_there(
     name: str, case: str, tmp_path: Path
 ) -> None:
     changes = {"task__clients": 7, "clients_per_round": 2, "rounds": 2, "eval_every": 2}
-    if name == "prunefl":
-        changes |= {"method__ip_passes": 12, "method__ip_interval": 1}
+    changes |= look_up(name, "AT_ONCE") or {}
     full = prepare(toy_recipe(name, **changes), tmp_path / "memory")
     how, clients = EMPTY[case]
     if not clients:
         ctx = full.fed.context(1, "round", lambda *_, **__: None)
-        clients = choose_cohort(full.fed.method, ctx, ServerState(0, {}, Support()))
+        clients = choose_cohort(full.fed, ctx, ServerState(0, {}, Support()))
         assert len(clients) == 2
     ends = []
     for kind in ("empty", how):
@@ -352,34 +363,26 @@ def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
         if small.params < large.params:
             if name != "masked":  # whose random masks may lie in layers of other sizes
                 assert small.macs <= large.macs
-            if name not in BITMAP_DOMINATES:
+            if name != "masked" and not look_up(name, "HAS_WIDE_MASKS"):
                 assert small.down_bytes < large.down_bytes
     assert all(client.params <= full.params for client in clients)
 
 
-MASKS_WEIGHTS: Mapping[str, Mapping[str, object]] = {
-    "coverage": {},
-    "flexcom": {},
-    "prunefl": TRACED["prunefl"],
-    "random-mask": {"method__pattern": "weights"},
-    "subfedavg": TRACED["subfedavg"],
-}
-"""Methods that leave out single weights, and settings with which they do so at once."""
-
-
 def test_methods_that_mask_weights_are_known() -> None:
     for name in SHIPPED:
-        method = plugins.lookup("methods", name)
-        masks = method.kind == "masks" or method.remembers_mask or method.sparsifies
-        assert name in MASKS_WEIGHTS or not masks
+        traits = plugins.lookup("methods", name).traits
+        masks = traits.cuts == "weights" or traits.remembers_masks or traits.uploads == "entries"
+        assert look_up(name, "MASKED") is not None or not masks
 
 
-@pytest.mark.parametrize("name", MASKS_WEIGHTS)
+@pytest.mark.parametrize("name", [n for n in SHIPPED if look_up(n, "MASKED") is not None])
 def test_what_is_masked_is_not_sent_by_default(name: str, tmp_path: Path) -> None:
     totals = {}
     for codec in ("usual", "dense"):
         own = {"wire__codec": codec} if codec == "dense" else {}
-        setup = prepare(toy_recipe(name, **MASKS_WEIGHTS[name], **own), tmp_path / codec)
+        setup = prepare(
+            toy_recipe(name, **(look_up(name, "MASKED") or {}), **own), tmp_path / codec
+        )
         state, records = played(setup, tmp_path / f"{codec}-memory")
         totals[codec] = (records[-1].totals.up_bytes, plain(state.values))
     assert totals["usual"][0] < totals["dense"][0]
@@ -401,9 +404,9 @@ def test_state_survives_saving(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_hooks_fit_together(name: str) -> None:
     method: Method = plugins.lookup("methods", name)()
-    does = overrides(method)
+    does = {hook: getattr(type(method), hook) is not getattr(Method, hook) for hook in HOOKS}
     assert sum(does.values()) <= 6
-    assert does["answer"] <= does["probe"]
+    assert does["answer"] <= does["ask"]
     assert does["absorb"] <= does["answer"]
     assert type(method).__bases__ == (Method,), "no method extends a method"
     assert method.source
@@ -411,26 +414,25 @@ def test_hooks_fit_together(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_page_recipe_and_smoke_recipe_exist(name: str) -> None:
+def test_page_and_recipe_exist(name: str) -> None:
     page = ROOT / "recipes" / name / "README.md"
     assert len(page.read_text()) > 800
     assert list((ROOT / "recipes" / name).glob("*.yaml"))
-    assert load(find_recipe(f"smoke/{name}")).method.name == name
     options = plugins.lookup("methods", name).Options
     for field in dataclasses.fields(options):
         assert f"`{field.name}`" in page.read_text(), f"{field.name} is not on the page"
 
 
-def test_every_file_is_in_the_table_and_the_reverse() -> None:
-    files = {path.stem for path in (ROOT / "fpcli/methods").glob("*.py")} - {"__init__"}
-    tables = {methods.METHODS[name].split(":")[0].rpartition(".")[2] for name in SHIPPED}
-    assert files == tables
-    assert len(files) >= 3
+def test_the_files_are_the_methods() -> None:
+    assert len(SHIPPED) >= 14
+    for name in SHIPPED:
+        assert (ROOT / "fpcli/methods" / f"{name.replace('-', '_')}.py").is_file()
+        assert issubclass(plugins.lookup("methods", name), Method)
 
 
 def trace(tmp_path: Path, run: str, name: str, model: str = "nets:smooth") -> list[dict[str, Any]]:
     """Return what a golden trace keeps of every round of a short run."""
-    train(tmp_path, run, name, task__model=model, **TRACED.get(name, {}))
+    train(tmp_path, run, name, task__model=model, **(look_up(name, "AT_ONCE") or {}))
     return [
         {
             "cohort": event["cohort"],

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from fpcli import plugins
 from fpcli.engine import server
-from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.exchange import exchange, make_job
 from fpcli.engine.executors.inline import Inline
-from fpcli.engine.method import RoundContext, merged
-from fpcli.engine.types import LocalConfig, Plan, ServerState, Timing, Traffic, Update
+from fpcli.engine.method import merge_answers
+from fpcli.engine.planning import foresee
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.types import Answer, Ask, LocalConfig, ServerState, Timing, Traffic, Work
 from fpcli.errors import LayoutError, RecipeError, UsageError
 from fpcli.methods.coverage import (
     TYPES,
@@ -49,6 +51,9 @@ from fpcli.structure.trace import trace
 WEIGHTS = torch.tensor([3.0, -1.0, 2.0, 0.25, -5.0, 4.0, 1.5, -2.5])
 FOUR = Layout({"x": TensorSpec((4,), True)}, {})
 
+MASKED: dict[str, object] = {}
+HAS_WIDE_MASKS = True
+
 
 def context(options: Options, layout: Layout = FOUR, num: int = 4, **changes: Any) -> RoundContext:
     made = RoundContext(
@@ -64,20 +69,18 @@ def context(options: Options, layout: Layout = FOUR, num: int = 4, **changes: An
         clients_per_round=num,
         seed=0,
         log=lambda *_, **__: None,
+        server=None,  # type: ignore[arg-type]
         cohort=tuple(range(num)),
     )
     return replace(made, **changes)
 
 
-def update(client: int, support: Support, delta: Tensor, num_examples: int = 1) -> Update:
-    return Update(
-        plan=Plan(client, support, LocalConfig()),
+def answer(client: int, support: Support, change: Tensor, num_examples: int = 1) -> Answer:
+    return Answer(
+        ask=Ask(client, support=support),
+        work=Work({"x": change}, metrics={"loss": 0.0}, num_steps=1),
         support=support,
-        delta={"x": delta},
-        stats={},
         num_examples=num_examples,
-        num_steps=1,
-        metrics={"loss": 0.0},
         traffic=Traffic(0, 0),
         time=Timing(0.0, 0.0, 0.0),
         pruning_error=0.0,
@@ -88,7 +91,7 @@ def mask(bits: str) -> Support:
     return Support(mask={"x": torch.tensor([bit == "1" for bit in bits])})
 
 
-def average(values: Tensor, replies: Sequence[Update], **options: Any) -> tuple[Tensor, State]:
+def average(values: Tensor, replies: Sequence[Answer], **options: Any) -> tuple[Tensor, State]:
     state = ServerState(0, {"x": values}, Support(), State())
     ctx = context(Options(policy="PT", **options), num=len(replies))
     new = Coverage().aggregate(ctx, state, replies)
@@ -194,12 +197,12 @@ REPLIES = [
 THETA = torch.tensor([1.0, 2.0, 3.0, 4.0])
 
 
-def replies(first: str = "1111") -> list[Update]:
+def replies(first: str = "1111") -> list[Answer]:
     out = []
     for client, (bits, trained, num) in enumerate(REPLIES):
         support = mask(first if client == 0 else bits)
-        delta = torch.where(support.mask["x"], torch.tensor(trained) - THETA, 0.0)
-        out.append(update(client, support, delta, num))
+        change = torch.where(support.mask["x"], torch.tensor(trained) - THETA, 0.0)
+        out.append(answer(client, support, change, num))
     return out
 
 
@@ -237,7 +240,7 @@ def test_a_separable_quadratic_converges_alike_whatever_its_coverage() -> None:
             local = block.clone()
             for _ in range(steps):
                 local -= lr * (local - target) * support.mask["x"]
-            sent.append(update(client, support, local - block))
+            sent.append(answer(client, support, local - block))
         theta, _ = average(theta, sent)
         want = target + (1 - lr) ** (number * steps) * (start - target)
         assert theta[:3].tolist() == pytest.approx(want[:3].tolist(), abs=1e-5)
@@ -389,9 +392,9 @@ def test_all_type_1_is_fedavg(tmp_path: Path) -> None:
         assert a.up_bytes == b.up_bytes
     setup, executor, state, _ = start(tmp_path / "c", name="fedavg")
     ctx = setup.fed.context(1, "round", lambda *_, **__: None)
-    plans = [setup.fed.method.plan(ctx, state, client) for client in range(4)]
-    usable = updates(setup.fed, exchange(setup.fed, state, plans, executor, round=1))
-    equal = merged(ctx, state, usable, weights=[1.0] * 4)
+    asks = foresee(setup.fed, state, 1)
+    answers = exchange(setup.fed, state, asks, executor, round=1).answers
+    equal = merge_answers(ctx, state, answers, weights=[1.0] * 4)
     _, once, _ = play(tmp_path / "d", method__setting="1", rounds=1)
     for name, value in equal.values.items():
         assert torch.equal(value, once.values[name])
@@ -435,34 +438,45 @@ def test_masks_that_never_change_travel_once(tmp_path: Path) -> None:
     changes = {"method__policy": "PT", "method__types": "client", "method__setting": "1234"}
     _, state, records = play(tmp_path, wire__codec="sparse", **changes)
     first, second, _ = records
-    assert state.method.contacted == (0, 1, 2, 3)
+    assert sorted(state.masks_held) == [0, 1, 2, 3]
     for a, b in zip(first.clients, second.clients, strict=True):
         saved = a.down_bytes - b.down_bytes
         assert (saved >= 9) == (a.notes["type"] != 1)  # 72 bits, and their name
         assert a.up_bytes - b.up_bytes in range(-8, 9)
-    _, again, _ = play(tmp_path / "other", **changes | {"method__types": "slot"})
-    assert again.method.contacted == ()
+
+
+def test_a_mask_that_a_client_has_does_not_travel_again(tmp_path: Path) -> None:
+    """Types are dealt anew; who gets the type of the round before has its masks, or needs none."""
+    changes = {"method__policy": "PT", "method__setting": "1234", "rounds": 7}
+    setup, executor, state, totals = start(tmp_path, **changes)
+    types: dict[int, int] = {}
+    seen: set[tuple[bool, bool]] = set()
+    for after, record in server.play(setup.fed, state, executor, totals):
+        for ask in foresee(setup.fed, state, after.round):
+            has_it, is_whole = types.get(ask.client) == ask.record["type"], not ask.support.mask
+            job = make_job(setup.fed, state, ask, after.round)
+            assert job.is_mask_known == (has_it and not is_whole)
+            seen.add((has_it, is_whole))
+        types = {client.client: client.notes["type"] for client in record.clients}
+        state = after
+    assert len(seen) == 4
 
 
 def test_unmasked_gradients_move_pruned_weights_but_do_not_upload_them(tmp_path: Path) -> None:
-    def run(folder: str, **changes: Any) -> list[Update]:
+    def run(folder: str, **changes: Any) -> list[Answer]:
         setup, executor, state, _ = start(tmp_path / folder, method__setting="1444", **changes)
-        ctx = setup.fed.context(1, "round", lambda *_, **__: None)
-        ctx = replace(ctx, cohort=(0, 1, 2, 3))
-        plans = [setup.fed.method.plan(ctx, state, client) for client in ctx.cohort]
-        brought = exchange(setup.fed, state, plans, executor, round=1)
-        usable = updates(setup.fed, brought)
+        brought = exchange(setup.fed, state, foresee(setup.fed, state, 1), executor, round=1)
         assert brought.refusals == []
-        return usable
+        return brought.answers
 
     masked, free = run("a"), run("b", method__mask_grad=False)
     assert len(masked) == len(free) == 4
     for one, other in zip(masked, free, strict=True):
-        alike = torch.equal(one.delta["stem.weight"], other.delta["stem.weight"])
-        assert alike == (one.plan.record["type"] == 1)
-        for name, bits in one.plan.support.mask.items():
-            assert not one.delta[name][~bits].any()
-            assert not other.delta[name][~bits].any()
+        mine, its = one.work.values, other.work.values
+        assert torch.equal(mine["stem.weight"], its["stem.weight"]) == (one.ask.record["type"] == 1)
+        for name, bits in one.ask.support.mask.items():
+            assert not mine[name][~bits].any()
+            assert not its[name][~bits].any()
 
 
 def test_pruning_error_is_the_lost_share_of_the_squared_norm(tmp_path: Path) -> None:

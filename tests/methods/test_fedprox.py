@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
-from fpcli.engine.fit import Fitted
-from fpcli.engine.types import LocalConfig
+from fpcli.engine.types import TRAIN, Fitted, LocalConfig, Task
 from fpcli.errors import RecipeError
 from fpcli.methods.fedprox import FedProx, Options, drawn_epochs
 from fpcli.run.setup import prepare
@@ -29,11 +28,11 @@ class Client:
     options: Options
     received: dict[str, Tensor]
     local: LocalConfig
-    max_steps: int = 0
+    task: Task
     mask: Any = ()
     torch_device: torch.device = torch.device("cpu")  # noqa: RUF009
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int, *, samples: None) -> Iterator[tuple[Tensor, Tensor]]:
         return iter([(torch.ones(1, 1), torch.zeros(1, 1))] * 2)
 
     def result(self, model: nn.Module, fitted: Fitted) -> tuple[float, Fitted]:
@@ -60,7 +59,8 @@ def test_two_steps_by_hand(
     net = nn.Linear(1, 1, bias=False)
     nn.init.ones_(net.weight)
     monkeypatch.setattr(FedProx, "loss", lambda self, *arguments: squared(*arguments))
-    cx = Client(Options(mu), {"weight": torch.ones(1, 1)}, LocalConfig(lr=0.1), max_steps)
+    task = Task(0, TRAIN, max_steps=max_steps)
+    cx = Client(Options(mu), {"weight": torch.ones(1, 1)}, LocalConfig(lr=0.1), task)
     trained, fitted = FedProx().train(cx, net)  # type: ignore[arg-type, misc]
     assert trained == pytest.approx(weight, abs=1e-6)
     assert fitted.loss == pytest.approx(loss, abs=1e-6)
@@ -94,8 +94,8 @@ def test_the_fastest_sets_the_pace_where_that_is_asked(tmp_path: Path) -> None:
     setup = prepare(toy_recipe("fedprox", **flags), tmp_path / "memory")
     state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
     ctx = setup.fed.context(1, "round", lambda *_, **__: None)
-    plans = [setup.fed.method.plan(replace(ctx, cohort=(0, 1)), state, n) for n in (0, 1)]
-    assert [plan.max_steps for plan in plans] == [0, 1]
+    asks = setup.fed.method.plan(replace(ctx, cohort=(0, 1)), state)
+    assert [ask.max_steps for ask in asks] == [0, 1]
 
 
 def test_stragglers_draw_their_epochs(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_stragglers_draw_their_epochs(tmp_path: Path) -> None:
     assert everything.count(1) / len(everything) == pytest.approx(1 / 8, abs=0.04)
     assert len({tuple(sorted(draw.items())) for draw in draws}) > 50
     state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
-    plan = setup.fed.method.plan(ctx, state, 3)
-    assert plan.local.epochs == draws[0][3]
-    assert plan.record == {"work": draws[0][3] / 4}
+    for ask in setup.fed.method.plan(ctx, state):
+        assert ask.local == replace(ctx.local, epochs=draws[0][ask.client])
+        assert ask.record == {"work": draws[0][ask.client] / 4}
 
 
 def test_a_draw_without_a_choice_is_refused(tmp_path: Path) -> None:

@@ -14,30 +14,40 @@ from conftest import toy_recipe
 from replies import rounds
 from torch import Tensor, nn
 
-from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.exchange import exchange
 from fpcli.engine.executors.inline import Inline
-from fpcli.engine.fit import Fitted, Result
-from fpcli.engine.types import LocalConfig, ServerState, Support, Timing
-from fpcli.methods.flexcom import FlexCom, Options, compression
+from fpcli.engine.types import (
+    TRAIN,
+    Fitted,
+    LocalConfig,
+    ServerState,
+    Support,
+    Task,
+    Timing,
+    Work,
+)
+from fpcli.methods.flexcom import FlexCom, Options, compressions
 from fpcli.run.setup import prepare
 
 FAST = Timing(compute_s=1.0, down_s=1.0, up_s=2.0)
 SLOW = Timing(compute_s=2.0, down_s=2.0, up_s=4.0)
 
+MASKED: dict[str, object] = {}
+
 
 @pytest.mark.parametrize(
-    ("pace", "own", "expected"),
-    [(0.5, SLOW, 0.8828125), (0.5, FAST, 0.5), (0.0, SLOW, 0.95), (1.0, SLOW, 0.5)],
+    ("pace", "expected"),
+    [(0.5, [0.5, 0.8828125]), (0.0, [0.5, 0.95]), (1.0, [0.5, 0.5])],
 )
-def test_the_ratio_by_hand(pace: float, own: Timing, expected: float) -> None:
+def test_the_ratios_by_hand(pace: float, expected: list[float]) -> None:
     """Half of the entries and their bitmap take 17/32 of a dense upload.
 
     Fast: 2 + 2 * 17/32 = 3.0625 s; slow: 4 + 4 * 17/32 = 6.125 s; the median is 4.59375 s. The slow
     client has 0.59375 s for an upload of 4 s, of which 1/32 is the bitmap: it sends 0.14844 -
     0.03125 of the entries. Where the fast client sets the pace, no upload is short enough.
     """
-    ratio = compression([FAST, SLOW], own, Options(0.5, 0.95, pace))
-    assert ratio == pytest.approx(expected, abs=1e-9)
+    ratios = compressions([FAST, SLOW], Options(0.5, 0.95, pace))
+    assert ratios == pytest.approx(expected, abs=1e-9)
 
 
 def test_bounds_must_be_in_order() -> None:
@@ -49,19 +59,19 @@ class Client:
     """As much of a client's context as the method needs: no batches, and a change as given."""
 
     def __init__(self) -> None:
-        self.local, self.mask, self.max_steps = LocalConfig(), {}, 0
+        self.local, self.mask, self.task = LocalConfig(), {}, Task(0, TRAIN)
         self.torch_device = torch.device("cpu")
         self.note = {"compression": 0.5}
-        self.delta: dict[str, Tensor] = {}
+        self.change: dict[str, Tensor] = {}
         self.memory: dict[str, Tensor] = {}
         parameters = SimpleNamespace(tensors=("w", "b"))
         self.site = SimpleNamespace(layout=SimpleNamespace(parameters=parameters))
 
-    def batches(self, epoch: int) -> Iterator[Any]:
+    def batches(self, epoch: int, *, samples: None) -> Iterator[Any]:
         return iter(())
 
-    def result(self, model: nn.Module, fitted: Fitted) -> Result:
-        return Result(self.delta, fitted)
+    def result(self, model: nn.Module, fitted: Fitted) -> Work:
+        return Work(self.change)
 
     def commit(self, delta: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Tensor]:
         return delta
@@ -81,20 +91,20 @@ def test_largest_entries_and_error_feedback_by_hand() -> None:
     """
     cx, net = Client(), nn.Linear(1, 1)
     mean = torch.tensor([9.0, 9.0])
-    cx.delta = {"w": torch.tensor([4.0, -1.0]), "b": torch.tensor([2.0, 0.5]), "mean": mean}
-    result = FlexCom().train(cx, net)  # type: ignore[arg-type]
-    assert {name: x.tolist() for name, x in result.delta.items()} == {
+    cx.change = {"w": torch.tensor([4.0, -1.0]), "b": torch.tensor([2.0, 0.5]), "mean": mean}
+    work = FlexCom().train(cx, net)  # type: ignore[arg-type]
+    assert {name: x.tolist() for name, x in work.values.items()} == {
         "w": [4.0, 0.0], "b": [2.0, 0.0], "mean": [9.0, 9.0],
     }  # fmt: skip
-    assert result.mask is not None
-    assert {n: x.tolist() for n, x in result.mask.items()} == {
+    assert work.mask is not None
+    assert {n: x.tolist() for n, x in work.mask.items()} == {
         "w": [True, False],
         "b": [True, False],
     }
-    cx.delta = {"w": torch.tensor([0.25, -1.0]), "b": torch.tensor([0.25, 0.25]), "mean": mean}
-    result = FlexCom().train(cx, net)  # type: ignore[arg-type]
-    assert result.delta["w"].tolist() == [0.0, -2.0]
-    assert result.delta["b"].tolist() == [0.0, 0.75]
+    cx.change = {"w": torch.tensor([0.25, -1.0]), "b": torch.tensor([0.25, 0.25]), "mean": mean}
+    work = FlexCom().train(cx, net)  # type: ignore[arg-type]
+    assert work.values["w"].tolist() == [0.0, -2.0]
+    assert work.values["b"].tolist() == [0.0, 0.75]
     assert {name: x.tolist() for name, x in cx.memory.items()} == {
         "w": [0.25, 0.0],
         "b": [0.25, 0.0],
@@ -122,18 +132,19 @@ def test_an_entry_that_is_not_sent_is_no_change(tmp_path: Path) -> None:
     setup = prepare(toy_recipe("flexcom", **flags), tmp_path / "memory")
     fed, state = setup.fed, ServerState(0, setup.values, Support())
     ctx = replace(fed.context(1, "round", lambda *_, **__: None), cohort=(0, 1, 2, 3))
-    plans = [fed.method.plan(ctx, state, client) for client in ctx.cohort]
-    usable = updates(fed, exchange(fed, state, plans, Inline(setup.site), round=1))
-    assert len(usable) == 4
-    total = sum(update.num_examples for update in usable)
+    asks = fed.method.plan(ctx, state)
+    answers = exchange(fed, state, asks, Inline(setup.site), round=1).answers
+    assert len(answers) == 4
+    total = sum(answer.num_examples for answer in answers)
     names = fed.layout.parameters.tensors
     size = sum(state.values[name].numel() for name in names)
-    for update in usable:
-        assert update.support is update.plan.support
-        assert sum(int((update.delta[name] != 0).sum()) for name in names) == round(0.25 * size)
-    new = fed.method.aggregate(ctx, state, usable)
+    for answer in answers:
+        assert answer.support is answer.ask.support
+        sent = sum(int((answer.work.values[name] != 0).sum()) for name in names)
+        assert sent == round(0.25 * size)
+    new = fed.method.aggregate(ctx, state, answers)
     for name, old in state.values.items():
-        mean = sum(update.delta[name] * (update.num_examples / total) for update in usable)
+        mean = sum(a.work.values[name] * (a.num_examples / total) for a in answers)
         assert torch.allclose(new.values[name], old + mean, atol=1e-6), name
 
 

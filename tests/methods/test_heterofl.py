@@ -15,8 +15,9 @@ from torch.nn import functional
 from fpcli.data.batches import batches
 from fpcli.engine import server
 from fpcli.engine.evaluate import own_logits
-from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.exchange import exchange
 from fpcli.engine.executors.inline import Inline
+from fpcli.engine.planning import foresee
 from fpcli.errors import RecipeError
 from fpcli.methods.heterofl import (
     HeteroFL,
@@ -202,8 +203,7 @@ def test_levels_and_windows_of_a_round(tmp_path: Path) -> None:
     assert state.support.keep["stem"].tolist() == [0, 1, 2, 3]
     starts = []
     for number in range(1, 6):
-        ctx = fed.context(number, "round", lambda *_, **__: None)
-        wide, narrow = (fed.method.plan(ctx, state, client) for client in (0, 3))
+        wide, _, _, narrow = foresee(fed, state, number)
         assert narrow.note == {"width": 0.5}
         assert wide.support.keep["hidden"].tolist() == list(range(6))
         starts.append(narrow.support.keep["stem"].tolist())
@@ -214,9 +214,8 @@ def test_random_windows_differ_between_clients(tmp_path: Path) -> None:
     recipe = toy_recipe("heterofl", method__levels="a1-b9", method__window="random")
     setup = prepare(recipe, tmp_path)
     fed = setup.fed
-    ctx = fed.context(1, "round", lambda *_, **__: None)
     state, _ = server.begin(fed, setup.values, Inline(setup.site))
-    keeps = [fed.method.plan(ctx, state, client).support.keep.get("hidden") for client in range(4)]
+    keeps = [ask.support.keep.get("hidden") for ask in foresee(fed, state, 1)]
     drawn = {tuple(keep.tolist()) for keep in keeps if keep is not None}
     assert len(drawn) > 1
     assert {len(keep) for keep in drawn} == {6}
@@ -351,21 +350,21 @@ def test_a_round_averages_over_holders_and_owners(weighting: str, tmp_path: Path
     setup = prepare(recipe, tmp_path)
     fed, executor = setup.fed, Inline(setup.site)
     state, _ = server.begin(fed, setup.values, executor)
+    answers = exchange(fed, state, foresee(fed, state, 1), executor, round=1).answers
+    assert len(answers) == 4
     ctx = fed.context(1, "round", lambda *_, **__: None)
-    plans = [fed.method.plan(ctx, state, client) for client in range(4)]
-    usable = updates(fed, exchange(fed, state, plans, executor, round=1))
-    new = fed.method.aggregate(ctx, state, usable)
+    new = fed.method.aggregate(ctx, state, answers)
     for name, old in setup.values.items():
         total, count = torch.zeros_like(old), torch.zeros_like(old)
         if name not in fed.travels.tensors:
             assert torch.equal(new.values[name], old)
             continue
-        for update in usable:
-            weight = update.num_examples if weighting == "samples" else 1
-            values, held = update.support.scatter(fed.layout, update.delta)
+        for answer in answers:
+            weight = answer.num_examples if weighting == "samples" else 1
+            values, held = answer.support.scatter(fed.layout, answer.work.values)
             share = held[name] * weight
             if name.startswith("out."):
-                own = state.method.classes[update.plan.client]
+                own = state.method.classes[answer.ask.client]
                 share = share * own.reshape(-1, *[1] * (old.dim() - 1))
             total += values[name] * share
             count += share

@@ -14,11 +14,12 @@ from conftest import toy_recipe
 from torch import Tensor
 
 from fpcli.engine import server
-from fpcli.engine.exchange import exchange, updates
+from fpcli.engine.exchange import exchange, make_job, note_masks
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.fit import cross_entropy
 from fpcli.engine.measure import gradients
-from fpcli.engine.types import ServerState, Support
+from fpcli.engine.planning import foresee, plan_round
+from fpcli.engine.types import Answer, ServerState, Support
 from fpcli.fleet.clock import train_seconds
 from fpcli.methods.prunefl import Options, State, round_time
 from fpcli.pruning.importance import collect
@@ -28,12 +29,14 @@ from fpcli.run.setup import Setup, prepare
 from fpcli.structure.budget import maskable
 from fpcli.structure.cost import cost
 from fpcli.structure.shrink import shrink
-from fpcli.wire import blocks as wire
 
 PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
 FAST = {"local__batch_size": 16, "local__lr": 0.1}
 STEEP = {"method__c": 1e-9, "method__comp": [1.0] * 4, "method__comm": 0.0}
 QUICK = {"method__interval": 1, "method__ip_passes": 21, "method__ip_interval": 5}
+
+AT_ONCE = {"method__ip_passes": 3, "method__ip_interval": 1, "method__interval": 1}
+MASKED = AT_ONCE
 
 
 def play(
@@ -109,11 +112,11 @@ def test_stage_1_stops_when_its_size_settles(tmp_path: Path) -> None:
     setup = prepare(toy_recipe("prunefl", **changes, **FAST), tmp_path)
     start = ServerState(0, setup.values, Support())
     ctx = setup.fed.context(0, "start", lambda *a, **k: None)
-    probes = setup.fed.method.probe(ctx, start, [0, 1, 2, 3])
-    assert [(probe.client, probe.op) for probe in probes] == [(0, "prune")]
-    brought = exchange(setup.fed, start, probes, Inline(setup.site), round=0, op="prune")
-    assert brought.arrived[0].time.compute_s in (260.0, 360.0)  # 1 or 11 passes, and 25
-    assert setup.fed.method.probe(replace(ctx, phase="round"), start, [0]) == []
+    asks = setup.fed.method.ask(ctx, start)
+    assert [(ask.client, ask.op) for ask in asks] == [(0, "prune")]
+    (answer,) = exchange(setup.fed, start, asks, Inline(setup.site), round=0).answers
+    assert answer.time.compute_s in (260.0, 360.0)  # 1 or 11 passes, and 25
+    assert setup.fed.method.ask(replace(ctx, phase="round"), start) == []
 
 
 def test_regrowth_in_stage_1(tmp_path: Path) -> None:
@@ -146,39 +149,41 @@ def test_the_server_knows_who_has_the_masks(tmp_path: Path) -> None:
     )
     seen: set[int] = set()
     for state, record in played[1:]:
-        seen = set() if state.round == 4 else seen | set(record.cohort)
-        assert state.method.holders == tuple(sorted(seen))
-    state = played[2][0]
-    ctx = setup.fed.context(3, "round", lambda *a, **k: None)
-    for client in range(4):
-        plan = setup.fed.method.plan(ctx, state, client)
-        assert plan.is_mask_known == (client in state.method.holders)
+        seen |= set(record.cohort)
+        assert set(state.masks_held) == seen
+        if state.round == 4:  # it has chosen other masks
+            seen = set()
+        for client in range(4):
+            assert knows_masks(setup, state, client) == (client in seen)
     assert alive(played[3][0]) != alive(played[4][0])
 
 
-def importance(setup: Setup, usable: list[Any]) -> Mapping[str, Tensor]:
-    rule, is_exact = setup.fed.options.importance, wire.is_exact(setup.fed.up_codec)
-    return collect(setup.fed.layout, rule, {}, usable, is_exact=is_exact)
+def knows_masks(setup: Setup, state: ServerState, client: int) -> bool:
+    """Tell whether a client of the next round gets its job without masks."""
+    asks = foresee(setup.fed, state, state.round + 1, client=client)
+    (ask,) = (ask for ask in asks if ask.client == client)
+    job = make_job(setup.fed, state, ask, state.round + 1)
+    assert job.mask.keys() == state.support.mask.keys()
+    return job.is_mask_known
 
 
 def gathered(
     setup: Setup, state: ServerState, number: int
-) -> tuple[Mapping[str, Tensor], list[Any], Any]:
+) -> tuple[Mapping[str, Tensor], list[Answer], Any]:
     ctx = setup.fed.context(number, "round", lambda *a, **k: None)
-    plans = [setup.fed.method.plan(ctx, state, client) for client in range(4)]
-    usable = updates(setup.fed, exchange(setup.fed, state, plans, Inline(setup.site), round=number))
-    return importance(setup, usable), usable, ctx
+    asks = foresee(setup.fed, state, number)
+    answers = exchange(setup.fed, state, asks, Inline(setup.site), round=number).answers
+    return collect(ctx, setup.fed.options.importance, {}, answers), answers, ctx
 
 
 def test_a_client_whose_reply_is_lost_gets_the_masks_again(tmp_path: Path) -> None:
     setup, played = play(tmp_path, **PLAIN, **{**QUICK, "method__interval": 0}, rounds=1)
     state = played[1][0]
-    assert state.method.holders == (0, 1, 2, 3)
-    _, usable, ctx = gathered(setup, state, 2)
-    ctx = replace(ctx, cohort=(1, 2, 3))
-    new = setup.fed.method.aggregate(ctx, state, usable[1:3])
-    assert new.method.holders == (0, 1, 2)
-    assert not setup.fed.method.plan(ctx, new, 3).is_mask_known
+    assert set(state.masks_held) == {0, 1, 2, 3}
+    _, answers, _ = gathered(setup, state, 2)
+    asks = [answer.ask for answer in answers[1:]]
+    new = note_masks(setup.fed, state, asks, answers[1:3])
+    assert [knows_masks(setup, new, client) for client in range(4)] == [True] * 3 + [False]
 
 
 def test_importance_from_changes_is_that_of_the_clients(tmp_path: Path) -> None:
@@ -188,14 +193,14 @@ def test_importance_from_changes_is_that_of_the_clients(tmp_path: Path) -> None:
         changes = {**PLAIN, **QUICK, "local__batch_size": 1000, "method__importance": rule}
         changes["method__window"] = "round"
         setup, played = play(tmp_path / rule, **changes, rounds=1)
-        found, usable, _ = gathered(setup, played[-1][0], 2)
+        found, answers, _ = gathered(setup, played[-1][0], 2)
         both.append(found)
-        assert all(update.num_steps == 1 for update in usable)
+        assert all(answer.work.num_steps == 1 for answer in answers)
         masks = played[-1][0].support.mask
-        sent = {name: x.numel() for name, x in usable[0].stats.items()}
+        sent = {name: x.numel() for name, x in answers[0].work.stats.items()}
         if rule == "sum":
             assert sent == {name: int((~mask).sum()) for name, mask in masks.items()}
-            assert all(x.dim() == 1 for x in usable[0].stats.values())
+            assert all(x.dim() == 1 for x in answers[0].work.stats.values())
             assert sum(sent.values()) > 0
         else:
             assert sent == {name: x.numel() for name, x in found.items()}
@@ -210,7 +215,7 @@ def test_a_codec_that_rounds_leaves_importance_alone(tmp_path: Path) -> None:
         changes = {**PLAIN, **QUICK, "method__window": "round", "rounds": 1}
         setup, played = play(tmp_path / codec, **changes)
         fed = replace(setup.fed, up_codec=codec)
-        setup = replace(setup, fed=fed, site=replace(setup.site, codec=codec))
+        setup = replace(setup, fed=fed, site=replace(setup.site, up_codec=codec))
         found[codec], _, _ = gathered(setup, played[-1][0], 2)
     for name, value in found["sparse"].items():
         torch.testing.assert_close(found["qsgd4"][name], value, rtol=1e-3, atol=1e-6)
@@ -219,11 +224,11 @@ def test_a_codec_that_rounds_leaves_importance_alone(tmp_path: Path) -> None:
 def test_stats_travel_in_reconfiguring_rounds_only(tmp_path: Path) -> None:
     changes = {**PLAIN, **QUICK, "method__interval": 2}
     setup, played = play(tmp_path, **changes, rounds=1)
-    _, usable, _ = gathered(setup, played[1][0], 2)
-    assert all(update.stats == {} for update in usable)
+    _, answers, _ = gathered(setup, played[1][0], 2)
+    assert all(answer.work.stats == {} for answer in answers)
     _, played = play(tmp_path, **changes, rounds=2)
-    _, usable, _ = gathered(setup, played[2][0], 3)
-    assert all(update.stats for update in usable)
+    _, answers, _ = gathered(setup, played[2][0], 3)
+    assert all(answer.work.stats for answer in answers)
 
 
 def test_the_long_window_adds_rounds(tmp_path: Path) -> None:
@@ -233,8 +238,8 @@ def test_the_long_window_adds_rounds(tmp_path: Path) -> None:
         changes = {**PLAIN, **QUICK, "method__interval": 2, "method__window": window}
         setup, played = play(tmp_path / window, **changes, rounds=2)
         assert bool(played[2][0].method.importance) == (window == "interval")
-        _, usable, _ = gathered(setup, played[2][0], 3)
-        sent[window] = [update.stats for update in usable]
+        _, answers, _ = gathered(setup, played[2][0], 3)
+        sent[window] = [answer.work.stats for answer in answers]
     for long, short in zip(sent["interval"], sent["round"], strict=True):
         assert all(bool((long[name] >= short[name]).all()) for name in short)
         assert sum(float((long[name] - short[name]).sum()) for name in short) > 0
@@ -248,16 +253,17 @@ def test_importance_is_of_one_interval_whatever_a_client_has_missed(
     fixed = {"local__lr": 0.0, "local__batch_size": 1000, "method__interval": 2}
     recipe = toy_recipe("prunefl", **fixed, method__ip_passes=0, task__model="digits-cnn")
     setup = prepare(recipe, tmp_path)
-    method, executor = setup.fed.method, Inline(setup.site)
+    executor = Inline(setup.site)
     state = ServerState(0, setup.values, Support())
     sent: dict[int, dict[str, Tensor]] = {}
     for number in range(1, 6):
         ctx = setup.fed.context(number, "round", lambda *a, **k: None)
         now = replace(state, round=number - 1)
-        plans = [] if number in away else [method.plan(ctx, now, 0)]
-        for update in updates(setup.fed, exchange(setup.fed, now, plans, executor, round=number)):
-            sent[number] = dict(update.stats)
-            assert bool(update.stats) == (number in (3, 5))
+        ctx = replace(ctx, cohort=() if number in away else (0,))
+        asks = plan_round(setup.fed, ctx, now)
+        for answer in exchange(setup.fed, now, asks, executor, round=number).answers:
+            sent[number] = dict(answer.work.stats)
+            assert bool(answer.work.stats) == (number in (3, 5))
     data, part = setup.site.dataset, setup.site.parts[0]
     model = shrink(setup.fed.template, {name: x.clone() for name, x in setup.values.items()})
     batch = data.normalise(data.train.images[part]), data.train.labels[part]
@@ -315,9 +321,9 @@ def test_stage_1_on_devices_costs_less_than_with_the_whole_model(tmp_path: Path)
         setup = prepare(toy_recipe("prunefl", **changes), tmp_path / str(share))
         start = ServerState(0, setup.values, Support())
         ctx = setup.fed.context(0, "start", lambda *a, **k: None)
-        probes = setup.fed.method.probe(ctx, start, [0])
-        brought = exchange(setup.fed, start, probes, Inline(setup.site), round=0, op="prune")
-        found[share] = brought.arrived[0].time.compute_s
+        asks = setup.fed.method.ask(ctx, start)
+        (answer,) = exchange(setup.fed, start, asks, Inline(setup.site), round=0).answers
+        found[share] = answer.time.compute_s
     macs, device = cost(setup.fed.layout, Support()).macs, setup.fed.fleet.at(0, 0)
     assert found[0.0] == pytest.approx(train_seconds(macs, 21 * 160, device))
     assert 0 < found[0.6] < 0.9 * found[0.0]
@@ -375,12 +381,12 @@ def test_an_interval_that_never_comes_is_told(options: dict[str, Any], words: st
 
 def test_a_part_of_the_wrong_size_does_not_count(tmp_path: Path) -> None:
     setup, played = play(tmp_path, **PLAIN, **QUICK, rounds=1)
-    found, usable, _ = gathered(setup, played[1][0], 2)
-    bad = [replace(u, stats={n: torch.ones(7777) for n in u.stats}) for u in usable]
-    assert importance(setup, bad).keys() == found.keys()
-    assert sum(float(x.sum()) for x in importance(setup, bad).values()) < sum(
-        float(x.sum()) for x in found.values()
-    )
+    found, answers, ctx = gathered(setup, played[1][0], 2)
+    stats = {name: torch.ones(7777) for name in answers[0].work.stats}
+    bad = [replace(answer, work=replace(answer.work, stats=stats)) for answer in answers]
+    less = collect(ctx, setup.fed.options.importance, {}, bad)
+    assert less.keys() == found.keys()
+    assert sum(float(x.sum()) for x in less.values()) < sum(float(x.sum()) for x in found.values())
 
 
 @pytest.mark.parametrize("init", ["keep", "zero"])

@@ -8,16 +8,18 @@ import torch
 from conftest import toy_recipe
 from replies import plain, rounds
 
+from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState, Support
 from fpcli.methods.random_mask import Options, drawn
 from fpcli.run.setup import Setup, prepare
 from fpcli.structure.budget import maskable
 
+MASKED = {"method__pattern": "weights"}
+
 
 def support_of(setup: Setup, round: int, client: int) -> Support:
-    ctx = setup.fed.context(round, "round", lambda *_, **__: None)
     state = ServerState(round - 1, setup.values, Support())
-    return setup.fed.method.plan(ctx, state, client).support
+    return foresee(setup.fed, state, round)[client].support
 
 
 def test_everybody_gets_the_draw_of_the_round(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -16,19 +16,21 @@ from conftest import toy_recipe
 from torch import Tensor, nn
 
 from fpcli.engine import memory, server
-from fpcli.engine.client import ClientContext
+from fpcli.engine.client_context import ClientContext
+from fpcli.engine.exchange import make_job
 from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import RoundRecord
-from fpcli.engine.method import Method, RoundContext, merged
-from fpcli.engine.types import Plan, ServerState, Timing, Traffic, Update
+from fpcli.engine.method import Method, merge_answers
+from fpcli.engine.round_context import RoundContext
+from fpcli.engine.types import Answer, Ask, ServerState, Timing, Traffic, Work
 from fpcli.errors import RecipeError
 from fpcli.methods.subfedavg import (
     Options,
     State,
     Sub,
     SubFedAvg,
-    learner_and_judges,
+    learned_and_judging,
     maskable,
     next_percent,
     pruned_percent,
@@ -47,6 +49,9 @@ from fpcli.wire.blocks import encode
 CIFAR = (3, 32, 32)
 OPEN = {"method__accuracy_percent": 0.0, "method__distance_min": -1.0, "method__gate_on": "test"}
 HYBRID = OPEN | {"method__variant": "hy", "method__channel_distance_min": -1.0}
+
+AT_ONCE = {"method__accuracy_percent": 10.0}
+MASKED, HAS_WIDE_MASKS = AT_ONCE, True
 
 
 def bits(*rows: str) -> Tensor:
@@ -197,24 +202,20 @@ def averaged(tmp_path: Path, **options: Any) -> dict[str, Any]:
         ([[2.0, 0, 0], [1, 1, 0]], [1.0, 0], bits("100", "110"), 10),
         ([[4.0, 3, 0], [0, 3, 0]], [3.0, 2], bits("110", "010"), 30),
     ]
-    updates = []
+    answers = []
     for client, (w, b, mask, num_examples) in enumerate(trained):
         support = Support(mask={"w": mask})
-        plan = Plan(client, Support(), toy_recipe("subfedavg").local)
-        delta = {"w": (torch.tensor(w) - values["w"]) * mask, "b": torch.tensor(b)}
-        updates.append(
-            Update(
-                plan, support, delta, {}, num_examples, 1, {"loss": 1.0, "rho": 5.0},
-                Traffic(1, 1), Timing(1.0, 1.0, 1.0), 0.0,
-            )
-        )  # fmt: skip
+        change = {"w": (torch.tensor(w) - values["w"]) * mask, "b": torch.tensor(b)}
+        work = Work(change, {"w": mask}, metrics={"loss": 1.0, "rho": 5.0}, num_steps=1)
+        times = Timing(1.0, 1.0, 1.0)
+        answers.append(Answer(Ask(client), work, support, num_examples, Traffic(1, 1), times, 0.0))
     notes: dict[Any, Any] = {}
     ctx = prepared(tmp_path).fed.context(1, "round", lambda who, **said: notes.update({who: said}))
     ctx = replace(
         ctx, layout=LAYOUT, travels=LAYOUT, options=Options(**options),
         share_labels=lambda one, other: True,
     )  # fmt: skip
-    new = SubFedAvg().aggregate(ctx, ServerState(0, values, Support(), State()), updates)
+    new = SubFedAvg().aggregate(ctx, ServerState(0, values, Support(), State()), answers)
     assert torch.equal(new.method.clients[1].mask["w"], bits("110", "010"))
     assert notes[0] == {"rho": 5.0}
     assert notes[None] == {"overlap": 2 / 4, "overlap_shared_labels": 2 / 4}
@@ -257,8 +258,8 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
 class Unweighted(Method):
     """FedAvg with equal weights."""
 
-    def aggregate(self, ctx: RoundContext, state: ServerState, updates: Any) -> ServerState:
-        return merged(ctx, state, updates, weights=[1.0] * len(updates))
+    def aggregate(self, ctx: RoundContext, state: ServerState, answers: Any) -> ServerState:
+        return merge_answers(ctx, state, answers, weights=[1.0] * len(answers))
 
 
 @pytest.mark.parametrize("nothing", ["target_percent", "step_percent"])
@@ -272,19 +273,19 @@ def test_without_pruning_it_is_unweighted_fedavg_bit_for_bit(nothing: str, tmp_p
 
 
 class Watching(Inline):
-    """Keeps every message; may lose the reply of one job."""
+    """Keeps every message of one exchange; may lose the replies of some jobs."""
 
     jobs: list[bytes]
     replies: list[bytes]
-    lose = -1
+    lose: Collection[int] = ()
 
     def run(self, jobs: Any) -> Iterator[Outcome]:
         self.jobs, self.replies = [], []
-        lost, self.lose = self.lose, -1
+        lost, self.lose = self.lose, ()
         for outcome in super().run(self._kept(jobs)):
             assert outcome.reply is not None
             self.replies.append(outcome.reply)
-            is_lost = outcome.job == lost
+            is_lost = outcome.job in lost
             yield replace(outcome, reply=None, error="lost") if is_lost else outcome
 
     def _kept(self, jobs: Any) -> Iterator[bytes]:
@@ -341,16 +342,29 @@ def test_a_lost_reply_does_not_part_server_and_client(tmp_path: Path) -> None:
     watching = Watching(setup.site)
     state, _ = server.begin(setup.fed, setup.values, watching)
     state, _ = next_round(setup, state, watching)
-    watching.lose = 2
+    watching.lose = (2,)
     after, record = next_round(setup, state, watching)
     assert [refusal.client for refusal in record.refusals] == [2]
-    assert [sub.is_known for _, sub in sorted(after.method.clients.items())] == [True] * 2 + [
-        False, True,
-    ]  # fmt: skip
+    assert sorted(after.masks_held) == [0, 1, 3]
     again, record = next_round(setup, after, watching)
     assert record.refusals == ()
     assert [b"#bitmap" in job for job in watching.jobs] == [False, False, True, False]
-    assert again.method.clients[2].is_known
+    assert sorted(again.masks_held) == [0, 1, 2, 3]
+
+
+def test_after_a_failed_attempt_everybody_gets_the_masks_again(tmp_path: Path) -> None:
+    """Clients may have pruned in an attempt whose replies were lost."""
+    setup = prepared(tmp_path, **OPEN, wire__codec="sparse", eval_every=9, rounds=9, min_clients=4)
+    watching = Watching(setup.site)
+    state, _ = server.begin(setup.fed, setup.values, watching)
+    state, _ = next_round(setup, state, watching)
+    watching.lose = (2,)
+    state, record = next_round(setup, state, watching)
+    assert (record.attempts, [refusal.client for refusal in record.refusals]) == (2, [2])
+    assert [b"#bitmap" in job for job in watching.jobs] == 4 * [True]
+    _, record = next_round(setup, state, watching)
+    assert record.attempts == 1
+    assert [b"#bitmap" in job for job in watching.jobs] == 4 * [False]
 
 
 def test_channels_leave_for_good_and_statistics_stay_home(tmp_path: Path) -> None:
@@ -472,35 +486,35 @@ def test_pruning_in_a_pool_or_resumed_gives_the_same_bits(options: Any, tmp_path
 
 
 def context(setup: Setup, client: int, round: int) -> ClientContext:
-    return ClientContext(
-        site=setup.site, client=client, round=round, op="train", options=setup.fed.options,
-        local=setup.fed.local, note={}, device=setup.fed.fleet.at(round, client),
-        received=setup.values, mask={}, keep={},
-    )  # fmt: skip
+    state = ServerState(round - 1, setup.values, Support())
+    return ClientContext(setup.site, make_job(setup.fed, state, Ask(client), round))
 
 
 def test_what_judges_is_never_trained_on(tmp_path: Path) -> None:
     setup = prepared(tmp_path)
-    (learner, judges), (later, same) = (learner_and_judges(context(setup, 1, r)) for r in (1, 7))
+    cx = context(setup, 1, 1)
+    samples, judges = learned_and_judging(cx)
+    later, same = learned_and_judging(context(setup, 1, 7))
     part = setup.parts[1]
     assert len(judges) == round(0.1 * len(part))
     assert torch.equal(judges.images, same.images)
-    seen = torch.cat([images for images, _ in learner.batches()])
+    seen = torch.cat([images for images, _ in cx.batches(samples=samples)])
     assert len(seen) + len(judges) == len(part)
     held = setup.fed.dataset.normalise(judges.images)
     assert not any((seen == image).flatten(1).all(1).any() for image in held)
-    assert torch.equal(later.site.parts[1], learner.site.parts[1])
+    assert torch.equal(later, samples)
     on_test = prepared(tmp_path / "test", method__gate_on="test")
-    learner, judges = learner_and_judges(context(on_test, 1, 1))
+    samples, judges = learned_and_judging(context(on_test, 1, 1))
     assert len(judges) == len(on_test.site.test_parts[1])
-    assert torch.equal(learner.site.parts[1], part)
+    assert torch.equal(samples, part)
 
 
 def test_clients_that_never_trained_are_judged_by_the_common_model(tmp_path: Path) -> None:
-    cx = context(prepared(tmp_path), 1, 1)
+    setup = prepared(tmp_path)
+    cx, later = (context(setup, 1, number) for number in (1, 2))
     assert SubFedAvg().view(cx, cx.received).keys() == cx.received.keys()
     cx.remember("model", {"out.bias": torch.ones(10)})
-    viewed = SubFedAvg().view(replace(cx, round=2), cx.received)
+    viewed = SubFedAvg().view(later, cx.received)
     assert torch.equal(viewed["out.bias"], torch.ones(10))
 
 

@@ -10,6 +10,7 @@ from conftest import toy_recipe
 
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
+from fpcli.engine.planning import foresee
 from fpcli.errors import RecipeError
 from fpcli.run.setup import prepare
 from fpcli.scores.magnitude import l1
@@ -18,13 +19,13 @@ from fpcli.scores.magnitude import l1
 def test_every_client_keeps_the_same_strongest_channels(tmp_path: Path) -> None:
     setup = prepare(toy_recipe("uniform", method__ratio=0.5), tmp_path / "memory")
     state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
-    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
-    plans = [setup.fed.method.plan(ctx, state, client) for client in range(4)]
+    asks = foresee(setup.fed, state, 1)
+    assert [ask.client for ask in asks] == [0, 1, 2, 3]
     scores = l1(setup.fed.layout, state.values)
-    for plan in plans:
-        assert plan.record == {"ratio": 0.5}
+    for ask in asks:
+        assert ask.record == {"ratio": 0.5}
         for name, group in setup.fed.layout.prunable.items():
-            kept = plan.support.keep[name]
+            kept = ask.support.keep[name]
             assert len(kept) == group.width // 2
             gone = torch.ones(group.width, dtype=torch.bool)
             gone[kept] = False
@@ -46,6 +47,5 @@ def test_ratio_zero_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
 def test_a_score_that_needs_data_is_a_wrong_option(tmp_path: Path, method: str) -> None:
     setup = prepare(toy_recipe(method, method__score="taylor"), tmp_path / "memory")
     state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
-    ctx = setup.fed.context(1, "round", lambda *_, **__: None)
     with pytest.raises(RecipeError, match="a server has not"):
-        setup.fed.method.plan(ctx, state, 0)
+        foresee(setup.fed, state, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.timing import work_seconds
-from fpcli.engine.types import Answer, Probe, ServerState, Timing, Traffic
+from fpcli.engine.types import Answer, Ask, ServerState, Timing, Traffic, Work
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
 from fpcli.methods.unlearn import COUNTS, RIGHT, State, Unlearn, counted, read
 from fpcli.run.setup import Setup, prepare
@@ -73,9 +73,9 @@ def test_asking_is_traffic_and_time_of_all_samples(tmp_path: Path) -> None:
     assert (nothing.up_bytes, nothing.down_bytes, nothing.clock_s) == (0, 0, 0)
     assert totals.up_bytes > 4 * (16 * 10 * 4 + 10 * 4)
     assert totals.down_bytes > 4 * sum(4 * x.numel() for x in asked.values.values())
-    probe = Probe(0, "score-000", sees_withheld=True)
-    blind = dataclasses.replace(probe, sees_withheld=False)
-    times = [work_seconds(asked.fed, x, 0, 0, 0)[0] for x in (probe, blind)]
+    seeing = Ask(0, "score-000", sees_withheld=True)
+    blind = dataclasses.replace(seeing, sees_withheld=False)
+    times = [work_seconds(asked.fed, x, 0, 0, 0)[0] for x in (seeing, blind)]
     num, more = asked.fed.num_examples[0], asked.fed.num_withheld[0]
     assert more > 0
     assert times[0] / times[1] == pytest.approx((num + more) / num)
@@ -144,10 +144,7 @@ def test_a_share_that_is_still_to_be_found(tmp_path: Path) -> None:
 
 
 def test_a_client_without_a_single_sample_says_nothing(tmp_path: Path) -> None:
-    empty = Answer(
-        Probe(1, "score-000"), {COUNTS: torch.zeros(10, dtype=torch.int32)}, 0, Traffic(1, 1),
-        Timing(0, 0, 0),
-    )  # fmt: skip
+    empty = told({COUNTS: torch.zeros(10, dtype=torch.int32)}, 0)
     layout = made(tmp_path).fed.layout
     for answers in ([empty, answer()], [answer(), empty]):
         assert len(read(layout, answers)[0]) == 1
@@ -168,14 +165,19 @@ def test_a_client_with_nothing_left_does_not_take_part(tmp_path: Path) -> None:
     assert counted == len(prepare(toy_recipe("fedavg"), tmp_path).fed.dataset.test)
 
 
+def told(tensors: dict[str, Tensor], num_examples: int) -> Answer:
+    ask = Ask(0, "score-000", sees_withheld=True)
+    times, traffic = Timing(0.0, 0.0, 0.0), Traffic(1, 1)
+    return Answer(ask, Work(tensors), ask.support, num_examples, traffic, times, 0.0)
+
+
 def answer(**tensors: Tensor) -> Answer:
     good = {
         "stem>norm": torch.ones(10, 8),
         "branch>": torch.ones(10, 8),
         COUNTS: torch.ones(10, dtype=torch.int32),
     }
-    probe = Probe(0, "score-000", Support(), sees_withheld=True)
-    return Answer(probe, {**good, **tensors}, 10, Traffic(1, 1), Timing(0, 0, 0))
+    return told({**good, **tensors}, 10)
 
 
 def test_answers_that_do_not_fit_do_not_count(tmp_path: Path) -> None:
@@ -204,8 +206,6 @@ def test_a_class_that_nobody_has(tmp_path: Path) -> None:
 
 
 def test_a_network_without_convolutions(tmp_path: Path) -> None:
-    nothing = Answer(
-        Probe(0, "score-000"), {COUNTS: torch.ones(10)}, 5, Traffic(1, 1), Timing(0, 0, 0)
-    )
+    nothing = told({COUNTS: torch.ones(10)}, 5)
     with pytest.raises(LayoutError, match="no convolution"):
         read(made(tmp_path).fed.layout, [nothing])

@@ -431,7 +431,8 @@ def recipes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "site" / name).parent.mkdir(parents=True)
         (folder / "site" / name).write_text("seed: 1\n")
     (folder / "site" / "fpcli").mkdir()
-    monkeypatch.setattr(module.fpcli, "__file__", str(folder / "site" / "fpcli" / "__init__.py"))
+    file = folder / "site" / "fpcli" / "recipe" / "load.py"
+    monkeypatch.setattr(module, "__file__", str(file))
     return folder / "site" / "recipes"
 
 

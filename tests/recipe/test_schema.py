@@ -8,7 +8,7 @@ from annotated_types import Ge, Interval, Le
 
 from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.recipe import schema
-from fpcli.wire.message import LocalConfig
+from fpcli.wire.headers import LocalConfig
 
 SECTIONS = (
     schema.Partition,

@@ -49,9 +49,9 @@ def test_a_cohort_is_of_clients_with_samples(tmp_path: Path) -> None:
 def test_the_server_has_what_no_client_has(tmp_path: Path) -> None:
     changes = {"task__data": digits_file(tmp_path), "fleet__server": "slow"}
     whole = prepare(toy_recipe("fedavg", **changes), tmp_path)
-    assert whole.server.num_examples == 0
+    assert whole.fed.server_side.num_examples == 0
     setup = prepare(toy_recipe("fedavg", **changes, task__server_share=0.2), tmp_path)
-    server, train = setup.server, setup.fed.dataset.train
+    server, train = setup.fed.server_side, setup.fed.dataset.train
     assert server.num_examples == round(0.2 * len(train))
     everything = torch.cat([*setup.parts, server.indices]).sort().values
     assert everything.equal(torch.arange(len(train)))

@@ -6,6 +6,7 @@ import hashlib
 import random
 import time
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from fpcli.errors import WireError
 from fpcli.wire import CODECS
+from fpcli.wire.headers import Envelope, JobHeader, LocalConfig
 from fpcli.wire.message import (
     Job,
-    LocalConfig,
     Reply,
+    Work,
     pack_job,
     pack_reply,
     unpack_job,
@@ -32,17 +34,31 @@ THIN = {"w": torch.arange(96).reshape(8, 12) == 17}
 SHAPES = {"w": (8, 12), "b": (8,)}
 
 
+OPS = {"reply": "train", "probe": "count", "pruned": "prune"}
+"""Kind of a message -> the question that it answers."""
+
+
 def messages() -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
+    plain = JobHeader(
+        2, "train", local=LocalConfig(), note={"r": 0.5}, method="m", round=1, run="ab", codec="x"
+    )
+    trained = Work(VALUES, stay={"g": torch.tensor([True, False])}, metrics={"loss": 0.5})
     for codec in CODECS:
         for mask in ({}, MASK, THIN):
-            job = Job("m", "train", 1, 2, "ab", LocalConfig(), codec, VALUES, mask, note={"r": 0.5})
-            reply = Reply("train", 1, 2, "ab", codec, VALUES, mask, metrics={"loss": 0.5})
+            job = Job(replace(plain, codec=codec), VALUES, mask)
+            reply = Reply(plain.envelope, codec, replace(trained, mask=mask))
             found += [("job", pack_job(job, RNG)), ("reply", pack_reply(reply, rng=RNG))]
-    answers = {"counts": torch.tensor([1, 2]), "hit": torch.tensor([True, False])}
-    probe = Reply("count", 1, 2, "ab", "dense", answers, num_examples=3)
-    failed = Reply("train", 1, 2, "ab", "dense", error="failed: x", metrics={"loss": float("nan")})
-    return [*found, ("probe", pack_reply(probe)), ("reply", pack_reply(failed))]
+    answers = {
+        "probe": Work({"counts": torch.tensor([1, 2]), "hit": torch.tensor([True, False])}),
+        "pruned": Work(VALUES, MASK, stats={"taken": torch.tensor([1.5])}),
+        "reply": Work(metrics={"loss": float("nan")}),
+    }
+    for kind, work in answers.items():
+        error = "failed: x" if kind == "reply" else ""
+        envelope = Envelope(OPS[kind], 1, 2, "ab")
+        found.append((kind, pack_reply(Reply(envelope, "dense", work, 3, error=error))))
+    return found
 
 
 MESSAGES = messages()
@@ -51,7 +67,19 @@ MESSAGES = messages()
 def unpack(kind: str, data: bytes) -> object:
     if kind == "job":
         return unpack_job(data, limit_bytes=LIMIT)
-    return unpack_reply(data, shapes=SHAPES if kind == "reply" else None, limit_bytes=LIMIT)
+    return unpack_reply(data, op=OPS[kind], shapes=SHAPES, limit_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["job", *OPS])
+def test_every_byte_counts(kind: str) -> None:
+    """Damaged as it is; and under a checksum that is made anew, nothing but `WireError` comes."""
+    data = next(found for what, found in MESSAGES if what == kind)
+    assert outcome(kind, data) == "accepted"
+    for place in range(len(data)):
+        bad = bytearray(data)
+        bad[place] ^= 1 << place % 8
+        assert outcome(kind, bytes(bad)) == "refused", place
+        outcome(kind, bytes(bad[:-32]) + hashlib.sha256(bad[:-32]).digest())
 
 
 def damage(data: bytes, other: bytes, rng: random.Random) -> bytes:

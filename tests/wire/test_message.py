@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fpcli.engine.types import Ask
 from fpcli.errors import WireError
+from fpcli.wire.headers import TRAIN, Envelope, JobHeader, LocalConfig, Task
 from fpcli.wire.message import (
     Job,
-    LocalConfig,
     MaskError,
     Reply,
+    Work,
     pack_job,
     pack_reply,
     unpack_job,
@@ -37,38 +39,49 @@ VALUES = {
 SHAPES = {name: tuple(values.shape) for name, values in VALUES.items()}
 
 
-def job(**changes: Any) -> Job:
-    start = Job(
-        method="fedmp",
-        op="train",
-        round=3,
-        client=5,
-        run="ab12",
-        local=LocalConfig(epochs=2, lr=0.1),
-        codec="sparse",
-        values=VALUES,
-        mask=MASKS,
-        keep={"conv1": torch.tensor([0, 2, 5])},
-        note={"deep": [1, None, {"x": "é"}], "ratio": 0.3},
+HEADER = JobHeader(
+    5,
+    TRAIN,
+    local=LocalConfig(epochs=2, lr=0.1),
+    note={"deep": [1, None, {"x": "é"}], "ratio": 0.3},
+    method="fedmp",
+    round=3,
+    run="ab12",
+    codec="sparse",
+)
+JOB = Job(HEADER, VALUES, MASKS, {"conv1": torch.tensor([0, 2, 5])})
+WORK = Work(
+    VALUES,
+    stats={"count": torch.tensor([3, 4]), "hit": torch.tensor([True, False])},
+    metrics={"accuracy": 1.0, "loss": 0.1},
+    num_steps=19,
+)
+REPLY = Reply(HEADER.envelope, "sparse", WORK, num_examples=600, real_s=1.25)
+
+
+def changed(thing: Any, **changes: Any) -> Any:
+    """Return a data class with some fields changed, those of the data classes in it included."""
+    own = {item.name: getattr(thing, item.name) for item in dataclasses.fields(thing)}
+    inner = {
+        name: changed(value, **{key: changes[key] for key in changes if hasattr(value, key)})
+        for name, value in own.items()
+        if isinstance(value, JobHeader | Envelope | Work)
+    }
+    return dataclasses.replace(
+        thing, **inner, **{key: changes[key] for key in changes if key in own}
     )
-    return dataclasses.replace(start, **changes)
+
+
+def job(**changes: Any) -> Job:
+    return changed(JOB, **changes)
 
 
 def reply(**changes: Any) -> Reply:
-    start = Reply(
-        op="train",
-        round=3,
-        client=5,
-        run="ab12",
-        codec="sparse",
-        tensors=VALUES,
-        stats={"count": torch.tensor([3, 4]), "hit": torch.tensor([True, False])},
-        num_examples=600,
-        num_steps=19,
-        metrics={"loss": 0.1, "accuracy": 1.0},
-        real_s=1.25,
-    )
-    return dataclasses.replace(start, **changes)
+    return changed(REPLY, **changes)
+
+
+def read(data: bytes, op: str = TRAIN, **more: Any) -> Reply:
+    return unpack_reply(data, op=op, shapes=SHAPES, limit_bytes=LIMIT, **more)
 
 
 def is_same(one: object, other: object) -> bool:
@@ -84,60 +97,139 @@ def is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
+def sent_header(sent: Job, shapes: Mapping[str, tuple[int, ...]]) -> JobHeader:
+    """Return the header that arrives, in which is filled how the tensors travelled."""
+    return dataclasses.replace(sent.header, has_keep=sent.keep is not None, shapes=shapes)
+
+
 @pytest.mark.parametrize("codec", ["dense", "sparse"])
 @pytest.mark.parametrize("keep", [None, {}, {"conv1": torch.tensor([0, 2, 5])}])
 def test_job_round_trip(codec: str, keep: dict[str, Tensor] | None) -> None:
     sent = job(codec=codec, keep=keep)
-    assert is_same(unpack_job(pack_job(sent), limit_bytes=LIMIT), sent)
+    hidden = {"b.weight": SHAPES["b.weight"]} if codec == "sparse" else {}
+    expected = dataclasses.replace(sent, header=sent_header(sent, hidden))
+    assert is_same(unpack_job(pack_job(sent), limit_bytes=LIMIT), expected)
 
 
-def test_a_limit_of_steps_travels_only_where_there_is_one() -> None:
-    data = pack_job(job(max_steps=7))
-    assert is_same(unpack_job(data, limit_bytes=LIMIT), job(max_steps=7))
-    assert len(data) == len(pack_job(job())) + len(',"max_steps":7')
+OTHER: dict[str, Any] = {
+    "client": 6,
+    "op": "count",
+    "local": LocalConfig(epochs=3),
+    "note": {"x": 1},
+    "max_steps": 7,
+}
+"""Every field of a task with another value than `HEADER` and the plain default have."""
+
+
+@pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(Task)])
+def test_a_field_of_a_task_reaches_the_client(name: str) -> None:
+    """A new field needs a line in `OTHER`, and nothing else."""
+    sent = job(**{name: OTHER[name]})
+    got = unpack_job(pack_job(sent), limit_bytes=LIMIT).header
+    assert getattr(got, name) == OTHER[name] != getattr(HEADER, name)
+    assert is_same(got, sent_header(sent, {"b.weight": SHAPES["b.weight"]}))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [x for x in dataclasses.fields(Task) if x.default not in (None, dataclasses.MISSING)],
+    ids=lambda item: item.name,
+)
+def test_a_field_of_a_task_costs_bytes_only_where_it_is_no_default(item: Any) -> None:
+    plain, other = (
+        pack_job(job(**{item.name: value})) for value in (item.default, OTHER[item.name])
+    )
+    assert f'"{item.name}"'.encode() not in plain
+    assert len(other) - len(plain) == len(f',"{item.name}":{json.dumps(OTHER[item.name])}')
+
+
+@pytest.mark.parametrize(("heir", "again"), [(JobHeader, {"local"}), (Ask, {"op"})])
+def test_a_field_of_a_task_is_stated_once(heir: type, again: set[str]) -> None:
+    """The header of a job must have `local`, and an ask trains unless it says otherwise."""
+    assert issubclass(heir, Task)
+    assert {item.name for item in dataclasses.fields(Task)} & set(heir.__annotations__) == again
 
 
 @pytest.mark.parametrize("codec", ["dense", "sparse"])
 @pytest.mark.parametrize("mask", [None, {}, MASKS, {"a.bias": torch.tensor([True, True])}])
 def test_reply_round_trip(codec: str, mask: dict[str, Tensor] | None) -> None:
-    sent = reply(codec=codec, mask=mask, metrics={"accuracy": 1.0, "loss": 0.1})
+    sent = reply(codec=codec, mask=mask)
     known = MASKS if mask is None else {}
-    data = pack_reply(sent, known=known)
-    received = unpack_reply(data, shapes=SHAPES, mask=MASKS, limit_bytes=LIMIT)
+    received = read(pack_reply(sent, known=known), mask=MASKS)
     expected = dict(VALUES)
     for name, alive in (known if mask is None else mask or {}).items():
         expected[name] = torch.where(alive, expected[name], 0.0)
-    assert is_same(received, dataclasses.replace(sent, tensors=expected))
+    assert is_same(received, changed(sent, values=expected))
 
 
-def test_probe_round_trip() -> None:
+def test_channels_that_stay_travel_beside_the_whole_change() -> None:
+    stay = {"conv1": torch.tensor([True, False, True]), "fc": torch.tensor([True])}
+    sent = reply(stay=stay)
+    data = pack_reply(sent)
+    assert is_same(read(data), sent)
+    assert b'"k/conv1"' in data
+    assert b'"k/' not in pack_reply(reply())
+
+
+def test_answer_round_trip() -> None:
     answers = {
         "counts": torch.tensor([5, 0, 7]),
         "mask/b#x": torch.tensor([[True], [False]]),
         "score": torch.tensor([math.nan, 1.0]),
         "code": torch.tensor([1, 255], dtype=torch.uint8),
     }
-    sent = reply(op="count", tensors=answers, metrics={}, stats={})
-    received = unpack_reply(pack_reply(sent), shapes=None, limit_bytes=LIMIT)
-    assert list(received.tensors) == list(answers)
-    assert received.tensors["score"].isnan().tolist() == [True, False]
-    assert all(is_same(received.tensors[n], answers[n]) for n in ("counts", "mask/b#x", "code"))
+    sent = reply(op="count", values=answers, metrics={}, stats={})
+    got = read(pack_reply(sent), "count").work
+    assert list(got.values) == list(answers)
+    assert got.mask is None
+    assert got.values["score"].isnan().tolist() == [True, False]
+    assert all(is_same(got.values[n], answers[n]) for n in ("counts", "mask/b#x", "code"))
+
+
+@pytest.mark.parametrize("codec", ["dense", "sparse", "int8"])
+@pytest.mark.parametrize("num_alive", [100, 5000])
+def test_an_answer_with_masks_travels_without_what_is_masked(codec: str, num_alive: int) -> None:
+    """By indices and by a bitmap; exact whatever the codec of the run is."""
+    mask = torch.zeros(100, 100, dtype=torch.bool)
+    mask.view(-1)[torch.randperm(10_000)[:num_alive]] = True
+    values, shapes = {"w": torch.randn(100, 100), "b": torch.randn(3)}, {"w": (100, 100), "b": (3,)}
+    sent = reply(op="prune", codec=codec, values=values, mask={"w": mask})
+    data, dense = pack_reply(sent), pack_reply(changed(sent, mask=None))
+    got = unpack_reply(data, op="prune", shapes=shapes, mask=MASKS, limit_bytes=LIMIT)
+    assert is_same(got, changed(sent, values={**values, "w": torch.where(mask, values["w"], 0.0)}))
+    saved = min(4 * num_alive, 10_000 // 8) + 4 * num_alive - 4 * 10_000
+    assert abs(len(data) - len(dense) - saved) < 100, "an entry of the index of tensors"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"values": {**VALUES, "a.bias": torch.zeros(3)}},
+        {"values": {"b.weight": VALUES["b.weight"]}},
+        {"values": {**VALUES, "more": torch.zeros(1)}},
+    ],
+)
+def test_an_answer_with_masks_is_the_model_that_was_sent(changes: dict[str, Any]) -> None:
+    sent = reply(op="prune", mask=MASKS)
+    read(pack_reply(sent), "prune")
+    with pytest.raises(WireError):
+        read(pack_reply(changed(sent, **changes)), "prune")
+    read(pack_reply(changed(sent, **changes, mask=None)), "prune")
 
 
 @pytest.mark.parametrize("error", ["diverged: loss is nan at step 3", "failed: KeyError"])
 def test_error_reply_may_have_metrics_that_are_not_finite(error: str) -> None:
     metrics = {"a": math.inf, "b": -math.inf, "c": 1.5, "loss": math.nan}
-    data = pack_reply(reply(tensors={}, stats={}, metrics=metrics, error=error))
-    received = unpack_reply(data, shapes=SHAPES, mask=MASKS, limit_bytes=LIMIT)
+    data = pack_reply(reply(values={}, stats={}, metrics=metrics, error=error))
+    received = read(data, mask=MASKS)
     assert received.error == error
-    assert received.tensors == {}
-    assert repr(received.metrics) == "{'a': inf, 'b': -inf, 'c': 1.5, 'loss': nan}"
+    assert received.work.values == {}
+    assert repr(received.work.metrics) == "{'a': inf, 'b': -inf, 'c': 1.5, 'loss': nan}"
 
 
 def test_text_of_an_error_becomes_one_safe_line() -> None:
     text = "failed: \x1b[31mred\n  two lines" + "x" * 1000
-    data = pack_reply(reply(tensors={}, stats={}, error=text))
-    received = unpack_reply(data, shapes=SHAPES, limit_bytes=LIMIT)
+    received = read(pack_reply(reply(values={}, stats={}, error=text)))
     assert received.error.startswith("failed: [31mred two linesxxx")
     assert len(received.error) <= 500
 
@@ -148,15 +240,15 @@ def test_text_of_an_error_becomes_one_safe_line() -> None:
 )
 def test_numbers_survive_exactly(metric: float, real_s: float, count: int) -> None:
     sent = reply(metrics={"loss": metric}, real_s=real_s, num_examples=count)
-    received = unpack_reply(pack_reply(sent), shapes=SHAPES, limit_bytes=LIMIT)
+    received = read(pack_reply(sent))
     assert is_same(received, sent)
-    assert math.copysign(1, received.metrics["loss"]) == math.copysign(1, metric)
+    assert math.copysign(1, received.work.metrics["loss"]) == math.copysign(1, metric)
 
 
 def test_length_does_not_depend_on_measured_time_or_order_of_metrics() -> None:
     lengths = {len(pack_reply(reply(real_s=time))) for time in (0.0, 1 / 3, 12345.678, 1e-9)}
     assert len(lengths) == 1
-    metrics = {"accuracy": 1.0, "loss": 0.1}
+    metrics = {"loss": 0.1, "accuracy": 1.0}
     assert pack_reply(reply(metrics=metrics)) == pack_reply(reply())
     assert pack_job(job()) == pack_job(job())
 
@@ -190,9 +282,8 @@ def test_tensors_are_sent_in_row_major_order_and_received_writable() -> None:
 
 def test_received_order_is_that_of_the_shapes() -> None:
     backwards = dict(reversed(VALUES.items()))
-    data = pack_reply(reply(tensors=backwards), known=MASKS)
-    received = unpack_reply(data, shapes=SHAPES, mask=MASKS, limit_bytes=LIMIT)
-    assert list(received.tensors) == list(SHAPES)
+    received = read(pack_reply(reply(values=backwards), known=MASKS), mask=MASKS)
+    assert list(received.work.values) == list(SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +331,9 @@ def test_wrong_jobs_are_not_sent(changes: dict[str, Any]) -> None:
         {"num_examples": "600"},
         {"num_examples": 2**70},
         {"error": "failed: x"},
-        {"op": "count", "mask": {}},
+        {"op": "count", "stay": {"conv1": torch.tensor([True])}},
+        {"op": "count", "mask": {"more": torch.tensor([True])}},
+        {"op": "count", "mask": MASKS, "values": {"b.weight": torch.zeros(3, 2).double()}},
         {"stats": {"x": torch.zeros(1, dtype=torch.complex64)}},
         {"stats": {"x": torch.zeros(1, dtype=torch.float64)}},
     ],
@@ -263,25 +356,24 @@ WRONG_VALUES = {
 @pytest.mark.parametrize("change", WRONG_VALUES.values(), ids=WRONG_VALUES)
 @pytest.mark.parametrize("codec", ["dense", "sparse"])
 def test_replies_of_another_shape_are_refused(change: dict[str, Tensor], codec: str) -> None:
-    data = pack_reply(reply(tensors={**VALUES, **change}, codec=codec))
+    data = pack_reply(reply(values={**VALUES, **change}, codec=codec))
     with pytest.raises(WireError):
-        unpack_reply(data, shapes=SHAPES, limit_bytes=LIMIT)
+        read(data)
 
 
 @pytest.mark.parametrize(
     "names", [["a.bias"], [*VALUES, "x"], ["b.weight", "a.bias", "scale", "x"]]
 )
 def test_replies_with_other_names_are_refused(names: list[str]) -> None:
-    data = pack_reply(reply(tensors={name: VALUES.get(name, torch.zeros(1)) for name in names}))
+    data = pack_reply(reply(values={name: VALUES.get(name, torch.zeros(1)) for name in names}))
     with pytest.raises(WireError, match="tensor"):
-        unpack_reply(data, shapes=SHAPES, limit_bytes=LIMIT)
+        read(data)
 
 
-def test_training_and_probe_are_not_mixed_up() -> None:
-    with pytest.raises(WireError, match="unasked"):
-        unpack_reply(pack_reply(reply()), shapes=None, limit_bytes=LIMIT)
-    with pytest.raises(WireError, match="unasked"):
-        unpack_reply(pack_reply(reply(op="count")), shapes=SHAPES, limit_bytes=LIMIT)
+def test_training_and_questions_are_not_mixed_up() -> None:
+    for op, asked in (("train", "count"), ("count", "train"), ("count", "classes")):
+        with pytest.raises(WireError, match=f"answers `{op}` unasked"):
+            read(pack_reply(reply(op=op)), asked)
     with pytest.raises(WireError, match="starts with"):
         unpack_job(pack_reply(reply()), limit_bytes=LIMIT)
 
@@ -289,7 +381,7 @@ def test_training_and_probe_are_not_mixed_up() -> None:
 def test_a_job_may_rely_on_masks_that_its_client_has() -> None:
     mask = {"w": torch.tensor([[True, False], [False, True]])}
     values = {"w": torch.tensor([[1.0, 0.0], [0.0, 2.0]])}
-    sent = Job("m", "train", 4, 3, "ab", LocalConfig(), "sparse", values, mask, is_mask_known=True)
+    sent = job(values=values, mask=mask, keep=None, is_mask_known=True)
     told = pack_job(dataclasses.replace(sent, is_mask_known=False))
     data = pack_job(sent)
     assert len(data) < len(told)
@@ -300,4 +392,12 @@ def test_a_job_may_rely_on_masks_that_its_client_has() -> None:
     for has in (other, {}):
         with pytest.raises(MaskError) as caught:
             unpack_job(data, limit_bytes=10**6, known=lambda client, round, has=has: has)
-        assert caught.value.address["client"] == 3
+        assert caught.value.header.envelope == Envelope("train", 3, 5, "ab12")
+
+
+def test_masks_of_another_shape_are_not_those_that_a_job_relies_on() -> None:
+    """All bits set are the same bytes for 2 x 3 and for 3 x 2."""
+    mask = {"w": torch.ones(2, 3, dtype=torch.bool)}
+    data = pack_job(job(values={"w": torch.ones(2, 3)}, mask=mask, keep=None, is_mask_known=True))
+    with pytest.raises(MaskError):
+        unpack_job(data, limit_bytes=LIMIT, known=lambda client, round: {"w": mask["w"].T})

@@ -8,39 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from fpcli.engine.fit import Result, fit
-from fpcli.engine.method import Kind, Method, RoundContext
-from fpcli.engine.types import ServerState, Tensors, Update
-
-if TYPE_CHECKING:
-    from fpcli.engine.client import ClientContext
+from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit
+from fpcli.engine.types import Answer, ServerState, Tensors, Work
 
 
 class LocalOnly(Method):
     """One model per client, never merged (control)."""
 
     source: ClassVar[str] = "control without a paper"
-    kind: ClassVar[Kind] = "personalised"
+    traits: ClassVar[Traits] = Traits(models="personal")
 
     def aggregate(
-        self, ctx: RoundContext, state: ServerState, updates: Sequence[Update]
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Leave the server's model as it is."""
         return state
 
-    def train(self, cx: ClientContext, model: nn.Module) -> Result:
+    def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Go on with the client's own model, keep it, and report no change."""
         model.load_state_dict(cx.recall("model"), strict=False)
-        result = cx.result(model, fit(model, cx, self.loss))
+        work = cx.result(model, fit(model, cx, self.loss))
         own = model.state_dict()
         cx.remember("model", {name: own[name].detach().cpu() for name in cx.received})
-        nothing = {name: torch.zeros_like(change) for name, change in result.delta.items()}
-        return replace(result, delta=nothing)
+        nothing = {name: torch.zeros_like(change) for name, change in work.values.items()}
+        return replace(work, values=nothing)
 
     def view(self, cx: ClientContext, values: Tensors) -> Tensors:
         """Predict with the client's own model, before its first round with the initial one."""
