@@ -10,6 +10,7 @@ another one. With no hook overridden this is FedAvg.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -156,7 +157,10 @@ class Method:
         Raises:
             UsageError: with the first name that says so.
         """
-        if old := sorted(_FIRST_CONTRACT & vars(cls).keys()):
+        old = sorted(_FIRST_CONTRACT & vars(cls).keys())
+        if "client" in inspect.signature(cls.plan).parameters:
+            old.append("plan(ctx, state, client)")
+        if old:
             raise UsageError(
                 f"method `{cls.__module__}:{cls.__qualname__}` has `{old[0]}`, which methods had "
                 "before `traits`, and before `plan` was asked once for a whole cohort",

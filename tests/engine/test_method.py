@@ -28,6 +28,11 @@ def test_a_method_of_the_first_contract_is_refused_when_it_is_defined(name: str)
     assert caught.value.where == "mine.old"
 
 
+def test_a_plan_for_a_single_client_is_of_the_first_contract() -> None:
+    with pytest.raises(UsageError, match=r"has `plan\(ctx, state, client\)`"):
+        type("Old", (Method,), {"plan": lambda self, ctx, state, client: None})
+
+
 def test_what_a_method_defines_beside_its_hooks_is_its_own_affair() -> None:
     class Fine(Method):
         traits = Traits(cuts="weights")
