@@ -1,7 +1,8 @@
 """Random streams, derived from what they are for and never carried from round to round.
 
 A stream that depends only on (seed, purpose, round, client) needs no saved state: a resumed run,
-another number of workers or another order of clients draws the same numbers.
+another number of workers or another order of clients draws the same numbers. Torch is imported by
+those functions alone that draw with it, so that plain text can be read without.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, purpose: str, round: int = 0, client: int = 0) -> int:
@@ -31,6 +34,8 @@ def draw_uniform(seed: int, purpose: str, round: int = 0, client: int = 0) -> fl
 
 def stream(seed: int, purpose: str, round: int = 0, client: int = 0) -> torch.Generator:
     """Return a CPU generator for one purpose, round and client (see :func:`derive`)."""
+    import torch
+
     return torch.Generator().manual_seed(derive(seed, purpose, round, client))
 
 
@@ -45,6 +50,8 @@ def seeded(
     Args:
         device: where is computed.
     """
+    import torch
+
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, purpose, round))

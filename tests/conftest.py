@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 
 from fpcli.engine.process import settle  # noqa: E402
 from fpcli.recipe.load import load  # noqa: E402
-from fpcli.recipe.schema import Recipe  # noqa: E402
+from fpcli.settings.recipes import Recipe  # noqa: E402
 
 settle()
 

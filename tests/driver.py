@@ -24,10 +24,10 @@ from fpcli.engine.executors.pool import start_method, warm_up
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
 from fpcli.recipe.load import load
-from fpcli.recipe.schema import FitRecipe
 from fpcli.run import experiment, fitting
 from fpcli.run.session import Interrupted
 from fpcli.run.setup import Setup
+from fpcli.settings.recipes import FitRecipe
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_newest
 from fpcli.store.run_folder import RunFolder

@@ -8,8 +8,8 @@ from typing import Any
 from conftest import toy_recipe
 from driver import begin, digits_file
 
-from fpcli.recipe.schema import Recipe
 from fpcli.run.forgetting import Source, source_of
+from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.split import Split
-from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import DataKey, Trained
 from fpcli.pruning.method import PruneContext
+from fpcli.settings.learning import FitConfig
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 

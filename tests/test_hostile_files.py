@@ -36,15 +36,15 @@ from fpcli.errors import FpError
 from fpcli.export.candidates import open_candidate
 from fpcli.export.card import Card
 from fpcli.export.file import encode
-from fpcli.fleet.classes import DeviceClass
 from fpcli.pruning.sensitivity import read_rates
 from fpcli.recipe.fleet_file import fleet_text, read_fleet
 from fpcli.recipe.load import load_any, stored, to_yaml
-from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.report.compare import compare
 from fpcli.report.page import page
 from fpcli.report.runs import find
 from fpcli.report.tables import to_data
+from fpcli.settings.hardware import DeviceClass
+from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.checkpoint import save as save_checkpoint

@@ -15,6 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from folders import rounds, write_run
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fpcli"
@@ -361,14 +362,29 @@ def test_the_command_line_starts_without_torch() -> None:
 
 
 @pytest.mark.skipif(not (PACKAGE / "cli/app.py").exists(), reason="there is no command line yet")
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"]])
-def test_help_imports_no_torch(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"], ["train", "--help"], ["--version"], ["compare", "RUNS"],
+        ["compare", "RUNS", "--md"], ["recipe", "list"], ["recipe", "show", "fedmp/digits"],
+        ["recipe", "copy", "fedmp/digits", "DEST"], ["recipe", "schema"], ["data", "list"],
+        ["methods"], ["methods", "--kind", "pruning"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_only_reads_text_imports_no_torch(words: list[str], tmp_path: Path) -> None:
     """Run the command as a user does, and look at its modules when it exits."""
+    for method in ("fedavg", "fedmp"):
+        write_run(tmp_path / "runs" / method, rounds(0.5), method__name=method)
+    paths = {"RUNS": str(tmp_path / "runs"), "DEST": str(tmp_path)}
     statement = (
-        f"sys.argv = ['fp', *{words!r}]\n"
+        f"sys.argv = ['fp', *{[paths.get(word, word) for word in words]!r}]\n"
         "import contextlib, io\n"
         "from fpcli.cli.app import main\n"
-        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
-        "    main()"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, end.code"
     )
     assert not modules_after(statement) & HEAVY

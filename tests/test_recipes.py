@@ -10,8 +10,8 @@ from fpcli import methods, plugins
 from fpcli.pruning import PRUNERS
 from fpcli.recipe.header import read_header
 from fpcli.recipe.load import find_recipe, load, load_any, shipped
-from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.run.experiment import Watcher, start
+from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
 

@@ -17,8 +17,9 @@ import typer
 
 from fpcli.cli import data, recipe
 from fpcli.cli.bench import bench
+from fpcli.cli.build_command import build_command
 from fpcli.cli.compare import compare
-from fpcli.cli.data_split import split
+from fpcli.cli.data_split import SPLIT_FLAGS, split
 from fpcli.cli.doctor import doctor
 from fpcli.cli.export import export
 from fpcli.cli.fit import fit
@@ -29,8 +30,11 @@ from fpcli.cli.sensitivity import sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train import train
 from fpcli.cli.unlearn import unlearn
+from fpcli.cli.unlearn_options import METHOD_FLAGS
 from fpcli.engine.process import before_torch
 from fpcli.errors import FpError, NeedError, UsageError, nearest
+from fpcli.settings.keys import flags_of
+from fpcli.settings.recipes import FitRecipe, PruneRecipe, Recipe
 from fpcli.version import __version__
 
 app = typer.Typer(
@@ -38,20 +42,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=False,
 )
-app.command()(train)
-app.command()(fit)
-app.command()(sensitivity)
-app.command()(prune)
-app.command()(unlearn)
-app.command()(export)
-app.command()(bench)
-app.command()(compare)
-app.command()(report)
-app.command()(methods)
+for command, flags in (
+    (train, flags_of(Recipe)),
+    (fit, flags_of(FitRecipe)),
+    (sensitivity, {}),
+    (prune, flags_of(PruneRecipe)),
+    (unlearn, METHOD_FLAGS),
+    (export, {}),
+    (bench, {}),
+    (compare, {}),
+    (report, {}),
+    (methods, {}),
+    (doctor, {}),
+):
+    app.command()(build_command(command, flags))
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
-data.app.command()(split)
-app.command()(doctor)
+data.app.command()(build_command(split, SPLIT_FLAGS))
 
 # The parser's errors have no public name that all versions of typer share.
 _ParserError: type[Exception] = next(

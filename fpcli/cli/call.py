@@ -11,19 +11,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from fpcli.cli.build_command import said
 from fpcli.cli.session import Session
-from fpcli.cli.words import make_importable, overrides, target_text
+from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import FpError, ResumeError, UsageError
 from fpcli.files import delete_folder
 from fpcli.plugins import is_code
+from fpcli.settings.keys import flags_of
+from fpcli.settings.recipes import AnyRecipe, FitRecipe, Recipe
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
-    from fpcli.recipe.kinds import AnyRecipe
-    from fpcli.recipe.schema import FitRecipe, Recipe
     from fpcli.store.run_folder import RunFolder
 
-R = TypeVar("R", "Recipe", "FitRecipe")
+R = TypeVar("R", Recipe, FitRecipe)
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,13 @@ class Call(Generic[R]):
 
     Attributes:
         command: the first word.
-        keys: option -> key of the recipe that it sets.
+        cls: the kind of recipe that it reads.
     """
 
     command: ClassVar[str]
-    keys: ClassVar[Mapping[str, str]]
+    cls: ClassVar[Any]
 
     options: Mapping[str, Any]
-
-    def kind(self) -> type[R]:
-        """Return the kind of recipe that the command reads."""
-        raise NotImplementedError
 
     @property
     def run(self) -> str | None:
@@ -66,7 +63,8 @@ class Call(Generic[R]):
         elif name := self.options["recipe"]:
             path = find_recipe(name)
             self._check_kind(path, f"{name} is a recipe", f"-c {name}")
-        return load(path, pairs, flags, cls=self.kind())
+        recipe: R = load(path, pairs, flags, cls=self.cls)
+        return recipe
 
     def folder(self) -> RunFolder:
         """Return the folder of the run that is resumed."""
@@ -80,16 +78,12 @@ class Call(Generic[R]):
         text = folder.recipe.read_text("utf-8")
         said = dict(overrides(self.options["set_"])) | self.flags()
         same = {k: v for k, v in said.items() if is_code(str(v)) and str(v) in text}
-        return load(folder.recipe, (), same, cls=self.kind())
+        recipe: R = load(folder.recipe, (), same, cls=self.cls)
+        return recipe
 
     def flags(self) -> dict[str, Any]:
         """Return dotted key -> value of every option that was given."""
-        given = {
-            self.keys[k]: v for k, v in self.options.items() if k in self.keys and v is not None
-        }
-        if "target_accuracy" in given:
-            given["target_accuracy"] = target_text(given["target_accuracy"])
-        return given
+        return said(self.options, flags_of(self.cls))
 
     def _check_resume(self) -> None:
         for name in ("recipe", "name"):

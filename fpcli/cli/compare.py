@@ -13,6 +13,7 @@ from fpcli.cli import options as o
 from fpcli.cli.session import Session
 from fpcli.cli.words import target_text
 from fpcli.errors import CheckError, DataError, FpError, UsageError, nearest
+from fpcli.settings.flags import Flag
 from fpcli.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -23,52 +24,40 @@ ORDERS = {"acc": "accuracy", "bytes": "bytes", "clock": "clock_s", "rounds": "ro
 """Words of `--by` -> measure."""
 
 RunPaths = Annotated[
-    list[Path],
-    typer.Argument(metavar="RUN", help="Folders of runs, or a folder that holds such folders."),
+    list[Path], Flag("RUN", "Folders of runs, or a folder that holds such folders")
 ]
 Target = Annotated[
     str | None,
-    typer.Option(
-        "--target",
-        metavar="acc=X",
-        help="Show the price of this validation accuracy, a fraction, not that of the whole run.",
+    Flag(
+        "--target acc=X",
+        "Show the price of this validation accuracy, a fraction, not that of the whole run",
     ),
 ]
 At = Annotated[
     list[str] | None,
-    typer.Option(
-        "--at",
-        metavar="WHAT=X",
-        help="Also test accuracy at `clock=60s`, `bytes=50MB` or `rounds=20`; may be repeated.",
+    Flag(
+        "--at WHAT=X",
+        "Also test accuracy at `clock=60s`, `bytes=50MB` or `rounds=20`; may be repeated",
     ),
 ]
 Reference = Annotated[
-    str | None,
-    typer.Option(
-        "--reference", metavar="NAME", help="Run that others are set against (default: the first)."
-    ),
+    str | None, Flag("--reference NAME", "Run that others are set against", default="the first")
 ]
 By = Annotated[
     str | None,
-    typer.Option(
-        "--by",
-        metavar="WHAT",
-        help=f"Sort by {', '.join(ORDERS)} (default: as named).",
-        autocompletion=o.words(*ORDERS),
-    ),
+    Flag("--by WHAT", f"Sort by {', '.join(ORDERS)}", default="as named", known=(*ORDERS,)),
 ]
 FailIf = Annotated[
     list[str] | None,
-    typer.Option(
-        "--fail-if",
-        metavar="CONDITION",
-        help="Exit 8 if this holds: `fedmp.bytes > 0.9 * fedavg.bytes`; a name is a run, row or "
+    Flag(
+        "--fail-if CONDITION",
+        "Exit 8 if this holds: `fedmp.bytes > 0.9 * fedavg.bytes`; a name is a run, row or "
         "method; measures: acc, best, clients_acc, local_acc, at, loss, rounds, bytes, clock, "
-        "real, params, macs; may be repeated.",
+        "real, params, macs; may be repeated",
     ),
 ]
-Markdown = Annotated[bool, typer.Option("--md", metavar="", help="Print the table as Markdown.")]
-Csv = Annotated[bool, typer.Option("--csv", metavar="", help="Print plain numbers as CSV.")]
+Markdown = Annotated[bool, Flag("--md", "Print the table as Markdown")]
+Csv = Annotated[bool, Flag("--csv", "Print plain numbers as CSV")]
 
 
 def compare(

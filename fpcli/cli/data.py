@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fpcli.cli import options as o
+from fpcli.cli.build_command import build_command
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
+from fpcli.settings.flags import Flag
 from fpcli.units import format_bytes, format_input
 
 if TYPE_CHECKING:
@@ -18,31 +20,16 @@ if TYPE_CHECKING:
 
 Source = Annotated[
     str,
-    typer.Argument(
-        metavar="NAME|PATH",
-        help="A name of `fp data list`, what `--data` takes, or a folder, .csv or .npz file.",
-        show_default=False,
-        autocompletion=o.names("datasets"),
+    Flag(
+        "NAME|PATH",
+        "A name of `fp data list`, what `--data` takes, or a folder, .csv or .npz file",
+        known="datasets",
     ),
 ]
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="A name of `fp data list`.",
-        show_default=False,
-        autocompletion=o.names("datasets"),
-    ),
-]
+Name = Annotated[str, Flag("NAME", "A name of `fp data list`", known="datasets")]
 Picture = Annotated[
     Path | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE.png",
-        help="Write a few images of every class there (default: no picture).",
-        show_default=False,
-    ),
+    Flag("-o/--output FILE.png", "Write a few images of every class there", default="no picture"),
 ]
 
 
@@ -153,10 +140,8 @@ def check(
 
 
 app = typer.Typer(help="List, show, fetch and check data sets.")
-app.command("list")(list_)
-app.command()(show)
-app.command()(fetch)
-app.command()(check)
+for command in (list_, show, fetch, check):
+    app.command(command.__name__.removesuffix("_"))(build_command(command))
 
 
 def source_of(word: str) -> str:

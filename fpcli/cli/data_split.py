@@ -5,29 +5,21 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from fpcli.cli import options as o
+from fpcli.cli.build_command import said
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from fpcli.recipe.schema import Recipe
-
-_FLAGS = {
-    "name": "task.data",
-    "data_dir": "task.data_dir",
-    "clients": "task.clients",
-    "by": "task.partition.kind",
-    "alpha": "task.partition.alpha",
-    "min_size": "task.partition.min_size",
-    "seed": "seed",
-}
-"""Parameter -> key of the recipe that it sets."""
+from fpcli.settings.flags import OUTPUT, TASK, Flag
+from fpcli.settings.keys import flags_of
+from fpcli.settings.recipes import Recipe
+from fpcli.settings.tasks import Kind, Partition
 
 _SHOWN = {
     "dirichlet": ("alpha",),
@@ -44,45 +36,38 @@ _MOST_COLUMNS = 20
 
 Name = Annotated[
     str | None,
-    typer.Argument(
-        metavar="NAME",
-        help="Data set: a name, `npz:PATH` or `module:function` (default: digits).",
-        autocompletion=o.names("datasets"),
+    Flag(
+        "NAME",
+        "Data set: a name, `npz:PATH` or `module:function`",
+        default="digits",
+        known="datasets",
     ),
 ]
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--by",
-        "--partition",
-        metavar="KIND",
-        help=f"How: {', '.join(o.PARTITIONS)} (default: iid).",
-        autocompletion=o.words(*o.PARTITIONS),
-        rich_help_panel=o.TASK,
+_TRAIN = flags_of(Recipe)
+SPLIT_FLAGS = {
+    "task.data_dir": _TRAIN["task.data_dir"],
+    "task.clients": _TRAIN["task.clients"],
+    "task.partition.kind": replace(
+        _TRAIN["task.partition.kind"],
+        usage="--by/--partition KIND",
+        help=f"How: {', '.join(get_args(Kind))}",
     ),
-]
-MinSize = Annotated[
-    str | None,
-    typer.Option(
-        "--min-size",
-        metavar="N",
-        help="Smallest allowed number of samples of a client (default: 1).",
-        rich_help_panel=o.TASK,
+    "task.partition.alpha": _TRAIN["task.partition.alpha"],
+    "task.partition.min_size": Flag(
+        "--min-size N",
+        "Smallest allowed number of samples of a client",
+        TASK,
+        default=str(Partition.min_size),
     ),
-]
+    "seed": _TRAIN["seed"],
+}
+"""Key -> option that sets it."""
+
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "-o",
-        "--out",
-        metavar="FILE.json",
-        help="Write the split, and a picture of it beside (default: none).",
-        rich_help_panel=o.OUTPUT,
+    Flag(
+        "-o/--out FILE.json", "Write the split, and a picture of it beside", OUTPUT, default="none"
     ),
-]
-Force = Annotated[
-    bool,
-    typer.Option("--force", metavar="", help="Replace files that exist.", rich_help_panel=o.OUTPUT),
 ]
 
 
@@ -91,14 +76,8 @@ def split(
     name: Name = None,
     recipe: o.RecipeName = None,
     set_: o.Settings = None,
-    data_dir: o.DataDir = None,
-    clients: o.Clients = None,
-    by: By = None,
-    alpha: o.Alpha = None,
-    min_size: MinSize = None,
-    seed: o.Seed = None,
     out: Out = None,
-    force: Force = False,
+    force: o.ReplaceFiles = False,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -142,7 +121,9 @@ def _recipe(params: Mapping[str, Any]) -> Recipe:
     from fpcli.models import MODELS
     from fpcli.recipe.load import find_recipe, load
 
-    flags = {key: params[name] for name, key in _FLAGS.items() if params[name] is not None}
+    flags = said(params, SPLIT_FLAGS)
+    if params["name"] is not None:
+        flags["task.data"] = params["name"]
     pairs = overrides(params["set_"])
     make_importable([*flags.values(), *(value for _, value in pairs)])
     # A recipe needs a network, a split does not.
@@ -153,7 +134,7 @@ def _recipe(params: Mapping[str, Any]) -> Recipe:
 def _deciding(recipe: Recipe) -> dict[str, Any]:
     """Return the other keys that decide which samples there are for clients, where they are not as
     usual."""
-    from fpcli.recipe.schema import Task
+    from fpcli.settings.tasks import Task
 
     usual, task = Task(), recipe.task
     keys = ("validation_fraction", "server_share", "server_samples")

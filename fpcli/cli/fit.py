@@ -4,50 +4,43 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpcli.cli import fit_options as f
 from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
+from fpcli.settings.flags import OUTPUT, RUN, Flag
+from fpcli.settings.recipes import FitRecipe
 from fpcli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from fpcli.recipe.schema import FitRecipe
     from fpcli.run.summary import FitSummary
     from fpcli.store.run_folder import RunFolder
+
+Name = Annotated[str | None, replace(o.NAME, default="fit-DATA-MODEL-sSEED")]
+DryRun = Annotated[
+    bool, Flag("--dry-run", "Show the recipe and the model's size, write nothing", RUN)
+]
+JsonLines = Annotated[
+    bool, Flag("--json-lines", "Print epochs as lines of JSON, the result last", OUTPUT)
+]
 
 
 def fit(
     ctx: typer.Context,
     recipe: o.RecipeName = None,
     set_: o.Settings = None,
-    data: o.Data = None,
-    data_dir: o.DataDir = None,
-    model: o.Model = None,
-    augment: f.Augment = None,
-    epochs: f.Epochs = None,
-    batch_size: f.BatchSize = None,
-    lr: f.LearningRate = None,
-    momentum: f.Momentum = None,
-    weight_decay: f.WeightDecay = None,
-    schedule: f.Schedule = None,
-    seed: o.Seed = None,
-    target: o.Target = None,
-    device: f.Device = None,
-    threads: f.Threads = None,
-    checkpoint_every: f.CheckpointEvery = None,
-    name: f.Name = None,
+    name: Name = None,
     runs: o.Runs = Path("runs"),
     resume: o.Resume = None,
     force: o.Force = False,
-    dry_run: f.DryRun = False,
+    dry_run: DryRun = False,
     json: o.Json = False,
-    json_lines: f.JsonLines = False,
+    json_lines: JsonLines = False,
     quiet: o.Quiet = False,
     no_progress: o.NoProgress = False,
     debug: o.Debug = False,
@@ -61,14 +54,9 @@ def fit(
         _fit(ctx.obj, call)
 
 
-class _Call(Call["FitRecipe"]):
+class _Call(Call[FitRecipe]):
     command = "fit"
-    keys = f.KEYS
-
-    def kind(self) -> type[FitRecipe]:
-        from fpcli.recipe.schema import FitRecipe
-
-        return FitRecipe
+    cls = FitRecipe
 
 
 def _dry_run(session: Session, call: _Call) -> None:

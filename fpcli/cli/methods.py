@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from fpcli import plugins
 from fpcli.cli import options as o
 from fpcli.cli.session import Session, one_line
 from fpcli.cli.words import make_importable
+from fpcli.engine.traits import Traits
 from fpcli.errors import FpError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from fpcli.engine.method import Traits
+from fpcli.settings.declared import read_class
+from fpcli.settings.flags import Flag
 
 PRUNING = "pruning"
 KIND_BY_CUT = {"nothing": "dense", "channels": "structured", "weights": "masks"}
 KINDS = (*KIND_BY_CUT.values(), "personalised", "unlearning", PRUNING)
 
 Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[NAME]",
-        help="One method, with its traits and options.",
-        autocompletion=o.names("methods"),
-    ),
+    str | None, Flag("[NAME]", "One method, with its traits and options", known="methods")
 ]
 Kind = Annotated[
     str | None,
-    typer.Option(
-        "--kind",
-        metavar="KIND",
-        help=f"Only these: {', '.join(KINDS)} (default: all but {PRUNING}).",
-        autocompletion=o.words(*KINDS),
+    Flag(
+        "--kind KIND",
+        f"Only these: {', '.join(KINDS)}",
+        default=f"all but {PRUNING}",
+        known=KINDS,
     ),
 ]
 
@@ -61,13 +57,12 @@ def methods(
 
 def _list(session: Session, kind: str | None) -> None:
     from fpcli.cli import show
-    from fpcli.plugins import lookup, names
 
     items = []
     table = "pruners" if kind == PRUNING else "methods"
-    for name in names(table):
+    for name in plugins.names(table):
         try:
-            items.append(_item(name, lookup(table, name)))
+            items.append(_declared(table, name) or _item(name, plugins.lookup(table, name)))
         except FpError as error:  # of another package
             session.warnings.append(f"method `{name}`: {error.message}")
     items = [item for item in items if kind in (None, item["kind"])]
@@ -90,12 +85,11 @@ def _list(session: Session, kind: str | None) -> None:
 
 def _show(session: Session, name: str) -> None:
     from fpcli.cli import show
-    from fpcli.plugins import lookup, names
-    from fpcli.recipe.schema import options_table
+    from fpcli.settings.fields import options_table
 
     make_importable([name])
-    is_listed = name in names("pruners") and name not in names("methods")
-    method = lookup("pruners" if is_listed else "methods", name)
+    is_listed = name in plugins.names("pruners") and name not in plugins.names("methods")
+    method = plugins.lookup("pruners" if is_listed else "methods", name)
     item = _item(name, method)
     table = options_table(method.Options)
     item["options"] = [row._asdict() for row in table]
@@ -126,20 +120,39 @@ def _item(name: str, found: Any) -> dict[str, Any]:
             hint="`fp methods` lists those that are known",
             where=name,
         )
-    item = {"name": name, "paper": found.source, "summary": _summary(found)}
-    if issubclass(found, Pruner):
-        cuts = "channels" if found.is_structured else "weights"
+    traits = getattr(found, "traits", None)
+    is_structured = getattr(found, "is_structured", True)
+    return _facts(name, found.source, _summary(found), traits, is_structured)
+
+
+def _declared(table: str, name: str) -> dict[str, Any] | None:
+    """Return what the source of a method of ours tells, without torch; None for one of others."""
+    reference = plugins.names(table)[name]
+    if not reference.startswith("fpcli."):
+        return None
+    told = read_class(reference)
+    traits = Traits(**told.values["traits"]) if "traits" in told.values else None
+    is_structured = told.values.get("is_structured", True)
+    return _facts(name, told.values["source"], told.about, traits, is_structured)
+
+
+def _facts(
+    name: str, paper: str, summary: str, traits: Traits | None, is_structured: bool
+) -> dict[str, Any]:
+    """Return what is told about a method, or about a pruner, which has no traits."""
+    item: dict[str, Any] = {"name": name, "paper": paper, "summary": summary}
+    if traits is None:
         return item | {
             "kind": PRUNING,
             "clients_differ": False,
             "runs": ["fp prune"],
-            "traits": {"cuts": cuts},
+            "traits": {"cuts": "channels" if is_structured else "weights"},
         }
     return item | {
-        "kind": _kind(found.traits),
-        "clients_differ": found.traits.sub_models == "own",
+        "kind": _kind(traits),
+        "clients_differ": traits.sub_models == "own",
         "runs": ["pool", "inline"],
-        "traits": asdict(found.traits),
+        "traits": asdict(traits),
     }
 
 

@@ -5,56 +5,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli import prune_options as p
+from fpcli.cli.build_command import said
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import DataError, UsageError
+from fpcli.settings.flags import OUTPUT, RUN, TASK, Flag
+from fpcli.settings.keys import flags_of
+from fpcli.settings.recipes import PruneRecipe
 
 if TYPE_CHECKING:
     from fpcli.cli.prune_watch import PruneWatch
     from fpcli.data.datasets import Dataset
     from fpcli.engine.trained import Trained
     from fpcli.pruning.prune import Pruned
-    from fpcli.recipe.kinds import PruneRecipe
     from fpcli.run.prune_setup import PruneSetup
+
+Source = Annotated[
+    str | None,
+    Flag(
+        "[RUN|DIR|MODEL]",
+        "A run, an output folder, or a model's name with -w",
+        default="the newest run",
+        known="models",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    Flag("-w/--weights FILE", "Weights of a model: .safetensors, .pt", TASK, default="none"),
+]
+Force = Annotated[bool, Flag("--force", "Replace an earlier result in that folder", RUN)]
+DryRun = Annotated[bool, Flag("--dry-run", "Show what would be cut, train and write nothing", RUN)]
+Latency = Annotated[
+    bool, Flag("--latency", "Time forward passes of 1 and 64 images, before and after", OUTPUT)
+]
+Out = Annotated[Path, Flag("-o/--out DIR", "Where the result goes", OUTPUT)]
 
 
 def prune(
     ctx: typer.Context,
-    source: p.Source = None,
-    weights: p.Weights = None,
+    source: Source = None,
+    weights: Weights = None,
     recipe: o.RecipeName = None,
     set_: o.Settings = None,
-    model: p.Model = None,
-    data: p.Data = None,
-    data_dir: o.DataDir = None,
-    method: p.Method = None,
-    score: p.Score = None,
-    ratio: p.Ratio = None,
-    params: p.Params = None,
-    macs: p.Macs = None,
-    bytes_: p.Bytes = None,
-    rate: p.Rate = None,
-    rates: p.Rates = None,
-    max_drop: p.MaxDrop = None,
-    ignore: p.Ignore = None,
-    round_to: p.RoundTo = None,
-    steps: p.Steps = None,
-    finetune: p.Finetune = None,
-    lr: p.LearningRate = None,
-    batch_size: p.BatchSize = None,
-    seed: p.Seed = None,
-    device: p.Device = None,
     runs: o.Runs = Path("runs"),
-    force: p.Force = False,
-    dry_run: p.DryRun = False,
-    latency: p.Latency = False,
-    out: p.Out = Path("out"),
+    force: Force = False,
+    dry_run: DryRun = False,
+    latency: Latency = False,
+    out: Out = Path("out"),
     json: o.Json = False,
     quiet: o.Quiet = False,
     no_progress: o.NoProgress = False,
@@ -134,8 +136,8 @@ class _Call:
         from fpcli.run.prune_setup import prepare
         from fpcli.run.source import training_rate
 
-        said = (value for _, value in overrides(self.options["set_"]))
-        make_importable([self.options["source"], *(self.options[key] for key in p.KEYS), *said])
+        given = (value for _, value in overrides(self.options["set_"]))
+        make_importable([self.options["source"], *self._flags().values(), *given])
         folder = self._folder(is_planned=is_planned)
         recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
         watch = PruneWatch(
@@ -196,16 +198,13 @@ class _Call:
                 raise
             return recipe, trained, None
 
+    def _flags(self) -> dict[str, Any]:
+        return said(self.options, flags_of(PruneRecipe))
+
     def _recipe(self, more: Mapping[str, Any]) -> PruneRecipe:
-        from fpcli.recipe.kinds import PruneRecipe
         from fpcli.recipe.load import find_recipe, load
 
-        given = {
-            p.KEYS[key]: value
-            for key, value in self.options.items()
-            if key in p.KEYS and value not in (None, [], ())
-        }
-        flags = {**more, **given}
+        flags = {**more, **self._flags()}
         pairs = overrides(self.options["set_"])
         name = self.options["recipe"]
         return load(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)

@@ -11,66 +11,28 @@ from typing import Annotated, Any
 import typer
 
 from fpcli.cli import options as o
+from fpcli.cli.build_command import build_command
 from fpcli.cli.session import Session, emit
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.settings.flags import Flag
 
-app = typer.Typer(help="List, show, copy and check recipes; list their keys.")
-
-
-def _shipped_names(incomplete: str) -> list[str]:
-    from fpcli.recipe.load import shipped_names
-
-    return [name for name in shipped_names() if name.startswith(incomplete)]
-
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="A shipped recipe, or a file.", autocompletion=_shipped_names
-    ),
-]
+Name = Annotated[str, Flag("NAME", "A shipped recipe, or a file", known="recipes")]
 MethodOnly = Annotated[
-    str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="Only recipes of this method (default: all).",
-        autocompletion=o.names("methods"),
-    ),
+    str | None, Flag("--method NAME", "Only recipes of this method", default="all", known="methods")
 ]
-Resolved = Annotated[
-    bool, typer.Option("--resolved", metavar="", help="Print every key with its value.")
-]
+Resolved = Annotated[bool, Flag("--resolved", "Print every key with its value")]
 Destination = Annotated[
-    Path | None,
-    typer.Argument(metavar="DEST", help="File or folder (default: METHOD-NAME.yaml here)."),
+    Path | None, Flag("DEST", "File or folder", default="METHOD-NAME.yaml here")
 ]
-Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that exists.")]
-Files = Annotated[
-    list[str], typer.Argument(metavar="FILE", help="Recipes of yours, or shipped ones.")
-]
-Prefix = Annotated[
-    str | None,
-    typer.Argument(metavar="PREFIX", help="Only these keys: `local`, `task.partition`, ..."),
-]
+Files = Annotated[list[str], Flag("FILE", "Recipes of yours, or shipped ones")]
+Prefix = Annotated[str | None, Flag("PREFIX", "Only these keys: `local`, `task.partition`, ...")]
 OptionsOf = Annotated[
     str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="With the options of this method (default: none).",
-        autocompletion=o.names("methods"),
-    ),
+    Flag("--method NAME", "With the options of this method", default="none", known="methods"),
 ]
-Editor = Annotated[
-    bool,
-    typer.Option(
-        "--editor", metavar="", help="Print a JSON schema that editors complete and check by."
-    ),
-]
+Editor = Annotated[bool, Flag("--editor", "Print a JSON schema that editors complete and check by")]
 
 
-@app.command("list")
 def list_(
     ctx: typer.Context, method: MethodOnly = None, json: o.Json = False, debug: o.Debug = False
 ) -> None:
@@ -78,12 +40,18 @@ def list_(
     from fpcli.cli import show
     from fpcli.plugins import names
     from fpcli.recipe.load import shipped_names
+    from fpcli.settings.keys import leaves
+    from fpcli.settings.recipes import KINDS
 
     known = names("methods") | names("pruners")
     if method is not None and method not in known:
         hint = nearest(method, known) or "`fp methods` lists all"
         raise UsageError(f"unknown method `{method}`", hint=hint, where="--method")
-    items = [_item(name, path) for name, path in shipped_names().items()]
+    usual = {
+        command: {key: leaf.default for key, leaf in leaves(cls).items()}
+        for command, cls in KINDS.items()
+    }
+    items = [_item(name, path, usual) for name, path in shipped_names().items()]
     items = [item for item in items if method in (None, item["method"])]
     rows = [
         (
@@ -102,15 +70,19 @@ def list_(
     session.hint("`fp recipe show NAME` shows one, `fp COMMAND -c NAME` runs it")
 
 
-def _item(name: str, path: Path) -> dict[str, Any]:
+def _item(name: str, path: Path, usual: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    from fpcli.models import DEFAULT_MODEL
     from fpcli.recipe.header import read_header
-    from fpcli.recipe.load import load_any
-    from fpcli.recipe.schema import FitRecipe
+    from fpcli.recipe.load import command_for, read_settings
 
-    command, recipe = load_any(path)
+    # As written: to check a method's options takes the method, which imports torch.
+    said = {key: setting.value for key, setting in read_settings(path).items()}
+    command = command_for(said)
+    values = {**usual[command], **said}
     kind = "smoke" if name.startswith("smoke/") else "recipe"
-    method = None if isinstance(recipe, FitRecipe) else recipe.method.name
-    task = {"method": method, "data": recipe.task.data, "model": recipe.task.model}
+    data = values["task.data"]
+    model = values["task.model"] or DEFAULT_MODEL.get(data, "")
+    task = {"method": values.get("method.name"), "data": data, "model": model}
     return {"name": name, "kind": kind, "command": command, **task, **asdict(read_header(path))}
 
 
@@ -125,7 +97,6 @@ def _expectation(item: Mapping[str, Any]) -> str:
     return f"{item['expected']:.1%} ± {100 * item['tolerance']:.1f}{of}"
 
 
-@app.command()
 def show(
     ctx: typer.Context,
     name: Name,
@@ -137,18 +108,20 @@ def show(
     from fpcli.recipe.load import find_recipe, flatten, load_any, to_yaml
 
     path = find_recipe(name)
-    _, recipe = load_any(path)
-    text = to_yaml(recipe) if resolved else path.read_text("utf-8")
-    data = {"name": name, "path": str(path), "text": text, "recipe": flatten(recipe)}
-    ctx.obj.finish(data, text.rstrip("\n"))
+    data: dict[str, Any] = {"name": name, "path": str(path), "text": path.read_text("utf-8")}
+    if resolved or ctx.obj.is_json:  # which takes the method, and so torch
+        _, recipe = load_any(path)
+        data["recipe"] = flatten(recipe)
+        if resolved:
+            data["text"] = to_yaml(recipe)
+    ctx.obj.finish(data, data["text"].rstrip("\n"))
 
 
-@app.command()
 def copy(
     ctx: typer.Context,
     name: Name,
     dest: Destination = None,
-    force: Force = False,
+    force: o.ReplaceFile = False,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -171,7 +144,6 @@ def copy(
     ctx.obj.hint(f"`fp recipe check {path}` finds mistakes, `fp {command} -c {path}` runs it")
 
 
-@app.command()
 def check(ctx: typer.Context, file: Files, json: o.Json = False, debug: o.Debug = False) -> None:
     """Check recipes without running them; exit 3 if one is wrong."""
     from fpcli.cli import show as screen
@@ -199,7 +171,7 @@ def check(ctx: typer.Context, file: Files, json: o.Json = False, debug: o.Debug 
 
 def _checked(name: str) -> dict[str, Any]:
     from fpcli.recipe.load import find_recipe, load_any
-    from fpcli.recipe.schema import FitRecipe, Recipe
+    from fpcli.settings.recipes import FitRecipe, Recipe
 
     command, recipe = load_any(find_recipe(name))
     words = [f"fp {command}", f"{recipe.task.data}, {recipe.task.model}"]
@@ -210,7 +182,6 @@ def _checked(name: str) -> dict[str, Any]:
     return {"summary": ", ".join(words)}
 
 
-@app.command()
 def schema(
     ctx: typer.Context,
     prefix: Prefix = None,
@@ -240,3 +211,8 @@ def schema(
     ctx.obj.finish({"keys": [row._asdict() for row in found]}, table)
     if method is None:
         ctx.obj.hint("`--method NAME` adds the options of a method")
+
+
+app = typer.Typer(help="List, show, copy and check recipes; list their keys.")
+for command in (list_, show, copy, check, schema):
+    app.command(command.__name__.removesuffix("_"))(build_command(command))

@@ -10,25 +10,24 @@ import typer
 from fpcli.cli import compare as c
 from fpcli.cli import options as o
 from fpcli.errors import UsageError
+from fpcli.settings.flags import Flag
 
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="Where the page goes (default: report.html, in the run's folder if there is one run).",
+    Flag(
+        "-o/--output FILE",
+        "Where the page goes",
+        default="report.html, in the run's folder if there is one run",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that exists.")]
-Open = Annotated[bool, typer.Option("--open", metavar="", help="Show the page in the browser.")]
+Open = Annotated[bool, Flag("--open", "Show the page in the browser")]
 
 
 def report(
     ctx: typer.Context,
     run: c.RunPaths,
     output: Output = None,
-    force: Force = False,
+    force: o.ReplaceFile = False,
     open_: Open = False,
     target: c.Target = None,
     at: c.At = None,

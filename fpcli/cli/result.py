@@ -15,9 +15,9 @@ from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
-from fpcli.recipe.schema import FitRecipe, Recipe
 from fpcli.run.setup import prepare
 from fpcli.run.summary import Summary
+from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.support import Support

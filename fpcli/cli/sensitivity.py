@@ -7,16 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli import prune_options as p
-from fpcli.cli import sensitivity_options as s
+from fpcli.cli import prune as p
 from fpcli.cli.session import Session, to_json
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
+from fpcli.settings.commands import SweepChoice
+from fpcli.settings.flags import OUTPUT, RUN, Flag
+from fpcli.settings.recipes import PruneRecipe
 
 if TYPE_CHECKING:
     from fpcli.data.datasets import Dataset
@@ -28,24 +30,24 @@ _MAX_RATIOS = 1000
 _SAID_AGAIN = {"-w": "weights", "--model": "model", "--data": "data", "--data-dir": "data_dir"}
 
 
+Model = Annotated[str | None, PruneRecipe.flags["task.model"]]
+Data = Annotated[str | None, PruneRecipe.flags["task.data"]]
+Force = Annotated[bool, Flag("--force", "Replace an earlier result", RUN)]
+Out = Annotated[Path, Flag("-o/--out FILE", "The result; pictures go beside it", OUTPUT)]
+
+
 def sensitivity(
     ctx: typer.Context,
+    *,
     source: p.Source = None,
     weights: p.Weights = None,
-    model: p.Model = None,
-    data: p.Data = None,
+    model: Model = None,
+    data: Data = None,
     data_dir: o.DataDir = None,
-    score: s.Score = None,
-    ratios: s.Ratios = "0.1:0.9:0.1",
-    samples: s.Samples = 2000,
-    split: s.Split = "validation",
-    retrain: s.Retrain = 0,
-    lr: s.LearningRate = 0.001,
-    max_drop: s.MaxDrop = 1.0,
-    seed: s.Seed = 0,
+    sweep: SweepChoice,
     runs: o.Runs = Path("runs"),
-    force: s.Force = False,
-    out: s.Out = Path("sens.json"),
+    force: Force = False,
+    out: Out = Path("sens.json"),
     json: o.Json = False,
     quiet: o.Quiet = False,
     no_progress: o.NoProgress = False,
@@ -98,8 +100,8 @@ class _Call:
         self.session.hint(f"use it: {self._next(out)}")
 
     def _config(self) -> SweepConfig:
-        from fpcli.engine.central import FitConfig
         from fpcli.pruning.sweep import SweepConfig
+        from fpcli.settings.learning import FitConfig
 
         split, epochs = self.options["split"], self.options["retrain"]
         if split not in ("validation", "test"):
@@ -128,8 +130,8 @@ class _Call:
     def _materials(self) -> tuple[Trained, Dataset]:
         """Return the model and its data."""
         from fpcli.errors import LayoutError
-        from fpcli.recipe.schema import FitTask
         from fpcli.run.source import dataset_of, find_folder, named
+        from fpcli.settings.tasks import FitTask
         from fpcli.store.model_folder import read_trained
 
         word, weights, code, data, data_dir = (

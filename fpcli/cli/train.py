@@ -3,62 +3,54 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
 import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
-from fpcli.errors import RecipeError, UsageError
-from fpcli.units import parse_seconds
+from fpcli.errors import RecipeError
+from fpcli.settings.flags import OUTPUT, RUN, Flag
+from fpcli.settings.recipes import Recipe
 
-if TYPE_CHECKING:
-    from fpcli.recipe.schema import Recipe
+Track = Annotated[
+    str | None,
+    Flag(
+        "--track tensorboard|wandb",
+        "Also feed these, with commas between; wandb stays offline without WANDB_MODE",
+        RUN,
+        default="none",
+        known=("tensorboard", "wandb"),
+    ),
+]
+Name = Annotated[str | None, replace(o.NAME, default="METHOD-DATA-MODEL-sSEED")]
+DryRun = Annotated[
+    bool, Flag("--dry-run", "Show the recipe and the first round's plan, write nothing", RUN)
+]
+JsonLines = Annotated[
+    bool, Flag("--json-lines", "Print rounds as lines of JSON, the result last", OUTPUT)
+]
+Verbose = Annotated[bool, Flag("-v/--verbose", "Show every client of every round", OUTPUT)]
 
 
 def train(
     ctx: typer.Context,
     recipe: o.RecipeName = None,
     set_: o.Settings = None,
-    data: o.Data = None,
-    data_dir: o.DataDir = None,
-    model: o.Model = None,
-    clients: o.Clients = None,
-    partition: o.Partition = None,
-    alpha: o.Alpha = None,
-    method: o.Method = None,
-    rounds: o.Rounds = None,
-    clients_per_round: o.PerRound = None,
-    epochs: o.Epochs = None,
-    batch_size: o.BatchSize = None,
-    lr: o.LearningRate = None,
-    seed: o.Seed = None,
-    eval_every: o.EvalEvery = None,
-    target: o.Target = None,
-    fleet: o.Fleet = None,
-    deadline: o.Deadline = None,
-    codec: o.Codec = None,
-    min_clients: o.MinClients = None,
-    round_retries: o.RoundRetries = None,
-    device: o.Device = None,
-    executor: o.Executor = None,
-    workers: o.Workers = None,
-    client_timeout: o.ClientTimeout = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    track: o.Track = None,
-    name: o.Name = None,
+    track: Track = None,
+    name: Name = None,
     runs: o.Runs = Path("runs"),
     resume: o.Resume = None,
     force: o.Force = False,
-    dry_run: o.DryRun = False,
+    dry_run: DryRun = False,
     json: o.Json = False,
-    json_lines: o.JsonLines = False,
+    json_lines: JsonLines = False,
     quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    verbose: Verbose = False,
     no_progress: o.NoProgress = False,
     debug: o.Debug = False,
 ) -> None:
@@ -71,14 +63,9 @@ def train(
         _train(ctx.obj, call)
 
 
-class _Call(Call["Recipe"]):
+class _Call(Call[Recipe]):
     command = "train"
-    keys = o.KEYS
-
-    def kind(self) -> type[Recipe]:
-        from fpcli.recipe.schema import Recipe
-
-        return Recipe
+    cls = Recipe
 
     def recipe(self) -> Recipe:
         recipe = super().recipe()
@@ -90,25 +77,6 @@ class _Call(Call["Recipe"]):
                 where="method.ratio",
             )
         return recipe
-
-    def flags(self) -> dict[str, Any]:
-        given = super().flags()
-        for key, flag in (
-            ("fleet.deadline_s", "--deadline"),
-            ("executor.client_timeout_s", "--client-timeout"),
-        ):
-            if key in given and given[key] not in ("none", "null"):
-                given[key] = _seconds(flag, given[key])
-        if given.get("executor.workers") == "auto":
-            given["executor.workers"] = 0
-        return given
-
-
-def _seconds(flag: str, text: str) -> float:
-    try:
-        return parse_seconds(text)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}", hint=f"`{flag} 60s`", where=flag) from error
 
 
 def _dry_run(session: Session, call: _Call) -> None:

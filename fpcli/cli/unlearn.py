@@ -21,8 +21,8 @@ from fpcli.errors import UsageError
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import RunWatcher
-    from fpcli.recipe.schema import Recipe
     from fpcli.run.unlearning import Unlearning
+    from fpcli.settings.recipes import Recipe
     from fpcli.store.run_folder import RunFolder
 
 
@@ -31,27 +31,18 @@ def unlearn(
     run: u.Run = None,
     class_: u.Class = None,
     class_name: u.ClassName = None,
-    recipe: u.Recipe = None,
+    recipe: u.RecipeName = None,
     set_: o.Settings = None,
     data: u.Data = None,
     data_dir: o.DataDir = None,
     model: u.Model = None,
-    ratio: u.Ratio = None,
-    max_ratio: u.MaxRatio = None,
-    scope: u.Scope = None,
-    direction: u.Direction = None,
-    idf_ref: u.IdfRef = None,
-    agg: u.Agg = None,
-    min_keep: u.MinKeep = None,
-    score_batches: u.ScoreBatches = None,
-    finetune_rounds: u.FinetuneRounds = None,
     compare_retrain: u.CompareRetrain = False,
     retrained: u.Retrained = None,
     audit: u.Audit = None,
     drop_logit: u.DropLogit = False,
     purge: u.Purge = False,
-    executor: o.Executor = None,
-    workers: o.Workers = None,
+    executor: u.Executor = None,
+    workers: u.Workers = None,
     name: u.Name = None,
     runs: o.Runs = Path("runs"),
     resume: u.Resume = None,

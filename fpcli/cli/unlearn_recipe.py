@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpcli.cli.build_command import said
 from fpcli.cli.call import open_run
-from fpcli.cli.unlearn_options import CHOICES, KEYS
+from fpcli.cli.unlearn_options import CHOICES, FLAGS
 from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import DataError, UsageError
 from fpcli.plugins import is_code
 
 if TYPE_CHECKING:
-    from fpcli.recipe.schema import Recipe
     from fpcli.run.forgetting import Source
+    from fpcli.settings.recipes import Recipe
     from fpcli.store.run_folder import RunFolder
 
 
@@ -99,14 +100,12 @@ class Wanted:
 
     def flags(self) -> dict[str, Any]:
         """Return dotted key -> value of every option that sets a key."""
-        from fpcli.recipe.settings import Setting
+        from fpcli.recipe.resolve import Setting
 
-        given = {KEYS[k]: v for k, v in self.options.items() if k in KEYS and v is not None}
-        if "rounds" in given:
-            given["rounds"] = Setting(given["rounds"], "--finetune-rounds", is_in_file=False)
-        if given.get("executor.workers") == "auto":
-            given["executor.workers"] = 0
-        return given | self.code()
+        return {
+            key: Setting(value, FLAGS[key].name, is_in_file=False)
+            for key, value in said(self.options, FLAGS).items()
+        } | self.code()
 
     def code(self) -> dict[str, Any]:
         """Return the keys that say where the run's data and code are, which may be said again."""

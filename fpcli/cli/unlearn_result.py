@@ -9,9 +9,9 @@ from typing import Any
 from fpcli.audit.relearn import MOST_STEPS, RELEARN
 from fpcli.cli import show
 from fpcli.recipe.load import to_yaml
-from fpcli.recipe.schema import Recipe
 from fpcli.report.trials import HEAD, trial_rows
 from fpcli.run.ratio_search import FORGOTTEN
+from fpcli.settings.recipes import Recipe
 from fpcli.units import format_bytes
 
 COSTLY = 0.1

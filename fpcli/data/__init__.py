@@ -21,8 +21,3 @@ DATASETS: Mapping[str, str] = {
 """Name -> function of a data folder (or None) that returns arrays under the keys of ``split.KEYS``
 and, optionally, ``train_owners``, ``scale``, ``mean``, ``std``, ``class_names`` and ``owner_names``
 (see ``datasets.Dataset``)."""
-
-PARTITIONS = (
-    "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file",
-)  # fmt: skip
-"""Ways to split the training data over the clients (:mod:`fpcli.data.partition`)."""

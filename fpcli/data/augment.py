@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fpcli.errors import RecipeError
-
-Augment = Literal["none", "crop", "crop-flip"]
+from fpcli.settings.tasks import Augment
 
 
 def augmenter(name: Augment, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fpcli.data import label_skew, size_skew
@@ -18,44 +15,7 @@ from fpcli.data.split_file import read_split
 from fpcli.data.tables import Indices
 from fpcli.errors import DataError
 from fpcli.rng import derive
-
-Kind = Literal[
-    "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file"
-]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """How the training data is split over the clients."""
-
-    kind: Kind = "iid"
-    """`iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
-    client its own mix of classes, `quantity` its own size; `natural` goes by the samples' owners,
-    `file` by a file."""
-    alpha: Annotated[float, Gt(0)] = 0.5
-    """Concentration of `dirichlet` and `quantity`: the smaller, the more clients differ."""
-    shards_per_client: Annotated[int, Ge(1)] = 2
-    """Pieces of label-sorted data that each client gets under `shards`."""
-    dominant_share: Annotated[float, Ge(0), Le(1)] = 0.4
-    """Fraction of a client's samples that have its one main label under `dominant`, in total; 0 is
-    `iid`."""
-    classes_per_client: Annotated[int, Ge(1)] = 2
-    """Classes that each client holds under `classes`."""
-    missing_classes: Annotated[int, Ge(0)] = 2
-    """Classes that each client lacks under `missing`."""
-    size_law: size_skew.Law = "dirichlet"
-    """Sizes under `quantity`: drawn from a `dirichlet` of `alpha`, or falling as a `power`."""
-    exponent: Annotated[float, Gt(0)] = 1.0
-    """Under the `power` law the r-th largest client is proportional to r to the minus this."""
-    sizes: tuple[Annotated[float, Gt(0)], ...] = ()
-    """Relative sizes under `quantity`, one per client; none means those of `size_law`."""
-    file: str = ""
-    """Split that `file` reads, as `fp data split -o` writes it."""
-    imbalance: Annotated[float, Ge(1)] = 1.0
-    """Long tail: the first class keeps this many times the samples of the last, the others in
-    between; samples are left out, then `kind` splits the rest."""
-    min_size: Annotated[int, Ge(1)] = 1
-    """Smallest allowed number of samples of a client."""
+from fpcli.settings.tasks import Partition
 
 
 def partition(

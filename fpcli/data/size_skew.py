@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
 from fpcli.data.label_skew import MAX_DRAWS, check_alpha
 from fpcli.data.tables import Indices, apportion, members_of
 from fpcli.errors import DataError
-
-Law = Literal["dirichlet", "power"]
+from fpcli.settings.tasks import Law
 
 
 def quantity(

@@ -7,13 +7,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from fpcli.data.augment import Augment, augmenter
+from fpcli.data.augment import augmenter
 from fpcli.data.batches import batch_ends, batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
@@ -21,37 +19,10 @@ from fpcli.engine.fit import Batch, Passed, cross_entropy, explain_lone_sample, 
 from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
 from fpcli.rng import seeded, stream
+from fpcli.settings.learning import FitConfig
+from fpcli.settings.tasks import Augment
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import EMPTY
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How one model is trained where the data is."""
-
-    epochs: Annotated[int, Ge(0)] = 30
-    """Passes over the training data."""
-
-    batch_size: Annotated[int, Ge(1)] = 128
-    """Examples per SGD step."""
-
-    lr: Annotated[float, Ge(0)] = 0.1
-    """Learning rate of SGD at the start."""
-
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    """Momentum of SGD."""
-
-    weight_decay: Annotated[float, Ge(0)] = 5e-4
-    """Factor of the squared-norm penalty on all parameters."""
-
-    schedule: Literal["cosine", "constant", "steps"] = "cosine"
-    """How the learning rate falls: as half a cosine to 0, not at all, or at `drop_at`."""
-
-    drop_at: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.75)
-    """Under `steps`: shares of the training at which the learning rate is divided by 10."""
-
-    clip_norm: Annotated[float, Ge(0)] = 0.0
-    """Largest norm of a step's whole gradient; 0 does not clip."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from fpcli.data.split import Split
 from fpcli.engine.evaluate import ClientScore, Score
 from fpcli.engine.method import Method, Traits
 from fpcli.engine.round_context import Phase, RoundContext
-from fpcli.engine.server_optimizer import ServerConfig
 from fpcli.engine.server_side import ServerSide
 from fpcli.engine.site import Common
 from fpcli.engine.types import TRAIN, Ask, Json, LocalConfig
 from fpcli.errors import DataError
+from fpcli.settings.learning import ServerConfig
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support

@@ -20,32 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """What the server does with the mean change of a round."""
-
-    optimizer: Literal["none", "momentum", "adam", "yogi", "adagrad"] = "none"
-    """`none` adds the change; the others take it as a gradient and keep moments of it."""
-    lr: Annotated[float, Gt(0)] | None = None
-    """Server learning rate; null means 1 for `none` and `momentum`, 0.01 for the others."""
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    """Decay of the first moment (paper: beta_1; it takes 0 for `adagrad`)."""
-    beta2: Annotated[float, Ge(0), Lt(1)] = 0.99
-    """Decay of the second moment of `adam` and `yogi`."""
-    tau: Annotated[float, Gt(0)] = 0.001
-    """Degree of adaptivity of `adam`, `yogi` and `adagrad`: the smaller, the more."""
-
-    @property
-    def rate(self) -> float:
-        """The server learning rate, with its default."""
-        usual = 1.0 if self.optimizer in ("none", "momentum") else 0.01
-        return usual if self.lr is None else self.lr
 
 
 @dataclass(frozen=True)

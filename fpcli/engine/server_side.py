@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.augment import Augment, augmenter
+from fpcli.data.augment import augmenter
 from fpcli.data.batches import Batch, batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
@@ -20,6 +20,7 @@ from fpcli.errors import NeedError
 from fpcli.fleet.clock import forward_seconds, train_seconds
 from fpcli.fleet.devices import Level
 from fpcli.rng import seeded, stream
+from fpcli.settings.tasks import Augment
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fpcli.engine.server_optimizer import Moments, ServerConfig
+from fpcli.engine.server_optimizer import Moments
 from fpcli.engine.types import ServerState
+from fpcli.settings.learning import ServerConfig
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.augment import Augment
 from fpcli.data.datasets import Dataset
 from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
 from fpcli.plugins import load
+from fpcli.settings.tasks import Augment
 from fpcli.structure.choice import Limits
 from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import hollow

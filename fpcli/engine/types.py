@@ -15,9 +15,10 @@ from torch import Tensor
 from fpcli.engine.server_optimizer import Moments
 from fpcli.fleet.channel import Link
 from fpcli.fleet.devices import Device
+from fpcli.settings.learning import LocalConfig
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import Support
-from fpcli.wire.headers import TRAIN, Json, LocalConfig, Task
+from fpcli.wire.headers import TRAIN, Json, Task
 from fpcli.wire.message import Work
 
 __all__ = [

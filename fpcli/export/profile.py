@@ -11,9 +11,9 @@ from torch import nn
 
 from fpcli.engine.placement import place
 from fpcli.export.bench import Timer, step_run
-from fpcli.fleet.classes import DeviceClass
 from fpcli.fleet.clock import train_seconds
-from fpcli.fleet.devices import Device, StepTime
+from fpcli.fleet.devices import Device
+from fpcli.settings.hardware import DeviceClass, StepTime
 from fpcli.structure.choice import Layer, example, layers, random_mask, rivals
 from fpcli.structure.cost import count_macs
 from fpcli.structure.stopwatch import in_turns

@@ -18,9 +18,9 @@ from fpcli.engine.trained import Trained
 from fpcli.engine.types import Ask, ServerState
 from fpcli.errors import DataError, LayoutError, UsageError
 from fpcli.recipe.load import command_of, digest, load, stored
-from fpcli.recipe.schema import Recipe
 from fpcli.run.setup import Setup, prepare
 from fpcli.scores.sample import needs_sample, score
+from fpcli.settings.recipes import Recipe
 from fpcli.store import checkpoint
 from fpcli.store.events import read
 from fpcli.store.model_folder import read_trained

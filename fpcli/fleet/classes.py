@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
-
-from annotated_types import Ge, Gt, Le
 
 from fpcli.errors import RecipeError
-from fpcli.fleet.devices import Fleet, Level, StepTime
+from fpcli.fleet.devices import Fleet, Level
+from fpcli.settings.hardware import DeviceClass
 
 _LONGEST = 1000
 """Clients after which the order of classes starts again."""
 
 
-@dataclass(frozen=True)
-class DeviceClass:
-    """A class of devices, as a recipe holds it; units are those of :class:`Level`.
-
-    Attributes:
-        share: how often it comes among the clients that no class names, relative to the others; 0
-            is for hardware that no client has, and the server may.
-        clients: those that have it; then ``share`` does not count.
-        step: measured seconds of training steps.
-    """
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
-
-    name: str
-    flops: Annotated[float, Gt(0)]
-    down: Annotated[float, Gt(0)]
-    up: Annotated[float, Gt(0)]
-    memory: Annotated[int, Ge(1)]
-    share: Annotated[float, Ge(0)] = 1.0
-    clients: tuple[Annotated[int, Ge(0)], ...] = ()
-    availability: Annotated[float, Gt(0), Le(1)] | None = None
-    step: StepTime | None = None
-
-    def level(self) -> Level:
-        """Return the class of hardware that the simulated clock works with."""
-        return Level(
-            self.flops, self.down, self.up, self.memory, self.name, self.availability, self.step
-        )
+def level_of(item: DeviceClass) -> Level:
+    """Return the class of hardware that the simulated clock works with."""
+    return Level(
+        item.flops, item.down, item.up, item.memory, item.name, item.availability, item.step
+    )
 
 
 def fleet_of(
@@ -57,7 +31,7 @@ def fleet_of(
     own: dict[int, Level] = {}
     others: list[tuple[Level, float]] = []
     for item in classes:
-        level = item.level()
+        level = level_of(item)
         if not item.clients and item.share:
             others.append((level, item.share))
         for client in item.clients:

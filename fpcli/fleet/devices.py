@@ -6,32 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal
-
-from annotated_types import Ge, Gt
+from typing import Literal
 
 from fpcli.rng import draw_uniform
+from fpcli.settings.hardware import StepTime
 
 Point = Literal["before", "training", "after"]
 """When a client drops out: before its job arrives, during training, after its upload."""
 POINTS: tuple[Point, ...] = ("before", "training", "after")
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of a training step as they were measured: linear in the numbers of alive weights.
-
-    Attributes:
-        batch_size: samples of the step; other sizes are taken to cost in proportion.
-        constant_s: seconds that no mask shortens.
-        weight_s: tensor name -> seconds per alive weight.
-    """
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
-
-    batch_size: Annotated[int, Ge(1)]
-    constant_s: Annotated[float, Gt(0)]
-    weight_s: Mapping[str, Annotated[float, Ge(0)]]
 
 
 @dataclass(frozen=True)

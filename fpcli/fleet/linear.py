@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fpcli.errors import RecipeError
 from fpcli.fleet.clock import forward_seconds, transfer_seconds
-from fpcli.fleet.devices import Device, Fleet, StepTime
+from fpcli.fleet.devices import Device, Fleet
+from fpcli.settings.hardware import StepTime
 from fpcli.structure.cost import BYTES_PER_FLOAT, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from fpcli import plugins
 from fpcli.errors import RecipeError, nearest
 from fpcli.fleet.boards import BOARDS
-from fpcli.fleet.classes import DeviceClass
+from fpcli.fleet.classes import level_of
 from fpcli.fleet.devices import SERVER, Fleet, Level
+from fpcli.settings.hardware import DeviceClass
 
 
 def find_server(name: str, profile: str, classes: Sequence[DeviceClass]) -> Level:
@@ -26,7 +27,7 @@ def find_server(name: str, profile: str, classes: Sequence[DeviceClass]) -> Leve
     >>> find_server("server", "uniform", ()).flops_per_s
     200000000000.0
     """
-    known = {item.name: item.level() for item in classes}
+    known = {item.name: level_of(item) for item in classes}
     for usual in (SERVER, *(board.level(name) for name, board in BOARDS.items())):
         known.setdefault(usual.name, usual)
     if name not in known and not classes:

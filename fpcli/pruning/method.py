@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from fpcli.data.augment import Augment
 from fpcli.data.datasets import Dataset
-from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import Trained
 from fpcli.errors import NeedError
 from fpcli.rng import stream
+from fpcli.settings.learning import FitConfig
+from fpcli.settings.tasks import Augment
 from fpcli.structure.support import Support
 
 Measure = Literal["ratio", "params", "macs", "bytes"]

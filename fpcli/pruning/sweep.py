@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from fpcli.data.batches import Batch, evaluation_batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.central import FitConfig, train
+from fpcli.engine.central import train
 from fpcli.engine.trained import Trained
 from fpcli.pruning.amounts import alive, best, num_left
 from fpcli.rng import stream
 from fpcli.scores.sample import Sample, score
+from fpcli.settings.learning import FitConfig
 from fpcli.structure.layout import Tensors
 from fpcli.structure.reuse import (
     NOTHING,

@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 
 from fpcli import plugins
 from fpcli.errors import FpError
-from fpcli.recipe.schema import MethodChoice, OptionRow, Recipe, field_docs, options_table
+from fpcli.settings.fields import OptionRow, field_docs, options_table
+from fpcli.settings.learning import MethodChoice
+from fpcli.settings.recipes import Recipe
 
 
 def key_table(method: str | None = None) -> list[OptionRow]:

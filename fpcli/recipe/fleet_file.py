@@ -14,9 +14,10 @@ from annotated_types import Ge
 from fpcli import units
 from fpcli.errors import RecipeError, nearest
 from fpcli.fleet.boards import BOARDS
-from fpcli.fleet.classes import DeviceClass
-from fpcli.recipe.settings import Leaf, Setting, check_value
+from fpcli.recipe.resolve import Setting, check_value
 from fpcli.recipe.yaml_file import compose, pairs, plain
+from fpcli.settings.hardware import DeviceClass
+from fpcli.settings.keys import Leaf
 
 FORMAT = 2
 """The newest format of fleet files that this version reads; the second brought ``step``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fpcli import plugins
 from fpcli.engine.method import Method
-from fpcli.recipe.schema import Recipe
+from fpcli.settings.recipes import Recipe
 
 CODE = "F302"
 

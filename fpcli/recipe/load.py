@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -15,10 +15,10 @@ import yaml
 from fpcli import models
 from fpcli.errors import RecipeError, UsageError, nearest
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
-from fpcli.recipe.kinds import KINDS, AnyRecipe, PruneRecipe
-from fpcli.recipe.schema import FitRecipe, Recipe
-from fpcli.recipe.settings import SECTIONS, Setting, resolve
+from fpcli.recipe.resolve import SECTIONS, Setting, resolve
 from fpcli.recipe.yaml_file import compose, construct, is_null, pairs, plain
+from fpcli.settings.keys import flags_of
+from fpcli.settings.recipes import KINDS, AnyRecipe, FitRecipe, PruneRecipe, Recipe
 
 R = TypeVar("R", Recipe, FitRecipe, PruneRecipe)
 
@@ -45,17 +45,6 @@ _NOT_WHILE_USUAL: Mapping[str, Any] = {
 }
 """Keys that are no part of a digest while they have this value, since digests of earlier versions
 lack them."""
-
-_FLAGS = {
-    "method.name": "--method",
-    "fleet.profile": "--fleet",
-    "task.partition.kind": "--partition",
-    "executor.kind": "--executor",
-    "target_accuracy": "--target",
-    "prune.rates": "--rate",
-    "prune.rates_file": "--rates",
-    "retrain.epochs": "--finetune",
-}
 
 
 def load(
@@ -89,12 +78,14 @@ def load(
     if overlay is not None:
         written = _overlaid(written, read_settings(overlay))
     said = {key: _override(key, text) for key, text in overrides}
+    options = flags_of(cls)
     for key, value in flags.items():
         if isinstance(value, Setting):
             said[key] = value
         elif value is not None:
             text = str(value) if isinstance(value, Path) else value
-            said[key] = Setting(text, flag_name(key), is_in_file=False)
+            place = options[key].name if key in options else f"--set {key}"
+            said[key] = Setting(text, place, is_in_file=False)
     if {"method.name"} <= written.keys() & said.keys() and (
         written["method.name"].value != said["method.name"].value
     ):
@@ -129,7 +120,12 @@ def command_of(path: Path) -> str:
     Raises:
         RecipeError: it cannot be read.
     """
-    sections = {key.partition(".")[0] for key in read_settings(path)}
+    return command_for(read_settings(path))
+
+
+def command_for(keys: Iterable[str]) -> str:
+    """Return the command that a recipe with some dotted keys is for."""
+    sections = {key.partition(".")[0] for key in keys}
     return next((command for command in ("fit", "prune") if command in sections), "train")
 
 
@@ -141,16 +137,6 @@ def load_any(path: Path) -> tuple[str, AnyRecipe]:
     """
     command = command_of(path)
     return command, load(path, cls=KINDS[command])  # type: ignore[type-var]
-
-
-def flag_name(key: str) -> str:
-    """Return the command-line option that sets a dotted key.
-
-    >>> flag_name("method.name"), flag_name("fleet.deadline_s")
-    ('--method', '--deadline')
-    """
-    last = key.rpartition(".")[2].removesuffix("_s").replace("_", "-")
-    return _FLAGS.get(key, f"--{last}")
 
 
 def _override(key: str, text: str) -> Setting:

@@ -6,14 +6,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fpcli import plugins
-from fpcli.errors import FpError, UsageError, nearest
-from fpcli.recipe.schema import default_of
+from fpcli.errors import UsageError, nearest
 from fpcli.report.measures import EFFORTS, SHORT, Budget, Value, effort, measure, over_seeds
 from fpcli.report.runs import Run
+from fpcli.settings.declared import read_class
 
 
 @dataclass(frozen=True)
@@ -190,16 +190,11 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
 
 
 def _defaults(method: str) -> dict[str, Any]:
-    """Return the defaults of a registered method's options; a recipe never makes code run."""
+    """Return the defaults of a registered method's options; no code of it runs."""
     if method not in plugins.names("methods"):
         return {}
-    try:
-        options = plugins.lookup("methods", method).Options
-    except (FpError, AttributeError):  # of another package
-        return {}
-    if not is_dataclass(options):
-        return {}
-    plain = {f"method.{item.name}": default_of(item) for item in fields(options)}
+    options = read_class(plugins.reference("methods", method)).values.get("Options", "")
+    plain = {f"method.{name}": value for name, value in read_class(str(options)).values.items()}
     defaults: dict[str, Any] = json.loads(json.dumps(plain, default=str))
     return defaults
 

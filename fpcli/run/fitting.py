@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from fpcli.data.augment import Augment, check_augment
+from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine import central
 from fpcli.engine.central import Momentum
@@ -22,11 +22,12 @@ from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError
 from fpcli.models.build import build
-from fpcli.recipe.schema import FitRecipe, FitTask
 from fpcli.report.plots import draw_fit
 from fpcli.run.session import Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import any_layout, check_device, load_data
 from fpcli.run.summary import FitSummary, state_sha256
+from fpcli.settings.recipes import FitRecipe
+from fpcli.settings.tasks import Augment, FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import write_trained
 from fpcli.store.run_folder import RunFolder

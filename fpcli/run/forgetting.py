@@ -17,9 +17,9 @@ from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, LayoutError, RecipeError, UsageError, nearest
 from fpcli.recipe.load import digest
-from fpcli.recipe.schema import Recipe
 from fpcli.report.runs import read
 from fpcli.scores.tfidf import convolutions
+from fpcli.settings.recipes import Recipe
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from fpcli.engine.method import Traits
 from fpcli.errors import RecipeError
-from fpcli.recipe.schema import Recipe
+from fpcli.settings.recipes import Recipe
 from fpcli.store.model_folder import read_trained
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support

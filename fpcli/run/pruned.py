@@ -10,9 +10,9 @@ from typing import Any
 from fpcli.errors import UsageError
 from fpcli.files import checksums, replace_folder, write_atomic
 from fpcli.pruning.prune import Pruned
-from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import to_yaml
 from fpcli.report.prune_plots import draw_pruning
+from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import write_trained
 from fpcli.store.run_folder import environment
 

@@ -28,13 +28,13 @@ from fpcli import plugins
 from fpcli.errors import CheckError
 from fpcli.files import write_atomic
 from fpcli.recipe.load import digest
-from fpcli.recipe.schema import Recipe
 from fpcli.report.plots import draw_run
 from fpcli.report.trials import read_search, search_file
 from fpcli.run.forgetting import METHOD, Source, with_ratio
 from fpcli.run.forgetting_plan import shares
 from fpcli.run.session import begin
 from fpcli.run.stages import Cost, costs_of
+from fpcli.settings.recipes import Recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.run_folder import RunFolder

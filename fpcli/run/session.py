@@ -16,7 +16,7 @@ from fpcli.engine.federation import Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
 from fpcli.recipe.load import differences, digest
-from fpcli.recipe.schema import FitRecipe, Recipe
+from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import checkpoint, events
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.layout import Layout

@@ -30,10 +30,9 @@ from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.devices import Fleet, Level
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.build import build
-from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import digest
-from fpcli.recipe.schema import Recipe
 from fpcli.run.initial import initial
+from fpcli.settings.recipes import AnyRecipe, Recipe
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import hollow
 from fpcli.structure.support import Support

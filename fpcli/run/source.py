@@ -10,11 +10,11 @@ from pathlib import Path
 from fpcli import plugins
 from fpcli.data.catalogue import CATALOGUE
 from fpcli.data.datasets import Dataset, load
-from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
-from fpcli.recipe.schema import FitTask
+from fpcli.settings.learning import FitConfig
+from fpcli.settings.tasks import FitTask
 from fpcli.store.model_folder import untrained, with_weights
 from fpcli.store.run_folder import RunFolder
 from fpcli.units import format_input

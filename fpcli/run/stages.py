@@ -18,9 +18,9 @@ from fpcli.engine.evaluate import evaluate
 from fpcli.engine.placement import place
 from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest
-from fpcli.recipe.schema import Recipe
 from fpcli.report.runs import Run, read
 from fpcli.run.setup import load_data, share_out
+from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder

@@ -21,10 +21,10 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, UsageError, nearest
 from fpcli.files import write_atomic
 from fpcli.recipe.load import flatten, to_yaml
-from fpcli.recipe.schema import Recipe
 from fpcli.run.experiment import Watcher
 from fpcli.run.setup import Setup
 from fpcli.run.summary import to_event
+from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
 
 _PLAIN = {

@@ -26,7 +26,6 @@ from fpcli.errors import DataError, DivergedError, FpError, LayoutError, ResumeE
 from fpcli.files import delete_folder, write_atomic
 from fpcli.methods.unlearn import Scored
 from fpcli.recipe.load import digest, stored
-from fpcli.recipe.schema import Recipe
 from fpcli.report.forgetting_plots import draw_forgetting
 from fpcli.report.runs import read
 from fpcli.report.trials import read_search, search_file
@@ -45,6 +44,7 @@ from fpcli.run.stages import (
     stage_folders,
     stage_models,
 )
+from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.store.purge import purge, purge_unlearned

@@ -14,15 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from fpcli.errors import FpError, ResumeError, UsageError, nearest
 from fpcli.files import cannot_write, checksums, delete_folder, write_atomic
 from fpcli.plugins import split_path
-from fpcli.recipe.kinds import AnyRecipe
 from fpcli.recipe.load import to_yaml
-from fpcli.recipe.schema import Recipe
+from fpcli.settings.recipes import AnyRecipe, Recipe
 from fpcli.version import __version__
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
@@ -244,6 +242,8 @@ def _check_deletable(path: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Return versions, processor count and thread settings; nothing about who or where."""
+    import torch  # only here: a folder is read without it
+
     packages = ("torch", "torchvision", "torch-pruning", "numpy")
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     return {

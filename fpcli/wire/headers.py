@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Ge, Gt, Lt, MaxLen
+from annotated_types import Ge, Lt, MaxLen
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from fpcli.errors import WireError
+from fpcli.settings.learning import LocalConfig
 from fpcli.wire.frame import SAME_VERSION, STRICT
 
 Json = Any
@@ -22,35 +23,6 @@ TRAIN = "train"
 
 MAX_ERROR = 500
 """Letters of the text of an error."""
-
-
-@dataclass(frozen=True)
-class LocalConfig:
-    """How a client trains on its own data."""
-
-    epochs: Annotated[int, Ge(1)] = 1
-    """Passes over the client's data per round."""
-
-    batch_size: Annotated[int, Ge(1)] = 32
-    """Examples per SGD step."""
-
-    lr: Annotated[float, Ge(0)] = 0.1
-    """Learning rate of SGD."""
-
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Momentum of SGD; it starts at 0 in every round."""
-
-    weight_decay: Annotated[float, Ge(0)] = 0.0
-    """Factor of the squared-norm penalty on all parameters."""
-
-    clip_norm: Annotated[float, Ge(0)] = 0.0
-    """Largest norm of a step's whole gradient; 0 does not clip."""
-
-    lr_drop_at: tuple[Annotated[int, Ge(1)], ...] = ()
-    """Rounds from which on the learning rate is multiplied by `lr_drop`, once for each."""
-
-    lr_drop: Annotated[float, Gt(0)] = 0.1
-    """Factor on the learning rate at the rounds of `lr_drop_at`."""
 
 
 _Count = Annotated[int, Ge(0), Lt(2**53)]

@@ -1,45 +1,81 @@
 from __future__ import annotations
 
-import re
+import ast
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.main import get_command
 
-from fpcli.cli import options
+import fpcli
 from fpcli.cli.app import app
-from fpcli.recipe.load import flag_name, flatten, load
+from fpcli.cli.unlearn_options import METHOD_FLAGS
+from fpcli.methods.unlearn import Options
+from fpcli.settings.flags import default_text
+from fpcli.settings.keys import flags_of, leaves
+from fpcli.settings.recipes import KINDS
 
-WORDS = {"10m": "600.0", "none": "None", "auto": "0", "the data's usual one": "digits-cnn"}
-
-
-def commands() -> dict[str, Any]:
-    return get_command(app).commands  # type: ignore[attr-defined]
-
-
-def test_defaults_in_the_help_are_those_of_the_schema() -> None:
-    defaults = flatten(load(None))
-    defaults["executor.workers"] = "auto"
-    checked = 0
-    for parameter in commands()["train"].params:
-        key = options.KEYS.get(parameter.name)
-        if key is None or key == "task.data_dir":
-            continue
-        (said,) = re.findall(r"\(default: (.*)\)\.$", parameter.help)
-        actual = str(defaults[key])
-        assert WORDS.get(said, said) == actual or said == actual, key
-        checked += 1
-    assert checked == len(options.KEYS) - 1
+SOURCES = sorted(Path(fpcli.__file__).parent.rglob("*.py"))
 
 
-def test_names_of_options_are_those_in_the_loader_s_messages() -> None:
-    written = {p.name: p.opts for p in commands()["train"].params}
-    for name, key in options.KEYS.items():
-        assert flag_name(key) in written[name]
+def commands(group: Any = None) -> dict[str, Any]:
+    """Return the commands of `fp` and of its groups, by all their words."""
+    found = {}
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            found |= {f"{name} {word}": inner for word, inner in commands(command).items()}
+        else:
+            found[name] = command
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_options_of_a_command_are_those_of_its_recipe(kind: str) -> None:
+    recipe = KINDS[kind]
+    parameters = {item.name: item for item in commands()[kind].params}
+    defaults = leaves(recipe)
+    for key, flag in flags_of(recipe).items():
+        parameter = parameters[flag.parameter]
+        assert flag.name in parameter.opts and parameter.default is None
+        if key in defaults and (said := default_text(flag, defaults[key].default)):
+            assert parameter.help.endswith(f" (default: {said}).")
+
+
+def test_defaults_of_unlearning_are_those_of_its_method() -> None:
+    values = {f"method.{item.name}": item.default for item in fields(Options)}
+    for key, flag in METHOD_FLAGS.items():
+        if key in values and key != "method.ratio":  # the command finds it, the method is told
+            assert flag.default == str(values[key])
 
 
 def test_every_option_has_help_and_a_panel() -> None:
-    for command in commands().values():
+    for words, command in commands().items():
         for parameter in command.params:
-            assert parameter.help and parameter.help.endswith("."), parameter.name
+            if parameter.name != "help":
+                assert parameter.help and parameter.help.endswith("."), (words, parameter.name)
     panels = {p.rich_help_panel for p in commands()["train"].params}
     assert panels == {"Task", "Method", "Training", "Fleet", "Run", "Output"}
+
+
+def flags_in(path: Path) -> list[tuple[str, ...]]:
+    """Return usage and help of every ``Flag(...)`` that a file writes."""
+    return [
+        tuple(map(ast.unparse, node.args[:2]))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Flag"
+    ]
+
+
+def test_no_option_is_declared_twice() -> None:
+    """Whatever sets the same thing is written once; the words of its help say that it is so."""
+    times = Counter(flag for path in SOURCES for flag in flags_in(path))
+    assert len(times) > 100
+    assert not {flag: number for flag, number in times.items() if number > 1}
+
+
+def test_what_a_default_is_stands_in_one_place() -> None:
+    """No help text says it by hand."""
+    hand = [path for path in SOURCES if "(default: " in path.read_text("utf-8")]
+    assert {path.name for path in hand} <= {"build_command.py"}

@@ -14,14 +14,15 @@ from prunings import trained_of
 from safetensors.torch import load_file, save_file
 
 from fpcli.data.datasets import load
-from fpcli.engine.central import FitConfig, train
+from fpcli.engine.central import train
 from fpcli.engine.process import settle
 from fpcli.engine.trained import DataKey
 from fpcli.models.build import build
-from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import load as load_recipe
 from fpcli.report import sensitivity_plots
 from fpcli.run import pruned
+from fpcli.settings.learning import FitConfig
+from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import read_trained, write_trained
 
 

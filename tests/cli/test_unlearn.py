@@ -9,7 +9,7 @@ import pytest
 from driver import digits_file
 
 from fpcli.cli.app import run as call
-from fpcli.cli.unlearn_options import CHOICES, KEYS
+from fpcli.cli.unlearn_options import CHOICES, FLAGS, METHOD_FLAGS
 from fpcli.cli.unlearn_recipe import classes
 from fpcli.files import checksums
 from fpcli.recipe.load import flatten, load
@@ -317,6 +317,6 @@ def test_a_stopped_unlearning_goes_on_in_a_pool(
 
 def test_options_set_keys_of_the_schema(origin: Path) -> None:
     known = flatten(load(None, flags={"method.name": "unlearn"}))
-    assert set(KEYS.values()) <= set(known)
-    assert set(CHOICES) > set(KEYS) - {"data_dir", "executor", "workers"}
+    assert FLAGS.keys() <= set(known)
+    assert set(CHOICES) > {flag.parameter for flag in METHOD_FLAGS.values()}
     assert classes({"class_": "7, 9", "class_name": "cat,,dog"}) == ([7, 9], ["cat", "dog"])

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.data.augment import Augment, augmenter, check_augment
+from fpcli.data.augment import augmenter, check_augment
 from fpcli.data.batches import batches
 from fpcli.data.split import Split
 from fpcli.errors import RecipeError
 from fpcli.rng import stream
+from fpcli.settings.tasks import Augment
 
 
 def augmented(name: Augment, images: Tensor, seed: int = 0) -> Tensor:

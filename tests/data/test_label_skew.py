@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fpcli.data.partition import Partition, label_table, partition
+from fpcli.data.partition import label_table, partition
 from fpcli.errors import DataError
+from fpcli.settings.tasks import Partition
 
 LABELS = torch.arange(1000).remainder(10)[torch.randperm(1000, generator=torch.manual_seed(1))]
 

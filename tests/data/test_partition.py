@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpcli.data import PARTITIONS
-from fpcli.data.partition import Kind, Partition, label_table, partition, split_digest
+from fpcli.data.partition import label_table, partition, split_digest
 from fpcli.errors import DataError
+from fpcli.settings.tasks import Kind, Partition
 
 DRAWN: tuple[Kind, ...] = get_args(Kind)[:-2]
 """Those that need nothing but labels."""
@@ -61,10 +61,6 @@ def test_seed_decides(kind: Kind) -> None:
     first, again, other = (partition(LABELS, 10, Partition(kind), seed=seed) for seed in (0, 0, 1))
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))
     assert not all(a.equal(b) for a, b in zip(first, other, strict=True))
-
-
-def test_names_are_those_of_the_command_line() -> None:
-    assert get_args(Kind) == PARTITIONS
 
 
 def test_iid_shares_are_equal() -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fpcli.data.partition import Partition, label_table, partition
+from fpcli.data.partition import label_table, partition
 from fpcli.errors import DataError
+from fpcli.settings.tasks import Partition
 
 LABELS = torch.arange(1100).remainder(10)
 

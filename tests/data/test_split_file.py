@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.data.partition import Partition, partition
+from fpcli.data.partition import partition
 from fpcli.data.split_file import labels_digest, split_json
 from fpcli.errors import DataError
+from fpcli.settings.tasks import Partition
 
 LABELS = torch.tensor([0, 1, 0, 1, 1])
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.split import Split
-from fpcli.engine.central import Epoch, FitConfig, Momentum, lr_at, train
+from fpcli.engine.central import Epoch, Momentum, lr_at, train
 from fpcli.engine.fit import Batch
 from fpcli.errors import DivergedError
+from fpcli.settings.learning import FitConfig
 
 
 @pytest.fixture(scope="module")

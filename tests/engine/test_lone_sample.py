@@ -15,11 +15,11 @@ from replies import rounds
 
 from fpcli.data.datasets import load
 from fpcli.engine import central
-from fpcli.engine.central import FitConfig
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.fit import explain_lone_sample
 from fpcli.errors import ClientError, DataError
 from fpcli.run.setup import Setup, prepare
+from fpcli.settings.learning import FitConfig
 
 TABLE = {"task__data": "breast-cancer", "task__model": "nets:normed", "rounds": 1}
 HARD = ("fedavg", "heterofl", "prunefl", "subfedavg")

@@ -12,12 +12,13 @@ import torch
 from driver import begin, go_on, history, newest
 from replies import rounds, setup_of
 
-from fpcli.engine.server_optimizer import Moments, ServerConfig
+from fpcli.engine.server_optimizer import Moments
 from fpcli.engine.server_step import optimized
 from fpcli.engine.types import ServerState, Support
 from fpcli.errors import FpError
 from fpcli.recipe.load import load
 from fpcli.run import experiment
+from fpcli.settings.learning import ServerConfig
 from fpcli.structure.layout import Layout, TensorSpec
 
 LAYOUT = Layout({"w": TensorSpec((3,), True), "mean": TensorSpec((1,), False)}, {})

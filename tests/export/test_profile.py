@@ -13,13 +13,13 @@ from torch import nn
 
 from fpcli.errors import RecipeError
 from fpcli.export.profile import DENSITIES, device_class, step_time
-from fpcli.fleet.classes import DeviceClass, fleet_of
+from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.clock import train_seconds
-from fpcli.fleet.devices import StepTime
 from fpcli.fleet.linear import measured_time, slowest_time
 from fpcli.recipe.fleet_file import fleet_text, read_fleet
 from fpcli.recipe.load import load, to_yaml
 from fpcli.run.setup import fleet_for
+from fpcli.settings.hardware import DeviceClass, StepTime
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.stopwatch import Run, Times
 

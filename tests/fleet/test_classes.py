@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fpcli.errors import RecipeError
-from fpcli.fleet.classes import DeviceClass, fleet_of, spread
+from fpcli.fleet.classes import fleet_of, spread
 from fpcli.fleet.devices import Level
+from fpcli.settings.hardware import DeviceClass
 
 
 def device(name: str, **changes: Any) -> DeviceClass:

@@ -6,9 +6,10 @@ import pytest
 
 from fpcli.errors import RecipeError
 from fpcli.fleet.boards import BOARDS
-from fpcli.fleet.classes import DeviceClass, fleet_of
+from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.devices import SERVER, two_speed, uniform
 from fpcli.fleet.server_hardware import find_server
+from fpcli.settings.hardware import DeviceClass
 
 LAB = [
     DeviceClass("laptop", 1e9, 2e6, 1e6, 10**9),

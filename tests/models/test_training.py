@@ -6,9 +6,10 @@ from torch.nn.functional import cross_entropy
 
 from fpcli.data.batches import batches, evaluation_batches
 from fpcli.data.datasets import load
-from fpcli.data.partition import Partition, partition
+from fpcli.data.partition import partition
 from fpcli.models.build import build
 from fpcli.rng import stream
+from fpcli.settings.tasks import Partition
 
 
 @pytest.mark.slow

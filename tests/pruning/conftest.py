@@ -5,9 +5,10 @@ import torch
 from prunings import named
 
 from fpcli.data.datasets import Dataset, load
-from fpcli.engine.central import FitConfig, train
+from fpcli.engine.central import train
 from fpcli.engine.trained import Trained
 from fpcli.models.build import build
+from fpcli.settings.learning import FitConfig
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 

@@ -8,7 +8,6 @@ import torch
 from prunings import context, trained_of
 
 from fpcli.data.datasets import Dataset
-from fpcli.engine.central import FitConfig
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, DivergedError, LayoutError, UsageError
 from fpcli.models.build import build
@@ -16,6 +15,7 @@ from fpcli.pruning.filters import Filters
 from fpcli.pruning.gdp import GDP
 from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.pruning.prune import TOLERANCE, planned, prune, retrained
+from fpcli.settings.learning import FitConfig
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fpcli.data.datasets import Dataset
-from fpcli.engine.central import FitConfig
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import Trained
 from fpcli.pruning import sweep as module
@@ -25,6 +24,7 @@ from fpcli.pruning.sweep import (
     retrained,
     sweep,
 )
+from fpcli.settings.learning import FitConfig
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 

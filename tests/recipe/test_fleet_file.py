@@ -8,10 +8,10 @@ import pytest
 
 from fpcli.errors import FpError, RecipeError, UsageError
 from fpcli.fleet.boards import BOARDS
-from fpcli.fleet.classes import DeviceClass
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
 from fpcli.recipe.load import digest, load, to_yaml
 from fpcli.run.setup import fleet_for
+from fpcli.settings.hardware import DeviceClass
 
 LAB = """\
 fleet: 1
@@ -144,7 +144,7 @@ def test_hardware_that_only_the_server_has(lab: Path) -> None:
     fleet = fleet_for(load(None, flags=flags))
     assert fleet.server.flops_per_s == 7e12
     assert "rack" not in {fleet.level(client).name for client in range(20)}
-    with pytest.raises(UsageError, match=r"--server: unknown hardware `rak`") as caught:
+    with pytest.raises(UsageError, match=r"--set fleet.server: unknown hardware `rak`") as caught:
         load(None, flags=flags | {"fleet.server": "rak"})
     assert caught.value.hint == "did you mean `rack`?"
     recipe = lab.with_name("recipe.yaml")

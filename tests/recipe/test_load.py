@@ -25,8 +25,8 @@ from fpcli.recipe.load import (
     stored,
     to_yaml,
 )
-from fpcli.recipe.schema import Recipe
-from fpcli.recipe.settings import Setting
+from fpcli.recipe.resolve import Setting
+from fpcli.settings.recipes import Recipe
 
 
 class FedAvg:

@@ -16,9 +16,9 @@ from fpcli.data.datasets import load as load_data
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
-from fpcli.recipe.schema import FitTask
 from fpcli.run import fitting
 from fpcli.run.session import Interrupted
+from fpcli.settings.tasks import FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import checksums

@@ -10,10 +10,10 @@ from fpcli.errors import NeedError, UsageError
 from fpcli.pruning.filters import Filters
 from fpcli.pruning.method import Target
 from fpcli.pruning.prune import Pruned, planned
-from fpcli.recipe.kinds import PruneRecipe
 from fpcli.recipe.load import load
 from fpcli.run import pruned
 from fpcli.run.pruned import write_pruned
+from fpcli.settings.recipes import PruneRecipe
 
 
 @pytest.fixture

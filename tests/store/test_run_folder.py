@@ -16,8 +16,10 @@ from driver import dies
 
 from fpcli.errors import DataError, FpError, NeedError, ResumeError, UsageError
 from fpcli.recipe.load import to_yaml
-from fpcli.recipe.schema import MethodChoice, Recipe, Task
 from fpcli.report.runs import find
+from fpcli.settings.learning import MethodChoice
+from fpcli.settings.recipes import Recipe
+from fpcli.settings.tasks import Task
 from fpcli.store.run_folder import RunFolder, default_name, environment
 
 HOLD = """

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fpcli.errors import WireError
+from fpcli.settings.learning import LocalConfig
 from fpcli.wire import frame
-from fpcli.wire.headers import Envelope, JobHeader, LocalConfig
+from fpcli.wire.headers import Envelope, JobHeader
 from fpcli.wire.message import (
     Job,
     Reply,

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpcli.errors import WireError
+from fpcli.settings.learning import LocalConfig
 from fpcli.wire import CODECS
-from fpcli.wire.headers import Envelope, JobHeader, LocalConfig
+from fpcli.wire.headers import Envelope, JobHeader
 from fpcli.wire.message import (
     Job,
     Reply,

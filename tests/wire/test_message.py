@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fpcli.engine.types import Ask
 from fpcli.errors import WireError
-from fpcli.wire.headers import TRAIN, Envelope, JobHeader, LocalConfig, Task
+from fpcli.settings.learning import LocalConfig
+from fpcli.wire.headers import TRAIN, Envelope, JobHeader, Task
 from fpcli.wire.message import (
     Job,
     MaskError,

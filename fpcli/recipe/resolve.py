@@ -13,17 +13,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.fleet.server_hardware import find_server
-from fpcli.models.build import factory
 from fpcli.models.names import find
-from fpcli.recipe.kinds import AnyRecipe, PruneRecipe
-from fpcli.recipe.schema import FORMAT, MethodChoice, Recipe, default_of, type_text
+from fpcli.settings.fields import type_text
+from fpcli.settings.flags import Flag
+from fpcli.settings.keys import Leaf, flags_of, leaves, sections
+from fpcli.settings.learning import MethodChoice
+from fpcli.settings.recipes import FORMAT, KINDS, AnyRecipe, PruneRecipe, Recipe
 
-SECTIONS = (
-    "task", "task.partition", "method", "local", "server", "fleet", "wire", "executor", "fit",
-    "prune", "retrain",
-)  # fmt: skip
+SECTIONS = tuple(dict.fromkeys(name for cls in KINDS.values() for name in sections(cls)))
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
-_FLAGS = {"task.model": "--model ", "task.data": "--data ", "method.name": "--method "}
+_MAY_BE_CODE = ("task.model", "task.data", "method.name")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
     "greater_than_equal": ">= {ge:g}",
@@ -53,27 +52,6 @@ class Setting:
         return kind(f"{self.place}: {message}", hint=hint, where=self.place)
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """A key that takes a value: its type and its default."""
-
-    hint: Any
-    default: Any
-
-
-def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
-    """Return every dotted key of a data class that takes a value."""
-    hints = get_type_hints(cls, include_extras=True)
-    found: dict[str, Leaf] = {}
-    for item in fields(cls):
-        key, hint = prefix + item.name, hints[item.name]
-        if is_dataclass(hint):
-            found |= leaves(hint, f"{key}.")  # type: ignore[arg-type]
-        elif not (issubclass(cls, MethodChoice) and item.name == "options"):
-            found[key] = Leaf(hint, default_of(item))
-    return found
-
-
 def resolve(
     settings: Mapping[str, Setting], default_models: Mapping[str, str], cls: type[AnyRecipe]
 ) -> AnyRecipe:
@@ -89,7 +67,7 @@ def resolve(
         UsageError: a setting from the command line is wrong.
     """
     _check_format(settings.get("recipe"))
-    _refuse_code(settings)
+    _refuse_code(settings, flags_of(cls))
     known = leaves(cls)
     usual: dict[str, Setting] = {}
     if "method.name" in known:
@@ -122,17 +100,17 @@ def _check_format(setting: Setting | None) -> None:
         )
 
 
-def _refuse_code(settings: Mapping[str, Setting]) -> None:
+def _refuse_code(settings: Mapping[str, Setting], flags: Mapping[str, Flag]) -> None:
     """Refuse a file that names code, which runs only where the command line names it.
 
     Whatever option a method has may be a name that it looks up, so all of them are read.
     """
     for key, setting in settings.items():
-        if not setting.is_in_file or not (key in _FLAGS or key.startswith("method.")):
+        if not setting.is_in_file or not (key in _MAY_BE_CODE or key.startswith("method.")):
             continue
         for value in setting.value if isinstance(setting.value, list) else [setting.value]:
             if plugins.is_code(str(value)):
-                flag = _FLAGS.get(key, f"--set {key}=")
+                flag = f"{flags[key].name} " if key in flags else f"--set {key}="
                 raise setting.error(
                     f"a recipe may not name code: `{value}`",
                     f"if you trust it, say it on the command line: `{flag}{value}`",
@@ -235,6 +213,8 @@ def _check_model(setting: Setting) -> None:
         return
     try:
         if find(value).width is not None:
+            from fpcli.models.build import factory  # imports torch
+
             factory(value)  # only the network itself knows whether it has other widths
     except UsageError as error:
         raise setting.error(error.message, error.hint) from error

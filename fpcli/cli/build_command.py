@@ -1,0 +1,165 @@
+"""Commands from flags: a function and a recipe's fields in, a command of typer out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from annotated_types import Ge, Le
+
+from fpcli import plugins
+from fpcli.cli.words import names, target_text, words
+from fpcli.errors import UsageError
+from fpcli.models.names import complete
+from fpcli.settings.flags import Flag, default_text
+from fpcli.settings.keys import split_flag
+from fpcli.units import parse_seconds
+
+
+def _shipped_names(incomplete: str) -> list[str]:
+    from fpcli.recipe.load import shipped_names
+
+    return words(*shipped_names())(incomplete)
+
+
+_COMPLETERS: Mapping[Any, Callable[[str], list[str]]] = {
+    "models": complete,
+    "recipes": _shipped_names,
+}
+
+
+def build_command(
+    function: Callable[..., None], flags: Mapping[str, Flag] | None = None
+) -> Callable[..., None]:
+    """Return a function whose signature typer reads a command from.
+
+    Args:
+        function: what runs; its first parameter gets the context, the others are options that are
+            no settings, each with a ``Flag`` in its annotation; one whose type is a section, a
+            frozen class of such fields, stands for an option per field.
+        flags: key -> option of every setting; they come behind ``--set``, as the words that were
+            said, which the recipe's loader checks, so that an option and a recipe's key accept the
+            same and fail with the same message. The function finds them in ``ctx.params``.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    context, *own = signature(function).parameters.values()
+    parameters = [context.replace(annotation=hints[context.name])]
+    for item in own:
+        if is_dataclass(hints[item.name]):
+            parameters += _parameters_of(hints[item.name])
+            continue
+        hint, flag = split_flag(hints[item.name])
+        assert flag is not None, f"{item.name} has no Flag"
+        parameters.append(_parameter(item.name, hint, item.default, flag))
+        if item.name == "set_":
+            parameters += [
+                _parameter(
+                    one.parameter, list[str] | None if one.is_list else str | None, None, one
+                )
+                for one in (flags or {}).values()
+            ]
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        values = {
+            item.name: hints[item.name](
+                **{one.name: given[one.name] for one in fields(hints[item.name])}
+            )
+            if is_dataclass(hints[item.name])
+            else given[item.name]
+            for item in own
+        }
+        function(given[context.name], **values)
+
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    return command
+
+
+def _parameters_of(section: Any) -> list[Parameter]:
+    """Return the options of a section whose values the parser checks."""
+    hints = get_type_hints(section, include_extras=True)
+    found = []
+    for item in fields(section):
+        hint, flag = split_flag(hints[item.name])
+        assert flag is not None, f"{section.__name__}.{item.name} has no Flag"
+        found.append(_parameter(item.name, hint, item.default, flag))
+    return found
+
+
+def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:
+    hint, bounds = _without_bounds(hint)
+    make: Any = typer.Option if flag.names else typer.Argument
+    info = make(
+        ... if default is Parameter.empty else default,
+        *flag.names,
+        metavar=flag.metavar,
+        help=_help(flag, default),
+        rich_help_panel=flag.panel,
+        show_default=False,
+        show_envvar=False,
+        envvar=flag.envvar,
+        autocompletion=_completer(flag),
+        **bounds,
+    )
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=info, annotation=hint)
+
+
+def _without_bounds(hint: Any) -> tuple[Any, dict[str, float]]:
+    """Return a type of one number as the parser knows it, and its bounds."""
+    inner = next((part for part in get_args(hint) if get_origin(part) is Annotated), hint)
+    if get_origin(inner) is not Annotated:
+        return hint, {}
+    base, *metadata = get_args(inner)
+    bounds: list[tuple[str, Any]]
+    bounds = [("min", item.ge) for item in metadata if isinstance(item, Ge)]
+    bounds += [("max", item.le) for item in metadata if isinstance(item, Le)]
+    return (base if inner is hint else base | None), dict(bounds)
+
+
+def _help(flag: Flag, default: Any) -> str:
+    text = flag.help
+    if isinstance(flag.known, str) and "{names}" in text:
+        text = text.replace("{names}", ", ".join(plugins.load(plugins.TABLES[flag.known])))
+    known = default not in (None, Parameter.empty)
+    usual = default_text(flag, default) if known else flag.default
+    return f"{text} (default: {usual})." if usual else f"{text.removesuffix('.')}."
+
+
+def _completer(flag: Flag) -> Callable[[str], list[str]] | None:
+    if flag.known in _COMPLETERS:
+        return _COMPLETERS[flag.known]
+    if isinstance(flag.known, str):
+        return names(flag.known)
+    return words(*flag.known) if flag.known else None
+
+
+def said(options: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any]:
+    """Return dotted key -> value of every setting that the options of a call give.
+
+    Raises:
+        UsageError: a value cannot be read as its option says.
+    """
+    given = {}
+    for key, flag in flags.items():
+        value = options[flag.parameter]
+        if value not in (None, [], ()):
+            given[key] = _read(flag, value)
+    return given
+
+
+def _read(flag: Flag, value: Any) -> Any:
+    if flag.reads == "accuracy":
+        return target_text(value)
+    if flag.reads == "seconds" and value not in ("none", "null"):
+        try:
+            return parse_seconds(value)
+        except ValueError as error:
+            raise UsageError(
+                f"{flag.name}: {error}", hint=f"`{flag.name} 60s`", where=flag.name
+            ) from error
+    return flag.words.get(value, value) if flag.words else value

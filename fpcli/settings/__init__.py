@@ -1,0 +1,1 @@
+"""Every setting: frozen classes, whose fields have type, bounds, default, meaning and option."""

@@ -1,0 +1,147 @@
+"""What is learned, and who holds the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from fpcli.settings.flags import TASK, Flag
+
+Kind = Literal[
+    "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file"
+]
+
+Law = Literal["dirichlet", "power"]
+
+Augment = Literal["none", "crop", "crop-flip"]
+
+
+DATA_DIR = Flag(
+    "--data-dir DIR",
+    "Folder of downloaded data",
+    TASK,
+    default="$FP_DATA_DIR",
+    envvar="FP_DATA_DIR",
+    before="--model",
+)
+"""Wherever a command reads data."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How the training data is split over the clients."""
+
+    kind: Annotated[
+        Kind,
+        Flag(
+            "--partition KIND",
+            "How it is split: iid, dirichlet, shards, dominant, classes, missing, quantity, "
+            "natural or file",
+            TASK,
+        ),
+    ] = "iid"
+    """`iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
+    client its own mix of classes, `quantity` its own size; `natural` goes by the samples' owners,
+    `file` by a file."""
+    alpha: Annotated[
+        float,
+        Gt(0),
+        Flag(
+            "--alpha X", "Evenness of a dirichlet or quantity split, above 0; small = uneven", TASK
+        ),
+    ] = 0.5
+    """Concentration of `dirichlet` and `quantity`: the smaller, the more clients differ."""
+    shards_per_client: Annotated[int, Ge(1)] = 2
+    """Pieces of label-sorted data that each client gets under `shards`."""
+    dominant_share: Annotated[float, Ge(0), Le(1)] = 0.4
+    """Fraction of a client's samples that have its one main label under `dominant`, in total; 0 is
+    `iid`."""
+    classes_per_client: Annotated[int, Ge(1)] = 2
+    """Classes that each client holds under `classes`."""
+    missing_classes: Annotated[int, Ge(0)] = 2
+    """Classes that each client lacks under `missing`."""
+    size_law: Law = "dirichlet"
+    """Sizes under `quantity`: drawn from a `dirichlet` of `alpha`, or falling as a `power`."""
+    exponent: Annotated[float, Gt(0)] = 1.0
+    """Under the `power` law the r-th largest client is proportional to r to the minus this."""
+    sizes: tuple[Annotated[float, Gt(0)], ...] = ()
+    """Relative sizes under `quantity`, one per client; none means those of `size_law`."""
+    file: str = ""
+    """Split that `file` reads, as `fp data split -o` writes it."""
+    imbalance: Annotated[float, Ge(1)] = 1.0
+    """Long tail: the first class keeps this many times the samples of the last, the others in
+    between; samples are left out, then `kind` splits the rest."""
+    min_size: Annotated[int, Ge(1)] = 1
+    """Smallest allowed number of samples of a client."""
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What is learned."""
+
+    data: Annotated[
+        str,
+        Flag(
+            "--data NAME",
+            "Data: a name, `folder:`, `csv:` or `npz:PATH`, `module:function`",
+            TASK,
+            known="datasets",
+        ),
+    ] = "digits"
+    """Data set: a name of `fp data list`, or `npz:PATH`, `folder:PATH` or `csv:PATH`."""
+    model: Annotated[
+        str,
+        Flag(
+            "--model NAME",
+            "Network: {names}, also NAME-gn (group norm) and NAME@0.5 (half the width), "
+            "`torchvision:NAME` or `module:function`",
+            TASK,
+            default="the data's usual one",
+            known="models",
+        ),
+    ] = ""
+    """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
+    factor of all widths) behind it; empty means the usual one for the data."""
+    data_dir: Annotated[str, DATA_DIR] = ""
+    """Folder that holds downloaded data, as `fp data fetch` leaves it."""
+    validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
+    """Fraction of the training data set aside for decisions, so that the test data makes none."""
+    augment: Annotated[
+        Literal["auto", "none", "crop", "crop-flip"],
+        Flag(
+            "--augment KIND",
+            "Random change of training images: none, crop, crop-flip or auto",
+            TASK,
+            default="auto = crop-flip for CIFAR, else none",
+        ),
+    ] = "auto"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too; `auto` is `crop-flip` for CIFAR, else `none`."""
+
+
+@dataclass(frozen=True)
+class Task(FitTask):
+    """What is learned, and who holds the data."""
+
+    clients: Annotated[
+        int, Ge(1), Flag("--clients N", "Clients that the data is split over", TASK)
+    ] = 10
+    """Number of clients that the training data is split over."""
+    partition: Partition = field(default_factory=Partition)
+    """How it is split."""
+    withhold: tuple[Annotated[int, Ge(0)], ...] = ()
+    """Classes whose samples no client trains on, and which do not count as validation or test
+    data."""
+    server_share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the training samples that the server has and no client, of each class alike, for
+    methods in which it trains."""
+    server_samples: Annotated[int, Ge(0)] = 0
+    """The same as a number of samples, in place of a share."""
+    start: str = ""
+    """Folder of a run, or of a trained model, whose weights the first round starts from; empty
+    means freshly initialised ones."""
+    augment: Augment = "none"
+    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
+    `crop-flip` mirrors half of them too."""

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pytest
+import typer
+from annotated_types import Ge
+from typer.main import get_command
+
+from fpcli.cli.build_command import build_command, said
+from fpcli.errors import UsageError
+from fpcli.settings.flags import Flag
+from fpcli.settings.keys import flags_of
+
+WAIT = Flag("--wait TIME", "How long", "Run", reads="seconds")
+GOAL = Flag("--goal acc=X", "What for", reads="accuracy", before="--wait")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A made-up recipe."""
+
+    wait_s: Annotated[float, Ge(0), WAIT] = 90.0
+    hidden: int = 1
+    goal: Annotated[float | None, GOAL] = None
+    many: Annotated[tuple[str, ...], Flag("--one WORD", "Words; may be repeated")] = ()
+    workers: Annotated[int, Flag("--workers auto|N", "How many", words={"auto": 0})] = 0
+
+
+@dataclass(frozen=True)
+class Typed:
+    """Options that the parser checks."""
+
+    count: Annotated[int, Ge(1), Flag("-n/--count N", "How often")] = 3
+
+
+def command(function: Callable[..., None], **more: Any) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command()(build_command(function, **more))
+    return get_command(app)
+
+
+def test_fields_become_options_in_their_order_and_with_their_defaults() -> None:
+    def run(
+        ctx: typer.Context,
+        name: Annotated[str, Flag("NAME", "Whose")],
+        set_: Annotated[list[str] | None, Flag("--set KEY=VALUE", "Set keys")] = None,
+        force: Annotated[bool, Flag("--force", "Replace it")] = False,
+    ) -> None:
+        """Do it."""
+        seen.append((name, set_, force, said(ctx.params, flags_of(Made))))
+
+    seen: list[Any] = []
+    made = command(run, flags=flags_of(Made))
+    helps = {item.name: item.help for item in made.params}
+    assert helps == {
+        "name": "Whose.",
+        "set_": "Set keys.",
+        "goal": "What for (default: none).",
+        "wait": "How long (default: 90s).",
+        "one": "Words; may be repeated.",
+        "workers": "How many (default: auto).",
+        "force": "Replace it.",
+    }
+    words = ["a", "--wait", "2m", "--one", "x", "--one", "y", "--workers", "auto", "--force"]
+    made.main([*words, "--goal", "acc=0.5"], standalone_mode=False)
+    given = {"goal": "0.5", "wait_s": 120.0, "many": ["x", "y"], "workers": 0}
+    assert seen == [("a", None, True, given)]
+    made.main(["a", "--wait", "none"], standalone_mode=False)
+    assert seen[1:] == [("a", None, False, {"wait_s": "none"})]
+
+
+def test_a_section_comes_as_a_whole_with_its_bounds() -> None:
+    def run(ctx: typer.Context, *, typed: Typed) -> None:
+        """Do it."""
+        seen.append(typed)
+
+    seen: list[Typed] = []
+    made = command(run)
+    made.main([], standalone_mode=False)
+    made.main(["-n", "7"], standalone_mode=False)
+    assert seen == [Typed(3), Typed(7)]
+    with pytest.raises(Exception, match="greater than or equal to 1"):
+        made.main(["--count", "0"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [("wait_s", "soon", "--wait: `soon` is not a number"), ("goal", "loss=1", "unknown measure")],
+)
+def test_words_that_an_option_cannot_read(key: str, text: str, message: str) -> None:
+    options = {flag.parameter: None for flag in flags_of(Made).values()}
+    options |= {flags_of(Made)[key].parameter: text}
+    with pytest.raises(UsageError, match=message):
+        said(options, flags_of(Made))
