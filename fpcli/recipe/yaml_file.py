@@ -41,8 +41,11 @@ def compose(path: Path, kind: str, limit_bytes: int = _LIMIT_BYTES) -> yaml.Node
             f"{path}: larger than {limit_bytes // 1024} KiB", hint=f"is this a {kind}?"
         )
     try:
-        _refuse_unsafe(text, path, kind)
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _CarefulLoader(text, path, kind)
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -52,11 +55,16 @@ def compose(path: Path, kind: str, limit_bytes: int = _LIMIT_BYTES) -> yaml.Node
         ) from error
 
 
-def _refuse_unsafe(text: str, path: Path, kind: str) -> None:
-    # On the event stream, hence before anything is built that could be large or deep.
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = f"{path}:{event.start_mark.line + 1 if event.start_mark else 0}"
+class _CarefulLoader(yaml.SafeLoader):
+    """Refuses a node before it is built, since it could be large, deep or of any class."""
+
+    def __init__(self, text: str, path: Path, kind: str) -> None:
+        super().__init__(text)
+        self.path, self.kind, self.depth = path, kind, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        place = f"{self.path}:{event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise RecipeError(
                 f"{place}: anchors and aliases are not allowed",
@@ -69,12 +77,13 @@ def _refuse_unsafe(text: str, path: Path, kind: str) -> None:
                 hint="write the plain value, or quote a text that starts with `!`",
                 where=place,
             )
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _LIMIT_DEPTH:
-            raise RecipeError(f"{place}: nested deeper than any {kind}", where=place)
+        inner = int(isinstance(event, yaml.CollectionStartEvent))
+        self.depth += inner
+        if self.depth > _LIMIT_DEPTH:
+            raise RecipeError(f"{place}: nested deeper than any {self.kind}", where=place)
+        node = super().compose_node(parent, index)
+        self.depth -= inner
+        return node
 
 
 def pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, yaml.Node, int]]:
