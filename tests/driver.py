@@ -25,7 +25,7 @@ from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
 from fpcli.recipe.load import load
 from fpcli.run import experiment, fitting
-from fpcli.run.session import Interrupted
+from fpcli.run.run_session import Interrupted
 from fpcli.run.setup import Setup
 from fpcli.settings.recipes import FitRecipe
 from fpcli.store import events

@@ -11,7 +11,7 @@ from torch import nn
 from fpcli.data.datasets import Dataset, load
 from fpcli.data.split import Split
 from fpcli.engine.trained import DataKey, Trained
-from fpcli.pruning.method import PruneContext
+from fpcli.pruning.pruner import PruneContext
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace

@@ -14,7 +14,7 @@ from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import DataKey, Trained
 from fpcli.models.build import build
 from fpcli.pruning.filters import Options
-from fpcli.pruning.method import PruneContext
+from fpcli.pruning.pruner import PruneContext
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace

@@ -42,7 +42,7 @@ from fpcli.recipe.load import load_any, stored, to_yaml
 from fpcli.report.compare import compare
 from fpcli.report.page import page
 from fpcli.report.runs import find
-from fpcli.report.tables import to_data
+from fpcli.report.text_tables import to_data
 from fpcli.settings.hardware import DeviceClass
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -111,6 +111,11 @@ def test_every_part_has_one_floor() -> None:
     found = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
     parts = [part for parts in FLOORS for part in parts]
     assert sorted(parts) == sorted(found - {"__init__"} | {""})
+
+
+def test_a_file_name_tells_its_file() -> None:
+    names = Counter(path.name for path in FILES if path.stem != "__init__")
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 def test_the_walk_sees_every_kind_of_import() -> None:

@@ -136,7 +136,7 @@ OTHER_QUESTIONS = {
     ("plugins.py", "is_code"): "the one place",
     ("plugins.py", "split_path"): "what kind of path; says nothing of code",
     ("plugins.py", "load"): "takes apart what is code or stands in a table",
-    ("cli/sensitivity.py", "parse_ratios"): "a grid of ratios, FIRST:LAST:STEP",
+    ("cli/sensitivity_command.py", "parse_ratios"): "a grid of ratios, FIRST:LAST:STEP",
     ("cli/show.py", "line"): "a line for the screen that begins with `warning:`",
     ("engine/balance.py", "quantile"): "an anchor, quantile:Q",
     ("recipe/header.py", ""): "a line of a recipe's header, `# paper: ...`",

@@ -15,21 +15,21 @@ from typing import Annotated, Any
 
 import typer
 
-from fpcli.cli import data, recipe
-from fpcli.cli.bench import bench
+from fpcli.cli import data_command, recipe_command
+from fpcli.cli.bench_command import bench
 from fpcli.cli.build_command import build_command
-from fpcli.cli.compare import compare
-from fpcli.cli.data_split import SPLIT_FLAGS, split
-from fpcli.cli.doctor import doctor
-from fpcli.cli.export import export
-from fpcli.cli.fit import fit
-from fpcli.cli.methods import methods
-from fpcli.cli.prune import prune
-from fpcli.cli.report import report
-from fpcli.cli.sensitivity import sensitivity
+from fpcli.cli.compare_command import compare
+from fpcli.cli.data_split_command import SPLIT_FLAGS, split
+from fpcli.cli.doctor_command import doctor
+from fpcli.cli.export_command import export
+from fpcli.cli.fit_command import fit
+from fpcli.cli.methods_command import methods
+from fpcli.cli.prune_command import prune
+from fpcli.cli.report_command import report
+from fpcli.cli.sensitivity_command import sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
-from fpcli.cli.train import train
-from fpcli.cli.unlearn import unlearn
+from fpcli.cli.train_command import train
+from fpcli.cli.unlearn_command import unlearn
 from fpcli.cli.unlearn_options import METHOD_FLAGS
 from fpcli.engine.process import before_torch
 from fpcli.errors import FpError, NeedError, UsageError, nearest
@@ -56,9 +56,9 @@ for command, flags in (
     (doctor, {}),
 ):
     app.command()(build_command(command, flags))
-app.add_typer(recipe.app, name="recipe")
-app.add_typer(data.app, name="data")
-data.app.command()(build_command(split, SPLIT_FLAGS))
+app.add_typer(recipe_command.app, name="recipe")
+app.add_typer(data_command.app, name="data")
+data_command.app.command()(build_command(split, SPLIT_FLAGS))
 
 # The parser's errors have no public name that all versions of typer share.
 _ParserError: type[Exception] = next(

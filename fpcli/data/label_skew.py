@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fpcli.data.tables import Indices, Table, apportion, deal, fill, members_of
+from fpcli.data.arrays import Indices, Table, apportion, deal, fill, members_of
 from fpcli.errors import DataError
 
 MAX_DRAWS = 100

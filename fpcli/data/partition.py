@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fpcli.data import label_skew, size_skew
+from fpcli.data.arrays import Indices
 from fpcli.data.set_aside import NO_SAMPLES
 from fpcli.data.split_file import read_split
-from fpcli.data.tables import Indices
 from fpcli.errors import DataError
 from fpcli.rng import derive
 from fpcli.settings.tasks import Partition

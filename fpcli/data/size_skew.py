@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from fpcli.data.arrays import Indices, apportion, members_of
 from fpcli.data.label_skew import MAX_DRAWS, check_alpha
-from fpcli.data.tables import Indices, apportion, members_of
 from fpcli.errors import DataError
 from fpcli.settings.tasks import Law
 

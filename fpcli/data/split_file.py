@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fpcli.data.arrays import Indices
 from fpcli.data.set_aside import NO_SAMPLES
-from fpcli.data.tables import Indices
 from fpcli.errors import DataError
 
 FORMAT = 1

@@ -20,8 +20,8 @@ from fpcli.engine.types import TRAIN, Tensors, Work
 from fpcli.errors import DivergedError, FpError, WireError
 from fpcli.rng import derive
 from fpcli.structure.choice import within
-from fpcli.structure.kernels import use_sparse
 from fpcli.structure.shrink import shrink, with_buffers
+from fpcli.structure.sparse_kernels import use_sparse
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
 _MASK = "mask"

@@ -37,10 +37,10 @@ from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
 from fpcli.structure.choice import within
 from fpcli.structure.cost import cost
-from fpcli.structure.coverage import min_coverage
-from fpcli.structure.kernels import use_sparse
 from fpcli.structure.layout import Tensors
+from fpcli.structure.min_coverage import min_coverage
 from fpcli.structure.shrink import shrink
+from fpcli.structure.sparse_kernels import use_sparse
 
 
 def begin(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fpcli.errors import DataError, FpError, UsageError, first_line
 from fpcli.export.formats import PROGRAMS, open_onnx, open_pt2
-from fpcli.export.load import load_masked
+from fpcli.export.load_model import load_masked
 from fpcli.store.model_folder import read_trained
 from fpcli.store.weights import unreadable
 from fpcli.structure.choice import Choice, sparsify

@@ -18,7 +18,7 @@ from fpcli.errors import CheckError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
 from fpcli.export.file import encode
 from fpcli.export.formats import PROGRAMS, Run, quiet
-from fpcli.export.load import load
+from fpcli.export.load_model import load
 from fpcli.export.source import Source
 from fpcli.files import cannot_write, sha256_of, sync_folder
 

@@ -33,8 +33,8 @@ from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Tensors, Work
 from fpcli.errors import LayoutError, RecipeError, nearest
 from fpcli.scores.magnitude import l1
-from fpcli.structure.coverage import min_coverage
 from fpcli.structure.layout import Layout
+from fpcli.structure.min_coverage import min_coverage
 
 Quarters = tuple[int, ...]
 

@@ -31,7 +31,7 @@ from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, Device, ServerState, Support
 from fpcli.errors import RecipeError, UsageError
 from fpcli.scores.magnitude import l1
-from fpcli.structure.coverage import share_of_rare_channels
+from fpcli.structure.min_coverage import share_of_rare_channels
 from fpcli.structure.patterns import ranked
 
 

@@ -29,13 +29,13 @@ MODELS: Mapping[str, str] = {
     "vgg13": "fpcli.models.vgg:vgg13",
     "vgg16": "fpcli.models.vgg:vgg16",
     "vgg19": "fpcli.models.vgg:vgg19",
-    "hetero-cnn": "fpcli.models.heterofl:hetero_cnn",
-    "preresnet-hfl": "fpcli.models.heterofl:preresnet_hfl",
-    "preresnet18": "fpcli.models.heterofl:preresnet18",
-    "subfedavg-cifar": "fpcli.models.subfedavg:cifar",
-    "subfedavg-cifar-bn": "fpcli.models.subfedavg:cifar_bn",
-    "subfedavg-mnist": "fpcli.models.subfedavg:mnist",
-    "subfedavg-mnist-bn": "fpcli.models.subfedavg:mnist_bn",
+    "hetero-cnn": "fpcli.models.heterofl_nets:hetero_cnn",
+    "preresnet-hfl": "fpcli.models.heterofl_nets:preresnet_hfl",
+    "preresnet18": "fpcli.models.heterofl_nets:preresnet18",
+    "subfedavg-cifar": "fpcli.models.subfedavg_nets:cifar",
+    "subfedavg-cifar-bn": "fpcli.models.subfedavg_nets:cifar_bn",
+    "subfedavg-mnist": "fpcli.models.subfedavg_nets:mnist",
+    "subfedavg-mnist-bn": "fpcli.models.subfedavg_nets:mnist_bn",
 }
 """Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W) of
 an image or (features,) of a row of a table.

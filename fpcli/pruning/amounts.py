@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fpcli.errors import CheckError
-from fpcli.pruning.method import Measure, PruneContext, Target
+from fpcli.pruning.pruner import Measure, PruneContext, Target
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support

@@ -25,8 +25,8 @@ from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, RecipeError
 from fpcli.pruning.amounts import alive, best, num_left, ratio_for
 from fpcli.pruning.layers import numbered, select, writers
-from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.pruning.presets import PRESETS
+from fpcli.pruning.pruner import PruneContext, Pruner, Target
 from fpcli.scores.sample import Sample, needs_sample, score
 from fpcli.structure.layout import Group, Layout
 from fpcli.structure.support import Support

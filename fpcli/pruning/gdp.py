@@ -31,7 +31,7 @@ from fpcli.engine.measure import gradients
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
 from fpcli.pruning.gates import gates
-from fpcli.pruning.method import PruneContext, Pruner, Target
+from fpcli.pruning.pruner import PruneContext, Pruner, Target
 from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
 from fpcli.scores.taylor import saliency
 from fpcli.structure.cost import cost

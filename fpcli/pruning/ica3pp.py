@@ -27,8 +27,8 @@ from torch import Tensor
 from fpcli.data.batches import evaluation_batches
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
-from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.pruning.prune import retrained
+from fpcli.pruning.pruner import PruneContext, Pruner, Target
 from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
 from fpcli.scores.bn_scale import add_l1, scales
 from fpcli.scores.sample import Sample, score

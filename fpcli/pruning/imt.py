@@ -30,7 +30,7 @@ from fpcli.data.batches import Batch, batches
 from fpcli.engine.fit import cross_entropy, explain_lone_sample, one_epoch
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError
-from fpcli.pruning.method import PruneContext, Pruner, Target
+from fpcli.pruning.pruner import PruneContext, Pruner, Target
 from fpcli.scores.curvature import Spectrum, exact, lanczos, loss_of, products
 from fpcli.scores.rates import along_segment, mass_above, nearby, spectral_gap, widest
 from fpcli.structure.budget import without_smallest

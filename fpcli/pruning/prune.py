@@ -15,7 +15,7 @@ from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, LayoutError, UsageError
 from fpcli.pruning.amounts import alive, missed, size
-from fpcli.pruning.method import PruneContext, Pruner, Target
+from fpcli.pruning.pruner import PruneContext, Pruner, Target
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.shrink import shrink

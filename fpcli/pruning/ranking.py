@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fpcli.engine.trained import Trained
 from fpcli.pruning.amounts import alive, missed, size
-from fpcli.pruning.method import PruneContext, Target
+from fpcli.pruning.pruner import PruneContext, Target
 from fpcli.structure.layout import Group, Layout
 from fpcli.structure.support import Support
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fpcli.report import curves, markup, tables
+from fpcli.report import curves, markup, text_tables
 from fpcli.report.charts import DASHES, SERIES
 from fpcli.report.clients import client_table, refusals
 from fpcli.report.compare import Comparison, Row
@@ -102,7 +102,7 @@ def _warnings(found: Comparison) -> Iterator[str]:
 
 def _tiles(row: Row) -> str:
     tiles = [
-        element("div", element("b", text(tables.cell(key, value, len(row.runs))))
+        element("div", element("b", text(text_tables.cell(key, value, len(row.runs))))
                 + element("span", text(title)), "tile")
         for key, title in _TILES.items()
         if (value := row.values[key]).num_known
@@ -112,17 +112,20 @@ def _tiles(row: Row) -> str:
 
 def _numbers(found: Comparison) -> Iterator[str]:
     if len(found.rows) > 1 or found.target is not None or found.budgets:
-        table = tables.table(found)
+        table = text_tables.table(found)
         rows = [row[:-1] for row in table.rows]
         yield markup.table(table.headers[:-1], rows, table.right)
-    for note in tables.notes(found):
+    for note in text_tables.notes(found):
         yield element("p", text(note), "quiet")
     if keys := list(dict.fromkeys(key for row in found.rows for key in row.differs)):
         settings = [row.runs[0].important for row in found.rows]
         yield element("h2", "Settings that differ")
         yield markup.table(
             ["setting", *(row.label for row in found.rows)],
-            [[k, *(tables.plain(one[k]) if k in one else "-" for one in settings)] for k in keys],
+            [
+                [key, *(text_tables.plain(one[key]) if key in one else "-" for one in settings)]
+                for key in keys
+            ],
         )
 
 
@@ -153,7 +156,7 @@ def _run_charts(run: Run, number: int) -> str:
 
 
 def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
-    settings = [(key, tables.plain(value)) for key, value in run.settings.items()]
+    settings = [(key, text_tables.plain(value)) for key, value in run.settings.items()]
     parts = [
         element("p", text(str(run.path)), "quiet"),
         *([markup.items(texts, "warnings")] if (texts := refusals(run)) else []),
@@ -190,7 +193,7 @@ def _flat(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", tables.plain(value)
+            yield f"{prefix}{key}", text_tables.plain(value)
 
 
 def _text(path: Path) -> str:

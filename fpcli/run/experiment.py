@@ -12,7 +12,7 @@ from fpcli.engine.types import ServerState
 from fpcli.recipe.idle import idle
 from fpcli.report.plots import draw_run
 from fpcli.run.kernels import with_kernels
-from fpcli.run.session import Interrupted, Listener, Place, RunSession, begin, check_recipe
+from fpcli.run.run_session import Interrupted, Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.run.summary import Summary, state_sha256, to_event
 from fpcli.settings.recipes import Recipe

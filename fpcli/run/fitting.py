@@ -23,7 +23,7 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError
 from fpcli.models.build import build
 from fpcli.report.plots import draw_fit
-from fpcli.run.session import Listener, Place, RunSession, begin, check_recipe
+from fpcli.run.run_session import Listener, Place, RunSession, begin, check_recipe
 from fpcli.run.setup import any_layout, check_device, load_data
 from fpcli.run.summary import FitSummary, state_sha256
 from fpcli.settings.recipes import FitRecipe

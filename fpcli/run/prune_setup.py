@@ -14,8 +14,8 @@ from fpcli.engine.process import num_cores, settle
 from fpcli.engine.trained import Trained
 from fpcli.errors import UsageError
 from fpcli.pruning.layers import select, weights_and_macs
-from fpcli.pruning.method import Measure, PruneContext, Pruner, Target
 from fpcli.pruning.prune import Pruned, Stage
+from fpcli.pruning.pruner import Measure, PruneContext, Pruner, Target
 from fpcli.run.fitting import augmentation
 from fpcli.run.setup import check_device
 from fpcli.settings.learning import FitConfig

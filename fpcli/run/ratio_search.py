@@ -32,7 +32,7 @@ from fpcli.report.plots import draw_run
 from fpcli.report.trials import read_search, search_file
 from fpcli.run.forgetting import METHOD, Source, with_ratio
 from fpcli.run.forgetting_plan import shares
-from fpcli.run.session import begin
+from fpcli.run.run_session import begin
 from fpcli.run.stages import Cost, costs_of
 from fpcli.settings.recipes import Recipe
 from fpcli.store import events

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.structure.kernels import can_be_sparse, sparse_layer, use_sparse
 from fpcli.structure.layout import Tensors
+from fpcli.structure.sparse_kernels import can_be_sparse, sparse_layer, use_sparse
 from fpcli.structure.stopwatch import Run, Times, in_turns
 
 Timer = Callable[[Sequence[Run]], Sequence[Times]]

@@ -10,8 +10,8 @@ from prunings import context, named
 
 from fpcli.engine.process import settle
 from fpcli.pruning.filters import Filters
-from fpcli.pruning.method import Target
 from fpcli.pruning.prune import planned
+from fpcli.pruning.pruner import Target
 
 pytestmark = pytest.mark.bench
 settle()

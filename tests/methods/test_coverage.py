@@ -43,8 +43,8 @@ from fpcli.methods.coverage import (
 )
 from fpcli.run.setup import Setup, prepare
 from fpcli.structure.cost import cost
-from fpcli.structure.coverage import min_coverage
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
+from fpcli.structure.min_coverage import min_coverage
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 

@@ -7,7 +7,7 @@ from prunings import context
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError
 from fpcli.pruning.amounts import best, num_left, ratio_for
-from fpcli.pruning.method import Target
+from fpcli.pruning.pruner import Target
 from fpcli.structure.support import Support
 
 

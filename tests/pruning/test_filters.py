@@ -13,8 +13,8 @@ from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, NeedError, RecipeError
 from fpcli.pruning.filters import Filters
 from fpcli.pruning.layers import weights_and_macs
-from fpcli.pruning.method import Target
 from fpcli.pruning.prune import planned
+from fpcli.pruning.pruner import Target
 
 QUARTER = Target("ratio", 0.25)
 WHOLE = [[0.9], [0.2], [1.5], [0.6]]

@@ -14,7 +14,7 @@ from fpcli.engine.measure import gradients
 from fpcli.errors import CheckError, LayoutError
 from fpcli.pruning.gates import gates
 from fpcli.pruning.gdp import GDP, Options, bn_gate, candidates
-from fpcli.pruning.method import Target
+from fpcli.pruning.pruner import Target
 from fpcli.scores.taylor import saliency
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Layout

@@ -16,7 +16,7 @@ from fpcli.pruning.ica3pp import (
     chosen,
     weight_criterion,
 )
-from fpcli.pruning.method import Target
+from fpcli.pruning.pruner import Target
 from fpcli.scores.bn_scale import add_l1
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec

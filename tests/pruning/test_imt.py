@@ -10,7 +10,7 @@ from torch import nn
 from fpcli.engine.central import train
 from fpcli.errors import CheckError
 from fpcli.pruning.imt import IMT, Options
-from fpcli.pruning.method import Target
+from fpcli.pruning.pruner import Target
 from fpcli.structure.cost import cost
 
 NONE = Target("ratio", 0.0)

@@ -13,8 +13,8 @@ from fpcli.errors import CheckError, DivergedError, LayoutError, UsageError
 from fpcli.models.build import build
 from fpcli.pruning.filters import Filters
 from fpcli.pruning.gdp import GDP
-from fpcli.pruning.method import PruneContext, Pruner, Target
 from fpcli.pruning.prune import TOLERANCE, planned, prune, retrained
+from fpcli.pruning.pruner import PruneContext, Pruner, Target
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support

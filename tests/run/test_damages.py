@@ -18,7 +18,7 @@ from fpcli.files import checksums
 from fpcli.report.compare import compare
 from fpcli.report.page import page
 from fpcli.report.runs import find
-from fpcli.report.tables import to_data
+from fpcli.report.text_tables import to_data
 from fpcli.store.model_folder import read_trained
 from fpcli.store.purge import purge
 from fpcli.store.run_folder import RunFolder

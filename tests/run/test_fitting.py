@@ -17,7 +17,7 @@ from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
 from fpcli.run import fitting
-from fpcli.run.session import Interrupted
+from fpcli.run.run_session import Interrupted
 from fpcli.settings.tasks import FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import read_trained

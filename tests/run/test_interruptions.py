@@ -28,7 +28,7 @@ from faults import Tampering
 
 from fpcli.errors import NeedError
 from fpcli.run import experiment
-from fpcli.run.session import Interrupted
+from fpcli.run.run_session import Interrupted
 from fpcli.run.setup import Setup
 
 pytestmark = pytest.mark.usefixtures("no_figures")

@@ -18,7 +18,7 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError, ResumeError
 from fpcli.run.kernels import NAME, with_kernels
 from fpcli.run.setup import Setup, prepare
-from fpcli.structure import kernels
+from fpcli.structure import sparse_kernels
 from fpcli.structure.stopwatch import Run, Times
 
 QUICK = {"method__ip_passes": 21, "method__ip_interval": 5, "rounds": 2}
@@ -50,9 +50,11 @@ def test_always_trains_and_judges_the_same_model(
 ) -> None:
     plain = play(setup_of(tmp_path / "a"))
     made: list[str] = []
-    original = kernels.sparse_layer
+    original = sparse_kernels.sparse_layer
     monkeypatch.setattr(
-        kernels, "sparse_layer", lambda *a: (made.append(type(a[0]).__name__), original(*a))[1]
+        sparse_kernels,
+        "sparse_layer",
+        lambda *a: (made.append(type(a[0]).__name__), original(*a))[1],
     )
     setup = with_kernels(setup_of(tmp_path / "b", executor__sparse="always"), tmp_path, print)
     ours = play(setup)

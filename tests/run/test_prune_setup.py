@@ -8,8 +8,8 @@ from prunings import named
 
 from fpcli.engine.process import settle
 from fpcli.errors import UsageError
-from fpcli.pruning.method import Target
 from fpcli.pruning.prune import planned
+from fpcli.pruning.pruner import Target
 from fpcli.recipe.load import find_recipe, load
 from fpcli.run.prune_setup import PruneSetup, prepare, report_of
 from fpcli.settings.recipes import PruneRecipe

@@ -8,8 +8,8 @@ from prunings import context, named
 
 from fpcli.errors import NeedError, UsageError
 from fpcli.pruning.filters import Filters
-from fpcli.pruning.method import Target
 from fpcli.pruning.prune import Pruned, planned
+from fpcli.pruning.pruner import Target
 from fpcli.recipe.load import load
 from fpcli.run import pruned
 from fpcli.run.pruned import write_pruned

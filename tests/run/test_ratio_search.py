@@ -21,7 +21,7 @@ from fpcli.report.trials import read_search
 from fpcli.run import experiment, ratio_search, unlearning
 from fpcli.run.forgetting import source_of
 from fpcli.run.ratio_search import NotForgottenError, Trial, judge_trial
-from fpcli.run.session import Interrupted
+from fpcli.run.run_session import Interrupted
 from fpcli.run.stages import Cost
 from fpcli.run.unlearning import Unlearning, read_result
 from fpcli.store import events

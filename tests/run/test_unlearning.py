@@ -24,7 +24,7 @@ from fpcli.files import checksums
 from fpcli.report.runs import find
 from fpcli.run import experiment, unlearning
 from fpcli.run.forgetting import retrained, source_of
-from fpcli.run.session import Interrupted
+from fpcli.run.run_session import Interrupted
 from fpcli.run.stages import divided
 from fpcli.run.unlearning import Unlearning, is_purged, purge_original, read_result
 from fpcli.store.model_folder import read_trained

@@ -11,7 +11,7 @@ from driver import begin, dies, digits_file
 
 from fpcli.errors import DataError, ResumeError
 from fpcli.report.runs import find
-from fpcli.run.source import newest_run
+from fpcli.run.model_source import newest_run
 from fpcli.run.unlearning import is_purged, purge_original
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fpcli.structure.choice import DENSITIES, Limits, layers, limit, limits, sparsify, within
-from fpcli.structure.kernels import SparseLinear
+from fpcli.structure.sparse_kernels import SparseLinear
 from fpcli.structure.stopwatch import Run, Times
 
 

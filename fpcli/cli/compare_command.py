@@ -80,18 +80,18 @@ def compare(
     """
     if sum((md, csv, json)) > 1:
         raise UsageError("--md, --csv and --json exclude each other", hint="give one of them")
-    from fpcli.report import tables
+    from fpcli.report import text_tables
 
     found = load(run, runs, target=target, at=at, by=by, reference=reference)
     session: Session = ctx.obj
     session.warnings += found.warnings
     error = check(found, fail_if or ())
     if md or csv:
-        text = tables.to_markdown(found) if md else tables.to_csv(found)
+        text = text_tables.to_markdown(found) if md else text_tables.to_csv(found)
     else:
         text = _text(found)
     session.warn()
-    session.finish(tables.to_data(found), text, error)
+    session.finish(text_tables.to_data(found), text, error)
 
 
 def load(
@@ -166,11 +166,11 @@ def _budget(word: str) -> Budget:
 
 def _text(found: Comparison) -> str:
     from fpcli.cli import show
-    from fpcli.report import tables
+    from fpcli.report import text_tables
 
-    table = tables.table(found)
+    table = text_tables.table(found)
     lines = show.table(table.headers, table.rows, right=table.right)
-    return "\n".join([lines, "", *tables.notes(found)])
+    return "\n".join([lines, "", *text_tables.notes(found)])
 
 
 def check(found: Comparison, conditions: Sequence[str]) -> FpError | None:

@@ -112,7 +112,7 @@ def _item(name: str, found: Any) -> dict[str, Any]:
         UsageError: it is none.
     """
     from fpcli.engine.method import Method
-    from fpcli.pruning.method import Pruner
+    from fpcli.pruning.pruner import Pruner
 
     if not (isinstance(found, type) and issubclass(found, Method | Pruner)):
         raise UsageError(

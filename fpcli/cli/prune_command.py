@@ -133,8 +133,8 @@ class _Call:
     def _setup(self, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:
         from fpcli.cli.prune_watch import PruneWatch
         from fpcli.cli.show import dot
+        from fpcli.run.model_source import training_rate
         from fpcli.run.prune_setup import prepare
-        from fpcli.run.source import training_rate
 
         given = (value for _, value in overrides(self.options["set_"]))
         make_importable([self.options["source"], *self._flags().values(), *given])
@@ -156,7 +156,7 @@ class _Call:
 
     def _folder(self, *, is_planned: bool) -> Path | None:
         """Return the folder of the trained model, or None if its parts are named one by one."""
-        from fpcli.run.source import find_folder
+        from fpcli.run.model_source import find_folder
 
         word, has_weights = self.options["source"], self.options["weights"] is not None
         names_model = self.options["recipe"] or self.options["model"]
@@ -174,7 +174,7 @@ class _Call:
     def _materials(
         self, folder: Path | None, *, is_planned: bool
     ) -> tuple[PruneRecipe, Trained, Dataset | None]:
-        from fpcli.run.source import dataset_of, named
+        from fpcli.run.model_source import dataset_of, named
         from fpcli.store.model_folder import read_trained
 
         word, weights, code = (self.options[key] for key in ("source", "weights", "model"))

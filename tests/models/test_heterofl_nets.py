@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fpcli.models.build import build
-from fpcli.models.heterofl import hetero_cnn
+from fpcli.models.heterofl_nets import hetero_cnn
 from fpcli.structure.layout import Layout
 from fpcli.structure.patterns import window
 from fpcli.structure.shrink import shrink

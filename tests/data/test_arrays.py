@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpcli.data.tables import apportion, fill
+from fpcli.data.arrays import apportion, fill
 
 NO_SQUARES = ~np.eye(3, dtype=bool)
 

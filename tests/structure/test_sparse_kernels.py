@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fpcli.structure.kernels import (
+from fpcli.structure.sparse_kernels import (
     Pattern,
     SparseConv2d,
     SparseLinear,

@@ -1,6 +1,6 @@
 """Peak memory of one model: opened and run in a process that does nothing else.
 
-``python -m fpcli.export.memory PATH BATCH CODE`` prints it as JSON.
+``python -m fpcli.export.peak_memory PATH BATCH CODE`` prints it as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def measure(path: Path, batch: int, code: str = "") -> dict[str, int] | None:
 
     None where the process failed.
     """
-    words = [sys.executable, "-m", "fpcli.export.memory", str(path), str(batch), code]
+    words = [sys.executable, "-m", "fpcli.export.peak_memory", str(path), str(batch), code]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
         found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])

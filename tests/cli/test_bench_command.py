@@ -14,7 +14,7 @@ import torch
 from fpcli import load
 from fpcli.engine.trained import DataKey
 from fpcli.export import bench as benching
-from fpcli.export import crossover, memory
+from fpcli.export import crossover, peak_memory
 from fpcli.recipe.fleet_file import read_fleet
 from fpcli.store.model_folder import untrained, write_trained
 from fpcli.structure.support import Support
@@ -26,7 +26,9 @@ QUICK = ("--batch", "1,2", "--seconds", 0)
 @pytest.fixture
 def pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a masked network; the memory of no process is measured."""
-    monkeypatch.setattr(memory, "measure", lambda *a: {"peak_bytes": 3_000_000, "own_bytes": 1000})
+    monkeypatch.setattr(
+        peak_memory, "measure", lambda *a: {"peak_bytes": 3_000_000, "own_bytes": 1000}
+    )
     trained = untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(trained.values["fc1.weight"].shape, generator=generator) < 0.1
@@ -176,7 +178,7 @@ def test_layers_by_an_injected_clock() -> None:
 def test_memory_of_a_process(tmp_path: Path) -> None:
     trained = untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
     write_trained(tmp_path, trained)
-    found = memory.measure(tmp_path, 4)
+    found = peak_memory.measure(tmp_path, 4)
     assert found is not None
     assert 0 < found["own_bytes"] < found["peak_bytes"]
-    assert memory.measure(tmp_path / "nowhere", 4) is None
+    assert peak_memory.measure(tmp_path / "nowhere", 4) is None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli import prune as p
+from fpcli.cli import prune_command as p
 from fpcli.cli.session import Session, to_json
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
@@ -130,7 +130,7 @@ class _Call:
     def _materials(self) -> tuple[Trained, Dataset]:
         """Return the model and its data."""
         from fpcli.errors import LayoutError
-        from fpcli.run.source import dataset_of, find_folder, named
+        from fpcli.run.model_source import dataset_of, find_folder, named
         from fpcli.settings.tasks import FitTask
         from fpcli.store.model_folder import read_trained
 

@@ -210,7 +210,7 @@ def test_wrong_models(fp: Callable, weights: Path, tmp_path: Path) -> None:
     ],
 )
 def test_grids(text: str, want: tuple[float, ...]) -> None:
-    from fpcli.cli.sensitivity import parse_ratios
+    from fpcli.cli.sensitivity_command import parse_ratios
 
     assert parse_ratios(text) == want
     with pytest.raises(UsageError):

@@ -90,7 +90,7 @@ def test_a_large_network_is_not_built_for_a_small_file(
     empty = replace(trained, layout=Layout(tensors, {}), support=Support(), values=values)
     path = tmp_path / "a.safetensors"
     path.write_bytes(encode(empty, card).data)
-    monkeypatch.setattr("fpcli.export.load.build_model", pytest.fail)
+    monkeypatch.setattr("fpcli.export.load_model.build_model", pytest.fail)
     with pytest.raises(DataError, match="far larger than what the file has"):
         fpcli.load(path)
 

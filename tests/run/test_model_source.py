@@ -8,7 +8,7 @@ from prunings import named as named_net
 
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
-from fpcli.run.source import dataset_of, find_folder, named, training_rate
+from fpcli.run.model_source import dataset_of, find_folder, named, training_rate
 from fpcli.settings.tasks import FitTask
 
 

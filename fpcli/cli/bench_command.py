@@ -80,7 +80,7 @@ class _Call:
         """Open the models, time them, show what was found."""
         from fpcli.cli.bench_result import fields, panels, text
         from fpcli.engine.process import settle
-        from fpcli.export import memory
+        from fpcli.export import peak_memory
         from fpcli.export.bench import bench
         from fpcli.export.candidates import open_candidate
 
@@ -100,7 +100,7 @@ class _Call:
         needs = {}
         for candidate in candidates:
             self.session.note(f"memory of {candidate.path}")
-            needs[candidate.path] = memory.measure(candidate.path, max(plan.batches), code)
+            needs[candidate.path] = peak_memory.measure(candidate.path, max(plan.batches), code)
             if needs[candidate.path] is None:
                 self.session.warnings.append(f"{candidate.path}: its memory could not be measured")
         found = fields(rows, plan, needs)

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpcli.structure import coverage
-from fpcli.structure.coverage import min_coverage, share_of_rare_channels
+from fpcli.structure import min_coverage as counting
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
+from fpcli.structure.min_coverage import min_coverage, share_of_rare_channels
 from fpcli.structure.support import Support
 
 
@@ -144,7 +144,7 @@ def test_counts_of_the_slow_way_agree(some: list[Support]) -> None:
         want = torch.zeros(LAYOUT.tensors[name].shape)
         for place in itertools.product(*map(range, want.shape)):
             want[place] = sum(is_held(one, name, place) for one in some)
-        assert torch.equal(coverage._count(LAYOUT, name, some), want)
+        assert torch.equal(counting._count(LAYOUT, name, some), want)
 
 
 @settings(deadline=None, max_examples=50)

@@ -10,7 +10,7 @@ from folders import rounds, write_run
 from fpcli.report.compare import Comparison, compare
 from fpcli.report.measures import Budget
 from fpcli.report.runs import read
-from fpcli.report.tables import item, notes, table, to_csv, to_data, to_markdown
+from fpcli.report.text_tables import item, notes, table, to_csv, to_data, to_markdown
 
 
 def comparison(folder: Path, **more: object) -> Comparison:

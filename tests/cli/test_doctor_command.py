@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from fpcli.cli import doctor
+from fpcli.cli import doctor_command
 
 
 def test_a_healthy_machine(fp: Callable) -> None:
@@ -26,7 +26,7 @@ def test_a_healthy_machine(fp: Callable) -> None:
 
 
 def test_something_is_missing(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_NEEDED", ("typer", "no_such_package"))
+    monkeypatch.setattr(doctor_command, "_NEEDED", ("typer", "no_such_package"))
     done = fp("doctor", "--json")
     envelope = json.loads(done.out)
     assert (done.status, envelope["status"]) == (5, "error")
@@ -41,4 +41,4 @@ def test_needed_is_what_is_declared() -> None:
         for line in metadata.requires("fpcli") or ()
         if "extra ==" not in line
     }
-    assert set(doctor._NEEDED) == declared
+    assert set(doctor_command._NEEDED) == declared
