@@ -130,7 +130,7 @@ def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **ch
 
 def _code(folder: RunFolder) -> dict[str, str]:
     """Return what a recipe file may not name: method and network of the tests."""
-    text = folder.recipe.read_text()
+    text = folder.recipe.read_text("utf-8", errors="replace")
     found = {"task.model": "nets:tiny"}
     for line in text.splitlines():
         key, _, value = line.strip().partition(": ")

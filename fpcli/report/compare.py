@@ -14,6 +14,7 @@ from fpcli.errors import UsageError, nearest
 from fpcli.report.measures import EFFORTS, SHORT, Budget, Value, effort, measure, over_seeds
 from fpcli.report.runs import Run
 from fpcli.settings.declared import read_class
+from fpcli.store.events import nan_to_none
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _groups(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     """Collect runs by their settings; a second run of the same seed opens a group of its own."""
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        settings = json.dumps(run.important, sort_keys=True, default=str)
+        settings = json.dumps(nan_to_none(run.important), sort_keys=True, default=str)
         turn = 0
         while any(run.seed == other.seed for other in groups.get((settings, turn), ())):
             turn += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,7 +137,7 @@ def read(path: Path) -> Run:
             raise _foreign(folder.events, f"round {event.get('round')}: {problem}")
     settings = stored(folder.recipe)
     for key in ("seed", "rounds", "target_accuracy"):
-        if not (settings.get(key) is None or _is_number(settings[key])):
+        if not _is_number_or_none(settings.get(key)):
             raise _foreign(folder.recipe, f"`{key}` is not a number")
     search = read_search(path) or {"trials": ()}
     return Run(path, settings, rounds, tuple(search["trials"]))
@@ -156,7 +156,7 @@ def _problems(event: Event) -> Iterator[str]:
         score = event.get(split) or {"accuracy": 0.0}
         if not (isinstance(score, Mapping) and _is_number(score.get("accuracy"))):
             yield f"`{split}` has no accuracy"
-        elif not all(_is_number(score.get(key) or 0) for key in ("loss", "num_examples")):
+        elif not all(_is_number_or_none(score.get(key)) for key in ("loss", "num_examples")):
             yield f"`{split}` has a value that is no number"
     if bool(event.get("validation")) != bool(event.get("test")):
         yield "only one of `validation` and `test` is there"
@@ -166,7 +166,7 @@ def _problems(event: Event) -> Iterator[str]:
         personal = event.get(key) or {"mean": 0.0}
         if not (isinstance(personal, Mapping) and _is_number(personal.get("mean"))):
             yield f"`{key}` has no mean"
-    if not _is_number(event.get("loss") or 0):
+    if not _is_number_or_none(event.get("loss")):
         yield "`loss` is not a number"
     for key in ("rejected", "dropped"):
         if not all(isinstance(reply, Mapping) for reply in event.get(key) or ()):
@@ -181,4 +181,9 @@ def _problems(event: Event) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and abs(value) <= sys.float_info.max  # a whole number may be larger; NaN is not
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or _is_number(value)

@@ -44,6 +44,17 @@ def test_only_differences_are_listed(runs: list[Run]) -> None:
     assert slow.differs == {"local.lr": 0.01}
 
 
+def test_settings_with_keys_that_are_numbers_and_words(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        path = write_run(tmp_path / name, rounds(0.5), seed=int(name == "b"))
+        text = (path / "recipe.yaml").read_text()
+        (path / "recipe.yaml").write_text(
+            text.replace("devices: []", "devices: [{1: x, share: 2}]")
+        )
+    (row,) = compare([read(tmp_path / name) for name in ("a", "b")]).rows
+    assert row.seeds == (0, 1)
+
+
 def test_options_of_one_method_are_compared_with_each_other(tmp_path: Path) -> None:
     for name, ratio in (("a", 0.5), ("b", 0.7)):
         write_run(tmp_path / name, rounds(0.5), method__name="uniform", method__ratio=ratio)
