@@ -41,9 +41,9 @@ def stream(seed: int, purpose: str, round: int = 0, client: int = 0) -> torch.Ge
 
 @contextmanager
 def seeded(
-    seed: int, purpose: str, round: int = 0, *, device: torch.device | str = "cpu"
+    seed: int, purpose: str, round: int = 0, client: int = 0, *, device: torch.device | str = "cpu"
 ) -> Iterator[None]:
-    """Let torch's global generator be that of one purpose and round; then it is as it was before.
+    """Let torch's global generator be that of one purpose, round and client; then it is as before.
 
     Layers such as dropout draw from it.
 
@@ -54,5 +54,5 @@ def seeded(
 
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, purpose, round))
+        torch.manual_seed(derive(seed, purpose, round, client))
         yield

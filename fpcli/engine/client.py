@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from fpcli.engine import memory
@@ -18,7 +17,7 @@ from fpcli.engine.placement import place
 from fpcli.engine.site import Site
 from fpcli.engine.types import TRAIN, Tensors, Work
 from fpcli.errors import DivergedError, FpError, WireError
-from fpcli.rng import derive
+from fpcli.rng import seeded
 from fpcli.structure.choice import within
 from fpcli.structure.shrink import shrink, with_buffers
 from fpcli.structure.sparse_kernels import use_sparse
@@ -53,10 +52,7 @@ def perform(data: bytes, site: Site) -> bytes:
         reply = Reply(header.envelope, site.up_codec, work, num_examples, real_s, error)
         return pack_reply(reply, known=job.mask, rng=cx.rng(UPLOAD))
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(
-            derive(site.seed, f"client/torch/{header.op}", header.round, header.client)
-        )
+    with seeded(site.seed, f"client/torch/{header.op}", header.round, header.client):
         try:
             with explain_lone_sample(header.local.batch_size, cx.num_examples, "local.batch_size"):
                 return pack(*_OPS.get(header.op, _answer)(cx))

@@ -21,7 +21,6 @@ from fpcli.engine.federation import (
     RoundRecord,
     Totals,
 )
-from fpcli.engine.placement import place
 from fpcli.engine.planning import choose_cohort, plan_round, questions
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.engine.quorum import (
@@ -39,7 +38,6 @@ from fpcli.structure.choice import within
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Tensors
 from fpcli.structure.min_coverage import min_coverage
-from fpcli.structure.shrink import shrink
 from fpcli.structure.sparse_kernels import use_sparse
 
 
@@ -207,8 +205,7 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
     Raises:
         DivergedError: the validation loss is not finite.
     """
-    small = shrink(fed.template, state.support.gather(fed.layout, state.values))
-    model = place(small, fed.device, fed.is_channels_last)
+    model = fed.server_side.module(state.values, state.support)
     if fed.sparse.evaluate:
         masks = state.support.block_mask(fed.layout)
         model = use_sparse(model, masks, within(masks, fed.sparse.evaluate))
