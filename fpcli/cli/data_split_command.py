@@ -154,7 +154,8 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     from fpcli.run.setup import load_data, personal_tests, server_samples, share_out
 
     dataset = load_data(recipe)
-    parts, server = share_out(recipe, dataset), server_samples(recipe, dataset)
+    server = server_samples(recipe, dataset)
+    parts = share_out(recipe, dataset, server)
     kept = withhold(dataset, parts, recipe.task.withhold, server)
     tests = personal_tests(kept.dataset, kept.parts)
     holders = (*kept.parts, kept.server)

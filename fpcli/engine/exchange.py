@@ -273,7 +273,7 @@ def make_job(fed: Federation, state: ServerState, ask: Ask, round: int) -> Job:
     is_judged = ask.op == EVALUATE
     layout = fed.layout if is_judged else fed.travels
     mask = support.block_mask(layout)
-    remembers = fed.traits.remembers_masks and ask.op == TRAIN and bool(mask)
+    held = state.masks_held.get(ask.client) if mask and ask.op == TRAIN else None
     header = JobHeader(
         **{item.name: getattr(ask, item.name) for item in fields(Task)}
         | {"local": ask.local or fed.local},
@@ -287,5 +287,5 @@ def make_job(fed: Federation, state: ServerState, ask: Ask, round: int) -> Job:
         values=support.gather(layout, state.values),
         mask=mask,
         keep=support.keep if fed.traits.coordinates else None,
-        is_mask_known=remembers and state.masks_held.get(ask.client) == mask_digest(mask),
+        is_mask_known=held is not None and held == mask_digest(mask),
     )

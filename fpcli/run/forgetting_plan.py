@@ -12,7 +12,7 @@ from fpcli.data.withhold import withhold
 from fpcli.errors import DataError, RecipeError
 from fpcli.methods.unlearn import Options, alive
 from fpcli.run.forgetting import Source, with_ratio
-from fpcli.run.setup import share_out
+from fpcli.run.setup import server_samples, share_out
 from fpcli.scores.tfidf import chosen, convolutions
 from fpcli.settings.recipes import Recipe
 
@@ -30,7 +30,7 @@ def held(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
         RecipeError: a class does not exist, or no class would be left.
         DataError: no client holds a sample of a class, or of two others.
     """
-    parts = share_out(recipe, dataset)
+    parts = share_out(recipe, dataset, server_samples(recipe, dataset))
     kept = withhold(dataset, parts, recipe.task.withhold)
     seen = dataset.train.labels[torch.cat(parts)].unique().tolist()
     for label in recipe.task.withhold:

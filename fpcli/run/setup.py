@@ -89,7 +89,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     dataset = load_data(recipe)
     check_augment(task.augment, task.data, dataset.train.images)
     held = server_samples(recipe, dataset)
-    kept = withhold(dataset, share_out(recipe, dataset), task.withhold, held)
+    kept = withhold(dataset, share_out(recipe, dataset, held), task.withhold, held)
     dataset, parts = kept.dataset, kept.parts
     model = build(
         task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
@@ -176,8 +176,11 @@ def server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
     return set_aside(labels, share=task.server_share, number=task.server_samples, seed=recipe.seed)
 
 
-def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
+def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tensor, ...]:
     """Return the training samples of each client: sorted indices into ``dataset.train``.
+
+    Args:
+        reserved: those that the server has, as `server_samples` tells.
 
     Raises:
         DataError: the data cannot be split as the recipe asks.
@@ -188,7 +191,7 @@ def share_out(recipe: Recipe, dataset: Dataset) -> tuple[Tensor, ...]:
         recipe.task.partition,
         owners=dataset.train.owners,
         data=recipe.task.data,
-        reserved=server_samples(recipe, dataset),
+        reserved=reserved,
         seed=recipe.seed,
     )
 

@@ -19,7 +19,7 @@ from fpcli.engine.placement import place
 from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest
 from fpcli.report.runs import Run, read
-from fpcli.run.setup import load_data, share_out
+from fpcli.run.setup import load_data, server_samples, share_out
 from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
@@ -67,7 +67,8 @@ def divided(recipe: Recipe) -> AuditData:
         RecipeError: a class does not exist.
     """
     dataset = load_data(recipe)
-    kept = withhold(dataset, share_out(recipe, dataset), recipe.task.withhold)
+    reserved = server_samples(recipe, dataset)
+    kept = withhold(dataset, share_out(recipe, dataset, reserved), recipe.task.withhold)
     assert kept.test is not None
     return AuditData(
         normalise=dataset.normalise,
