@@ -52,8 +52,8 @@ def toy_recipe(method: str, **changes: object) -> Recipe:
 def no_figures() -> Iterator[pytest.MonkeyPatch]:
     """Save the time of drawing, which is most of that of a toy run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fpcli.run.experiment.draw_run", lambda history, folder: [])
-        patch.setattr("fpcli.run.fitting.draw_fit", lambda history, folder: [])
+        patch.setattr("fpcli.train.federated_run.draw_run", lambda history, folder: [])
+        patch.setattr("fpcli.train.fit_run.draw_fit", lambda history, folder: [])
         yield patch
 
 

@@ -24,13 +24,13 @@ from fpcli.engine.executors.pool import start_method, warm_up
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
 from fpcli.recipe.load import load
-from fpcli.run import experiment, fitting
-from fpcli.run.run_session import Interrupted
-from fpcli.run.setup import Setup
 from fpcli.settings.recipes import FitRecipe
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_newest
 from fpcli.store.run_folder import RunFolder
+from fpcli.train import federated_run, fit_run
+from fpcli.train.run_session import Interrupted
+from fpcli.train.setup import Setup
 
 LONG: dict[str, Any] = {"rounds": 6, "checkpoint_every": 2}
 
@@ -58,11 +58,11 @@ class FitListener(Listener):
     """The same for plain training."""
 
     def start(  # type: ignore[override]
-        self, setup: fitting.FitSetup, folder: Path, state: ServerState
+        self, setup: fit_run.FitSetup, folder: Path, state: ServerState
     ) -> None:
         self._after(state.round)
 
-    def round(self, record: fitting.EpochRecord) -> None:  # type: ignore[override]
+    def round(self, record: fit_run.EpochRecord) -> None:  # type: ignore[override]
         self.rounds.append(record.epoch)
         self._after(record.epoch)
 
@@ -88,7 +88,7 @@ def digits_file(folder: Path) -> str:
 def begin(runs: Path, name: str, method: str, watcher: Any = None, **changes: Any) -> Any:
     """Start a run and return its summary."""
     recipe = toy_recipe(method, **changes)
-    return experiment.start(recipe, RunFolder.create(runs, name, recipe), watcher or Listener())
+    return federated_run.start(recipe, RunFolder.create(runs, name, recipe), watcher or Listener())
 
 
 def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -97,7 +97,7 @@ def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **cha
     stored = load(folder.recipe, flags=_code(folder))
     flags = {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(folder.recipe, flags=_code(folder) | flags)
-    return experiment.resume(recipe, stored, folder, watcher or Listener(), force=force)
+    return federated_run.resume(recipe, stored, folder, watcher or Listener(), force=force)
 
 
 def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
@@ -114,7 +114,7 @@ def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
     flags = toy | {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(None, flags=flags, cls=FitRecipe)
     folder = RunFolder.create(runs, name, recipe)
-    return fitting.start(recipe, folder, watcher or FitListener())
+    return fit_run.start(recipe, folder, watcher or FitListener())
 
 
 def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -125,7 +125,7 @@ def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **ch
     stored = load(folder.recipe, flags=code, cls=FitRecipe)
     flags = code | {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(folder.recipe, flags=flags, cls=FitRecipe)
-    return fitting.resume(recipe, stored, folder, watcher or FitListener(), force=force)
+    return fit_run.resume(recipe, stored, folder, watcher or FitListener(), force=force)
 
 
 def _code(folder: RunFolder) -> dict[str, str]:
@@ -251,7 +251,7 @@ def dies(number: int, action: Callable[[], Any]) -> bool:
 
 def _main(pipe: Connection, runs: Path, name: str, method: str, options: dict[str, Any]) -> None:
     os.setsid()
-    experiment.draw_run = fitting.draw_fit = lambda history, folder: []
+    federated_run.draw_run = fit_run.draw_fit = lambda history, folder: []
     die_at = options.pop("die_at", None)
 
     def tell(round: int) -> None:

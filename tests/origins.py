@@ -8,9 +8,9 @@ from typing import Any
 from conftest import toy_recipe
 from driver import begin, digits_file
 
-from fpcli.run.forgetting import Source, source_of
 from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
+from fpcli.unlearn.original import Source, source_of
 
 
 def finished(runs: Path, name: str = "run", method: str = "fedavg", **changes: Any) -> Recipe:

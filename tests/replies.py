@@ -21,8 +21,8 @@ from fpcli.engine.executors.inline import Inline, Outcome
 from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import Ask, ServerState
-from fpcli.run.setup import Setup, prepare
 from fpcli.store.checkpoint import dump_state
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire import frame
 
 _MEMORIES = tempfile.TemporaryDirectory(prefix="fp-replies-")

@@ -10,10 +10,10 @@ from fpcli import methods, plugins
 from fpcli.pruning import PRUNERS
 from fpcli.recipe.header import read_header
 from fpcli.recipe.load import find_recipe, load, load_any, shipped
-from fpcli.run.experiment import Watcher, start
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
+from fpcli.train.federated_run import Watcher, start
 
 RECIPES = shipped()
 

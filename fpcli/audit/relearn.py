@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.audit.stage import Audit, AuditData, Figures, Stage
+from fpcli.engine.evaluate import judge_top1
 from fpcli.rng import stream
 
 SHARE, MOST_FALSE, MOST_STEPS = 0.8, 0.1, 60
@@ -101,7 +102,7 @@ class _Task:
     @torch.no_grad()
     def accuracy(self, model: nn.Module) -> float:
         x, y = self.forgotten
-        return float((model.eval()(x).argmax(1) == y).double().mean())
+        return float(judge_top1(model.eval()(x), y).double().mean())
 
     @torch.no_grad()
     def false_share(self, model: nn.Module) -> float:

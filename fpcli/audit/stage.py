@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
+from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import DivergedError, LayoutError
 from fpcli.scores.producers import classifier, entered, maps
 
@@ -65,7 +66,7 @@ class Seen(NamedTuple):
     @property
     def accuracy(self) -> float:
         """Share of samples whose label has the largest logit."""
-        return float((self.logits.argmax(1) == self.labels).double().mean())
+        return float(judge_top1(self.logits, self.labels).double().mean())
 
 
 @dataclass(frozen=True, eq=False)

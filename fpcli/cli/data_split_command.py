@@ -151,7 +151,7 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     from fpcli.data.split_file import split_json
     from fpcli.data.withhold import withhold
     from fpcli.recipe.load import flatten
-    from fpcli.run.setup import load_data, personal_tests, server_samples, share_out
+    from fpcli.train.client_data import load_data, personal_tests, server_samples, share_out
 
     dataset = load_data(recipe)
     server = server_samples(recipe, dataset)

@@ -80,7 +80,7 @@ class _Call:
     def export(self) -> None:
         """Find the models, write them, show what became of them."""
         from fpcli.export.write import write
-        from fpcli.run.model_source import find_folder
+        from fpcli.train.model_source import find_folder
 
         choice, clients = self._choice(), self._clients()
         word = self.options["source"]

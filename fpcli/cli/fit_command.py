@@ -18,8 +18,8 @@ from fpcli.settings.recipes import FitRecipe
 from fpcli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from fpcli.run.summary import FitSummary
     from fpcli.store.run_folder import RunFolder
+    from fpcli.train.run_summary import FitSummary
 
 Name = Annotated[str | None, replace(o.NAME, default="fit-DATA-MODEL-sSEED")]
 DryRun = Annotated[
@@ -62,7 +62,7 @@ class _Call(Call[FitRecipe]):
 def _dry_run(session: Session, call: _Call) -> None:
     from fpcli.cli import show
     from fpcli.recipe.load import flatten, to_yaml
-    from fpcli.run.fitting import prepare
+    from fpcli.train.fit_run import prepare
 
     setup = prepare(call.recipe())
     dataset, size = setup.dataset, setup.cost
@@ -87,10 +87,10 @@ def _dry_run(session: Session, call: _Call) -> None:
 def _fit(session: Session, call: _Call) -> None:
     from fpcli.cli.result import shortfall
     from fpcli.cli.watch import FitWatcher
-    from fpcli.run import fitting
     from fpcli.store import events
+    from fpcli.train import fit_run
 
-    folder, recipe, summary = call.carry_out(session, FitWatcher, fitting, fitting.prepare)
+    folder, recipe, summary = call.carry_out(session, FitWatcher, fit_run, fit_run.prepare)
     history = events.read(folder.events)
     table = _closing_table(folder, summary, history)
     folder.add_log(table)

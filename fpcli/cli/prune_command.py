@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fpcli.data.datasets import Dataset
     from fpcli.engine.trained import Trained
     from fpcli.pruning.prune import Pruned
-    from fpcli.run.prune_setup import PruneSetup
+    from fpcli.train.prune_setup import PruneSetup
 
 Source = Annotated[
     str | None,
@@ -81,7 +81,7 @@ class _Call:
         """Cut, but judge, train and write nothing."""
         from fpcli.cli.prune_result import result_text
         from fpcli.pruning.prune import planned
-        from fpcli.run.prune_setup import report_of
+        from fpcli.train.prune_setup import report_of
 
         setup, _ = self._setup(is_planned=True)
         result = planned(setup.pruner, setup.px, setup.trained, setup.target)
@@ -93,8 +93,8 @@ class _Call:
         """Cut, retrain and write."""
         from fpcli.cli.prune_result import result_text
         from fpcli.pruning.prune import prune
-        from fpcli.run.prune_setup import report_of
-        from fpcli.run.pruned import check_free, write_pruned
+        from fpcli.train.prune_folder import check_free, write_pruned
+        from fpcli.train.prune_setup import report_of
 
         out, force = self.options["out"], self.options["force"]
         check_free(out, force=force)
@@ -133,8 +133,8 @@ class _Call:
     def _setup(self, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:
         from fpcli.cli.prune_watch import PruneWatch
         from fpcli.cli.show import dot
-        from fpcli.run.model_source import training_rate
-        from fpcli.run.prune_setup import prepare
+        from fpcli.train.model_source import training_rate
+        from fpcli.train.prune_setup import prepare
 
         given = (value for _, value in overrides(self.options["set_"]))
         make_importable([self.options["source"], *self._flags().values(), *given])
@@ -156,7 +156,7 @@ class _Call:
 
     def _folder(self, *, is_planned: bool) -> Path | None:
         """Return the folder of the trained model, or None if its parts are named one by one."""
-        from fpcli.run.model_source import find_folder
+        from fpcli.train.model_source import find_folder
 
         word, has_weights = self.options["source"], self.options["weights"] is not None
         names_model = self.options["recipe"] or self.options["model"]
@@ -174,8 +174,8 @@ class _Call:
     def _materials(
         self, folder: Path | None, *, is_planned: bool
     ) -> tuple[PruneRecipe, Trained, Dataset | None]:
-        from fpcli.run.model_source import dataset_of, named
         from fpcli.store.model_folder import read_trained
+        from fpcli.train.model_source import dataset_of, named
 
         word, weights, code = (self.options[key] for key in ("source", "weights", "model"))
         if folder is None:

@@ -15,12 +15,12 @@ from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
-from fpcli.run.setup import prepare
-from fpcli.run.summary import Summary
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.support import Support
+from fpcli.train.run_summary import Summary
+from fpcli.train.setup import prepare
 from fpcli.units import format_bytes, format_seconds
 
 Events = Sequence[Mapping[str, Any]]

@@ -130,9 +130,9 @@ class _Call:
     def _materials(self) -> tuple[Trained, Dataset]:
         """Return the model and its data."""
         from fpcli.errors import LayoutError
-        from fpcli.run.model_source import dataset_of, find_folder, named
         from fpcli.settings.tasks import FitTask
         from fpcli.store.model_folder import read_trained
+        from fpcli.train.model_source import dataset_of, find_folder, named
 
         word, weights, code, data, data_dir = (
             self.options[key] for key in ("source", "weights", "model", "data", "data_dir")

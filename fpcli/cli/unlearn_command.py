@@ -21,9 +21,9 @@ from fpcli.errors import UsageError
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import RunWatcher
-    from fpcli.run.unlearning import Unlearning
     from fpcli.settings.recipes import Recipe
     from fpcli.store.run_folder import RunFolder
+    from fpcli.unlearn.unlearn_run import Unlearning
 
 
 def unlearn(
@@ -86,9 +86,9 @@ class _Call:
     def unlearn(self) -> None:
         """Unlearn, or go on with it, and show what came of it."""
         from fpcli.cli.unlearn_result import result_text, search_text, shortcomings
-        from fpcli.run.ratio_search import NotForgottenError
-        from fpcli.run.unlearning import is_purged, purge_original, read_result
         from fpcli.store.purge import num_checkpoints
+        from fpcli.unlearn.ratio_search import NotForgottenError
+        from fpcli.unlearn.unlearn_run import is_purged, purge_original, read_result
 
         names = audits(self.options)
         folder, recipe, original = self._begun() if self.options["resume"] else self._fresh()
@@ -135,8 +135,8 @@ class _Call:
         return folder, recipe, original
 
     def _begun(self) -> tuple[RunFolder, Recipe, RunFolder]:
-        from fpcli.run.forgetting import METHOD
         from fpcli.store.run_folder import RunFolder
+        from fpcli.unlearn.original import METHOD
 
         folder = open_run(self.options["resume"], self.options["runs"])
         recipe = self.wanted.load(folder, self.wanted.flags())
@@ -153,8 +153,8 @@ class _Call:
     def _work(
         self, folder: RunFolder, recipe: Recipe, original: RunFolder, audits: tuple[str, ...]
     ) -> Unlearning:
-        from fpcli.run.forgetting import source_of
-        from fpcli.run.unlearning import Unlearning
+        from fpcli.unlearn.original import source_of
+        from fpcli.unlearn.unlearn_run import Unlearning
 
         source = source_of(original, self.wanted.load(original, self.wanted.code()))
         self.session.log = folder.log

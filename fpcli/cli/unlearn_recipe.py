@@ -15,9 +15,9 @@ from fpcli.errors import DataError, UsageError
 from fpcli.plugins import is_code
 
 if TYPE_CHECKING:
-    from fpcli.run.forgetting import Source
     from fpcli.settings.recipes import Recipe
     from fpcli.store.run_folder import RunFolder
+    from fpcli.unlearn.original import Source
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Wanted:
     def new(self) -> tuple[Source, Recipe, dict[str, Any]]:
         """Return run, recipe and plan of a new unlearning, as far as both can be checked."""
         from fpcli.recipe.load import command_of, read_settings
-        from fpcli.run.forgetting import (
+        from fpcli.train.client_data import load_data
+        from fpcli.unlearn.original import (
             METHOD,
             check_task,
             find_classes,
             source_of,
             usual_rounds,
         )
-        from fpcli.run.forgetting_plan import planned
-        from fpcli.run.setup import load_data
+        from fpcli.unlearn.unlearn_plan import planned
 
         original = open_run(self.options["run"], self.options["runs"])
         if (command := command_of(original.recipe)) != "train":
@@ -71,8 +71,8 @@ class Wanted:
         self, recipe: Recipe, source: Source, begun: RunFolder | None = None
     ) -> tuple[RunFolder, Recipe] | None:
         """Return the run that stands for the retraining, if one is named, now or earlier."""
-        from fpcli.run.forgetting import check_retrained, retrained
-        from fpcli.run.unlearning import earlier
+        from fpcli.unlearn.original import check_retrained, retrained
+        from fpcli.unlearn.unlearn_run import earlier
 
         name = self.options["retrained"]
         if begun and not self.options["compare_retrain"]:
@@ -198,7 +198,7 @@ def overlay_file(given: Mapping[str, Any]) -> Path | None:
         FpError: there is none, or it is wrong.
     """
     from fpcli.recipe.load import find_recipe, read_settings
-    from fpcli.run.forgetting import METHOD
+    from fpcli.unlearn.original import METHOD
 
     if not given["recipe"]:
         return None

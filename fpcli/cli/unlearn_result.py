@@ -10,9 +10,9 @@ from fpcli.audit.relearn import MOST_STEPS, RELEARN
 from fpcli.cli import show
 from fpcli.recipe.load import to_yaml
 from fpcli.report.trials import HEAD, trial_rows
-from fpcli.run.ratio_search import FORGOTTEN
 from fpcli.settings.recipes import Recipe
 from fpcli.units import format_bytes
+from fpcli.unlearn.ratio_search import FORGOTTEN
 
 COSTLY = 0.1
 """A loss of accuracy on the other classes, in [0, 1], beyond which there is a warning."""

@@ -11,13 +11,13 @@ from fpcli.cli.session import Session, emit, one_line, to_json
 from fpcli.engine.federation import ClientRecord, RoundRecord, Totals
 from fpcli.engine.quorum import describe_refusals
 from fpcli.engine.types import ServerState
-from fpcli.run import fitting
-from fpcli.run.fitting import EpochRecord, FitSetup
-from fpcli.run.setup import Setup
-from fpcli.run.summary import to_event
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support
+from fpcli.train import fit_run
+from fpcli.train.fit_run import EpochRecord, FitSetup
+from fpcli.train.run_summary import to_event
+from fpcli.train.setup import Setup
 from fpcli.units import format_bytes, format_seconds
 
 
@@ -157,7 +157,7 @@ class FitWatcher(Watch):
             f"lr {record.lr:.2g}",
         ]
         self._show(record.epoch, parts, record.real_s, record.totals)
-        self._emit(fitting.to_event(record))
+        self._emit(fit_run.to_event(record))
 
 
 def header(setup: Setup, folder: Path, executor: str) -> list[str]:

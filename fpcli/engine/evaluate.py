@@ -13,6 +13,12 @@ from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
 
 
+def judge_top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return for which samples the largest of ``[samples, classes]`` logits is that of the label:
+    bool ``[samples]``; of equal logits the first counts."""
+    return logits.argmax(1) == labels
+
+
 @dataclass(frozen=True)
 class Score:
     """How well a model predicts.
@@ -101,10 +107,10 @@ def _judged(
     correct, local, total, loss = 0, 0, 0, 0.0
     for x, y in evaluation_batches(split, normalise, device=device, channels_last=channels_last):
         logits = model(x)
-        correct += int((logits.argmax(1) == y).sum())
+        correct += int(judge_top1(logits, y).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
         if own is not None:
-            local += int((own_logits(logits, own).argmax(1) == y).sum())
+            local += int(judge_top1(own_logits(logits, own), y).sum())
     num = max(total, 1)
     return Score(correct / num, loss / num, total), local / num

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.data.batches import Batch
+from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import DivergedError
 
 
@@ -31,7 +32,7 @@ def accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
     """Return the share of samples that the model classifies rightly; its mode stays as it was."""
     was_training = model.training
     model.eval()
-    hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches)
+    hits = sum(int(judge_top1(model(x), y).sum()) for x, y in batches)
     model.train(was_training)
     return hits / sum(len(y) for _, y in batches)
 
@@ -43,7 +44,7 @@ def right_by_class(model: nn.Module, batches: Iterable[Batch], num_classes: int)
     model.eval()
     counts = torch.zeros(2, num_classes, dtype=torch.int64)
     for x, y in batches:
-        hits = y[model(x).argmax(1) == y]
+        hits = y[judge_top1(model(x), y)]
         counts += torch.stack([z.cpu().bincount(minlength=num_classes) for z in (hits, y)])
     return counts
 

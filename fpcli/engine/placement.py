@@ -5,8 +5,30 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fpcli.errors import NeedError
+
 
 def place(module: nn.Module, device: str, is_channels_last: bool) -> nn.Module:
     """Move a module to a device, with its images' channels last in memory or first."""
     module = module.to(device)
     return module.to(memory_format=torch.channels_last) if is_channels_last else module
+
+
+def check_device(name: str, key: str) -> None:
+    """Check that torch can compute on a device.
+
+    Args:
+        name: of the device.
+        key: of the recipe, which says so.
+
+    Raises:
+        NeedError: it cannot.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise NeedError(
+            f"device `{name}` cannot be used: {str(error).splitlines()[0]}",
+            hint="`fp doctor` lists the devices of this machine",
+            where=key,
+        ) from error

@@ -18,7 +18,6 @@ from fpcli.engine.trained import Trained
 from fpcli.engine.types import Ask, ServerState
 from fpcli.errors import DataError, LayoutError, UsageError
 from fpcli.recipe.load import command_of, digest, load, stored
-from fpcli.run.setup import Setup, prepare
 from fpcli.scores.sample import needs_sample, score
 from fpcli.settings.recipes import Recipe
 from fpcli.store import checkpoint
@@ -28,6 +27,7 @@ from fpcli.store.weights import unreadable
 from fpcli.structure.patterns import ranked
 from fpcli.structure.shrink import with_buffers
 from fpcli.structure.support import Support
+from fpcli.train.setup import Setup, prepare
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import CheckError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
 from fpcli.export.file import encode
@@ -196,7 +197,7 @@ def _compare(
             where="--to",
         ) from error
     wanted = _outputs(model, x)
-    same = (found.argmax(1) == wanted.argmax(1)).sum()
+    same = judge_top1(found, wanted.argmax(1)).sum()
     return float((found - wanted).abs().max()), int(same)
 
 

@@ -17,6 +17,7 @@ from fpcli.data.batches import Batch, evaluation_batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.central import train
+from fpcli.engine.evaluate import judge_top1
 from fpcli.engine.trained import Trained
 from fpcli.pruning.amounts import alive, best, num_left
 from fpcli.rng import stream
@@ -78,7 +79,7 @@ class Tally:
         loss = F.cross_entropy(logits, labels, reduction="sum")
         return Tally(
             self.seen + len(labels),
-            self.correct + int((logits.argmax(1) == labels).sum()),
+            self.correct + int(judge_top1(logits, labels).sum()),
             self.loss_sum + float(loss),
         )
 

@@ -29,11 +29,12 @@ from fpcli.engine.types import ServerState
 from fpcli.methods import METHODS
 from fpcli.models.build import build
 from fpcli.recipe.load import load
-from fpcli.run.setup import Setup, open_executor, prepare
 from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.patterns import ranked
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
+from fpcli.train.open_executor import open_executor
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire.headers import JobHeader
 from fpcli.wire.message import Job, Reply, Work, pack_job, pack_reply, unpack_job, unpack_reply
 

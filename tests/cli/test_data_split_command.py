@@ -10,7 +10,7 @@ import pytest
 
 from fpcli.data.partition import split_digest
 from fpcli.recipe.load import load
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 Fp = Callable[..., Any]
 

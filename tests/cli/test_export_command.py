@@ -11,8 +11,8 @@ from driver import begin, digits_file
 from exports import narrow
 
 import fpcli
-from fpcli.run import experiment
 from fpcli.store.model_folder import write_trained
+from fpcli.train import federated_run
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of two rounds, whose network is code."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        patch.setattr(federated_run, "draw_run", lambda history, folder: [])
         begin(runs, "toy", "fedmp", task__data=digits_file(runs), rounds=2)
     return runs / "toy"
 

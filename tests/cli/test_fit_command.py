@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fpcli.run import fitting
-from fpcli.run.summary import FitSummary
+from fpcli.train import fit_run
+from fpcli.train.run_summary import FitSummary
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -172,14 +172,14 @@ def test_a_target(fp: Callable) -> None:
 
 
 def test_ctrl_c_leaves_a_checkpoint(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = fitting.evaluate
+    original = fit_run.evaluate
 
     def judge(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        monkeypatch.setattr(fitting, "evaluate", original)
+        monkeypatch.setattr(fit_run, "evaluate", original)
         return original(*arguments)
 
-    monkeypatch.setattr(fitting, "evaluate", judge)
+    monkeypatch.setattr(fit_run, "evaluate", judge)
     done = fp("fit", "--epochs", "3", "--name", "a")
     assert done.status == 130
     assert "stopping after this epoch (again to stop now)" in done.err

@@ -20,10 +20,10 @@ from fpcli.engine.trained import DataKey
 from fpcli.models.build import build
 from fpcli.recipe.load import load as load_recipe
 from fpcli.report import sensitivity_plots
-from fpcli.run import pruned
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import read_trained, write_trained
+from fpcli.train import prune_folder
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Draw nothing, and leave torch's threads as they were."""
-    monkeypatch.setattr(pruned, "draw_pruning", lambda *arguments: [])
+    monkeypatch.setattr(prune_folder, "draw_pruning", lambda *arguments: [])
     yield
     settle()
 
@@ -247,7 +247,7 @@ def test_an_interruption_leaves_nothing(
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pruned, "draw_pruning", stop)
+    monkeypatch.setattr(prune_folder, "draw_pruning", stop)
     assert fp("prune", "base", "--runs", runs, "--ratio", "0.5").status == 130
     assert list(Path().iterdir()) == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fpcli.run.summary import Summary
+from fpcli.train.run_summary import Summary
 
 TINY = ("--clients", "2", "--executor", "inline", "--rounds", "2")
 DATA_FIELDS = [
@@ -264,7 +264,7 @@ def test_code_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
 def test_a_score_of_the_current_folder(
     fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fpcli.run.experiment.draw_run", lambda history, folder: [])
+    monkeypatch.setattr("fpcli.train.federated_run.draw_run", lambda history, folder: [])
     (tmp_path / "own_scores.py").write_text("from fpcli.scores.magnitude import l1")
     score = ("--set", "method.score=own_scores:l1")
     done = fp("train", *TINY, "--method", "uniform", *score, "--name", "scored", "-q")
@@ -280,7 +280,7 @@ def test_an_unexpected_error_keeps_its_traceback_in_the_run(
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("fpcli.run.experiment.draw_run", fail)
+    monkeypatch.setattr("fpcli.train.federated_run.draw_run", fail)
     done = fp("train", *TINY, "--name", "odd", "-q")
     assert (done.status, done.out) == (1, "")
     assert "runs/odd/log.txt" in done.err
@@ -346,7 +346,7 @@ def test_the_second_ctrl_c_stops_at_once(fp: Callable, spawn: Callable, tmp_path
 def test_tracking_is_checked_before_anything_is_written(
     fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fpcli.run.track.find_spec", lambda name: None)
+    monkeypatch.setattr("fpcli.train.trackers.find_spec", lambda name: None)
     done = fp("train", *TINY, "--track", "tensorboard")
     assert done.status == 5
     assert done.err.splitlines()[-1] == "hint: `pip install 'fpcli[tensorboard]'`"

@@ -13,8 +13,9 @@ from fpcli.cli.unlearn_options import CHOICES, FLAGS, METHOD_FLAGS
 from fpcli.cli.unlearn_recipe import classes
 from fpcli.files import checksums
 from fpcli.recipe.load import flatten, load
-from fpcli.run import experiment, ratio_search, unlearning
 from fpcli.store.run_folder import RunFolder
+from fpcli.train import federated_run
+from fpcli.unlearn import ratio_search, unlearn_run
 
 FIELDS = [
     "stage", "forget_accuracy", "retain_accuracy", "forget_train_accuracy",
@@ -28,7 +29,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the folder of runs that holds the original one, called `a`."""
     folder = tmp_path_factory.mktemp("origin")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        patch.setattr(federated_run, "draw_run", lambda history, folder: [])
         words = ("--data", digits_file(folder), "--model", "digits-cnn", "--rounds", "2")
         assert call(["train", *words, "--clients", "2", "--name", "a", "--runs", str(folder),
                      "--executor", "inline", "-q", "--json"]) == 0  # fmt: skip
@@ -37,8 +38,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "draw_run", lambda history, folder: [])
-    monkeypatch.setattr(unlearning, "draw_forgetting", lambda *_, **__: [Path("a/map.png")])
+    monkeypatch.setattr(federated_run, "draw_run", lambda history, folder: [])
+    monkeypatch.setattr(unlearn_run, "draw_forgetting", lambda *_, **__: [Path("a/map.png")])
 
 
 def snapshot(folder: Path) -> str:

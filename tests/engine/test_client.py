@@ -20,8 +20,8 @@ from fpcli.engine.site import Site
 from fpcli.engine.types import LARGEST, Fitted, ServerState
 from fpcli.errors import DivergedError, WireError
 from fpcli.models.build import build
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.support import Support
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
 
 METHODS = ["fedavg", "fedmp", "toys:Masked", "toys:Personal"]

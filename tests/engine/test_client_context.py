@@ -16,9 +16,9 @@ from fpcli.engine.fit import cross_entropy, fit
 from fpcli.engine.site import Site
 from fpcli.engine.types import Fitted, LocalConfig
 from fpcli.fleet.clock import train_seconds
-from fpcli.run.setup import prepare
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support
+from fpcli.train.setup import prepare
 from fpcli.wire.headers import JobHeader, Task
 from fpcli.wire.message import Job
 

@@ -14,7 +14,7 @@ from fpcli.engine import server
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import ServerState
 from fpcli.errors import DivergedError
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 
 
 def toy(tmp_path: Path, method: str = "fedavg", **changes: Any) -> Setup:

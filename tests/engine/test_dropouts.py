@@ -21,7 +21,7 @@ from fpcli.engine.types import ServerState, Support
 from fpcli.errors import ClientError
 from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Point
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 
 CODES = {"before": "F411", "training": "F412", "after": "F413"}
 QUICK = {"eval_every": 100, "local__batch_size": 512, "fleet__variation": 0.0}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpcli.data.split import Split
-from fpcli.engine.evaluate import ClientScore, Score, evaluate, evaluate_on_own
+from fpcli.engine.evaluate import ClientScore, Score, evaluate, evaluate_on_own, judge_top1
 
 
 def unchanged(x: Tensor) -> Tensor:
@@ -63,6 +63,11 @@ def test_a_tie_at_zero_goes_to_an_own_class_that_stands_before_the_others() -> N
 def test_who_has_all_classes_has_one_accuracy() -> None:
     found = judged([[2.0, 1, 0], [1, 3, 9]], [0, 1], own=[0, 1, 2])
     assert found.accuracy == found.local_accuracy == 0.5
+
+
+def test_of_equal_logits_the_first_counts() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0], [1.0, 3.0, 3.0], [-1.0, -2.0, -3.0]])
+    assert judge_top1(logits, torch.tensor([1, 2, 0])).tolist() == [True, False, True]
 
 
 def test_nothing_to_judge() -> None:

@@ -44,10 +44,10 @@ from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import Work
 from fpcli.errors import ClientError
-from fpcli.run import experiment
-from fpcli.run.setup import prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.support import Support
+from fpcli.train import federated_run
+from fpcli.train.setup import prepare
 from fpcli.wire.headers import to_hex
 
 
@@ -229,13 +229,13 @@ def test_when_all_replies_are_wrong_the_round_fails(kind: str) -> None:
 
 def test_the_event_of_a_round_names_the_refused() -> None:
     _, record = play("fedavg", outcomes_with("fedavg", b"garbage"))
-    event = experiment.to_event(record)
+    event = federated_run.to_event(record)
     (rejected,) = event["rejected"]
     assert (rejected["client"], rejected["code"]) == (VICTIM, "F401")
     assert event["dropped"] == []
     assert event["round"] == 1
     _, record = play("fedavg", outcomes_with("fedavg", None))
-    event = experiment.to_event(record)
+    event = federated_run.to_event(record)
     assert event["rejected"] == []
     assert [(r["client"], r["code"]) for r in event["dropped"]] == [(VICTIM, "F410")]
 

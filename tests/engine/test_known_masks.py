@@ -22,7 +22,7 @@ from fpcli.engine.executors.inline import Outcome
 from fpcli.engine.federation import Totals
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Traffic, Work
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire import frame
 from fpcli.wire.blocks import mask_digest
 

@@ -18,8 +18,8 @@ from fpcli.engine import central
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.fit import explain_lone_sample
 from fpcli.errors import ClientError, DataError
-from fpcli.run.setup import Setup, prepare
 from fpcli.settings.learning import FitConfig
+from fpcli.train.setup import Setup, prepare
 
 TABLE = {"task__data": "breast-cancer", "task__model": "nets:normed", "rounds": 1}
 HARD = ("fedavg", "heterofl", "prunefl", "subfedavg")

@@ -13,9 +13,9 @@ from fpcli.engine import memory
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.site import Site
 from fpcli.errors import FpError
-from fpcli.run.setup import prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.support import Support
+from fpcli.train.setup import prepare
 
 
 def number(value: float) -> dict[str, Tensor]:

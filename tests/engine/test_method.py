@@ -11,7 +11,7 @@ from conftest import toy_recipe
 
 from fpcli.engine.method import Method, NoOptions, Traits
 from fpcli.errors import UsageError
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 FIRST = ["kind", "clients_differ", "sends_indices", "remembers_mask", "probe", "sparsifies"]
 FIRST += ["trains_sparse", "keeps_buffers"]

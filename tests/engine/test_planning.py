@@ -18,7 +18,7 @@ from fpcli.engine.planning import foresee, plan_round
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import Ask, LocalConfig, ServerState, Support
 from fpcli.errors import LayoutError, UsageError
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 
 
 class Planning(Method):

@@ -20,7 +20,7 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 
 TESTS = Path(__file__).parents[1]
 

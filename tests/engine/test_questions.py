@@ -17,7 +17,7 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import Ask
 from fpcli.errors import ClientError
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire.message import unpack_job
 
 

@@ -16,9 +16,9 @@ from fpcli.engine.evaluate import Score
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import Evaluation, Totals
 from fpcli.errors import ClientError
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.cost import cost
 from fpcli.structure.support import Support
+from fpcli.train.setup import Setup, prepare
 
 
 def toy(tmp_path: Path, method: str = "fedavg", **changes: Any) -> Setup:

@@ -17,9 +17,9 @@ from fpcli.engine.server_step import optimized
 from fpcli.engine.types import ServerState, Support
 from fpcli.errors import FpError
 from fpcli.recipe.load import load
-from fpcli.run import experiment
 from fpcli.settings.learning import ServerConfig
 from fpcli.structure.layout import Layout, TensorSpec
+from fpcli.train import federated_run
 
 LAYOUT = Layout({"w": TensorSpec((3,), True), "mean": TensorSpec((1,), False)}, {})
 
@@ -129,7 +129,7 @@ def test_pruned_channels_have_no_moments() -> None:
 def test_a_resumed_run_ends_in_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "draw_run", lambda history, folder: [])
+    monkeypatch.setattr(federated_run, "draw_run", lambda history, folder: [])
     flags = {"server__optimizer": "adam", "server__lr": 0.05}
     begin(tmp_path, "whole", "fedmp", **flags)
     begin(tmp_path, "parts", "fedmp", rounds=1, **flags)

@@ -33,11 +33,11 @@ from fpcli.engine.types import Answer, Ask, ServerState
 from fpcli.errors import NeedError
 from fpcli.fleet.devices import Level
 from fpcli.rng import stream
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.shrink import hollow
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.train.setup import Setup, prepare
 
 LEVEL = Level(1000.0, 1.0, 1.0, 1, "slide rule")
 

@@ -19,7 +19,7 @@ from fpcli.engine.round_context import RoundContext
 from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import TRAIN, Ask, Link, ServerState, Timing
 from fpcli.errors import ClientError
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 
 
 def setup_of(tmp_path: Path, **changes: Any) -> Setup:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from driver import begin, digits_file, fit
 
-from fpcli.run import experiment, fitting
+from fpcli.train import federated_run, fit_run
 
 RUNS: dict[str, Any] = {
     "fedmp": {},
@@ -34,8 +34,8 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if (runs / name).exists():
             return runs / name
         with pytest.MonkeyPatch.context() as patch:  # no pictures
-            patch.setattr(experiment, "draw_run", lambda history, folder: [])
-            patch.setattr(fitting, "draw_fit", lambda history, folder: [])
+            patch.setattr(federated_run, "draw_run", lambda history, folder: [])
+            patch.setattr(fit_run, "draw_fit", lambda history, folder: [])
             if name == "fit":
                 fit(runs, name, fit__epochs=1)
             else:

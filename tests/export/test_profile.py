@@ -18,10 +18,10 @@ from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.linear import measured_time, slowest_time
 from fpcli.recipe.fleet_file import fleet_text, read_fleet
 from fpcli.recipe.load import load, to_yaml
-from fpcli.run.setup import fleet_for
 from fpcli.settings.hardware import DeviceClass, StepTime
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.stopwatch import Run, Times
+from fpcli.train.setup import fleet_for
 
 
 def net() -> nn.Sequential:

@@ -15,10 +15,10 @@ from fpcli.engine import memory
 from fpcli.errors import DataError, LayoutError, RecipeError, ResumeError, UsageError
 from fpcli.export.source import Source, of_folder, of_rounds
 from fpcli.recipe.load import digest, load
-from fpcli.run.setup import prepare
 from fpcli.store import checkpoint
 from fpcli.store.model_folder import write_trained
 from fpcli.structure.cost import cost
+from fpcli.train.setup import prepare
 
 RunOf = Callable[[str], Path]
 CODE = {"task.model": "nets:tiny"}

@@ -29,12 +29,12 @@ from fpcli.engine.planning import choose_cohort, foresee
 from fpcli.engine.types import ServerState, Support, Work
 from fpcli.errors import DataError
 from fpcli.recipe.load import load
-from fpcli.run import experiment
-from fpcli.run.setup import Setup, prepare
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
+from fpcli.train import federated_run
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire import CODECS
 from fpcli.wire.message import unpack_job
 
@@ -77,7 +77,7 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, reference in TOYS.items():
         monkeypatch.setitem(methods.METHODS, name, reference)
     # Smoke recipes draw; here it would take longer than the runs.
-    monkeypatch.setattr(experiment, "draw_run", lambda history, folder: [])
+    monkeypatch.setattr(federated_run, "draw_run", lambda history, folder: [])
 
 
 class Quiet:
@@ -97,9 +97,9 @@ class Quiet:
         self.messages.append(text)
 
 
-def train(tmp_path: Path, run: str, method: str, **changes: Any) -> experiment.Summary:
+def train(tmp_path: Path, run: str, method: str, **changes: Any) -> federated_run.Summary:
     recipe = toy_recipe(method, **changes)
-    return experiment.start(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
+    return federated_run.start(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
 
 
 def plain(value: Any) -> Any:
@@ -146,7 +146,7 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     recipe = toy_recipe(name)
     folder = RunFolder.open(tmp_path / "parts")
     stored = load(folder.recipe, flags={"task.model": recipe.task.model})  # code is named anew
-    resumed = experiment.resume(recipe, stored, folder, Quiet())
+    resumed = federated_run.resume(recipe, stored, folder, Quiet())
     assert resumed.state_sha256 == whole.state_sha256
     # The shorter run evaluated its last round; both evaluate every round, so all events agree.
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")

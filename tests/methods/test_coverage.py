@@ -41,12 +41,12 @@ from fpcli.methods.coverage import (
     quarters,
     stretched,
 )
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.cost import cost
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.min_coverage import min_coverage
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.train.setup import Setup, prepare
 
 WEIGHTS = torch.tensor([3.0, -1.0, 2.0, 0.25, -5.0, 4.0, 1.5, -2.5])
 FOUR = Layout({"x": TensorSpec((4,), True)}, {})

@@ -12,7 +12,7 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.models.build import build
 from fpcli.rng import derive, stream
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 
 def test_one_round_is_the_weighted_mean_of_locally_trained_models(tmp_path: Path) -> None:

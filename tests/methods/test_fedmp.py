@@ -15,10 +15,10 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.methods.fedmp import Agent, Options, Pull, choose, learn, rewards, scaled, statistics
 from fpcli.rng import stream
-from fpcli.run.setup import prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.support import Support
+from fpcli.train.setup import prepare
 
 PRINTED = Options(ratio_max=1.0, reward_norm="none", ucb_scale=1.0, discount=0.9)
 

@@ -18,7 +18,7 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import TRAIN, Fitted, LocalConfig, Task
 from fpcli.errors import RecipeError
 from fpcli.methods.fedprox import FedProx, Options, drawn_epochs
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 
 @dataclass

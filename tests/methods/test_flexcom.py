@@ -27,7 +27,7 @@ from fpcli.engine.types import (
     Work,
 )
 from fpcli.methods.flexcom import FlexCom, Options, compressions
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 FAST = Timing(compute_s=1.0, down_s=1.0, up_s=2.0)
 SLOW = Timing(compute_s=2.0, down_s=2.0, up_s=4.0)

@@ -31,11 +31,11 @@ from fpcli.methods.heterofl import (
 )
 from fpcli.models.build import build
 from fpcli.rng import stream
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.patterns import window
 from fpcli.structure.support import Support
+from fpcli.train.setup import Setup, prepare
 
 
 def played(tmp_path: Path, method: str = "heterofl", **changes: Any) -> tuple[Setup, Any, Any]:

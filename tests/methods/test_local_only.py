@@ -12,7 +12,7 @@ from conftest import toy_recipe
 from fpcli.engine import memory, server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import ServerState
-from fpcli.run.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare
 
 
 def play(tmp_path: Path, method: str, **changes: Any) -> tuple[Setup, ServerState, list[Any]]:

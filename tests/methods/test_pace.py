@@ -19,7 +19,7 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import FpError
 from fpcli.fleet.devices import Fleet, Level
 from fpcli.methods.pace import Options, learned
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 FAST = Level(20e9, 20e6, 10e6, 10**9, "fast")
 RULE = Balance()

@@ -25,10 +25,10 @@ from fpcli.methods.prunefl import Options, State, round_time
 from fpcli.pruning.importance import collect
 from fpcli.recipe.idle import idle
 from fpcli.recipe.load import load
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.budget import maskable
 from fpcli.structure.cost import cost
 from fpcli.structure.shrink import shrink
+from fpcli.train.setup import Setup, prepare
 
 PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
 FAST = {"local__batch_size": 16, "local__lr": 0.1}

@@ -11,8 +11,8 @@ from replies import plain, rounds
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState, Support
 from fpcli.methods.random_mask import Options, drawn
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure.budget import maskable
+from fpcli.train.setup import Setup, prepare
 
 MASKED = {"method__pattern": "weights"}
 

@@ -36,7 +36,6 @@ from fpcli.methods.subfedavg import (
     pruned_percent,
 )
 from fpcli.models.build import build
-from fpcli.run.setup import Setup, prepare
 from fpcli.scores.bn_scale import above_share, bn_scale
 from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.structure.layout import Layout, TensorSpec
@@ -44,6 +43,7 @@ from fpcli.structure.masks import above_percentile, distance
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.train.setup import Setup, prepare
 from fpcli.wire.blocks import encode
 
 CIFAR = (3, 32, 32)

@@ -12,8 +12,8 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.planning import foresee
 from fpcli.errors import RecipeError
-from fpcli.run.setup import prepare
 from fpcli.scores.magnitude import l1
+from fpcli.train.setup import prepare
 
 
 def test_every_client_keeps_the_same_strongest_channels(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import Answer, Ask, ServerState, Timing, Traffic, Work
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
 from fpcli.methods.unlearn import COUNTS, RIGHT, State, Unlearn, counted, read
-from fpcli.run.setup import Setup, prepare
 from fpcli.scores.tfidf import class_means
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
+from fpcli.train.setup import Setup, prepare
 
 
 def made(tmp_path: Path, **changes: Any) -> Setup:

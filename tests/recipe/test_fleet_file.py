@@ -10,8 +10,8 @@ from fpcli.errors import FpError, RecipeError, UsageError
 from fpcli.fleet.boards import BOARDS
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
 from fpcli.recipe.load import digest, load, to_yaml
-from fpcli.run.setup import fleet_for
 from fpcli.settings.hardware import DeviceClass
+from fpcli.train.setup import fleet_for
 
 LAB = """\
 fleet: 1

@@ -11,12 +11,12 @@ from driver import begin, dies, digits_file
 
 from fpcli.errors import DataError, ResumeError
 from fpcli.report.runs import find
-from fpcli.run.model_source import newest_run
-from fpcli.run.unlearning import is_purged, purge_original
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
 from fpcli.store.purge import num_checkpoints, purge, purge_unlearned
 from fpcli.store.run_folder import RunFolder
+from fpcli.train.model_source import newest_run
+from fpcli.unlearn.unlearn_run import is_purged, purge_original
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

@@ -16,12 +16,12 @@ from fpcli.data.datasets import load as load_data
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
-from fpcli.run import fitting
-from fpcli.run.run_session import Interrupted
 from fpcli.settings.tasks import FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import checksums
+from fpcli.train import fit_run
+from fpcli.train.run_session import Interrupted
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -48,7 +48,7 @@ def everything(folder: Path) -> Any:
 def whole(runs: Path) -> Any:
     """Return everything of an unbroken training of four epochs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "draw_fit", lambda history, folder: [])
+        patch.setattr(fit_run, "draw_fit", lambda history, folder: [])
         fit(runs, "whole-fit")
     return everything(runs / "whole-fit")
 
@@ -79,7 +79,7 @@ def test_the_folder_holds_what_was_trained(tmp_path: Path, no_figures: pytest.Mo
     assert score.loss == pytest.approx(summary.loss)
     assert (summary.epochs, summary.seed, summary.run) == (2, 7, str(run))
     assert (summary.params, summary.macs) == (history[0]["params"], history[0]["macs"])
-    assert summary.state_sha256 == fitting.state_sha256(trained.values)
+    assert summary.state_sha256 == fit_run.state_sha256(trained.values)
 
 
 def test_a_killed_training_resumes_to_the_same_bits(runs: Path, whole: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_second_signal_keeps_the_epoch_before(
     tmp_path: Path, runs: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop when epoch 2 is trained but not over: the state of epoch 1 is still a whole one."""
-    original, calls = fitting.evaluate, []
+    original, calls = fit_run.evaluate, []
 
     def judge(*arguments: Any) -> Any:
         calls.append(0)
@@ -138,12 +138,12 @@ def test_a_second_signal_keeps_the_epoch_before(
             os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    monkeypatch.setattr(fitting, "evaluate", judge)
+    monkeypatch.setattr(fit_run, "evaluate", judge)
     with pytest.raises(Interrupted) as caught:
         fit(tmp_path, "run", task__data=digits_file(runs), checkpoint_every=10)
     assert (caught.value.number, caught.value.round) == (signal.SIGTERM, 1)
     assert checkpoints(tmp_path) == ["round-00000", "round-00001"]
-    monkeypatch.setattr(fitting, "evaluate", original)
+    monkeypatch.setattr(fit_run, "evaluate", original)
     fit_on(tmp_path, "run")
     assert everything(tmp_path / "run") == whole
 
@@ -208,7 +208,7 @@ def test_images_are_augmented_where_that_is_usual(tmp_path: Path) -> None:
     assert fit_on(tmp_path, "run").state_sha256 == whole.state_sha256
     assert fit(tmp_path, "plain", fit__epochs=3).state_sha256 != whole.state_sha256
     assert "  augment: none\n" in (tmp_path / "plain/recipe.yaml").read_text()
-    assert fitting.augmentation(FitTask(data="cifar10")) == "crop-flip"
+    assert fit_run.augmentation(FitTask(data="cifar10")) == "crop-flip"
 
 
 def test_no_epochs_are_no_training(tmp_path: Path) -> None:
@@ -219,13 +219,13 @@ def test_no_epochs_are_no_training(tmp_path: Path) -> None:
 def test_the_number_of_threads_is_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "num_cores", lambda: 2)
+    monkeypatch.setattr(fit_run, "num_cores", lambda: 2)
     for name, limit, threads in (("small", 1e9, 1), ("large", 1.0, 2)):
-        monkeypatch.setattr(fitting, "_MANY_MACS", limit)
+        monkeypatch.setattr(fit_run, "_MANY_MACS", limit)
         fit(tmp_path, name, fit__epochs=1, threads=0)
         assert f"\nthreads: {threads}\n" in (tmp_path / name / "recipe.yaml").read_text()
         assert torch.get_num_threads() == threads
-    monkeypatch.setattr(fitting, "num_cores", lambda: 8)
+    monkeypatch.setattr(fit_run, "num_cores", lambda: 8)
     fit_on(tmp_path, "large")
 
 

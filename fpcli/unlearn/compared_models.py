@@ -19,11 +19,11 @@ from fpcli.engine.placement import place
 from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest
 from fpcli.report.runs import Run, read
-from fpcli.run.setup import load_data, server_samples, share_out
 from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
+from fpcli.train.client_data import load_data, server_samples, share_out
 
 LOGIT_DROPPED = "logit_dropped"
 

@@ -30,14 +30,14 @@ from fpcli.files import write_atomic
 from fpcli.recipe.load import digest
 from fpcli.report.plots import draw_run
 from fpcli.report.trials import read_search, search_file
-from fpcli.run.forgetting import METHOD, Source, with_ratio
-from fpcli.run.forgetting_plan import shares
-from fpcli.run.run_session import begin
-from fpcli.run.stages import Cost, costs_of
 from fpcli.settings.recipes import Recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.run_folder import RunFolder
+from fpcli.train.run_session import begin
+from fpcli.unlearn.compared_models import Cost, costs_of
+from fpcli.unlearn.original import METHOD, Source, with_ratio
+from fpcli.unlearn.unlearn_plan import shares
 
 FORGOTTEN = 0.1
 """A class is forgotten if at most this share of what was predicted right before still is."""

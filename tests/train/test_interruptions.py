@@ -27,9 +27,9 @@ from driver import (
 from faults import Tampering
 
 from fpcli.errors import NeedError
-from fpcli.run import experiment
-from fpcli.run.run_session import Interrupted
-from fpcli.run.setup import Setup
+from fpcli.train import federated_run
+from fpcli.train.run_session import Interrupted
+from fpcli.train.setup import Setup
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -120,7 +120,7 @@ def signalling(monkeypatch: pytest.MonkeyPatch, *numbers: int, run: int = 3) -> 
     def open_executor(setup: Setup) -> tuple[Any, str]:
         return Tampering(setup.site, send), "inline"
 
-    monkeypatch.setattr(experiment, "open_executor", open_executor)
+    monkeypatch.setattr(federated_run, "open_executor", open_executor)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from driver import begin
 from safetensors.torch import load_file
 
 from fpcli.errors import FpError
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

@@ -83,12 +83,12 @@ Damage = Callable[[Path, Path], None]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with a run of four rounds, one of another seed, and the first of six."""
-    from fpcli.run import experiment
+    from fpcli.train import federated_run
 
     runs = tmp_path_factory.mktemp("damages")
     data = digits_file(runs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        patch.setattr(federated_run, "draw_run", lambda history, folder: [])
         for name, rounds, seed in (("run", 4, 7), ("other", 4, 8), ("longer", 6, 7)):
             begin(runs, name, METHOD, task__data=data, rounds=rounds, checkpoint_every=2, seed=seed)
             RunFolder(runs / name).add_command(["fp", "train"])

@@ -22,13 +22,14 @@ from fpcli.engine.evaluate import evaluate
 from fpcli.errors import DataError, RecipeError, ResumeError
 from fpcli.files import checksums
 from fpcli.report.runs import find
-from fpcli.run import experiment, unlearning
-from fpcli.run.forgetting import retrained, source_of
-from fpcli.run.run_session import Interrupted
-from fpcli.run.stages import divided
-from fpcli.run.unlearning import Unlearning, is_purged, purge_original, read_result
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
+from fpcli.train import federated_run
+from fpcli.train.run_session import Interrupted
+from fpcli.unlearn import unlearn_run
+from fpcli.unlearn.compared_models import divided
+from fpcli.unlearn.original import retrained, source_of
+from fpcli.unlearn.unlearn_run import Unlearning, is_purged, purge_original, read_result
 
 CLASSES = (3, 8)
 STAGES = ["original", "pruned", "finetuned", "finetune_only", "retrained", "logit_dropped"]
@@ -67,8 +68,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the folder of an original run, and of what forgot two classes of it."""
     found = tmp_path_factory.mktemp("unlearning")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
-        patch.setattr(unlearning, "draw_forgetting", lambda *_, **__: [])
+        patch.setattr(federated_run, "draw_run", lambda history, folder: [])
+        patch.setattr(unlearn_run, "draw_forgetting", lambda *_, **__: [])
         begin(found, "run", "fedavg", task__data=digits_file(found))
         before = snapshot(found / "run")
         made(found, found / "done").run()

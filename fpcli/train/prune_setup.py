@@ -10,16 +10,16 @@ from typing import Any
 from fpcli import plugins
 from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset
+from fpcli.engine.placement import check_device
 from fpcli.engine.process import num_cores, settle
 from fpcli.engine.trained import Trained
 from fpcli.errors import UsageError
 from fpcli.pruning.layers import select, weights_and_macs
 from fpcli.pruning.prune import Pruned, Stage
 from fpcli.pruning.pruner import Measure, PruneContext, Pruner, Target
-from fpcli.run.fitting import augmentation
-from fpcli.run.setup import check_device
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
+from fpcli.train.fit_run import augmentation
 
 _TENTH = 10
 _SHARES: tuple[Measure, ...] = ("params", "macs", "bytes")

@@ -20,9 +20,9 @@ from fpcli.engine.placement import place
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import RecipeError, ResumeError
 from fpcli.files import write_atomic
-from fpcli.run.setup import Setup
 from fpcli.structure.choice import Limits, Timer, example, in_earnest, layers, limits
 from fpcli.structure.shrink import shrink
+from fpcli.train.setup import Setup
 
 NAME = "kernels.json"
 _EVALUATION_BATCH = 512

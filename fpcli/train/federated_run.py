@@ -11,15 +11,16 @@ from fpcli.engine.process import settle
 from fpcli.engine.types import ServerState
 from fpcli.recipe.idle import idle
 from fpcli.report.plots import draw_run
-from fpcli.run.kernels import with_kernels
-from fpcli.run.run_session import Interrupted, Listener, Place, RunSession, begin, check_recipe
-from fpcli.run.setup import Setup, open_executor, prepare
-from fpcli.run.summary import Summary, state_sha256, to_event
 from fpcli.settings.recipes import Recipe
 from fpcli.store import events
 from fpcli.store.model_folder import write_trained
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
+from fpcli.train.kernels import with_kernels
+from fpcli.train.open_executor import open_executor
+from fpcli.train.run_session import Interrupted, Listener, Place, RunSession, begin, check_recipe
+from fpcli.train.run_summary import Summary, state_sha256, to_event
+from fpcli.train.setup import Setup, prepare
 
 
 class Watcher(Listener[RoundRecord], Protocol):

@@ -9,7 +9,7 @@ from driver import begin, digits_file
 
 from fpcli import plugins
 from fpcli.errors import LayoutError, RecipeError
-from fpcli.run.setup import prepare
+from fpcli.train.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

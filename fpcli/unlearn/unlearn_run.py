@@ -29,11 +29,15 @@ from fpcli.recipe.load import digest, stored
 from fpcli.report.forgetting_plots import draw_forgetting
 from fpcli.report.runs import read
 from fpcli.report.trials import read_search, search_file
-from fpcli.run import experiment
-from fpcli.run.experiment import Watcher
-from fpcli.run.forgetting import METHOD, Source, finetune_only, finished, retrained
-from fpcli.run.ratio_search import find_ratio
-from fpcli.run.stages import (
+from fpcli.settings.recipes import Recipe
+from fpcli.store.checkpoint import load_newest
+from fpcli.store.model_folder import read_trained, write_trained
+from fpcli.store.purge import purge, purge_unlearned
+from fpcli.store.run_folder import RunFolder
+from fpcli.store.weights import unreadable
+from fpcli.train import federated_run
+from fpcli.train.federated_run import Watcher
+from fpcli.unlearn.compared_models import (
     LOGIT_DROPPED,
     Cost,
     WithoutLogits,
@@ -44,12 +48,8 @@ from fpcli.run.stages import (
     stage_folders,
     stage_models,
 )
-from fpcli.settings.recipes import Recipe
-from fpcli.store.checkpoint import load_newest
-from fpcli.store.model_folder import read_trained, write_trained
-from fpcli.store.purge import purge, purge_unlearned
-from fpcli.store.run_folder import RunFolder
-from fpcli.store.weights import unreadable
+from fpcli.unlearn.original import METHOD, Source, finetune_only, finished, retrained
+from fpcli.unlearn.ratio_search import find_ratio
 
 USUAL_AUDITS = ("relearn", "server-diff")
 """Audits that every result has; they can do without a retrained model."""
@@ -122,7 +122,7 @@ class Unlearning:
                 folder.path.mkdir(exist_ok=True)
                 folder.write_recipe(recipe)
             with _leaving_nothing(folder):
-                experiment.resume(
+                federated_run.resume(
                     recipe, recipe, folder, watcher, command=self.command, is_part=True
                 )
 

@@ -11,15 +11,15 @@ from fpcli.pruning.filters import Filters
 from fpcli.pruning.prune import Pruned, planned
 from fpcli.pruning.pruner import Target
 from fpcli.recipe.load import load
-from fpcli.run import pruned
-from fpcli.run.pruned import write_pruned
 from fpcli.settings.recipes import PruneRecipe
+from fpcli.train import prune_folder
+from fpcli.train.prune_folder import write_pruned
 
 
 @pytest.fixture
 def write(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that writes the same result into a folder."""
-    monkeypatch.setattr(pruned, "draw_pruning", lambda *arguments: [])
+    monkeypatch.setattr(prune_folder, "draw_pruning", lambda *arguments: [])
     net = named("digits-cnn", (1, 8, 8))
     result: Pruned = planned(Filters(), context(), net, Target("ratio", 0.5))
     recipe = load(None, flags={"prune.ratio": 0.5}, cls=PruneRecipe)

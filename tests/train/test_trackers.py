@@ -15,10 +15,10 @@ from fpcli.engine.federation import Evaluation, RoundRecord, Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, UsageError
 from fpcli.recipe.load import load
-from fpcli.run import track
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost
 from fpcli.structure.support import Support
+from fpcli.train import trackers
 
 RECIPE = load(None)
 
@@ -37,7 +37,7 @@ def play(folder: Path, names: tuple[str, ...], first: int, last: int) -> Listene
     """Tell of some rounds, as a run that is resumed after the round before the first does."""
     listener = Listener()
     folder.mkdir(exist_ok=True)
-    with track.tracking(names, listener, RECIPE, RunFolder(folder)) as watcher:
+    with trackers.tracking(names, listener, RECIPE, RunFolder(folder)) as watcher:
         state = ServerState(first - 1, {}, Support())
         watcher.start(None, folder, "inline", state)  # type: ignore[arg-type]
         for number in range(first, last + 1):
@@ -75,8 +75,8 @@ MADE: list[Memory] = []
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     MADE.clear()
-    known = {**track.TRACKERS, "memory": Memory, "broken": Broken}
-    monkeypatch.setattr(track, "TRACKERS", known)
+    known = {**trackers.TRACKERS, "memory": Memory, "broken": Broken}
+    monkeypatch.setattr(trackers, "TRACKERS", known)
 
 
 def test_every_round_reaches_both(tmp_path: Path) -> None:
@@ -108,30 +108,30 @@ def test_a_tracker_that_fails_stops_nothing(tmp_path: Path) -> None:
 
 def test_nothing_is_tracked_by_default(tmp_path: Path) -> None:
     listener = Listener()
-    with track.tracking((), listener, RECIPE, RunFolder(tmp_path)) as watcher:
+    with trackers.tracking((), listener, RECIPE, RunFolder(tmp_path)) as watcher:
         assert watcher is listener
 
 
 def test_ratios_of_clients() -> None:
     clients = [{"notes": {"ratio": ratio}} for ratio in (0.2, 0.4, None)]
-    found = track.scalars({"notes": {}, "clients": clients})
+    found = trackers.scalars({"notes": {}, "clients": clients})
     assert found == {"ratio/mean": pytest.approx(0.3), "ratio/min": 0.2, "ratio/max": 0.4}
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(track, "find_spec", lambda name: SimpleNamespace(origin="x"))
-    assert track.check("wandb, tensorboard,wandb") == ("wandb", "tensorboard")
-    assert track.check("") == ()
+    monkeypatch.setattr(trackers, "find_spec", lambda name: SimpleNamespace(origin="x"))
+    assert trackers.check("wandb, tensorboard,wandb") == ("wandb", "tensorboard")
+    assert trackers.check("") == ()
     with pytest.raises(UsageError, match="unknown tracker `wandbb`") as caught:
-        track.check("wandbb")
+        trackers.check("wandbb")
     assert caught.value.hint == "did you mean `wandb`?"
 
 
 @pytest.mark.parametrize("spec", [None, SimpleNamespace(origin=None)])
 def test_an_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, spec: object) -> None:
-    monkeypatch.setattr(track, "find_spec", lambda name: spec)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: spec)
     with pytest.raises(NeedError) as caught:
-        track.check("tensorboard")
+        trackers.check("tensorboard")
     assert (caught.value.exit_status, caught.value.hint) == (
         5,
         "`pip install 'fpcli[tensorboard]'`",
@@ -180,7 +180,7 @@ def test_wandb_stays_offline_and_gets_no_round_twice(
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
     environment: dict[str, str] = {}
-    monkeypatch.setattr(track, "os", SimpleNamespace(environ=environment))
+    monkeypatch.setattr(trackers, "os", SimpleNamespace(environ=environment))
     folder = tmp_path / "run"
     play(folder, ("wandb",), 1, 4)
     play(folder, ("wandb",), 3, 6)

@@ -8,8 +8,8 @@ from prunings import named as named_net
 
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
-from fpcli.run.model_source import dataset_of, find_folder, named, training_rate
 from fpcli.settings.tasks import FitTask
+from fpcli.train.model_source import dataset_of, find_folder, named, training_rate
 
 
 def test_the_training_rate_is_read_from_what_lies_beside_the_model(tmp_path: Path) -> None:

@@ -18,14 +18,15 @@ from driver import Listener, begin, digits_file
 from fpcli.errors import FpError
 from fpcli.report.runs import read
 from fpcli.report.trials import read_search
-from fpcli.run import experiment, ratio_search, unlearning
-from fpcli.run.forgetting import source_of
-from fpcli.run.ratio_search import NotForgottenError, Trial, judge_trial
-from fpcli.run.run_session import Interrupted
-from fpcli.run.stages import Cost
-from fpcli.run.unlearning import Unlearning, read_result
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
+from fpcli.train import federated_run
+from fpcli.train.run_session import Interrupted
+from fpcli.unlearn import ratio_search, unlearn_run
+from fpcli.unlearn.compared_models import Cost
+from fpcli.unlearn.original import source_of
+from fpcli.unlearn.ratio_search import NotForgottenError, Trial, judge_trial
+from fpcli.unlearn.unlearn_run import Unlearning, read_result
 
 COST = Cost(2, 300, 1.5, 0.5)
 
@@ -89,9 +90,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the folder of the run that is to forget."""
     found = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "draw_run", lambda history, folder: [])
+        patch.setattr(federated_run, "draw_run", lambda history, folder: [])
         patch.setattr(ratio_search, "draw_run", lambda history, folder: [])
-        patch.setattr(unlearning, "draw_forgetting", lambda *_, **__: [])
+        patch.setattr(unlearn_run, "draw_forgetting", lambda *_, **__: [])
         begin(found, "run", "fedavg", task__data=digits_file(found), rounds=1)
         yield found
 

@@ -11,7 +11,9 @@ from origins import finished, source, unlearn
 
 from fpcli.data.datasets import Dataset
 from fpcli.errors import DataError, FpError, LayoutError, RecipeError, UsageError
-from fpcli.run.forgetting import (
+from fpcli.store.run_folder import RunFolder
+from fpcli.train.client_data import load_data
+from fpcli.unlearn.original import (
     check_retrained,
     check_task,
     find_classes,
@@ -21,8 +23,6 @@ from fpcli.run.forgetting import (
     usual_rounds,
     with_ratio,
 )
-from fpcli.run.setup import load_data
-from fpcli.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

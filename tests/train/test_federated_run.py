@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 
 from fpcli.errors import ClientError, DivergedError, ResumeError
 from fpcli.files import checksums
-from fpcli.run import experiment
-from fpcli.run.setup import Setup
+from fpcli.train import federated_run
+from fpcli.train.setup import Setup
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -159,7 +159,7 @@ def test_a_round_that_fails_leaves_the_rounds_before_it(
     def open_executor(setup: Setup) -> tuple[Any, str]:
         return Tampering(setup.site, losing(0, 1, 2, 3, runs=range(3, 99))), "inline"
 
-    monkeypatch.setattr(experiment, "open_executor", open_executor)
+    monkeypatch.setattr(federated_run, "open_executor", open_executor)
     with pytest.raises(ClientError, match="round 3: 0 usable replies"):
         begin(tmp_path, "run", "fedavg", rounds=4, checkpoint_every=10)
     monkeypatch.undo()
@@ -188,7 +188,7 @@ def test_the_final_model_is_the_state_s_block(
     assert {name: x.numpy().tobytes() for name, x in model.items()} == {
         name: x.numpy().tobytes() for name, x in values.items()
     }
-    assert experiment.state_sha256(model) == summary.state_sha256
+    assert federated_run.state_sha256(model) == summary.state_sha256
     layout = json.loads((run / "final" / "layout.json").read_text())
     assert (layout["model"], layout["num_classes"]) == ("nets:tiny", 10)
     assert sorted(row[0] for row in layout["layout"]["tensors"]) == sorted(values)

@@ -16,16 +16,13 @@ from fpcli.engine import central
 from fpcli.engine.central import Momentum
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.federation import Totals
-from fpcli.engine.placement import place
+from fpcli.engine.placement import check_device, place
 from fpcli.engine.process import num_cores, settle
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError
 from fpcli.models.build import build
 from fpcli.report.plots import draw_fit
-from fpcli.run.run_session import Listener, Place, RunSession, begin, check_recipe
-from fpcli.run.setup import any_layout, check_device, load_data
-from fpcli.run.summary import FitSummary, state_sha256
 from fpcli.settings.recipes import FitRecipe
 from fpcli.settings.tasks import Augment, FitTask
 from fpcli.store import events
@@ -34,6 +31,10 @@ from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import EMPTY, Support
+from fpcli.train.client_data import load_data
+from fpcli.train.run_session import Listener, Place, RunSession, begin, check_recipe
+from fpcli.train.run_summary import FitSummary, state_sha256
+from fpcli.train.setup import any_layout
 
 _MANY_MACS = 1e9
 

@@ -11,8 +11,8 @@ from fpcli.errors import UsageError
 from fpcli.pruning.prune import planned
 from fpcli.pruning.pruner import Target
 from fpcli.recipe.load import find_recipe, load
-from fpcli.run.prune_setup import PruneSetup, prepare, report_of
 from fpcli.settings.recipes import PruneRecipe
+from fpcli.train.prune_setup import PruneSetup, prepare, report_of
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from origins import source, unlearn
 
 from fpcli.data.datasets import Dataset
 from fpcli.errors import DataError, RecipeError
-from fpcli.run.forgetting_plan import held, planned, shares
-from fpcli.run.setup import load_data
+from fpcli.train.client_data import load_data
+from fpcli.unlearn.unlearn_plan import held, planned, shares
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

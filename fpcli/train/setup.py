@@ -1,4 +1,4 @@
-"""Build everything that a recipe names: data, parts, model, layout, fleet, federation, executor."""
+"""Build everything that a recipe names: data, parts, model, layout, fleet, federation."""
 
 from __future__ import annotations
 
@@ -12,31 +12,27 @@ from torch import Tensor, nn
 
 from fpcli import plugins
 from fpcli.data.augment import check_augment
-from fpcli.data.datasets import Dataset, load
-from fpcli.data.partition import partition
-from fpcli.data.set_aside import set_aside
+from fpcli.data.datasets import Dataset
 from fpcli.data.withhold import Kept, withhold
-from fpcli.engine.exchange import Executor
-from fpcli.engine.executors.inline import Inline
-from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import Federation, Rules
 from fpcli.engine.method import Method, Traits
-from fpcli.engine.process import num_cores
+from fpcli.engine.placement import check_device
 from fpcli.engine.server_side import ServerSide, require_server_data
 from fpcli.engine.site import Common, Site
 from fpcli.engine.trained import DataKey, Inputs, Trained
-from fpcli.errors import LayoutError, NeedError, RecipeError
+from fpcli.errors import LayoutError, RecipeError
 from fpcli.fleet.classes import fleet_of
 from fpcli.fleet.devices import Fleet, Level
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.build import build
 from fpcli.recipe.load import digest
-from fpcli.run.initial import initial
-from fpcli.settings.recipes import AnyRecipe, Recipe
+from fpcli.settings.recipes import Recipe
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import hollow
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace, untraced
+from fpcli.train.client_data import load_data, personal_tests, server_samples, share_out
+from fpcli.train.start_values import initial
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,52 +146,6 @@ def _server_side(
     )
 
 
-def load_data(recipe: AnyRecipe) -> Dataset:
-    """Return the data that a recipe names.
-
-    Raises:
-        FpError: it is missing, corrupt or unsuitable.
-    """
-    task = recipe.task
-    return load(
-        task.data,
-        Path(task.data_dir) if task.data_dir else None,
-        validation_fraction=task.validation_fraction,
-        seed=recipe.seed,
-        allow_code=True,
-    )
-
-
-def server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
-    """Return the training samples that the server has: sorted indices into ``dataset.train``.
-
-    Raises:
-        DataError: so many would leave clients without some class.
-    """
-    task, labels = recipe.task, dataset.train.labels
-    return set_aside(labels, share=task.server_share, number=task.server_samples, seed=recipe.seed)
-
-
-def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tensor, ...]:
-    """Return the training samples of each client: sorted indices into ``dataset.train``.
-
-    Args:
-        reserved: those that the server has, as `server_samples` tells.
-
-    Raises:
-        DataError: the data cannot be split as the recipe asks.
-    """
-    return partition(
-        dataset.train.labels,
-        recipe.task.clients,
-        recipe.task.partition,
-        owners=dataset.train.owners,
-        data=recipe.task.data,
-        reserved=reserved,
-        seed=recipe.seed,
-    )
-
-
 def fleet_for(recipe: Recipe) -> Fleet:
     """Return the simulated devices of a recipe.
 
@@ -268,20 +218,6 @@ def any_layout(model: nn.Module, dataset: Dataset) -> Layout:
         return untraced(model, example)
 
 
-def open_executor(setup: Setup) -> tuple[Executor, str]:
-    """Start the executor that the recipe asks for, and say in a few words what it is and why."""
-    choice, cores = setup.recipe.executor, num_cores()
-    useful = setup.fed.rules.clients_per_round
-    workers = choice.workers or min(cores, useful)
-    if choice.device != "cpu" and choice.kind == "auto" and not choice.workers:
-        return Inline(setup.site), f"inline on {choice.device}: one process per accelerator"
-    if choice.kind == "inline" or (choice.kind == "auto" and workers == 1):
-        why = "as asked" if choice.kind == "inline" or choice.workers else "one core or one client"
-        return Inline(setup.site), f"inline ({why})"
-    why = "as asked" if choice.workers else f"{cores} cores, {useful} clients per round"
-    return Pool(setup.site, workers, choice.client_timeout_s), f"pool of {workers} ({why})"
-
-
 def _rules(recipe: Recipe, num_trainers: int) -> Rules:
     """Return the rules of a recipe; ``num_trainers`` clients have training samples."""
     clients = recipe.task.clients
@@ -304,29 +240,3 @@ def _rules(recipe: Recipe, num_trainers: int) -> Rules:
         deadline_s=recipe.fleet.deadline_s,
         eval_clients=recipe.eval_clients,
     )
-
-
-def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return for each client the indices of the test samples of its training classes."""
-    labels = dataset.test.labels
-    return tuple(dataset.classes_of(part)[labels].nonzero().flatten() for part in parts)
-
-
-def check_device(name: str, key: str) -> None:
-    """Check that torch can compute on a device.
-
-    Args:
-        name: of the device.
-        key: of the recipe, which says so.
-
-    Raises:
-        NeedError: it cannot.
-    """
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise NeedError(
-            f"device `{name}` cannot be used: {str(error).splitlines()[0]}",
-            hint="`fp doctor` lists the devices of this machine",
-            where=key,
-        ) from error

@@ -10,7 +10,7 @@ from folders import event, rounds, write_run
 from torch import nn
 
 from fpcli.report.runs import read
-from fpcli.run.stages import Cost, Costs, WithoutLogits, divided, speedup
+from fpcli.unlearn.compared_models import Cost, Costs, WithoutLogits, divided, speedup
 
 
 def costs(path: Path, *scores: float, before: int = 0) -> Costs:

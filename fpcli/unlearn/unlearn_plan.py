@@ -11,10 +11,10 @@ from fpcli.data.datasets import Dataset
 from fpcli.data.withhold import withhold
 from fpcli.errors import DataError, RecipeError
 from fpcli.methods.unlearn import Options, alive
-from fpcli.run.forgetting import Source, with_ratio
-from fpcli.run.setup import server_samples, share_out
 from fpcli.scores.tfidf import chosen, convolutions
 from fpcli.settings.recipes import Recipe
+from fpcli.train.client_data import server_samples, share_out
+from fpcli.unlearn.original import Source, with_ratio
 
 STEP = 0.05
 """Shares that are tried are multiples of this; the smallest is what the paper's code often uses."""

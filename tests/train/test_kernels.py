@@ -16,10 +16,10 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError, ResumeError
-from fpcli.run.kernels import NAME, with_kernels
-from fpcli.run.setup import Setup, prepare
 from fpcli.structure import sparse_kernels
 from fpcli.structure.stopwatch import Run, Times
+from fpcli.train.kernels import NAME, with_kernels
+from fpcli.train.setup import Setup, prepare
 
 QUICK = {"method__ip_passes": 21, "method__ip_interval": 5, "rounds": 2}
 

@@ -21,11 +21,11 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, UsageError, nearest
 from fpcli.files import write_atomic
 from fpcli.recipe.load import flatten, to_yaml
-from fpcli.run.experiment import Watcher
-from fpcli.run.setup import Setup
-from fpcli.run.summary import to_event
 from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
+from fpcli.train.federated_run import Watcher
+from fpcli.train.run_summary import to_event
+from fpcli.train.setup import Setup
 
 _PLAIN = {
     "loss": "train/loss",

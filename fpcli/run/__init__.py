@@ -1,1 +1,0 @@
-"""What is at work in a run folder: training, pruning, unlearning, from a recipe to a result."""

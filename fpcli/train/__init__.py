@@ -1,0 +1,1 @@
+"""What is at work in a run folder: training and pruning, from a recipe to a result."""
