@@ -89,7 +89,7 @@ def _speed(rows: Sequence[Row]) -> str:
                 setting = (str(timing.batch), str(timing.threads))
                 cells.append((what, *setting, *numbers, row.name))
     heads = ("", "batch", "threads", "median ms", "p90 ms", "runs", "ratio to first", "model")
-    return show.table(heads, cells, right=range(1, 7))
+    return show.table(heads, cells, right=range(1, 7), leave=(5, 4))
 
 
 def _sizes(rows: Sequence[Row], plan: Plan, needs: Needs) -> str:
@@ -116,7 +116,8 @@ def _layers(row: Row, plan: Plan) -> str:
     is_cut = len(shown) < len(row.layers)
     less = f", the {len(shown)} slowest of {len(row.layers)}" if is_cut else ""
     title = f"layers of {row.name}, batch {max(plan.batches)}, {_threads(plan.threads[0])}{less}"
-    return f"{title}\n{show.table(('layer', 'kind', 'median ms', 'share'), cells, right=(2, 3))}"
+    table = show.table(("layer", "kind", "median ms", "share"), cells, right=(2, 3))
+    return f"{show.prose(title)}\n{table}"
 
 
 def _skipped(row: Row) -> str:
@@ -129,9 +130,8 @@ def _skipped(row: Row) -> str:
         for choice in choices
     ]  # fmt: skip
     heads = ("weight", "batch", "threads", "sparsity", "sparse / dense", "runs")
-    return f"{row.name}: each layer measured both ways\n" + show.table(
-        heads, cells, right=range(1, 5)
-    )
+    title = show.prose(f"{row.name}: each layer measured both ways")
+    return f"{title}\n{show.table(heads, cells, right=range(1, 5))}"
 
 
 def crossover_fields(rows: Sequence[tuple[int, CrossoverRow]]) -> dict[str, Any]:
@@ -164,8 +164,11 @@ def crossover_text(rows: Sequence[tuple[int, CrossoverRow]]) -> str:
     ]  # fmt: skip
     sparsities = [f"{sparsity:.0%}" for sparsity in SPARSITIES]
     heads = ("layer", "batch", "threads", "pass", *sparsities, "pays from")
-    table = show.table(heads, cells, right=(1, 2, *range(4, 5 + len(SPARSITIES))))
-    return f"seconds of sparse kernels over those of dense ones, by sparsity\n{table}"
+    scale = range(4, 4 + len(SPARSITIES))
+    right = (1, 2, *scale, scale.stop)
+    table = show.table(heads, cells, right=right, leave=show.thin_out(scale))
+    title = "seconds of sparse kernels over those of dense ones, by sparsity"
+    return f"{show.prose(title)}\n{table}"
 
 
 def _from(sparsity: float | None) -> str:

@@ -169,8 +169,11 @@ def _text(found: Comparison) -> str:
     from fpcli.report import text_tables
 
     table = text_tables.table(found)
-    lines = show.table(table.headers, table.rows, right=table.right)
-    return "\n".join([lines, "", *text_tables.notes(found)])
+    # The sizes of the models leave first, then what differs, what a run cost, and the seeds.
+    *costs, params, macs = table.right[3:]
+    leave = (macs, params, len(table.headers) - 1, *reversed(costs), 1)
+    lines = show.table(table.headers, table.rows, right=table.right, leave=leave)
+    return "\n".join([lines, "", *map(show.prose, text_tables.notes(found))])
 
 
 def check(found: Comparison, conditions: Sequence[str]) -> FpError | None:

@@ -67,7 +67,9 @@ def list_(
         for item in items
     ]
     headers = ("data", "what", "samples", "one sample of", "classes", "state")
-    ctx.obj.finish({"items": items}, show.table(headers, rows, right=(2, 4)))
+    ctx.obj.finish(
+        {"items": items}, show.table(headers, rows, right=(2, 4), text=(1, 5), leave=(3, 4))
+    )
     ctx.obj.hint("`fp data show NAME` shows what a data set holds, `fp data fetch NAME` gets it")
 
 
@@ -80,7 +82,7 @@ def show(
     debug: o.Debug = False,
 ) -> None:
     """Show what a data set holds: samples per class, shape, constants."""
-    from fpcli.cli.show import table
+    from fpcli.cli.show import prose, table
 
     if output is not None:
         _check_output(output)
@@ -101,7 +103,7 @@ def show(
     rows.append(("all", *(f"{item['samples'][part]:,}" for part in parts)))
     counts = table(("class", *parts), rows, right=range(1, len(parts) + 1))
     facts = table(("", ""), _facts(item))
-    ctx.obj.finish({"items": [item]}, f"{_headline(item)}\n\n{counts}\n\n{facts}")
+    ctx.obj.finish({"items": [item]}, f"{prose(_headline(item))}\n\n{counts}\n\n{facts}")
 
 
 def fetch(

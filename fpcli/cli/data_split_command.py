@@ -226,17 +226,19 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
         ]
         for holder in holders
     ]
+    columns = range(len(headers))
     sizes = [client["train"] for client in clients]
     is_whole = found["used"] == found["samples"]
     used = "every sample used once" if is_whole else (
         f"{found['used']:,} of {found['samples']:,} samples used, each once"
     )  # fmt: skip
-    lines = [
+    about = [
         f"{found['data']}: {found['samples']:,} training samples of "
         f"{'x'.join(map(str, found['shape']))}, {found['num_classes']} classes",
         f"split: {_words(found['partition'])}, {recipe.task.clients} clients, "
         f"seed {recipe.seed}, digest {found['sha256'][:16]}",
-        show.table(headers, rows, right=range(len(headers))),
+    ]
+    notes = [
         f"min {min(sizes):,}, median {statistics.median(sizes):,.10g}, max {max(sizes):,} samples; "
         f"{used}",
         "test: the test samples of a client's own classes, for its personal accuracy",
@@ -244,7 +246,8 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
     if found["withheld"]:
         classes = ", ".join(map(str, found["withheld"]))
         never = f"{sizes.count(0)} of {len(sizes)} clients"
-        lines.append(f"withheld: class {classes}; without other samples and never asked: {never}")
+        notes.append(f"withheld: class {classes}; without other samples and never asked: {never}")
     if found["files"]:
-        lines.append(f"wrote {', '.join(found['files'])}")
-    return "\n".join(lines)
+        notes.append(f"wrote {', '.join(found['files'])}")
+    table = show.table(headers, rows, right=columns, leave=columns[:3:-1])
+    return "\n".join([*map(show.prose, about), table, *map(show.prose, notes)])

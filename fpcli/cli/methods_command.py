@@ -78,7 +78,7 @@ def _list(session: Session, kind: str | None) -> None:
         for item in items
     ]
     headers = ("method", "cuts", "paper", "sub-models differ", "models", "runs")
-    session.finish({"items": items}, show.table(headers, rows))
+    session.finish({"items": items}, show.table(headers, rows, text=(2, 5), leave=(5, 4, 3)))
     session.warn()
     session.hint("`fp methods NAME` shows what a method does and its options")
 
@@ -94,11 +94,12 @@ def _show(session: Session, name: str) -> None:
     table = options_table(method.Options)
     item["options"] = [row._asdict() for row in table]
     rows = [(row.name, row.default, row.type, one_line(row.doc)) for row in table]
-    options = show.table(("option", "default", "value", "meaning"), rows) if rows else "no options"
+    head = ("option", "default", "value", "meaning")
+    options = show.table(head, rows, text=(2, 3)) if rows else "no options"
     is_pruner = item["kind"] == PRUNING
     words = item["traits"] if is_pruner else method.traits.to_words()
     facts = show.table(("", ""), [("paper", item["paper"]), *words.items()])
-    session.finish({"items": [item]}, f"{item['summary']}\n\n{facts}\n\n{options}")
+    session.finish({"items": [item]}, f"{show.prose(item['summary'])}\n\n{facts}\n\n{options}")
     more = " --set method.OPTION=VALUE" if table else ""
     verb, does = ("prune", "prunes") if is_pruner else ("train", "trains")
     page = f"; its page is recipes/{name}/README.md" if _is_ours(method) else ""

@@ -66,7 +66,9 @@ def list_(
     ]
     headers = ("recipe", "command", "paper", "expected", "minutes", "machine")
     session: Session = ctx.obj
-    session.finish({"items": items}, show.table(headers, rows, right=(4,)))
+    session.finish(
+        {"items": items}, show.table(headers, rows, right=(4,), text=(2, 5), leave=(5, 1, 4))
+    )
     session.hint("`fp recipe show NAME` shows one, `fp COMMAND -c NAME` runs it")
 
 
@@ -207,7 +209,7 @@ def schema(
             where="PREFIX",
         )
     rows = [(row.name, row.default, row.type, row.doc) for row in found]
-    table = screen.table(("key", "default", "value", "meaning"), rows)
+    table = screen.table(("key", "default", "value", "meaning"), rows, text=(2, 3))
     ctx.obj.finish({"keys": [row._asdict() for row in found]}, table)
     if method is None:
         ctx.obj.hint("`--method NAME` adds the options of a method")

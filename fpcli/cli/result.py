@@ -127,7 +127,8 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
         words = [f"{note:.3f}" if isinstance(note, float) else str(note) for note in notes]
         rows.append((str(item["client"]), f"{item['num_examples']:,}", *_cells(item), *words))
     headers = ("client", "examples", "params", "multiply-adds", "tensors", *noted)
-    table = show.table(headers, rows, right=range(len(headers)))
+    columns = range(len(headers))
+    table = show.table(headers, rows, right=columns, leave=columns[:4:-1])
     devices = Counter(item["device"] for item in plan["clients"])
     fleet = ", ".join(f"{number} {name or 'nameless'}" for name, number in devices.items())
     return (

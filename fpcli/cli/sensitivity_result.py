@@ -25,13 +25,13 @@ def result_text(found: Mapping[str, Any], out: Path, pictures: Sequence[Path]) -
                 parts.append(("" if is_only else f"{title}\n") + _table(found, score, measure))
     areas = {group["name"]: group["norm_area"] for group in found["groups"]}
     ranking = [f"{name} {areas[name]:.2f}" for name in steep_to_flat(found["groups"])]
-    parts.append(
+    closing = (
         f"whole model {found['baseline_accuracy']:.2%} of {found['images']:,} images; "
         f"a group is cut alone, its channels leave together ({format_seconds(found['seconds'])})\n"
         f"steep (robust) to flat (sensitive), area below sorted norms: {', '.join(ranking)}"
     )
     files = [str(path) for path in [out, *pictures] if path.suffix != ".svg"]
-    parts.append(f"saved {', '.join(files)} (pictures also as SVG)")
+    parts += map(show.prose, (closing, f"saved {', '.join(files)} (pictures also as SVG)"))
     return "\n\n".join(parts)
 
 
@@ -48,4 +48,5 @@ def _table(found: Mapping[str, Any], score: str, measure: str) -> str:
         harmless = largest_ratio(ratios, curve, baseline, found["max_drop"])
         cells = [f"{100 * curve[i]:.1f}" for i in shown]
         rows.append([group["name"], f"{group['width']:,}", *cells, f"{100 * harmless:g}%"])
-    return show.table(head, rows, right=range(1, len(shown) + 2))
+    columns = range(len(head))
+    return show.table(head, rows, right=columns[1:], leave=show.thin_out(columns[2:-1]))

@@ -59,15 +59,15 @@ def result_text(
         lines.append(f"{search_text(search)}\n")
         cost = search["cost"]
         rows.insert(1, ("the other trials", "-", "-", *_cost(cost)))
-    lines += [about, show.table(head, rows, right=range(1, len(head)))]
+    lines += [show.prose(about), show.table(head, rows, right=range(1, len(head)))]
     if result["speedup"]:
-        lines.append(_speedup(result))
+        lines.append(show.prose(_speedup(result)))
     if any("retrained" in audit["stages"] for audit in result["audits"].values()):
         lines.append(_audits(result["audits"]))
     if audit := result["audits"].get("relearn"):
-        lines.append(_relearned(audit))
+        lines.append(show.prose(_relearned(audit)))
     if audit := result["audits"].get("server-diff"):
-        lines.append(_observed(audit))
+        lines.append(show.prose(_observed(audit)))
     kept = f"{num_checkpoints} earlier checkpoint{'s' * (num_checkpoints != 1)} of {original}"
     told = (
         f"the checkpoints of {original} and its final model were deleted"
@@ -75,7 +75,7 @@ def result_text(
         else f"{kept} and its final model still hold the class "
         f"(`fp unlearn --resume {result['run']} --purge --force` deletes them)"
     )
-    lines.append(f"note: empirical forgetting, not a certified removal; {told}")
+    lines.append(show.prose(f"note: empirical forgetting, not a certified removal; {told}"))
     lines.append(f"run folder {result['run']}")
     lines += [f"picture {path}" for path in result["pictures"] if path.endswith(".png")]
     return "\n".join(lines)
@@ -89,7 +89,7 @@ def search_text(search: Mapping[str, Any]) -> str:
         f"was right of the class, what still is at the end (forgotten: at most {FORGOTTEN:.0%})"
     )
     table = show.table(HEAD, trial_rows(search["trials"]), right=range(len(HEAD) - 1))
-    return f"{about}\n{table}"
+    return f"{show.prose(about)}\n{table}"
 
 
 def shortcomings(result: Mapping[str, Any]) -> list[str]:
@@ -174,11 +174,14 @@ def _audits(audits: Mapping[str, Any]) -> str:
         last = row.audit
     names = (_AUDITED[stage] for stage in stages)
     heads = ("audit", "", "retrained", *names, "gap", "outcome")
-    return (
-        f"\n{show.table(heads, lines, right=range(2, len(heads) - 1))}\n"
+    needless = [stage for stage in ("finetune_only", "pruned", "original") if stage in stages]
+    leave = [3 + stages.index(stage) for stage in needless]  # the outcome rests on the others
+    reading = (
         "gap: fine-tuned minus retrained. Outcome: is that nearer to 0 than the gap of the masked "
         "model,\nthe original without the forgotten logits, which forgot nothing?"
     )
+    table = show.table(heads, lines, right=range(2, len(heads) - 1), leave=leave)
+    return f"\n{table}\n{show.prose(reading)}"
 
 
 def _figure(value: float | None, ceiling: float | None) -> str:
@@ -216,11 +219,12 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     classes = ", ".join(map(str, plan["classes"]))
     head = ("client", f"samples of class {classes}", "of the others")
     going = f"{plan['pruned']:,} pruned" if plan["pruned"] is not None else _trials(plan["shares"])
-    return (
-        f"{to_yaml(recipe)}\n{show.table(head, rows, right=range(3))}\n"
+    scored = (
         f"{plan['channels']:,} channels of {plan['layers']} convolutions are scored, {going}; "
         f"then {plan['rounds']} rounds without"
     )
+    table = show.table(head, rows, right=range(3))
+    return f"{to_yaml(recipe)}\n{table}\n{show.prose(scored)}"
 
 
 def _trials(shares: Sequence[float]) -> str:

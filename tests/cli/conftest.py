@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from terminals import Stream
 
 from fpcli.cli.app import run
 
@@ -48,3 +49,17 @@ def spawn() -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen(command, **(pipes | more))  # type: ignore[call-overload]
 
     return start
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Stream]:
+    """Make stdout a terminal of some width."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    def of(width: int) -> Stream:
+        monkeypatch.setenv("COLUMNS", str(width))
+        stream = Stream(is_terminal=True)
+        monkeypatch.setattr(sys, "stdout", stream)
+        return stream
+
+    return of

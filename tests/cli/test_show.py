@@ -1,24 +1,14 @@
 from __future__ import annotations
 
-import io
+import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from terminals import Stream
 
 from fpcli.cli import show
-
-
-class Stream(io.StringIO):
-    def __init__(self, *, is_terminal: bool = False, encoding: str = "utf-8") -> None:
-        super().__init__()
-        self._is_terminal, self._encoding = is_terminal, encoding
-
-    def isatty(self) -> bool:
-        return self._is_terminal
-
-    @property
-    def encoding(self) -> str:
-        return self._encoding
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -72,3 +62,88 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_dot(monkeypatch: pytest.MonkeyPatch, encoding: str, dot: str) -> None:
     monkeypatch.setattr(sys, "stderr", Stream(encoding=encoding))
     assert show.dot() == dot
+
+
+HEADERS = ("name", "what it is", "mass in kg", "legs")
+ROWS = [("centipede", "an animal with many legs", "0.001", "100"), ("cow", "cattle", "700", "4")]
+
+
+def lines(**more: Any) -> list[str]:
+    text = show.table(HEADERS, ROWS, right=(2, 3), text=(1,), **more)
+    return re.sub(r"\x1b\[[\d;]*m", "", text).replace("─", "-").splitlines()
+
+
+def test_where_there_is_room_nothing_happens(terminal: Callable[[int], Stream]) -> None:
+    terminal(80)
+    assert lines(leave=(3,))[2] == "centipede   an animal with many legs        0.001    100"
+    assert lines(leave=(3,))[3] == "cow         cattle                            700      4"
+
+
+def test_text_and_headers_wrap_first(terminal: Callable[[int], Stream]) -> None:
+    terminal(47)
+    assert [line.rstrip() for line in lines(leave=(3,))] == [
+        "                                    mass",
+        "name        what it is             in kg   legs",
+        "-" * 47,
+        "centipede   an animal with many    0.001    100",
+        "            legs",
+        "cow         cattle                   700      4",
+    ]
+
+
+def test_then_columns_leave_and_a_line_says_which(terminal: Callable[[int], Stream]) -> None:
+    terminal(40)
+    assert [line.split() for line in lines(leave=(3, 2))] == [
+        ["mass"],
+        ["name", "what", "it", "is", "in", "kg"],
+        ["-" * 40],
+        ["centipede", "an", "animal", "with", "many", "0.001"],
+        ["legs"],
+        ["cow", "cattle", "700"],
+        ["left", "out:", "`legs`;", "a", "wider", "terminal,", "a"],
+        ["pipe", "or", "--json", "shows", "all"],
+    ]
+
+
+def test_and_where_none_may_each_row_is_a_block(terminal: Callable[[int], Stream]) -> None:
+    terminal(40)
+    expected = [
+        "centipede",
+        "  what it is  an animal with many legs",
+        "  mass in kg  0.001",
+        "  legs        100",
+        "cow",
+        "  what it is  cattle",
+        "  mass in kg  700",
+        "  legs        4",
+    ]
+    assert [line.rstrip() for line in lines()] == expected
+
+
+def test_a_value_without_room_stands_below_its_name(terminal: Callable[[int], Stream]) -> None:
+    terminal(40)
+    path = "runs/fedavg-digits-dirichlet-s0/final"
+    text = show.table(("", ""), [("test loss", "0.5"), ("run folder", path), ("rounds", "3")])
+    assert [line.rstrip() for line in text.splitlines()] == [
+        "test loss   0.5", "run folder", f"  {path}", "rounds      3",
+    ]  # fmt: skip
+
+
+def test_prose_wraps_between_words(terminal: Callable[[int], Stream]) -> None:
+    terminal(20)
+    assert show.prose("  one-two three 96.94% of\nall " + "x" * 25) == (
+        "  one-two three\n96.94% of\nall\n" + "x" * 25
+    )
+
+
+def test_a_narrow_bar_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(is_terminal=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    display = show.Display(is_moving=True, unit="round")
+    display.begin(0, 1000)
+    display.update(123, "left 12 h 03 min", "loss 0.5")
+    display.end()
+    assert "round  123/1000" in stream.getvalue() and "left 12 h 03 min" in stream.getvalue()
+    assert "…" not in stream.getvalue()
