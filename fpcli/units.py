@@ -17,7 +17,6 @@ def _with_prefixes(units: Iterable[str], prefixes: Mapping[str, int]) -> dict[st
 
 
 _SECONDS: Mapping[str, float] = {
-    "": 1.0,
     **dict.fromkeys(("us", "µs"), 1e-6),
     **dict.fromkeys(("ms", "msec"), 1e-3),
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
@@ -25,13 +24,18 @@ _SECONDS: Mapping[str, float] = {
     **dict.fromkeys(("h", "hour", "hours"), 3600.0),
     **dict.fromkeys(("d", "day", "days"), 86400.0),
 }
-_BPS = {"": 1.0} | _with_prefixes(("bit", "bits", "bit/s", "bits/s", "bit/sec", "bps"), _DECIMAL)
-_FLOPS = {"": 1.0} | _with_prefixes(("flop", "flops", "flop/s", "flops/s"), _DECIMAL)
-_BYTES = {"": 1.0} | _with_prefixes(("b", "byte", "bytes"), _DECIMAL | _BINARY)
+_BPS = _with_prefixes(("bit", "bits", "bit/s", "bits/s", "bit/sec", "bps"), _DECIMAL)
+_FLOPS = _with_prefixes(("flop", "flops", "flop/s", "flops/s"), _DECIMAL)
+_BYTES = _with_prefixes(("b", "byte", "bytes"), _DECIMAL | _BINARY)
 
 
-def _parse(text: str | float, units: Mapping[str, float], example: str) -> float:
-    """Return the number in base units; blanks and case do not matter."""
+def _parse(text: str | float, units: Mapping[str, float], likely: tuple[str, str]) -> float:
+    """Return the number in base units; blanks and case do not matter, and 0 needs no unit.
+
+    Args:
+        likely: the two units that one without is most likely to mean.
+    """
+    example = f"2.5 {likely[0]}"
     if isinstance(text, bool):
         raise ValueError(f"`{text}` is not a number; write for example `{example}`")
     compact = "".join(str(text).split()).lower()
@@ -41,28 +45,31 @@ def _parse(text: str | float, units: Mapping[str, float], example: str) -> float
     number, unit = found.groups()
     if unit.startswith(","):
         raise ValueError(f"`{text}` has a comma; write a decimal point: `{example}`")
-    if unit not in units:
+    if not unit and float(number):
+        meant = " or ".join(f"`{number} {word}`" for word in likely)
+        raise ValueError(f"`{text}` has no unit; write {meant}")
+    if unit and unit not in units:
         raise ValueError(f"`{text}` has an unknown unit `{unit}`; write for example `{example}`")
-    value = float(number) * units[unit]
+    value = float(number) * units.get(unit, 1.0)
     if not 0 <= value < math.inf:
         raise ValueError(f"`{text}` must be finite and not negative; for example `{example}`")
     return value
 
 
 def parse_seconds(text: str | float) -> float:
-    """Return seconds; a plain number is seconds, ``m`` is minutes.
+    """Return seconds; ``m`` is minutes.
 
     Raises:
         ValueError: not a finite number >= 0 with a unit of time.
 
-    >>> parse_seconds("60s"), parse_seconds("10m"), parse_seconds("250 ms"), parse_seconds(1.5)
-    (60.0, 600.0, 0.25, 1.5)
+    >>> parse_seconds("60s"), parse_seconds("10m"), parse_seconds("250 ms")
+    (60.0, 600.0, 0.25)
     """
-    return _parse(text, _SECONDS, "2.5 s")
+    return _parse(text, _SECONDS, ("s", "min"))
 
 
 def parse_bps(text: str | float) -> float:
-    """Return bits per second; a plain number is bits per second.
+    """Return bits per second.
 
     Raises:
         ValueError: not a finite number >= 0 with a unit of bits per second.
@@ -70,11 +77,11 @@ def parse_bps(text: str | float) -> float:
     >>> parse_bps("20 Mbit/s"), parse_bps("20 mbits"), parse_bps("1.5 Gbps")
     (20000000.0, 20000000.0, 1500000000.0)
     """
-    return _parse(text, _BPS, "2.5 Mbit/s")
+    return _parse(text, _BPS, ("Mbit/s", "bit/s"))
 
 
 def parse_flops(text: str | float) -> float:
-    """Return floating-point operations per second; a plain number is these.
+    """Return floating-point operations per second.
 
     Raises:
         ValueError: not a finite number >= 0 with a unit of operations per second.
@@ -82,7 +89,7 @@ def parse_flops(text: str | float) -> float:
     >>> parse_flops("1.5 GFLOP/s"), parse_flops("500 mflops")
     (1500000000.0, 500000000.0)
     """
-    return _parse(text, _FLOPS, "2.5 GFLOP/s")
+    return _parse(text, _FLOPS, ("GFLOP/s", "FLOP/s"))
 
 
 def parse_bytes(text: str | float) -> int:
@@ -91,10 +98,44 @@ def parse_bytes(text: str | float) -> int:
     Raises:
         ValueError: not a finite number >= 0 with a unit of bytes.
 
-    >>> parse_bytes("64 MiB"), parse_bytes("1.5 kB"), parse_bytes(7)
+    >>> parse_bytes("64 MiB"), parse_bytes("1.5 kB"), parse_bytes("7 B")
     (67108864, 1500, 7)
     """
-    return round(_parse(text, _BYTES, "2.5 MB"))
+    return round(_parse(text, _BYTES, ("MB", "B")))
+
+
+def parse_share(text: str) -> float:
+    """Return a share as a fraction; it may be written in percent.
+
+    Raises:
+        ValueError: not a number; whether it lies in [0, 1] is left to the caller.
+
+    >>> parse_share("0.5"), parse_share("98.3 %")
+    (0.5, 0.983)
+    """
+    number, percent, rest = text.partition("%")
+    if not percent:
+        return float(text)
+    if rest.strip():
+        raise ValueError(f"`{text}` is not a number")
+    return float(f"{number.strip()}e-2")
+
+
+def share_hint(text: str) -> str:
+    """Return how to write what somebody wrote for a share; empty if it lies in [0, 1] or below.
+
+    >>> share_hint("30"), share_hint("0.5x"), share_hint("1.0")
+    ('write `0.3` or `30%`', 'write `0.5` or `50%`', '')
+    """
+    try:
+        if parse_share(text) <= 1:
+            return ""
+    except ValueError:
+        pass
+    found = _NUMBER.match(text.strip())
+    number = float(found[1]) if found else 0.5
+    share = number if 0 < number <= 1 else number / 100 if 1 < number <= 100 else 0.5
+    return f"write `{share:g}` or `{100 * share:g}%`"
 
 
 def format_bytes(num_bytes: float) -> str:

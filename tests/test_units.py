@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,35 +18,68 @@ from fpcli import units
         ("10 minutes", 600.0),
         ("250 ms", 0.25),
         ("1.5 h", 5400.0),
-        ("1e-3", 0.001),
+        ("1e-3 s", 0.001),
         (" .5 sec ", 0.5),
-        (3, 3.0),
+        ("0", 0.0),
     ],
 )
-def test_seconds(text: str | float, seconds: float) -> None:
+def test_seconds(text: str, seconds: float) -> None:
     assert units.parse_seconds(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(
-    "text", ["20 Mbit/s", "20 Mbits", "20MBIT/S", "20 mbps", "2e7", 20_000_000]
-)
-def test_bits_per_second(text: str | float) -> None:
+@pytest.mark.parametrize("text", ["20 Mbit/s", "20 Mbits", "20MBIT/S", "20 mbps", "2e7 bit/s"])
+def test_bits_per_second(text: str) -> None:
     assert units.parse_bps(text) == 20e6
 
 
-@pytest.mark.parametrize(
-    "text", ["1.5 GFLOP/s", "1.5gflops", "1500 MFLOPs", "1.5 G FLOP / s", 1.5e9]
-)
-def test_operations_per_second(text: str | float) -> None:
+@pytest.mark.parametrize("text", ["1.5 GFLOP/s", "1.5gflops", "1500 MFLOPs", "1.5 G FLOP / s"])
+def test_operations_per_second(text: str) -> None:
     assert units.parse_flops(text) == 1.5e9
 
 
 @pytest.mark.parametrize(
     ("text", "num_bytes"),
-    [("64 MiB", 2**26), ("64mib", 2**26), ("1 GB", 10**9), ("12", 12), ("2 bytes", 2), (0, 0)],
+    [("64 MiB", 2**26), ("64mib", 2**26), ("1 GB", 10**9), ("12 B", 12), ("2 bytes", 2), (0, 0)],
 )
 def test_bytes(text: str | float, num_bytes: int) -> None:
     assert units.parse_bytes(text) == num_bytes
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "meant"),
+    [
+        (units.parse_seconds, "60", "`60 s` or `60 min`"),
+        (units.parse_bps, 20, "`20 Mbit/s` or `20 bit/s`"),
+        (units.parse_flops, "1.5e9", "`1.5e9 GFLOP/s` or `1.5e9 FLOP/s`"),
+        (units.parse_bytes, "64", "`64 MB` or `64 B`"),
+    ],
+)
+def test_a_number_without_a_unit_is_not_guessed_at(
+    parse: Callable[[str | float], float], text: str | float, meant: str
+) -> None:
+    with pytest.raises(ValueError, match=f"`{text}` has no unit; write {meant}"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("50%", 0.5),
+        (" 98.3 % ", 0.983),
+        ("0.1%", 0.001),
+        ("0.25", 0.25),
+        ("250%", 2.5),
+        (".5", 0.5),
+    ],
+)
+def test_shares(text: str, share: float) -> None:
+    assert units.parse_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "%", "half", "5%%", "5% of", "0.5x", "nan%"])
+def test_no_share(text: str) -> None:
+    with pytest.raises(ValueError, match=r"could not convert|is not a number"):
+        units.parse_share(text)
 
 
 @pytest.mark.parametrize("text", ["0,5", "0,5 s", "1,000"])
@@ -53,7 +88,9 @@ def test_comma_names_the_remedy(text: str) -> None:
         units.parse_seconds(text)
 
 
-@pytest.mark.parametrize("text", ["", "s", "fast", "5 parsec", "-1 s", "1e999", "nan", "inf", True])
+@pytest.mark.parametrize(
+    "text", ["", "s", "fast", "5 parsec", "-1 s", "1e999 s", "nan", "inf", True]
+)
 def test_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"for example `2\.5 s`"):
         units.parse_seconds(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -15,8 +15,9 @@ from fpcli import plugins
 from fpcli.cli.words import names, target_text, words
 from fpcli.errors import UsageError
 from fpcli.models.names import complete
+from fpcli.settings.fields import is_share
 from fpcli.settings.flags import Flag, default_text
-from fpcli.settings.keys import split_flag
+from fpcli.settings.keys import Leaf, split_flag
 from fpcli.units import parse_seconds
 
 
@@ -92,6 +93,7 @@ def _parameters_of(section: Any) -> list[Parameter]:
 
 
 def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:
+    reader = partial(_read_share, hint, flag) if is_share(hint) else None
     hint, bounds = _without_bounds(hint)
     make: Any = typer.Option if flag.names else typer.Argument
     info = make(
@@ -104,9 +106,16 @@ def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:
         show_envvar=False,
         envvar=flag.envvar,
         autocompletion=_completer(flag),
-        **bounds,
+        **({"parser": reader} if reader else bounds),
     )
     return Parameter(name, Parameter.KEYWORD_ONLY, default=info, annotation=hint)
+
+
+def _read_share(hint: Any, flag: Flag, text: str) -> Any:
+    """Return a share as a recipe's key of this type would read it."""
+    from fpcli.recipe.resolve import Setting, check_value
+
+    return check_value(flag.parameter, Leaf(hint, None), Setting(text, flag.name, is_in_file=False))
 
 
 def _without_bounds(hint: Any) -> tuple[Any, dict[str, float]]:

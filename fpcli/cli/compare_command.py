@@ -14,7 +14,7 @@ from fpcli.cli.session import Session
 from fpcli.cli.words import target_text
 from fpcli.errors import CheckError, DataError, FpError, UsageError, nearest
 from fpcli.settings.flags import Flag
-from fpcli.units import parse_bytes, parse_seconds
+from fpcli.units import parse_bytes, parse_seconds, parse_share, share_hint
 
 if TYPE_CHECKING:
     from fpcli.report.compare import Comparison
@@ -132,11 +132,11 @@ def load(
 def _goal(text: str) -> float:
     value = target_text(text)
     try:
-        goal = float(value)
+        goal = parse_share(value)
     except ValueError:
         goal = math.nan
     if not 0 < goal <= 1:
-        hint = "a fraction: `--target acc=0.98`"
+        hint = share_hint(value) or "for example `--target acc=0.98`"
         raise UsageError(f"--target: `{value}` is no accuracy", hint=hint, where="--target")
     return goal
 

@@ -19,6 +19,7 @@ from fpcli.errors import UsageError
 from fpcli.settings.commands import SweepChoice
 from fpcli.settings.flags import OUTPUT, RUN, Flag
 from fpcli.settings.recipes import PruneRecipe
+from fpcli.units import parse_share
 
 if TYPE_CHECKING:
     from fpcli.data.datasets import Dataset
@@ -227,16 +228,16 @@ def parse_ratios(text: str) -> tuple[float, ...]:
     >>> parse_ratios("0.1:0.5:0.2"), parse_ratios("0.5, 0.25")
     ((0.1, 0.3, 0.5), (0.25, 0.5))
     """
-    hint = "for example `--ratios 0.1:0.9:0.1` or `--ratios 0.25,0.5`"
+    hint = "for example `--ratios 0.1:0.9:0.1` or `--ratios 25%,50%`"
     try:
         if ":" in text:
-            first, last, step = (float(word) for word in text.split(":"))
+            first, last, step = (parse_share(word) for word in text.split(":"))
             count = (last - first) / step + 1e-9
             if not (step > 0 and 0 <= count < _MAX_RATIOS):
                 raise ValueError
             found: Sequence[float] = [first + number * step for number in range(int(count) + 1)]
         else:
-            found = [float(word) for word in text.split(",")]
+            found = [parse_share(word) for word in text.split(",")]
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UsageError(f"--ratios {text}: no grid and no list of ratios", hint=hint,
                          where="--ratios") from error  # fmt: skip

@@ -19,6 +19,7 @@ from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import Ask, Device, ServerState, Support
 from fpcli.scores.magnitude import l1
 from fpcli.structure.patterns import Ranking
+from fpcli.units import parse_share
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Balance:
         if self.anchor == "fastest":
             return 0.0
         try:
-            return float(share if name == "quantile" else "")
+            return parse_share(share if name == "quantile" else "")
         except ValueError:
             raise ValueError(
                 f"anchor {self.anchor!r}: write fastest, or quantile:Q such as quantile:0.25"

@@ -33,6 +33,13 @@ _UNITS: Mapping[str, Callable[[str | float], float]] = {
     "up": units.parse_bps,
     "memory": units.parse_bytes,
 }
+_WRITTEN = {
+    "flops": (1e9, "GFLOP/s"),
+    "down": (1e6, "Mbit/s"),
+    "up": (1e6, "Mbit/s"),
+    "memory": (1e6, "MB"),
+}
+"""Key -> how many of its plain unit make the one that is written, and that."""
 _EXAMPLES = {"flops": "5 GFLOP/s", "down": "20 Mbit/s", "up": "10 Mbit/s", "memory": "4 GiB"}
 
 
@@ -87,11 +94,20 @@ def fleet_text(classes: Sequence[DeviceClass], remark: str) -> str:
     """
     usual = {k: _plain(one.default) for k, one in _FIELDS.items() if one.default is not MISSING}
     devices = [
-        {k: v for k, v in _plain(asdict(item)).items() if k not in usual or v != usual[k]}
+        {
+            k: _with_unit(k, v)
+            for k, v in _plain(asdict(item)).items()
+            if k not in usual or v != usual[k]
+        }
         for item in classes
     ]
     body = yaml.safe_dump({"fleet": FORMAT, "devices": devices}, sort_keys=False, width=10_000)
     return f"# {remark}\n{body}"
+
+
+def _with_unit(key: str, value: Any) -> Any:
+    factor, unit = _WRITTEN.get(key, (1, ""))
+    return f"{value / factor:.15g} {unit}" if unit else value
 
 
 def _plain(value: Any) -> Any:

@@ -14,11 +14,12 @@ from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.names import find
-from fpcli.settings.fields import type_text
+from fpcli.settings.fields import is_share, type_text
 from fpcli.settings.flags import Flag
 from fpcli.settings.keys import Leaf, flags_of, leaves, sections
 from fpcli.settings.learning import MethodChoice
 from fpcli.settings.recipes import FORMAT, KINDS, AnyRecipe, PruneRecipe, Recipe
+from fpcli.units import parse_share, share_hint
 
 SECTIONS = tuple(dict.fromkeys(name for cls in KINDS.values() for name in sections(cls)))
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
@@ -142,7 +143,7 @@ def _checked(settings: Mapping[str, Setting], known: Mapping[str, Leaf]) -> dict
 
 
 def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
-    """Convert what was written to the type of its key.
+    """Convert what was written to the type of its key; a share may be written in percent.
 
     Raises:
         RecipeError: in a file, a value of the wrong type or out of range.
@@ -152,7 +153,8 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
     if raw in ("null", "none", "~") and type(None) in get_args(leaf.hint):
         return None
     try:
-        return TypeAdapter(leaf.hint, config=_FINITE).validate_python(raw)
+        value = _without_percent(raw) if is_share(leaf.hint) else raw
+        return TypeAdapter(leaf.hint, config=_FINITE).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]
     text = type_text(leaf.hint)
@@ -163,7 +165,19 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
     hint = nearest(str(raw), text.removeprefix("one of ").split(", ")) if "one of" in text else ""
     if isinstance(raw, str) and re.fullmatch(r"\d+,\d+", raw):
         hint = f"write `{raw.replace(',', '.')}`"
+    elif is_share(leaf.hint) and not isinstance(raw, list | tuple | Mapping):
+        hint = hint or share_hint(str(raw))
     raise setting.error(f"`{key}` must be {wanted}, got {shown}", hint)
+
+
+def _without_percent(raw: Any) -> Any:
+    """Return a share, or shares, in percent as fractions, and everything else as it is."""
+    if isinstance(raw, list | tuple):
+        return [_without_percent(item) for item in raw]
+    try:
+        return parse_share(raw) if isinstance(raw, str) and "%" in raw else raw
+    except ValueError:
+        return raw
 
 
 def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:

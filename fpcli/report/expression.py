@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fpcli.errors import UsageError, nearest
-from fpcli.units import parse_bytes, parse_seconds
+from fpcli.units import parse_bytes, parse_seconds, parse_share
 
 _TESTS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
@@ -232,7 +232,7 @@ def _number(text: str, token: _Token) -> float:
     if not unit:
         return float(number)
     if unit == "%":
-        return float(number) / 100
+        return parse_share(token.text)
     try:
         return parse_bytes(token.text) if unit.lower().endswith("b") else parse_seconds(token.text)
     except ValueError as error:

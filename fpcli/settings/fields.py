@@ -110,6 +110,24 @@ def type_text(hint: Any) -> str:
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
 
 
+def is_share(hint: Any) -> bool:
+    """Tell whether a type is a number from within [0, 1], or None or a word instead, or a list.
+
+    >>> is_share(Annotated[float, Ge(0), Lt(1)] | None), is_share(Annotated[float, Ge(0)])
+    (True, False)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is not Annotated:
+        return origin is not Literal and any(map(is_share, arguments))
+    base, *bounds = arguments
+    if base is not float:
+        return is_share(base)
+    parts = [p for item in bounds for p in (item if isinstance(item, GroupedMetadata) else [item])]
+    low: list[Any] = [p.ge if isinstance(p, Ge) else p.gt for p in parts if isinstance(p, Ge | Gt)]
+    high: list[Any] = [p.le if isinstance(p, Le) else p.lt for p in parts if isinstance(p, Le | Lt)]
+    return bool(low and high) and max(low) >= 0 and min(high) <= 1
+
+
 def _bounds(item: Any) -> list[str]:
     match item:
         case Ge(ge=bound):

@@ -20,6 +20,7 @@ from fpcli.pruning.pruner import Measure, PruneContext, Pruner, Target
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.train.fit_run import augmentation
+from fpcli.units import parse_share
 
 _TENTH = 10
 _SHARES: tuple[Measure, ...] = ("params", "macs", "bytes")
@@ -115,13 +116,13 @@ def _rates(recipe: PruneRecipe, trained: Trained) -> dict[str, float]:
     for text in recipe.prune.rates:
         place, equals, number = text.rpartition("=")
         try:
-            ratio = float(number)
+            ratio = parse_share(number)
         except ValueError:
             ratio = -1.0
         if not (equals and place and 0 <= ratio < 1):
             raise UsageError(
                 f"--rate {text}: not of the form PLACE=RATIO, with a ratio from 0 to below 1",
-                hint="for example `--rate conv1=0.5` or `--rate 2-19=0.6`",
+                hint="for example `--rate conv1=0.5` or `--rate 2-19=60%`",
                 where="--rate",
             )
         groups = select(trained, place.strip(), "--rate")

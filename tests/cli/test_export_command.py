@@ -51,7 +51,7 @@ def test_a_pruned_model_leaves_in_all_formats(fp: Callable, folder: Path) -> Non
 def test_clients_of_a_run_as_json(fp: Callable, run: Path, tmp_path: Path) -> None:
     done = fp(
         "export", run, "--round", "1", "--client", "0,3", "--model", "nets:tiny", "--json", "-o",
-        tmp_path / "a", "--dtype", "float16", "--ratio", "0.5",
+        tmp_path / "a", "--dtype", "float16", "--ratio", "50%",
     )  # fmt: skip
     assert (done.status, done.err) == (0, "")
     envelope = json.loads(done.out)
@@ -87,7 +87,8 @@ def test_what_is_not_known_is_warned_of(fp: Callable, tmp_path: Path) -> None:
         ("--client x", 2, "no list of numbers"),
         ("--client 9", 2, "no client 9"),
         ("--round 7", 2, "there is: 1, 2"),
-        ("--ratio 1.5", 2, "--ratio"),
+        ("--ratio 1.5", 2, "--ratio: `ratio` must be <= 1"),
+        ("--ratio 50", 2, "write `0.5` or `50%`"),
         pytest.param(
             "--atol 1e-30 --to pt2,safetensors --round 1", 0, "", marks=pytest.mark.processor
         ),

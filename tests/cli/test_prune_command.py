@@ -129,6 +129,9 @@ def test_a_plan_needs_neither_weights_nor_data(fp: Callable) -> None:
     [
         (["--ratio", "1.0"], 2, "must be < 1"),
         (["--ratio", "0,5"], 2, "write `0.5`"),
+        (["--ratio", "50"], 2, "write `0.5` or `50%`"),
+        (["--macs", "0.5x"], 2, "write `0.5` or `50%`"),
+        (["--rate", "conv1=100%"], 2, "PLACE=RATIO"),
         (["--params", "1.5"], 2, "--params"),
         (["--ratio", "0.5", "--macs", "0.5"], 2, "--ratio and --macs exclude each other"),
         ([], 2, "it is not said how much is to go"),

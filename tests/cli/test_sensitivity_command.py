@@ -206,6 +206,7 @@ def test_wrong_models(fp: Callable, weights: Path, tmp_path: Path) -> None:
         ("0.1:0.9:0.1", tuple(number / 10 for number in range(1, 10))),
         ("0:0.3:0.1", (0.0, 0.1, 0.2, 0.3)),
         ("0.95", (0.95,)),
+        ("10%:30%:10%", (0.1, 0.2, 0.3)),
         ("0.5,0.5,0.2", (0.2, 0.5)),
     ],
 )

@@ -23,7 +23,7 @@ devices:
     down: 20 Mbit/s
     up: 500 kbit/s
     memory: 4 GiB
-    availability: 0.8
+    availability: 80%
   - {device: jetson-tx2, up: 1 Mbit/s, clients: [0, 3]}
 """
 
@@ -97,6 +97,14 @@ def test_a_recipe_names_a_file_beside_it(
         ("devices:\n- name: a", "lab.yaml:2: a device needs `flops`", "5 GFLOP/s"),
         ("devices:\n- flops: 1 GHz", "lab.yaml:2: `flops`: `1 GHz` has an unknown unit", ""),
         ("devices:\n- down: 2 MB/s", "lab.yaml:2: `down`: `2 MB/s` has an unknown unit", ""),
+        ("devices:\n- down: 20", "lab.yaml:2: `down`: `20` has no unit; write `20 Mbit/s` or", ""),
+        ("devices:\n- memory: 4", "lab.yaml:2: `memory`: `4` has no unit; write `4 MB` or", ""),
+        ("devices:\n- flops: 5e9", "lab.yaml:2: `flops`: `5e9` has no unit; write", ""),
+        (
+            "devices:\n- availability: 80",
+            "lab.yaml:2: `availability` must be",
+            "`0.8` or `80%`",
+        ),
         ("devices:\n- memory: 0", "lab.yaml:2: `memory` must be >= 1", ""),
         ("devices:\n- up: 0 bit/s", "lab.yaml:2: `up` must be > 0", ""),
         ("devices:\n- flops: null", "lab.yaml:2: `flops`: `None` is not a number", ""),
@@ -138,7 +146,8 @@ def test_devices_in_a_recipe_are_checked_too() -> None:
 
 def test_hardware_that_only_the_server_has(lab: Path) -> None:
     lab.write_text(
-        f"{LAB}  - {{name: rack, flops: 7 TFLOP/s, down: 1, up: 1, memory: 1, share: 0}}\n"
+        f"{LAB}  - {{name: rack, flops: 7 TFLOP/s, down: 1 bps, up: 1 bps, memory: 1 B, "
+        "share: 0}\n"
     )
     flags = {"fleet.profile": str(lab), "fleet.server": "rack"}
     fleet = fleet_for(load(None, flags=flags))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from fpcli.recipe.load import (
     to_yaml,
 )
 from fpcli.recipe.resolve import Setting
-from fpcli.settings.recipes import Recipe
+from fpcli.settings.recipes import FitRecipe, Recipe
 
 
 class FedAvg:
@@ -128,6 +129,29 @@ def test_text_becomes_what_the_key_wants(folder: Path) -> None:
         "is_late": True,
         "window": None,
     }
+
+
+def test_shares_may_be_in_percent(folder: Path) -> None:
+    recipe = read("fleet: {availability: 80%}\n", ("target_accuracy", "98.5%"))
+    assert (recipe.fleet.availability, recipe.target_accuracy) == (0.8, 0.985)
+    fit = load(None, [("fit.drop_at", "[0.25, 75%]")], cls=FitRecipe)
+    assert fit.fit.drop_at == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message", "hint"),
+    [
+        ("task.validation_fraction", "10", "< 0.5, got 10", "write `0.1` or `10%`"),
+        ("fleet.dropout", "120%", "<= 1, got 120%", "write `0.5` or `50%`"),
+        ("fleet.availability", "0.5x", "got 0.5x", "write `0.5` or `50%`"),
+        ("fleet.availability", "0", "> 0, got 0", ""),
+        ("local.lr", "50%", "a number >= 0, got 50%", ""),
+    ],
+)
+def test_what_is_no_share(key: str, value: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        load(None, [(key, value)])
+    assert caught.value.hint == hint
 
 
 def test_lists_on_the_command_line() -> None:

@@ -66,7 +66,7 @@ def test_shares_that_stay_become_a_target_of_what_goes() -> None:
 
 def test_places_become_groups_and_later_ratios_win() -> None:
     net = named("digits-cnn", (1, 8, 8))
-    flags = {"prune.rates": ["1-2=0.5", "conv2=0.25"], "prune.ignore": ["fc*"]}
+    flags = {"prune.rates": ["1-2=50%", "conv2=0.25"], "prune.ignore": ["fc*"]}
     setup = setup_of(load(None, flags=flags, cls=PruneRecipe), net)
     assert setup.px.rates == {"conv1": 0.5, "conv2": 0.25}
     assert setup.px.ignore == {"fc1", "fc2"}
