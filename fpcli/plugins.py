@@ -71,6 +71,11 @@ def names(kind: str) -> dict[str, str]:
     return dict(ours) | {name: theirs[name] for name in sorted(theirs) if name not in ours}
 
 
+def is_shipped(kind: str, name: str) -> bool:
+    """Tell whether a name is one of ours, and neither of another package nor code."""
+    return name in load(TABLES[kind])
+
+
 @cache
 def _of_other_packages(kind: str) -> dict[str, str]:
     # Scanning all installed packages takes 10 ms, which plans cannot afford, and importing what

@@ -142,7 +142,7 @@ OTHER_QUESTIONS = {
     ("recipe/header.py", ""): "a line of a recipe's header, `# paper: ...`",
     ("recipe/header.py", "_add"): "a place, FILE:LINE",
     ("recipe/yaml_file.py", "is_null"): "a tag of YAML's",
-    ("settings/declared.py", "read_class"): "takes apart what stands in a table; runs nothing",
+    ("settings/declared.py", "_take_apart"): "takes apart what stands in a table",
 }
 """Where else a colon is looked for: file and function -> what is asked there."""
 

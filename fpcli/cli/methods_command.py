@@ -14,7 +14,7 @@ from fpcli.cli.session import Session, one_line
 from fpcli.cli.words import make_importable
 from fpcli.engine.traits import Traits
 from fpcli.errors import FpError, UsageError, nearest
-from fpcli.settings.declared import read_class
+from fpcli.settings.declared import describe
 from fpcli.settings.flags import Flag
 
 PRUNING = "pruning"
@@ -62,7 +62,7 @@ def _list(session: Session, kind: str | None) -> None:
     table = "pruners" if kind == PRUNING else "methods"
     for name in plugins.names(table):
         try:
-            items.append(_declared(table, name) or _item(name, plugins.lookup(table, name)))
+            items.append(_item(name, _describe(table, name)))
         except FpError as error:  # of another package
             session.warnings.append(f"method `{name}`: {error.message}")
     items = [item for item in items if kind in (None, item["kind"])]
@@ -89,7 +89,8 @@ def _show(session: Session, name: str) -> None:
 
     make_importable([name])
     is_listed = name in plugins.names("pruners") and name not in plugins.names("methods")
-    method = plugins.lookup("pruners" if is_listed else "methods", name)
+    kind = "pruners" if is_listed else "methods"
+    method = _describe(kind, name)
     item = _item(name, method)
     table = options_table(method.Options)
     item["options"] = [row._asdict() for row in table]
@@ -102,52 +103,41 @@ def _show(session: Session, name: str) -> None:
     session.finish({"items": [item]}, f"{show.prose(item['summary'])}\n\n{facts}\n\n{options}")
     more = " --set method.OPTION=VALUE" if table else ""
     verb, does = ("prune", "prunes") if is_pruner else ("train", "trains")
-    page = f"; its page is recipes/{name}/README.md" if _is_ours(method) else ""
+    page = f"; its page is recipes/{name}/README.md" if plugins.is_shipped(kind, name) else ""
     session.hint(f"`fp {verb} --method {name}{more}` {does} with it{page}")
 
 
-def _item(name: str, found: Any) -> dict[str, Any]:
-    """Return what is told about a method.
+def _describe(table: str, name: str) -> Any:
+    """Return a method that is known to be one.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none; or as for :func:`describe`.
+        NeedError: as for :func:`describe`.
     """
-    from fpcli.engine.method import Method
-    from fpcli.pruning.pruner import Pruner
+    found = describe(table, name)
+    if not plugins.is_shipped(table, name):
+        from fpcli.engine.method import Method
+        from fpcli.pruning.pruner import Pruner
 
-    if not (isinstance(found, type) and issubclass(found, Method | Pruner)):
-        raise UsageError(
-            f"`{name}` is no method: it is no subclass of `fpcli.engine.method.Method`",
-            hint="`fp methods` lists those that are known",
-            where=name,
-        )
-    traits = getattr(found, "traits", None)
-    is_structured = getattr(found, "is_structured", True)
-    return _facts(name, found.source, _summary(found), traits, is_structured)
-
-
-def _declared(table: str, name: str) -> dict[str, Any] | None:
-    """Return what the source of a method of ours tells, without torch; None for one of others."""
-    reference = plugins.names(table)[name]
-    if not reference.startswith("fpcli."):
-        return None
-    told = read_class(reference)
-    traits = Traits(**told.values["traits"]) if "traits" in told.values else None
-    is_structured = told.values.get("is_structured", True)
-    return _facts(name, told.values["source"], told.about, traits, is_structured)
+        if not (isinstance(found, type) and issubclass(found, Method | Pruner)):
+            raise UsageError(
+                f"`{name}` is no method: it is no subclass of `fpcli.engine.method.Method`",
+                hint="`fp methods` lists those that are known",
+                where=name,
+            )
+    return found
 
 
-def _facts(
-    name: str, paper: str, summary: str, traits: Traits | None, is_structured: bool
-) -> dict[str, Any]:
+def _item(name: str, method: Any) -> dict[str, Any]:
     """Return what is told about a method, or about a pruner, which has no traits."""
-    item: dict[str, Any] = {"name": name, "paper": paper, "summary": summary}
+    item: dict[str, Any] = {"name": name, "paper": method.source, "summary": _summary(method)}
+    traits: Traits | None = getattr(method, "traits", None)
     if traits is None:
         return item | {
             "kind": PRUNING,
             "clients_differ": False,
             "runs": ["fp prune"],
-            "traits": {"cuts": "channels" if is_structured else "weights"},
+            "traits": {"cuts": "channels" if method.is_structured else "weights"},
         }
     return item | {
         "kind": _kind(traits),
@@ -163,10 +153,6 @@ def _kind(traits: Traits) -> str:
     if traits.starts_pruned and traits.cuts == "channels":
         return "unlearning"
     return KIND_BY_CUT[traits.cuts]
-
-
-def _is_ours(method: type) -> bool:
-    return method.__module__.startswith("fpcli.")
 
 
 def _summary(method: Any) -> str:

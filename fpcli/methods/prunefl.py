@@ -86,12 +86,6 @@ class Options:
         if (self.c is None) != (not self.comp):
             raise ValueError("`c` and `comp` belong together: give both or none")
 
-    def rates(self, layout: Layout) -> StepRates | None:
-        """Return the seconds that are given by hand, or None."""
-        if self.c is None:
-            return None
-        return StepRates(maskable(layout), self.c, self.comp, self.comm)
-
     def is_due(self, elapsed: int) -> bool:
         """Tell whether masks change after ``elapsed`` finished rounds and this one."""
         return self.interval > 0 and elapsed > 0 and elapsed % self.interval == 0
@@ -114,6 +108,13 @@ class State:
     importance: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def given_rates(options: Options, layout: Layout) -> StepRates | None:
+    """Return the seconds that the options give by hand, or None."""
+    if options.c is None:
+        return None
+    return StepRates(maskable(layout), options.c, options.comp, options.comm)
+
+
 def num_steps(ctx: RoundContext, client: int) -> int:
     """Return the local steps of a client's round."""
     return ctx.local.epochs * len(batch_ends(ctx.num_examples[client], ctx.local.batch_size))
@@ -122,7 +123,7 @@ def num_steps(ctx: RoundContext, client: int) -> int:
 def round_time(ctx: RoundContext) -> LinearTime:
     """Return c and t_l: as given by hand, or of the fleet's slowest client."""
     options: Options = ctx.options
-    if rates := options.rates(ctx.layout):
+    if rates := given_rates(options, ctx.layout):
         return rates.round_time(max(num_steps(ctx, one) for one in ctx.trainers))
     names, samples = maskable(ctx.layout), [num * ctx.local.epochs for num in ctx.num_examples]
     num_dense = options.dense_passes
@@ -227,7 +228,7 @@ class PruneFL(Method):
         values = {name: state[name].cpu().contiguous() for name in cx.received}
         seconds = dict.fromkeys(("compute_s", "down_s", "up_s"), 0.0)
         if not options.free_ip:
-            seconds = seconds_of(cx, options.rates(cx.site.layout), buffer, trained, masks)
+            seconds = seconds_of(cx, given_rates(options, cx.site.layout), buffer, trained, masks)
         return Work(values, masks, metrics=seconds)
 
     def absorb(
@@ -247,7 +248,7 @@ class PruneFL(Method):
         send, keep = duties(ctx, state.round)
         note = {"send": send, "keep": keep} if send or keep else {}
         asks = [Ask(client, note=note, support=state.support) for client in ctx.cohort]
-        if rates := ctx.options.rates(ctx.layout):
+        if rates := given_rates(ctx.options, ctx.layout):
             alive = state.support.count(ctx.layout)
             seconds = (rates.seconds(num_steps(ctx, ask.client), alive) for ask in asks)
             return [replace(a, time=Timing(*s)) for a, s in zip(asks, seconds, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,9 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, first_line, nearest
-from fpcli.models import MODELS
 from fpcli.models.group_norm import replace_batch_norm
-from fpcli.models.names import GROUP_NORM, find, parse
+from fpcli.models.names import GROUP_NORM, find, no_width, parse
 from fpcli.rng import derive
 from fpcli.structure.plain import as_scores, check_plain
 from fpcli.units import format_input
@@ -163,26 +161,14 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
     if name.startswith(plugins.TORCHVISION):
         wanted = parse(name)
         make = _torchvision(wanted.base.removeprefix(plugins.TORCHVISION))
+        if wanted.width is not None:
+            raise no_width(name)
     else:
         wanted = find(name)
         make = plugins.lookup("models", wanted.base)
-    if wanted.width is not None:
-        if not _has_width(make):
-            raise _no_width(name)
-        make = partial(make, **{"width": wanted.width})
+        if wanted.width is not None:
+            make = partial(make, **{"width": wanted.width})
     return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
-
-
-def _has_width(make: Factory) -> bool:
-    return "width" in inspect.signature(make).parameters
-
-
-def _no_width(name: str) -> UsageError:
-    able = [other for other in MODELS if _has_width(plugins.lookup("models", other))]
-    return UsageError(
-        f"model `{name}`: this network has one width only",
-        hint=f"those with others: {', '.join(able)}",
-    )
 
 
 def _make_with_group_norm(make: Factory, input_shape: Shape, num_classes: int) -> nn.Module:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 
 from fpcli import plugins
 from fpcli.errors import UsageError, nearest
+from fpcli.models import MODELS
+from fpcli.settings.declared import arguments_of
 
 GROUP_NORM = "-gn"
 WIDEST = 10.0
@@ -60,7 +63,8 @@ def find(name: str) -> ModelName:
     """Take the name of a registered network apart.
 
     Raises:
-        UsageError: no network is registered under that name, or as in :func:`parse`.
+        UsageError: no network is registered under that name, it has no other widths, it is of
+            another package and cannot be imported, or as in :func:`parse`.
     """
     wanted = parse(name)
     table = plugins.names("models")
@@ -71,7 +75,24 @@ def find(name: str) -> ModelName:
             f"unknown model `{name}`",
             hint=nearest(wanted.base, known) or f"known: {', '.join(table)}",
         )
+    if wanted.width is not None and not _has_width(wanted.base):
+        raise no_width(name)
     return wanted
+
+
+def no_width(name: str) -> UsageError:
+    """Return the error for a width of a network that has but one."""
+    able = [other for other in MODELS if _has_width(other)]
+    return UsageError(
+        f"model `{name}`: this network has one width only",
+        hint=f"those with others: {', '.join(able)}",
+    )
+
+
+def _has_width(base: str) -> bool:
+    if plugins.is_shipped("models", base):
+        return "width" in arguments_of(plugins.reference("models", base))
+    return "width" in inspect.signature(plugins.lookup("models", base)).parameters
 
 
 def complete(incomplete: str) -> list[str]:

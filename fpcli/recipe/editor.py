@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from fpcli import plugins
 from fpcli.errors import FpError
+from fpcli.settings.declared import describe
 from fpcli.settings.fields import OptionRow, field_docs, options_table
 from fpcli.settings.learning import MethodChoice
 from fpcli.settings.recipes import Recipe
@@ -27,7 +28,7 @@ def key_table(method: str | None = None) -> list[OptionRow]:
     rows = list(_rows(Recipe))
     if method is None:
         return rows
-    options = options_table(plugins.lookup("methods", method).Options)
+    options = options_table(describe("methods", method).Options)
     position = 1 + next(n for n, row in enumerate(rows) if row.name == "method.name")
     mine = [row._replace(name=f"method.{row.name}") for row in options]
     return [*rows[:position], *mine, *rows[position:]]
@@ -53,7 +54,7 @@ def json_schema() -> dict[str, Any]:
     choices = []
     for name in plugins.names("methods"):
         try:
-            options = _described(plugins.lookup("methods", name).Options)
+            options = _described(describe("methods", name).Options)
         except FpError:  # of another package that is broken
             continue
         definitions |= options.pop("$defs", {})

@@ -14,6 +14,7 @@ from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.names import find
+from fpcli.settings.declared import describe
 from fpcli.settings.fields import is_share, type_text
 from fpcli.settings.flags import Flag
 from fpcli.settings.keys import Leaf, flags_of, leaves, sections
@@ -120,9 +121,9 @@ def _refuse_code(settings: Mapping[str, Setting], flags: Mapping[str, Flag]) -> 
 
 def _method(kind: str, setting: Setting | None, default: str) -> Any:
     if setting is None:
-        return plugins.lookup(kind, default)
+        return describe(kind, default)
     name = _name(kind, setting)
-    found = plugins.lookup(kind, name)
+    found = describe(kind, name)
     if not is_dataclass(getattr(found, "Options", None)):
         raise setting.error(f"`{name}` is not a method: it has no data class `Options`")
     return found
@@ -226,10 +227,7 @@ def _check_model(setting: Setting) -> None:
     if plugins.is_code(value) or value.startswith(plugins.TORCHVISION):
         return
     try:
-        if find(value).width is not None:
-            from fpcli.models.build import factory  # imports torch
-
-            factory(value)  # only the network itself knows whether it has other widths
+        find(value)
     except UsageError as error:
         raise setting.error(error.message, error.hint) from error
 

@@ -6,14 +6,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fpcli import plugins
-from fpcli.errors import UsageError, nearest
+from fpcli.errors import FpError, UsageError, nearest
 from fpcli.report.measures import EFFORTS, SHORT, Budget, Value, effort, measure, over_seeds
 from fpcli.report.runs import Run
-from fpcli.settings.declared import read_class
+from fpcli.settings.declared import describe
+from fpcli.settings.fields import default_of
 from fpcli.store.events import nan_to_none
 
 
@@ -191,11 +192,14 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
 
 
 def _defaults(method: str) -> dict[str, Any]:
-    """Return the defaults of a registered method's options; no code of it runs."""
+    """Return the defaults of a registered method's options; none of code that only a run names."""
     if method not in plugins.names("methods"):
         return {}
-    options = read_class(plugins.reference("methods", method)).values.get("Options", "")
-    plain = {f"method.{name}": value for name, value in read_class(str(options)).values.items()}
+    try:
+        options = fields(describe("methods", method).Options)
+    except FpError:  # of another package that is broken
+        return {}
+    plain = {f"method.{item.name}": default_of(item) for item in options}
     defaults: dict[str, Any] = json.loads(json.dumps(plain, default=str))
     return defaults
 

@@ -98,6 +98,8 @@ def test_one_method(fp: Callable) -> None:
     done = fp("methods", "fedmp")
     assert "ratio_max" in done.out
     assert "recipes/fedmp/README.md" in done.err
+    by_its_class = fp("methods", "fpcli.methods.fedmp:FedMP")
+    assert by_its_class.out == done.out and "README.md" not in by_its_class.err
     assert "no options" in fp("methods", "fedavg").out
 
 
