@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,54 +13,16 @@ from fpcli.cli import options as o
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
-from fpcli.settings.commands import BenchChoice
-from fpcli.settings.flags import OUTPUT, TASK, Flag
 
 if TYPE_CHECKING:
     from fpcli.export.bench import Plan
     from fpcli.export.candidates import Candidate
 
 
-Paths = Annotated[
-    list[Path] | None,
-    Flag(
-        "PATH...",
-        "Runs, output folders of `fp prune`, .safetensors of `fp export`, .onnx, .pt2; the "
-        "others are compared with the first",
-    ),
-]
-Model = Annotated[str | None, Flag("--model CODE", "The network, where it is code of yours", TASK)]
-Out = Annotated[
-    Path | None, Flag("-o/--out FILE.png", "Draw bars, also as SVG beside", OUTPUT, default="none")
-]
-SaveProfile = Annotated[
-    Path | None,
-    Flag(
-        "--save-profile FILE.yaml",
-        "Write this machine and the first model's training step, layer by layer, as a fleet file "
-        "for `fp train --fleet`",
-        OUTPUT,
-        default="none",
-    ),
-]
-
-
-def bench(
-    ctx: typer.Context,
-    *,
-    paths: Paths = None,
-    how: BenchChoice,
-    model: Model = None,
-    out: Out = None,
-    save_profile: SaveProfile = None,
-    force: o.ReplaceFiles = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
-) -> None:
+def bench(ctx: typer.Context, given: o.BenchOptions) -> None:
     """Time models on this machine, side by side and layer by layer."""
     call = _Call(ctx.obj, ctx.params)
-    if how.crossover:
+    if given.crossover:
         call.crossover()
     else:
         call.bench()

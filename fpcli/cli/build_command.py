@@ -16,8 +16,8 @@ from fpcli.cli.words import names, target_text, words
 from fpcli.errors import UsageError
 from fpcli.models.names import complete
 from fpcli.settings.fields import is_share
-from fpcli.settings.flags import Flag, default_text
-from fpcli.settings.keys import Leaf, split_flag
+from fpcli.settings.flags import Flag, default_text, split_flag
+from fpcli.settings.keys import Leaf, in_order, leaves
 from fpcli.units import parse_seconds
 
 
@@ -48,15 +48,19 @@ def build_command(
     """
     hints = get_type_hints(function, include_extras=True)
     context, *own = signature(function).parameters.values()
-    parameters = [context.replace(annotation=hints[context.name])]
+    options: dict[str, Leaf] = {}
     for item in own:
-        if is_dataclass(hints[item.name]):
-            parameters += _parameters_of(hints[item.name])
-            continue
-        hint, flag = split_flag(hints[item.name])
-        assert flag is not None, f"{item.name} has no Flag"
-        parameters.append(_parameter(item.name, hint, item.default, flag))
-        if item.name == "set_":
+        if is_dataclass(hint := hints[item.name]):
+            options |= leaves(hint)  # type: ignore[arg-type]
+        else:
+            plain, flag = split_flag(hint)
+            options[item.name] = Leaf(plain, item.default, flag)
+    parameters = [context.replace(annotation=hints[context.name])]
+    flagged = {name: leaf.flag for name, leaf in options.items() if leaf.flag}
+    assert flagged.keys() == options.keys(), "an option has no Flag"
+    for name, flag in in_order(flagged).items():
+        parameters.append(_parameter(name, options[name].hint, options[name].default, flag))
+        if name == "set_":
             parameters += [
                 _parameter(
                     one.parameter, list[str] | None if one.is_list else str | None, None, one
@@ -79,17 +83,6 @@ def build_command(
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {}
     return command
-
-
-def _parameters_of(section: Any) -> list[Parameter]:
-    """Return the options of a section whose values the parser checks."""
-    hints = get_type_hints(section, include_extras=True)
-    found = []
-    for item in fields(section):
-        hint, flag = split_flag(hints[item.name])
-        assert flag is not None, f"{section.__name__}.{item.name} has no Flag"
-        found.append(_parameter(item.name, hint, item.default, flag))
-    return found
 
 
 def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any
 
 import typer
 
@@ -16,10 +16,10 @@ from fpcli.cli.build_command import said
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import UsageError
-from fpcli.settings.flags import OUTPUT, TASK, Flag
+from fpcli.settings.flags import TASK, Flag
 from fpcli.settings.keys import flags_of
 from fpcli.settings.recipes import Recipe
-from fpcli.settings.tasks import Kind, Partition
+from fpcli.settings.tasks import Partition
 
 _SHOWN = {
     "dirichlet": ("alpha",),
@@ -34,24 +34,11 @@ _SHOWN = {
 _MOST_COLUMNS = 20
 """With more classes the table would be wider than any screen, and shows no class."""
 
-Name = Annotated[
-    str | None,
-    Flag(
-        "NAME",
-        "Data set: a name, `npz:PATH` or `module:function`",
-        default="digits",
-        known="datasets",
-    ),
-]
 _TRAIN = flags_of(Recipe)
 SPLIT_FLAGS = {
     "task.data_dir": _TRAIN["task.data_dir"],
     "task.clients": _TRAIN["task.clients"],
-    "task.partition.kind": replace(
-        _TRAIN["task.partition.kind"],
-        usage="--by/--partition KIND",
-        help=f"How: {', '.join(get_args(Kind))}",
-    ),
+    "task.partition.kind": replace(_TRAIN["task.partition.kind"], usage="--by/--partition KIND"),
     "task.partition.alpha": _TRAIN["task.partition.alpha"],
     "task.partition.min_size": Flag(
         "--min-size N",
@@ -63,26 +50,11 @@ SPLIT_FLAGS = {
 }
 """Key -> option that sets it."""
 
-Out = Annotated[
-    Path | None,
-    Flag(
-        "-o/--out FILE.json", "Write the split, and a picture of it beside", OUTPUT, default="none"
-    ),
-]
 
-
-def split(
-    ctx: typer.Context,
-    name: Name = None,
-    recipe: o.RecipeName = None,
-    set_: o.Settings = None,
-    out: Out = None,
-    force: o.ReplaceFiles = False,
-    json: o.Json = False,
-    debug: o.Debug = False,
-) -> None:
+def split(ctx: typer.Context, given: o.SplitOptions) -> None:
     """Show how the training data is split over the clients."""
-    files = _files(out, force) if out is not None else ()
+    out = given.out
+    files = _files(out, given.force) if out is not None else ()
     session: Session = ctx.obj
     resolved = _recipe(ctx.params)
     content, found = _split(resolved)

@@ -3,65 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli.options import RUNS
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError, nearest
-from fpcli.settings.commands import DTYPES, WHICH, FormatChoice, SourceChoice
-from fpcli.settings.flags import OUTPUT, TASK, Flag
 
 if TYPE_CHECKING:
     from fpcli.export.source import Source
     from fpcli.export.write import Choice, Written
 
 
-Folder = Annotated[
-    str | None,
-    Flag("[RUN|DIR]", "A run, or an output folder of `fp prune`", default="the newest run"),
-]
-Runs = Annotated[Path, replace(RUNS, panel=WHICH)]
-Model = Annotated[
-    str | None, Flag("--model CODE", "The run's network, where it is code of yours", TASK)
-]
-Data = Annotated[str | None, Flag("--data CODE", "Likewise its data (rounds and clients)", TASK)]
-Method = Annotated[str | None, Flag("--method CODE", "Likewise its method", TASK)]
-Out = Annotated[
-    Path | None, Flag("-o/--out DIR", "Where the files go", OUTPUT, default="`export` in the run")
-]
-Force = Annotated[bool, Flag("--force", "Replace files that are there", OUTPUT)]
-ShowLoader = Annotated[
-    bool, Flag("--show-loader", "Print code that reads the safetensors without fpcli", OUTPUT)
-]
-
-
-def export(
-    ctx: typer.Context,
-    *,
-    source: Folder = None,
-    which: SourceChoice,
-    runs: Runs = Path("runs"),
-    model: Model = None,
-    data: Data = None,
-    data_dir: o.DataDir = None,
-    method: Method = None,
-    how: FormatChoice,
-    out: Out = None,
-    force: Force = False,
-    show_loader: ShowLoader = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
-) -> None:
+def export(ctx: typer.Context, given: o.ExportOptions) -> None:
     """Write trained models as small files that work without fpcli."""
     session: Session = ctx.obj
-    if show_loader:
+    if given.show_loader:
         from importlib.resources import files
 
         text = (files("fpcli.export") / "reader.py").read_text("utf-8")
@@ -113,7 +74,7 @@ class _Call:
         formats = tuple(dict.fromkeys(word.strip() for word in options["to"].split(",")))
         for name in formats:
             _check_known("--to", name, FORMATS)
-        _check_known("--dtype", options["dtype"], DTYPES)
+        _check_known("--dtype", options["dtype"], o.DTYPES)
         if options["dtype"] != "float32" and formats != ("safetensors",):
             raise UsageError(
                 f"--dtype {options['dtype']} is for safetensors alone",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
-from fpcli.settings.flags import OUTPUT, RUN, Flag
 from fpcli.settings.recipes import FitRecipe
 from fpcli.units import format_bytes, format_seconds
 
@@ -21,37 +19,11 @@ if TYPE_CHECKING:
     from fpcli.store.run_folder import RunFolder
     from fpcli.train.run_summary import FitSummary
 
-Name = Annotated[str | None, replace(o.NAME, default="fit-DATA-MODEL-sSEED")]
-DryRun = Annotated[
-    bool, Flag("--dry-run", "Show the recipe and the model's size, write nothing", RUN)
-]
-JsonLines = Annotated[
-    bool, Flag("--json-lines", "Print epochs as lines of JSON, the result last", OUTPUT)
-]
 
-
-def fit(
-    ctx: typer.Context,
-    recipe: o.RecipeName = None,
-    set_: o.Settings = None,
-    name: Name = None,
-    runs: o.Runs = Path("runs"),
-    resume: o.Resume = None,
-    force: o.Force = False,
-    dry_run: DryRun = False,
-    json: o.Json = False,
-    json_lines: JsonLines = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-) -> None:
+def fit(ctx: typer.Context, given: o.FitOptions, output: o.RunOutput) -> None:
     """Train one model where the data is, to prune it afterwards."""
     check_output(ctx.params)
-    call = _Call(ctx.params)
-    if dry_run:
-        _dry_run(ctx.obj, call)
-    else:
-        _fit(ctx.obj, call)
+    (_dry_run if given.dry_run else _fit)(ctx.obj, _Call(ctx.params))
 
 
 class _Call(Call[FitRecipe]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,7 +14,6 @@ from fpcli.cli.build_command import said
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, overrides
 from fpcli.errors import DataError, UsageError
-from fpcli.settings.flags import OUTPUT, RUN, TASK, Flag
 from fpcli.settings.keys import flags_of
 from fpcli.settings.recipes import PruneRecipe
 
@@ -25,46 +24,11 @@ if TYPE_CHECKING:
     from fpcli.pruning.prune import Pruned
     from fpcli.train.prune_setup import PruneSetup
 
-Source = Annotated[
-    str | None,
-    Flag(
-        "[RUN|DIR|MODEL]",
-        "A run, an output folder, or a model's name with -w",
-        default="the newest run",
-        known="models",
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    Flag("-w/--weights FILE", "Weights of a model: .safetensors, .pt", TASK, default="none"),
-]
-Force = Annotated[bool, Flag("--force", "Replace an earlier result in that folder", RUN)]
-DryRun = Annotated[bool, Flag("--dry-run", "Show what would be cut, train and write nothing", RUN)]
-Latency = Annotated[
-    bool, Flag("--latency", "Time forward passes of 1 and 64 images, before and after", OUTPUT)
-]
-Out = Annotated[Path, Flag("-o/--out DIR", "Where the result goes", OUTPUT)]
 
-
-def prune(
-    ctx: typer.Context,
-    source: Source = None,
-    weights: Weights = None,
-    recipe: o.RecipeName = None,
-    set_: o.Settings = None,
-    runs: o.Runs = Path("runs"),
-    force: Force = False,
-    dry_run: DryRun = False,
-    latency: Latency = False,
-    out: Out = Path("out"),
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-) -> None:
+def prune(ctx: typer.Context, given: o.PruneOptions, output: o.Output) -> None:
     """Make a trained model smaller, and retrain it."""
     call = _Call(ctx.obj, ctx.params)
-    if dry_run:
+    if given.dry_run:
         call.plan()
     else:
         call.prune()

@@ -7,18 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli import prune_command as p
 from fpcli.cli.session import Session, to_json
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
-from fpcli.settings.commands import SweepChoice
-from fpcli.settings.flags import OUTPUT, RUN, Flag
-from fpcli.settings.recipes import PruneRecipe
 from fpcli.units import parse_share
 
 if TYPE_CHECKING:
@@ -31,29 +27,7 @@ _MAX_RATIOS = 1000
 _SAID_AGAIN = {"-w": "weights", "--model": "model", "--data": "data", "--data-dir": "data_dir"}
 
 
-Model = Annotated[str | None, PruneRecipe.flags["task.model"]]
-Data = Annotated[str | None, PruneRecipe.flags["task.data"]]
-Force = Annotated[bool, Flag("--force", "Replace an earlier result", RUN)]
-Out = Annotated[Path, Flag("-o/--out FILE", "The result; pictures go beside it", OUTPUT)]
-
-
-def sensitivity(
-    ctx: typer.Context,
-    *,
-    source: p.Source = None,
-    weights: p.Weights = None,
-    model: Model = None,
-    data: Data = None,
-    data_dir: o.DataDir = None,
-    sweep: SweepChoice,
-    runs: o.Runs = Path("runs"),
-    force: Force = False,
-    out: Out = Path("sens.json"),
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-) -> None:
+def sensitivity(ctx: typer.Context, given: o.SweepOptions, output: o.Output) -> None:
     """Measure how much each layer of a trained model can lose."""
     _Call(ctx.obj, ctx.params).run()
 

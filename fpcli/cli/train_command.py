@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -14,53 +12,13 @@ from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
 from fpcli.errors import RecipeError
-from fpcli.settings.flags import OUTPUT, RUN, Flag
 from fpcli.settings.recipes import Recipe
 
-Track = Annotated[
-    str | None,
-    Flag(
-        "--track tensorboard|wandb",
-        "Also feed these, with commas between; wandb stays offline without WANDB_MODE",
-        RUN,
-        default="none",
-        known=("tensorboard", "wandb"),
-    ),
-]
-Name = Annotated[str | None, replace(o.NAME, default="METHOD-DATA-MODEL-sSEED")]
-DryRun = Annotated[
-    bool, Flag("--dry-run", "Show the recipe and the first round's plan, write nothing", RUN)
-]
-JsonLines = Annotated[
-    bool, Flag("--json-lines", "Print rounds as lines of JSON, the result last", OUTPUT)
-]
-Verbose = Annotated[bool, Flag("-v/--verbose", "Show every client of every round", OUTPUT)]
 
-
-def train(
-    ctx: typer.Context,
-    recipe: o.RecipeName = None,
-    set_: o.Settings = None,
-    track: Track = None,
-    name: Name = None,
-    runs: o.Runs = Path("runs"),
-    resume: o.Resume = None,
-    force: o.Force = False,
-    dry_run: DryRun = False,
-    json: o.Json = False,
-    json_lines: JsonLines = False,
-    quiet: o.Quiet = False,
-    verbose: Verbose = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-) -> None:
+def train(ctx: typer.Context, given: o.TrainOptions, output: o.RunOutput) -> None:
     """Train a model on the data of many simulated clients."""
     check_output(ctx.params)
-    call = _Call(ctx.params)
-    if dry_run:
-        _dry_run(ctx.obj, call)
-    else:
-        _train(ctx.obj, call)
+    (_dry_run if given.dry_run else _train)(ctx.obj, _Call(ctx.params))
 
 
 class _Call(Call[Recipe]):

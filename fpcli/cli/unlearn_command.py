@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli import unlearn_options as u
 from fpcli.cli.call import code_words, open_run
 from fpcli.cli.session import Session
+from fpcli.cli.unlearn_options import UnlearnOptions
 from fpcli.cli.unlearn_recipe import Wanted, audits, check, check_purged
 from fpcli.errors import UsageError
 
@@ -26,37 +26,11 @@ if TYPE_CHECKING:
     from fpcli.unlearn.unlearn_run import Unlearning
 
 
-def unlearn(
-    ctx: typer.Context,
-    run: u.Run = None,
-    class_: u.Class = None,
-    class_name: u.ClassName = None,
-    recipe: u.RecipeName = None,
-    set_: o.Settings = None,
-    data: u.Data = None,
-    data_dir: o.DataDir = None,
-    model: u.Model = None,
-    compare_retrain: u.CompareRetrain = False,
-    retrained: u.Retrained = None,
-    audit: u.Audit = None,
-    drop_logit: u.DropLogit = False,
-    purge: u.Purge = False,
-    executor: u.Executor = None,
-    workers: u.Workers = None,
-    name: u.Name = None,
-    runs: o.Runs = Path("runs"),
-    resume: u.Resume = None,
-    force: u.Force = False,
-    dry_run: u.DryRun = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-) -> None:
+def unlearn(ctx: typer.Context, given: UnlearnOptions, output: o.Output) -> None:
     """Make a trained model forget a class, and compare."""
     check(ctx.params)
     call = _Call(ctx.obj, ctx.params)
-    if dry_run:
+    if given.dry_run:
         call.plan()
     else:
         call.unlearn()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
 
+from fpcli.cli import options as o
 from fpcli.settings.flags import METHOD, RUN, TASK, TRAINING, Flag
 from fpcli.settings.keys import flags_of
 from fpcli.settings.recipes import Recipe
@@ -64,68 +67,52 @@ _TRAIN = flags_of(Recipe)
 FLAGS = METHOD_FLAGS | {key: _TRAIN[key] for key in ("executor.kind", "executor.workers")}
 """Key -> option of all that `fp unlearn` may say again of a run."""
 
-Executor = Annotated[str | None, FLAGS["executor.kind"]]
-Workers = Annotated[str | None, FLAGS["executor.workers"]]
 CHOICES = (
     *(flag.parameter for flag in METHOD_FLAGS.values()), "recipe", "name", "set_", "class_",
     "class_name", "run",
 )  # fmt: skip
 """What is settled once an unlearning has begun."""
 
-Run = Annotated[str | None, Flag("[RUN]", "A finished run of `fp train`; it is only read")]
-Class = Annotated[
-    str | None, Flag("--class N[,N]", "Classes to forget, one after the other (no default)", TASK)
-]
-ClassName = Annotated[
-    str | None, Flag("--class-name NAME[,NAME]", "The same by name (no default)", TASK)
-]
-RecipeName = Annotated[
-    str | None,
-    Flag(
-        "-c/--recipe NAME|FILE",
-        "Recipe whose method, local and rounds win over the run's",
-        TASK,
-        default="none",
-    ),
-]
-Data = Annotated[
-    str | None,
-    Flag("--data NAME", "Needed if the run's data is code of yours", TASK, default="its"),
-]
-Model = Annotated[
-    str | None,
-    Flag("--model NAME", "Needed if its network is code of yours", TASK, default="the run's"),
-]
-CompareRetrain = Annotated[
-    bool, Flag("--compare-retrain", "Also train the run anew without the classes", RUN)
-]
-Retrained = Annotated[
-    str | None, Flag("--retrained RUN2", "Such a run that is there already", RUN, default="none")
-]
-Audit = Annotated[
-    str | None,
-    Flag(
-        "--audit NAME[,NAME]",
-        "mia, class-mia, probe, relearn, logit-mask, server-diff, or all; implies "
-        "--compare-retrain",
-        RUN,
-        default="none",
-        known="audits",
-    ),
-]
-DropLogit = Annotated[
-    bool, Flag("--drop-logit", "Also judge with the classes' logits left out (no unlearning)", RUN)
-]
-Purge = Annotated[
-    bool, Flag("--purge", "At the end delete the models that hold the classes; needs --force", RUN)
-]
-Resume = Annotated[
-    str | None, Flag("--resume NAME", "Go on with an unlearning, or add a comparison to it", RUN)
-]
-Name = Annotated[
-    str | None, Flag("--name NAME", "Folder of the result", RUN, default="RUN-without-CLASS")
-]
-Force = Annotated[bool, Flag("--force", "Replace an earlier run of that name; allow --purge", RUN)]
-DryRun = Annotated[
-    bool, Flag("--dry-run", "Show classes, samples and channels, write nothing", RUN)
-]
+
+@dataclass(frozen=True)
+class UnlearnOptions:
+    """Options of `fp unlearn` that set no key."""
+
+    panel: ClassVar[str] = RUN
+
+    run: Annotated[str | None, Flag("[RUN]")] = None
+    """A finished run of `fp train`; it is only read."""
+    class_: Annotated[str | None, Flag("--class N[,N]", panel=TASK)] = None
+    """Classes to forget, one after the other (no default)."""
+    class_name: Annotated[str | None, Flag("--class-name NAME[,NAME]", panel=TASK)] = None
+    """The same by name (no default)."""
+    recipe: Annotated[str | None, Flag("-c/--recipe NAME|FILE", panel=TASK, default="none")] = None
+    """Recipe whose method, local and rounds win over the run's."""
+    set_: o.Settings = None
+    data: Annotated[str | None, Flag("--data NAME", panel=TASK, default="its")] = None
+    """Needed if the run's data is code of yours."""
+    data_dir: o.DataDir = None
+    model: Annotated[str | None, Flag("--model NAME", panel=TASK, default="the run's")] = None
+    """Needed if its network is code of yours."""
+    compare_retrain: Annotated[bool, Flag("--compare-retrain")] = False
+    """Also train the run anew without the classes."""
+    retrained: Annotated[str | None, Flag("--retrained RUN2", default="none")] = None
+    """Such a run that is there already."""
+    audit: Annotated[str | None, Flag("--audit NAME[,NAME]", default="none", known="audits")] = None
+    """mia, class-mia, probe, relearn, logit-mask, server-diff, or all; implies
+    --compare-retrain."""
+    drop_logit: Annotated[bool, Flag("--drop-logit")] = False
+    """Also judge with the classes' logits left out (no unlearning)."""
+    purge: Annotated[bool, Flag("--purge")] = False
+    """At the end delete the models that hold the classes; needs --force."""
+    executor: Annotated[str | None, FLAGS["executor.kind"]] = None
+    workers: Annotated[str | None, FLAGS["executor.workers"]] = None
+    name: Annotated[str | None, Flag("--name NAME", default="RUN-without-CLASS")] = None
+    """Folder of the result."""
+    runs: o.Runs = Path("runs")
+    resume: Annotated[str | None, Flag("--resume NAME")] = None
+    """Go on with an unlearning, or add a comparison to it."""
+    force: Annotated[bool, Flag("--force")] = False
+    """Replace an earlier run of that name; allow --purge."""
+    dry_run: Annotated[bool, Flag("--dry-run")] = False
+    """Show classes, samples and channels, write nothing."""

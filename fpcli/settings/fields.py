@@ -6,13 +6,16 @@ import ast
 import inspect
 import itertools
 import json
-import textwrap
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+
+from fpcli.settings.flags import split_flag
 
 
 class OptionRow(NamedTuple):
@@ -25,26 +28,38 @@ class OptionRow(NamedTuple):
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the text literal under each field of a class, inherited ones too, in one line each.
+    """Return what is said of each field of a data class, in one line: the text literal under it,
+    here or in a base, or else the help of its option.
 
     >>> from fpcli.settings.hardware import WireChoice
-    >>> field_docs(WireChoice)["codec"][:28]
-    '`dense` sends every value of'
+    >>> field_docs(WireChoice)["down"]
+    'Codec of what the server sends; null means `codec`.'
     """
-    inherited = [field_docs(base) for base in cls.__bases__ if is_dataclass(base)]
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    docs = {name: text for found in inherited for name, text in found.items()}
-    body = node.body if isinstance(node, ast.ClassDef) else []
-    for statement, following in itertools.pairwise(body):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-            and isinstance(following.value.value, str)
-        ):
-            docs[statement.target.id] = " ".join(following.value.value.split())
-    return docs
+    literals: dict[str, str] = {}
+    for base in filter(is_dataclass, reversed(cls.__mro__)):
+        literals |= _literals(sys.modules[base.__module__]).get(base.__name__, {})
+    hints = get_type_hints(cls, include_extras=True)
+    flags = {item.name: split_flag(hints[item.name])[1] for item in fields(cls)}
+    docs = {name: f"{flag.help}." for name, flag in flags.items() if flag and flag.help}
+    return {name: text for name in flags if (text := (docs | literals).get(name))}
+
+
+@cache
+def _literals(module: types.ModuleType) -> dict[str, dict[str, str]]:
+    """Return class -> field -> the text literal under it, of all classes of a module."""
+    found: dict[str, dict[str, str]] = {}
+    classes = (
+        n for n in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(n, ast.ClassDef)
+    )
+    for node in classes:
+        for lines in itertools.pairwise(node.body):
+            match lines:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found.setdefault(node.name, {})[name] = " ".join(text.split())
+    return found
 
 
 def default_of(item: Field[Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 TASK, METHOD, TRAINING, FLEET, RUN, OUTPUT = (
     "Task", "Method", "Training", "Fleet", "Run", "Output",
@@ -20,8 +20,9 @@ class Flag:
     Attributes:
         usage: its names with slashes between, and what stands for its value: ``-c/--recipe FILE``;
             a switch has no value, and an argument no name.
-        help: what it does, without the last full stop; ``{names}`` are those of ``known``.
-        panel: of the help; none for the general one.
+        help: what it does, without the last full stop; ``{names}`` are those of ``known``. Empty
+            means the first sentence of the text literal under the field.
+        panel: of the help; none means what the field's class has as ``panel``, if anything.
         default: how the default reads in the help, which says nothing about an empty one; None
             reads the value.
         known: what completes it: a kind of ``plugins.TABLES``, or words; those of a ``Literal``
@@ -34,7 +35,7 @@ class Flag:
     """
 
     usage: str
-    help: str
+    help: str = ""
     panel: str | None = None
     default: str | None = None
     known: str | tuple[str, ...] = ()
@@ -83,3 +84,15 @@ def default_text(flag: Flag, value: Any) -> str:
     if flag.reads == "seconds":
         return f"{value:g}s" if value % 60 else f"{value / 60:g}m"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def split_flag(hint: Any) -> tuple[Any, Flag | None]:
+    """Return a type without the option that its annotation brings, and that option."""
+    base, *metadata = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    flag = None
+    for item in metadata:
+        if isinstance(item, Flag):
+            flag = item
+        else:
+            base = Annotated[base, item]
+    return base, flag

@@ -56,11 +56,10 @@ class DeviceClass:
 class FleetChoice:
     """The simulated hardware of the clients."""
 
+    panel: ClassVar[str] = FLEET
+
     profile: Annotated[
-        str,
-        Flag(
-            "--fleet NAME|FILE", "Simulated devices: {names} or a YAML file", FLEET, known="fleets"
-        ),
+        str, Flag("--fleet NAME|FILE", "Simulated devices: {names} or a YAML file", known="fleets")
     ] = "two-speed"
     """A named mix of devices and links, or a YAML file with classes of devices."""
     variation: Annotated[float, Ge(0)] = 0.1
@@ -74,16 +73,10 @@ class FleetChoice:
     dropout_when: Literal["any", "before", "training", "after"] = "any"
     """Where that happens: before the job arrives, during training, after the upload, or any."""
     deadline_s: Annotated[
-        Annotated[float, Gt(0)] | None,
-        Flag(
-            "--deadline TIME",
-            "Simulated time after which a round closes, as `60s`",
-            FLEET,
-            reads="seconds",
-        ),
+        Annotated[float, Gt(0)] | None, Flag("--deadline TIME", reads="seconds")
     ] = None
-    """Simulated seconds after which an update, or an answer to a question, is too late; null waits
-    for everyone."""
+    """Simulated time, as `60s`, after which an update or an answer to a question is too late. In a
+    recipe a number of seconds; null waits for everyone."""
     server: str = "server"
     """What the server computes on, where a method makes it work: `server` (200 GFLOP/s, ours), a
     class of the fleet, or a board that a fleet file may name."""
@@ -95,18 +88,13 @@ class FleetChoice:
 class WireChoice:
     """How tensors become bytes."""
 
-    codec: Annotated[
-        str,
-        Flag(
-            "--codec NAME",
-            "How tensors are sent, both ways, such as sparse or int8",
-            FLEET,
-            known="codecs",
-        ),
-    ] = "dense"
-    """`dense` sends every value of a sub-model, `sparse` leaves out masked ones where it pays;
-    `float16`, `int8` and `int8-stochastic` shorten the rest too. `qsgd2` to `qsgd8` and `ternary`
-    are for changes, hence for `up`: few networks survive weights that are rounded so coarsely."""
+    panel: ClassVar[str] = FLEET
+
+    codec: Annotated[str, Flag("--codec NAME", known="codecs")] = "dense"
+    """How tensors are sent, both ways, such as sparse or int8. `dense` sends every value of a
+    sub-model, `sparse` leaves out masked ones where it pays; `float16`, `int8` and
+    `int8-stochastic` shorten the rest too. `qsgd2` to `qsgd8` and `ternary` are for changes, hence
+    for `up`: few networks survive weights that are rounded so coarsely."""
     down: str | None = None
     """Codec of what the server sends; null means `codec`."""
     up: str | None = None
@@ -117,37 +105,21 @@ class WireChoice:
 class ExecutorChoice:
     """Where the clients' work runs."""
 
-    kind: Annotated[
-        Literal["auto", "inline", "pool"],
-        Flag("--executor KIND", "inline (one after the other), pool (processes) or auto", RUN),
-    ] = "auto"
-    """`inline` runs clients one after the other, `pool` in processes; `auto` picks by workers."""
-    workers: Annotated[
-        int, Ge(0), Flag("--workers auto|N", "Processes of a pool", RUN, words={"auto": 0})
-    ] = 0
-    """Processes of a pool; 0 means as many as the machine has use for."""
-    device: Annotated[
-        str,
-        Flag(
-            "--device NAME",
-            "Where clients compute: cpu, cuda, cuda:1, ...",
-            RUN,
-            before="--executor",
-        ),
-    ] = "cpu"
-    """Torch device that clients train on, such as `cpu` or `cuda`."""
+    panel: ClassVar[str] = RUN
+
+    kind: Annotated[Literal["auto", "inline", "pool"], Flag("--executor KIND")] = "auto"
+    """`inline` (clients one after another), `pool` (processes) or `auto`, which goes by workers."""
+    workers: Annotated[int, Ge(0), Flag("--workers auto|N", words={"auto": 0})] = 0
+    """Processes of a pool. 0 means as many as the machine has use for."""
+    device: Annotated[str, Flag("--device NAME", before="--executor")] = "cpu"
+    """Where clients compute: `cpu`, `cuda`, `cuda:1` or another torch device."""
     channels_last: bool = True
     """Keep images with the channel as the last axis in memory, which is often faster."""
     client_timeout_s: Annotated[
-        Annotated[float, Gt(0)] | None,
-        Flag(
-            "--client-timeout TIME",
-            "Real time after which a client counts as failed",
-            RUN,
-            reads="seconds",
-        ),
+        Annotated[float, Gt(0)] | None, Flag("--client-timeout TIME", reads="seconds")
     ] = 600.0
-    """Real seconds after which one client's job counts as failed; null waits for ever."""
+    """Real time after which a client's job counts as failed. In a recipe a number of seconds; null
+    waits for ever."""
     sparse: Literal["off", "auto", "always"] = "off"
     """Skip masked weights in real time: `auto` where a measurement at the start of the run, kept in
     its folder, finds that faster, `always` wherever it can be done. Last digits may differ."""

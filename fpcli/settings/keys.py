@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fpcli.settings.fields import default_of
-from fpcli.settings.flags import Flag, default_text
+from fpcli.settings.fields import default_of, field_docs
+from fpcli.settings.flags import Flag, default_text, split_flag
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,11 @@ class Leaf:
 
 
 def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
-    """Return every dotted key of a data class that takes a value."""
-    hints = get_type_hints(cls, include_extras=True)
+    """Return every dotted key of a data class that takes a value.
+
+    An option says what it does, and where in the help, by its class where it does not by itself.
+    """
+    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
     found: dict[str, Leaf] = {}
     for item in fields(cls):
         key, hint = prefix + item.name, hints[item.name]
@@ -29,6 +32,10 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
             found |= leaves(hint, f"{key}.")  # type: ignore[arg-type]
         elif not item.metadata.get("is_open"):
             plain, flag = split_flag(hint)
+            if flag:
+                text = flag.help or docs[item.name].partition(". ")[0].removesuffix(".")
+                panel = flag.panel or (getattr(cls, "panel", None) if flag.names else None)
+                flag = replace(flag, help=text, panel=panel)
             found[key] = Leaf(plain, default_of(item), flag)
     return found
 
@@ -40,18 +47,6 @@ def sections(cls: type, prefix: str = "") -> list[str]:
         if is_dataclass(hint):
             found += [f"{prefix}{name}", *sections(hint, f"{prefix}{name}.")]  # type: ignore[arg-type]
     return found
-
-
-def split_flag(hint: Any) -> tuple[Any, Flag | None]:
-    """Return a type without the option that its annotation brings, and that option."""
-    base, *metadata = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    flag = None
-    for item in metadata:
-        if isinstance(item, Flag):
-            flag = item
-        else:
-            base = Annotated[base, item]
-    return base, flag
 
 
 def flags_of(recipe: type) -> dict[str, Flag]:
@@ -77,10 +72,16 @@ def flags_of(recipe: type) -> dict[str, Flag]:
                 is_list=get_origin(leaf.hint) is tuple,
             )
     found |= {key: flag for key, flag in own.items() if flag and key not in found}
-    for key, flag in list(found.items()):
+    return in_order(found)
+
+
+def in_order(flags: Mapping[str, Flag]) -> dict[str, Flag]:
+    """Return options in the order of the help, with what each of them is ``before``."""
+    found = dict(flags)
+    for key, flag in flags.items():
         if flag.before:
-            rest = {other: found[other] for other in found if other != key}
-            place = next(n for n, other in enumerate(rest.values()) if other.name == flag.before)
-            items = [*rest.items()]
+            del found[key]
+            items = [*found.items()]
+            place = next(n for n, (_, other) in enumerate(items) if flag.before in other.names)
             found = dict([*items[:place], (key, flag), *items[place:]])
     return found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
 from fpcli.settings.flags import AMOUNT, METHOD, RETRAINING, TRAINING, Flag
 
-BATCH_SIZE = Flag("--batch-size N", "Samples of a training step", TRAINING)
 Share = Annotated[float, Gt(0), Lt(1)]
 
 
@@ -18,16 +17,10 @@ Share = Annotated[float, Gt(0), Lt(1)]
 class MethodChoice:
     """The method, and its own options beside its name."""
 
-    name: Annotated[
-        str,
-        Flag(
-            "--method NAME",
-            "What `fp methods` lists; its options: --set method.KEY=VALUE",
-            METHOD,
-            known="methods",
-        ),
-    ] = "fedavg"
-    """A name of `fp methods`."""
+    panel: ClassVar[str] = METHOD
+
+    name: Annotated[str, Flag("--method NAME", known="methods")] = "fedavg"
+    """What `fp methods` lists; its options: `--set method.KEY=VALUE`."""
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"is_open": True})
     """Values for the fields of the method's `Options`; in a recipe they stand beside `name`."""
 
@@ -36,34 +29,24 @@ class MethodChoice:
 class PrunerChoice(MethodChoice):
     """The method, and its own options beside its name."""
 
-    name: Annotated[
-        str,
-        Flag(
-            "--method NAME",
-            "How what goes is chosen; its options: --set method.KEY=VALUE",
-            AMOUNT,
-            known="pruners",
-        ),
-    ] = "filters"
-    """A method of `fp prune`."""
+    panel: ClassVar[str] = AMOUNT
+
+    name: Annotated[str, Flag("--method NAME", known="pruners")] = "filters"
+    """How what goes is chosen; its options: `--set method.KEY=VALUE`."""
 
 
 @dataclass(frozen=True)
 class LocalConfig:
     """How a client trains on its own data."""
 
-    epochs: Annotated[
-        int, Ge(1), Flag("--epochs N", "Passes of a client over its data per round", TRAINING)
-    ] = 1
-    """Passes over the client's data per round."""
-    batch_size: Annotated[
-        int, Ge(1), Flag("--batch-size N", "Samples of a client's training step", TRAINING)
-    ] = 32
-    """Examples per SGD step."""
-    lr: Annotated[
-        float, Ge(0), Flag("--lr X", "Learning rate of a client's training", TRAINING)
-    ] = 0.1
-    """Learning rate of SGD."""
+    panel: ClassVar[str] = TRAINING
+
+    epochs: Annotated[int, Ge(1), Flag("--epochs N")] = 1
+    """Passes of a client over its data per round."""
+    batch_size: Annotated[int, Ge(1), Flag("--batch-size N")] = 32
+    """Samples of a client's training step."""
+    lr: Annotated[float, Ge(0), Flag("--lr X")] = 0.1
+    """Learning rate of a client's training, by SGD."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Momentum of SGD; it starts at 0 in every round."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
@@ -102,34 +85,21 @@ class ServerConfig:
 class FitConfig:
     """How one model is trained where the data is."""
 
-    epochs: Annotated[int, Ge(0), Flag("--epochs N", "Passes over the training data", TRAINING)] = (
-        30
-    )
+    panel: ClassVar[str] = TRAINING
+
+    epochs: Annotated[int, Ge(0), Flag("--epochs N")] = 30
     """Passes over the training data."""
-    batch_size: Annotated[int, Ge(1), BATCH_SIZE] = 128
-    """Examples per SGD step."""
-    lr: Annotated[float, Ge(0), Flag("--lr X", "Learning rate at the start", TRAINING)] = 0.1
+    batch_size: Annotated[int, Ge(1), Flag("--batch-size N")] = 128
+    """Samples of a training step."""
+    lr: Annotated[float, Ge(0), Flag("--lr X")] = 0.1
     """Learning rate of SGD at the start."""
-    momentum: Annotated[
-        float, Ge(0), Lt(1), Flag("--momentum X", "Momentum of SGD, below 1", TRAINING)
-    ] = 0.9
-    """Momentum of SGD."""
-    weight_decay: Annotated[
-        float,
-        Ge(0),
-        Flag("--weight-decay X", "Factor of the squared-norm penalty on all parameters", TRAINING),
-    ] = 0.0005
+    momentum: Annotated[float, Ge(0), Lt(1), Flag("--momentum X")] = 0.9
+    """Momentum of SGD, below 1."""
+    weight_decay: Annotated[float, Ge(0), Flag("--weight-decay X")] = 0.0005
     """Factor of the squared-norm penalty on all parameters."""
-    schedule: Annotated[
-        Literal["cosine", "constant", "steps"],
-        Flag(
-            "--schedule KIND",
-            "How the learning rate falls: cosine (to 0), constant, or steps (a tenth at half and "
-            "at three quarters of the training)",
-            TRAINING,
-        ),
-    ] = "cosine"
-    """How the learning rate falls: as half a cosine to 0, not at all, or at `drop_at`."""
+    schedule: Annotated[Literal["cosine", "constant", "steps"], Flag("--schedule KIND")] = "cosine"
+    """How the learning rate falls: as half a cosine to 0, not at all (constant), or by steps, to a
+    tenth at each of `drop_at` (half and three quarters of the training)."""
     drop_at: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.75)
     """Under `steps`: shares of the training at which the learning rate is divided by 10."""
     clip_norm: Annotated[float, Ge(0)] = 0.0
@@ -140,53 +110,28 @@ class FitConfig:
 class PruneChoice:
     """How much goes, from where, and in how many steps."""
 
-    ratio: Annotated[
-        Annotated[float, Ge(0), Lt(1)] | None,
-        Flag("--ratio X", "Share of each group's channels that GOES", AMOUNT),
-    ] = None
-    """Share that goes of every group's channels (or as the method says)."""
-    params: Annotated[
-        Share | None, Flag("--params X", "Share of the parameters that STAYS", AMOUNT)
-    ] = None
-    """Share of the parameters that stays, in place of a ratio."""
-    macs: Annotated[
-        Share | None, Flag("--macs X", "Share of the multiply-adds that STAYS", AMOUNT)
-    ] = None
-    """Share of the multiply-adds that stays, in place of a ratio."""
-    bytes: Annotated[Share | None, Flag("--bytes X", "Share of the bytes that STAYS", AMOUNT)] = (
-        None
-    )
-    """Share of the bytes that stays, in place of a ratio."""
-    rates: Annotated[
-        tuple[str, ...],
-        Flag(
-            "--rate PLACE=X",
-            "A place's own ratio: conv1=0.5, 2-19=0.6 (layers), stage1=0.3; may be repeated",
-            AMOUNT,
-        ),
-    ] = ()
-    """Ratios of single places, as `PLACE=RATIO`: `conv1=0.5`, `2-19=0.6` (layers by number),
-    `stage1=0.3`, `*.conv1=0.2`. A later one wins."""
-    rates_file: Annotated[
-        str, Flag("--rates FILE", "Ratios from a result of `fp sensitivity`", AMOUNT)
-    ] = ""
-    """Result of `fp sensitivity` that the ratios are read from."""
-    max_drop: Annotated[
-        float, Ge(0), Flag("--max-drop POINTS", "Points of accuracy a group may lose by it", AMOUNT)
-    ] = 1.0
+    panel: ClassVar[str] = AMOUNT
+
+    ratio: Annotated[Annotated[float, Ge(0), Lt(1)] | None, Flag("--ratio X")] = None
+    """Share that GOES of every group's channels (or as the method says)."""
+    params: Annotated[Share | None, Flag("--params X")] = None
+    """Share of the parameters that STAYS, in place of a ratio."""
+    macs: Annotated[Share | None, Flag("--macs X")] = None
+    """Share of the multiply-adds that STAYS, in place of a ratio."""
+    bytes: Annotated[Share | None, Flag("--bytes X")] = None
+    """Share of the bytes that STAYS, in place of a ratio."""
+    rates: Annotated[tuple[str, ...], Flag("--rate PLACE=X")] = ()
+    """A place's own ratio: `conv1=0.5`, `2-19=0.6` (layers by number), `stage1=0.3`,
+    `*.conv1=0.2`; may be repeated, and a later one wins."""
+    rates_file: Annotated[str, Flag("--rates FILE")] = ""
+    """Result of `fp sensitivity` that ratios are read from."""
+    max_drop: Annotated[float, Ge(0), Flag("--max-drop POINTS")] = 1.0
     """Points of accuracy that a group may lose by that file."""
-    ignore: Annotated[
-        tuple[str, ...],
-        Flag("--ignore PLACE", "Remove nothing there, as in --rate; may be repeated", AMOUNT),
-    ] = ()
-    """Places that nothing is removed from."""
-    steps: Annotated[
-        int, Ge(1), Flag("--steps N", "Equal portions, retrained after each", RETRAINING)
-    ] = 1
-    """Number of equal portions, with retraining behind each."""
-    round_to: Annotated[
-        int, Ge(1), Flag("--round-to N", "Widths are multiples of N where possible", AMOUNT)
-    ] = 1
+    ignore: Annotated[tuple[str, ...], Flag("--ignore PLACE")] = ()
+    """Place that nothing is removed from, named as in `--rate`; may be repeated."""
+    steps: Annotated[int, Ge(1), Flag("--steps N", panel=RETRAINING)] = 1
+    """Equal portions, with retraining after each."""
+    round_to: Annotated[int, Ge(1), Flag("--round-to N")] = 1
     """Kept channels are a multiple of this where a group is wide enough."""
 
 
@@ -194,21 +139,12 @@ class PruneChoice:
 class RetrainConfig(FitConfig):
     """How the model is trained after each step."""
 
-    epochs: Annotated[
-        int, Ge(0), Flag("--finetune EPOCHS", "Epochs after each step", RETRAINING)
-    ] = 0
+    panel: ClassVar[str] = RETRAINING
+
+    epochs: Annotated[int, Ge(0), Flag("--finetune EPOCHS")] = 0
     """Passes over the training data after each step."""
     lr: Annotated[
-        float,
-        Ge(0),
-        Flag(
-            "--lr X",
-            "Its learning rate",
-            RETRAINING,
-            default="a tenth of the training's",
-            before="--batch-size",
-        ),
+        float, Ge(0), Flag("--lr X", default="a tenth of the training's", before="--batch-size")
     ] = 0.0
-    """Learning rate of SGD; 0 means a tenth of the rate that the model was trained with."""
+    """Learning rate of retraining. 0 means a tenth of the rate that the model was trained with."""
     schedule: Literal["cosine", "constant", "steps"] = "constant"
-    """How the learning rate falls: as half a cosine to 0, not at all, or at `drop_at`."""

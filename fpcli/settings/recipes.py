@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from fpcli.settings.flags import AMOUNT, FLEET, RETRAINING, RUN, TASK, TRAINING, Flag
+from fpcli.settings.flags import AMOUNT, FLEET, RUN, TASK, TRAINING, Flag
 from fpcli.settings.hardware import ExecutorChoice, FleetChoice, WireChoice
 from fpcli.settings.learning import (
-    BATCH_SIZE,
     FitConfig,
     LocalConfig,
     MethodChoice,
@@ -25,21 +24,21 @@ from fpcli.settings.tasks import DATA_DIR, FitTask, Task
 FORMAT = 1
 """The newest recipe format that this version reads."""
 
-_SEED = Flag("--seed N", "Seed of the run", TRAINING)
-_Target = Annotated[
-    Annotated[float, Gt(0), Le(1)] | None,
-    Flag(
-        "--target acc=X",
-        "Stop at this validation accuracy, a fraction; not reached = exit 8",
-        TRAINING,
-        reads="accuracy",
-    ),
-]
+_SEED = Flag("--seed N", "Seed of the run: where every random stream starts from", TRAINING)
+_TARGET = Flag(
+    "--target acc=X",
+    "Stop at this validation accuracy, a fraction; not reached = exit 8",
+    TRAINING,
+    reads="accuracy",
+)
+_Target = Annotated[Annotated[float, Gt(0), Le(1)] | None, _TARGET]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One run, completely."""
+
+    panel: ClassVar[str] = TRAINING
 
     recipe: Annotated[int, Ge(1)] = FORMAT
     """Format number of the recipe."""
@@ -57,51 +56,30 @@ class Recipe:
     """Bytes."""
     executor: ExecutorChoice = field(default_factory=ExecutorChoice)
     """Where the work runs."""
-    rounds: Annotated[
-        int, Ge(1), Flag("--rounds N", "Rounds of training", TRAINING, before="--epochs")
-    ] = 30
-    """Number of rounds of training."""
-    clients_per_round: Annotated[
-        int,
-        Ge(0),
-        Flag(
-            "--clients-per-round N",
-            "Clients that take part in a round; 0 = all",
-            TRAINING,
-            before="--epochs",
-        ),
-    ] = 0
-    """Number of clients in a round's cohort; 0 means all."""
-    eval_every: Annotated[
-        int, Ge(1), Flag("--eval-every N", "Rounds from one evaluation to the next", TRAINING)
-    ] = 1
+    rounds: Annotated[int, Ge(1), Flag("--rounds N", before="--epochs")] = 30
+    """Rounds of training."""
+    clients_per_round: Annotated[int, Ge(0), Flag("--clients-per-round N", before="--epochs")] = 0
+    """Clients that take part in a round; 0 = all."""
+    eval_every: Annotated[int, Ge(1), Flag("--eval-every N")] = 1
     """Rounds from one evaluation to the next."""
     eval_clients: bool = False
     """Judge each client's model on the test samples of its own classes too, with and without the
     logits of other classes; personalised methods always do."""
-    checkpoint_every: Annotated[
-        int, Ge(1), Flag("--checkpoint-every N", "Rounds from one checkpoint to the next", RUN)
-    ] = 10
+    checkpoint_every: Annotated[int, Ge(1), Flag("--checkpoint-every N", panel=RUN)] = 10
     """Rounds from one checkpoint to the next."""
-    min_clients: Annotated[
-        int,
-        Ge(1),
-        Flag("--min-clients N", "Usable replies without which a round does not count", FLEET),
-    ] = 1
+    min_clients: Annotated[int, Ge(1), Flag("--min-clients N", panel=FLEET)] = 1
     """Usable replies without which a round does not count."""
-    round_retries: Annotated[
-        int, Ge(0), Flag("--round-retries N", "Times that such a round is tried again", FLEET)
-    ] = 2
-    """Times a round with too few usable replies is tried again."""
+    round_retries: Annotated[int, Ge(0), Flag("--round-retries N", panel=FLEET)] = 2
+    """Times that a round with too few usable replies is tried again."""
     target_accuracy: _Target = None
-    """Validation accuracy, a fraction, at which the run is done; null trains all rounds."""
     seed: Annotated[int, Ge(0), replace(_SEED, before="--eval-every")] = 0
-    """Where every random stream starts from."""
 
 
 @dataclass(frozen=True)
 class FitRecipe:
     """One plain training where all data is in one place, completely."""
+
+    panel: ClassVar[str] = RUN
 
     recipe: Annotated[int, Ge(1)] = FORMAT
     """Format number of the recipe."""
@@ -109,30 +87,15 @@ class FitRecipe:
     """What is learned."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How."""
-    device: Annotated[str, Flag("--device NAME", "Where to train: cpu, cuda, cuda:1, ...", RUN)] = (
-        "cpu"
-    )
-    """Torch device to train on, such as `cpu` or `cuda`."""
-    threads: Annotated[
-        int,
-        Ge(0),
-        Flag(
-            "--threads N",
-            "Threads of one operation; 0 = as many as cores, but 1 for a small network; other "
-            "numbers, other bits",
-            RUN,
-        ),
-    ] = 0
-    """Threads of one operation; 0 means as many as there are cores, but 1 where a step is below a
-    thousand million multiply-adds. Other numbers, other bits."""
-    checkpoint_every: Annotated[
-        int, Ge(1), Flag("--checkpoint-every N", "Epochs from one checkpoint to the next", RUN)
-    ] = 1
+    device: Annotated[str, Flag("--device NAME")] = "cpu"
+    """Where to train: `cpu`, `cuda`, `cuda:1` or another torch device."""
+    threads: Annotated[int, Ge(0), Flag("--threads N")] = 0
+    """Threads of one operation; 0 = as many as cores, but 1 for a small network; other numbers,
+    other bits. Small is where a step is below a thousand million multiply-adds."""
+    checkpoint_every: Annotated[int, Ge(1), Flag("--checkpoint-every N")] = 1
     """Epochs from one checkpoint to the next."""
     target_accuracy: _Target = None
-    """Validation accuracy, a fraction, at which training is done; null trains all epochs."""
     seed: Annotated[int, Ge(0), replace(_SEED, before="--target")] = 0
-    """Where every random stream starts from."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +107,7 @@ class PruneRecipe:
             of the usual method's.
     """
 
+    panel: ClassVar[str] = RUN
     flags: ClassVar[Mapping[str, Flag | None]] = {
         "task.data": Flag(
             "--data NAME",
@@ -159,7 +123,7 @@ class PruneRecipe:
             default="the run's",
             before="--data",
         ),
-        "task.data_dir": replace(DATA_DIR, before=""),
+        "task.data_dir": DATA_DIR,
         "method.score": Flag(
             "--score NAME",
             "What ranks channels: l1, l2, taylor, bn-scale, random, ...",
@@ -171,7 +135,6 @@ class PruneRecipe:
         "task.augment": None,
         "retrain.momentum": None,
         "retrain.weight_decay": None,
-        "retrain.batch_size": replace(BATCH_SIZE, panel=RETRAINING),
     }
 
     recipe: Annotated[int, Ge(1)] = FORMAT
@@ -184,14 +147,12 @@ class PruneRecipe:
     """How much goes."""
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     """Training after each step."""
-    device: Annotated[str, Flag("--device NAME", "cpu, cuda, ...", RUN)] = "cpu"
-    """Torch device to compute on, such as `cpu` or `cuda`."""
+    device: Annotated[str, Flag("--device NAME")] = "cpu"
+    """Where to compute: `cpu`, `cuda` or another torch device."""
     threads: Annotated[int, Ge(0)] = 0
     """Threads of one operation; 0 means as many as there are cores. Other numbers, other bits."""
-    seed: Annotated[
-        int, Ge(0), Flag("--seed N", "Seed of retraining and draws", RUN, before="--device")
-    ] = 0
-    """Where every random stream starts from."""
+    seed: Annotated[int, Ge(0), Flag("--seed N", before="--device")] = 0
+    """Seed of retraining and of all draws."""
 
 
 AnyRecipe = Recipe | FitRecipe | PruneRecipe

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -20,11 +20,10 @@ Augment = Literal["none", "crop", "crop-flip"]
 
 DATA_DIR = Flag(
     "--data-dir DIR",
-    "Folder of downloaded data",
+    "Folder of downloaded data, as `fp data fetch` leaves it",
     TASK,
     default="$FP_DATA_DIR",
     envvar="FP_DATA_DIR",
-    before="--model",
 )
 """Wherever a command reads data."""
 
@@ -33,26 +32,16 @@ DATA_DIR = Flag(
 class Partition:
     """How the training data is split over the clients."""
 
-    kind: Annotated[
-        Kind,
-        Flag(
-            "--partition KIND",
-            "How it is split: iid, dirichlet, shards, dominant, classes, missing, quantity, "
-            "natural or file",
-            TASK,
-        ),
-    ] = "iid"
-    """`iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
+    panel: ClassVar[str] = TASK
+
+    kind: Annotated[Kind, Flag("--partition KIND")] = "iid"
+    """How it is split: iid, dirichlet, shards, dominant, classes, missing, quantity, natural or
+    file. `iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
     client its own mix of classes, `quantity` its own size; `natural` goes by the samples' owners,
     `file` by a file."""
-    alpha: Annotated[
-        float,
-        Gt(0),
-        Flag(
-            "--alpha X", "Evenness of a dirichlet or quantity split, above 0; small = uneven", TASK
-        ),
-    ] = 0.5
-    """Concentration of `dirichlet` and `quantity`: the smaller, the more clients differ."""
+    alpha: Annotated[float, Gt(0), Flag("--alpha X")] = 0.5
+    """Evenness of a `dirichlet` or `quantity` split, above 0: the smaller, the more clients
+    differ."""
     shards_per_client: Annotated[int, Ge(1)] = 2
     """Pieces of label-sorted data that each client gets under `shards`."""
     dominant_share: Annotated[float, Ge(0), Le(1)] = 0.4
@@ -81,54 +70,40 @@ class Partition:
 class FitTask:
     """What is learned."""
 
-    data: Annotated[
-        str,
-        Flag(
-            "--data NAME",
-            "Data: a name, `folder:`, `csv:` or `npz:PATH`, `module:function`",
-            TASK,
-            known="datasets",
-        ),
-    ] = "digits"
-    """Data set: a name of `fp data list`, or `npz:PATH`, `folder:PATH` or `csv:PATH`."""
+    panel: ClassVar[str] = TASK
+
+    data: Annotated[str, Flag("--data NAME", known="datasets")] = "digits"
+    """Data: a name of `fp data list`, `folder:`, `csv:` or `npz:PATH`, or `module:function`."""
     model: Annotated[
         str,
         Flag(
             "--model NAME",
             "Network: {names}, also NAME-gn (group norm) and NAME@0.5 (half the width), "
             "`torchvision:NAME` or `module:function`",
-            TASK,
             default="the data's usual one",
             known="models",
         ),
     ] = ""
     """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
     factor of all widths) behind it; empty means the usual one for the data."""
-    data_dir: Annotated[str, DATA_DIR] = ""
-    """Folder that holds downloaded data, as `fp data fetch` leaves it."""
+    data_dir: Annotated[str, replace(DATA_DIR, before="--model")] = ""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
     augment: Annotated[
         Literal["auto", "none", "crop", "crop-flip"],
-        Flag(
-            "--augment KIND",
-            "Random change of training images: none, crop, crop-flip or auto",
-            TASK,
-            default="auto = crop-flip for CIFAR, else none",
-        ),
+        Flag("--augment KIND", default="auto = crop-flip for CIFAR, else none"),
     ] = "auto"
-    """Random change of every training image: `crop` shifts it by up to an eighth of its side,
-    `crop-flip` mirrors half of them too; `auto` is `crop-flip` for CIFAR, else `none`."""
+    """Random change of every training image: none, crop, crop-flip or auto. `crop` shifts it by up
+    to an eighth of its side, `crop-flip` mirrors half of them too; `auto` is `crop-flip` for CIFAR,
+    else `none`."""
 
 
 @dataclass(frozen=True)
 class Task(FitTask):
     """What is learned, and who holds the data."""
 
-    clients: Annotated[
-        int, Ge(1), Flag("--clients N", "Clients that the data is split over", TASK)
-    ] = 10
-    """Number of clients that the training data is split over."""
+    clients: Annotated[int, Ge(1), Flag("--clients N")] = 10
+    """Clients that the training data is split over."""
     partition: Partition = field(default_factory=Partition)
     """How it is split."""
     withhold: tuple[Annotated[int, Ge(0)], ...] = ()

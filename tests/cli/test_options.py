@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,20 @@ def test_every_option_has_help_and_a_panel() -> None:
     assert panels == {"Task", "Method", "Training", "Fleet", "Run", "Output"}
 
 
-def flags_in(path: Path) -> list[tuple[str, ...]]:
-    """Return usage and help of every ``Flag(...)`` that a file writes."""
-    return [
-        tuple(map(ast.unparse, node.args[:2]))
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Flag"
-    ]
+def flags_in(path: Path) -> list[tuple[str, str]]:
+    """Return usage and help of every ``Flag(...)`` that a file writes; of a field without a help
+    the literal under it, or where it has none either, the whole call."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            for statement, following in pairwise([*node.body, ast.Pass()]):
+                calls = [] if hasattr(statement, "body") else list(ast.walk(statement))
+                for call in calls:
+                    if isinstance(call, ast.Call) and ast.unparse(call.func) == "Flag":
+                        is_literal = isinstance(following, ast.Expr)
+                        below = ast.unparse(following if is_literal else call)
+                        found.append(tuple([*map(ast.unparse, call.args), below][:2]))
+    return found
 
 
 def test_no_option_is_declared_twice() -> None:
