@@ -88,7 +88,9 @@ def digits_file(folder: Path) -> str:
 def begin(runs: Path, name: str, method: str, watcher: Any = None, **changes: Any) -> Any:
     """Start a run and return its summary."""
     recipe = toy_recipe(method, **changes)
-    return federated_run.start(recipe, RunFolder.create(runs, name, recipe), watcher or Listener())
+    return federated_run.run_federated(
+        recipe, RunFolder.create(runs, name, recipe), watcher or Listener()
+    )
 
 
 def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -97,7 +99,9 @@ def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **cha
     stored = load(folder.recipe, flags=_code(folder))
     flags = {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(folder.recipe, flags=_code(folder) | flags)
-    return federated_run.resume(recipe, stored, folder, watcher or Listener(), force=force)
+    return federated_run.run_federated(
+        recipe, folder, watcher or Listener(), stored=stored, force=force
+    )
 
 
 def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
@@ -114,7 +118,7 @@ def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
     flags = toy | {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(None, flags=flags, cls=FitRecipe)
     folder = RunFolder.create(runs, name, recipe)
-    return fit_run.start(recipe, folder, watcher or FitListener())
+    return fit_run.run_fit(recipe, folder, watcher or FitListener())
 
 
 def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -125,7 +129,7 @@ def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **ch
     stored = load(folder.recipe, flags=code, cls=FitRecipe)
     flags = code | {key.replace("__", "."): value for key, value in changes.items()}
     recipe = load(folder.recipe, flags=flags, cls=FitRecipe)
-    return fit_run.resume(recipe, stored, folder, watcher or FitListener(), force=force)
+    return fit_run.run_fit(recipe, folder, watcher or FitListener(), stored=stored, force=force)
 
 
 def _code(folder: RunFolder) -> dict[str, str]:

@@ -13,7 +13,7 @@ from fpcli.recipe.load import find_recipe, load, load_any, shipped
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
-from fpcli.train.federated_run import Watcher, start
+from fpcli.train.federated_run import Watcher, run_federated
 
 RECIPES = shipped()
 
@@ -58,7 +58,7 @@ def test_a_recipe_loads_and_has_a_header(path: Path) -> None:
 def test_the_smoke_recipe_runs(name: str, tmp_path: Path) -> None:
     recipe = load(find_recipe("smoke/any"), flags={"method.name": name})
     watcher: Watcher = Silent()  # type: ignore[assignment]
-    summary = start(recipe, RunFolder.create(tmp_path, name, recipe), watcher)
+    summary = run_federated(recipe, RunFolder.create(tmp_path, name, recipe), watcher)
     assert summary.rounds == 2
     first, second = events.read(tmp_path / name / "events.jsonl")
     assert second["loss"] < first["loss"]

@@ -11,7 +11,7 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
-from fpcli.cli.words import make_importable
+from fpcli.cli.words import make_importable, new_files
 from fpcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,33 +112,13 @@ class _Call:
 
     def _files(self) -> list[Path]:
         """Return what will be written."""
-        out, profile = self.options["out"], self.options["save_profile"]
-        files = []
-        for flag, path, suffixes in (
-            ("-o", out, (".png", ".svg")),
-            ("--save-profile", profile, (".yaml",)),
-        ):
-            if path is None:
-                continue
-            if path.suffix != suffixes[0]:
-                raise UsageError(
-                    f"{flag} {path}: not a name that ends in {suffixes[0]}",
-                    hint=f"for example `{flag} bench{suffixes[0]}`",
-                    where=flag,
-                )
-            if not path.parent.is_dir():
-                raise UsageError(
-                    f"{flag} {path}: there is no folder {path.parent}", hint="make it", where=flag
-                )
-            for file in (path.with_suffix(suffix) for suffix in suffixes):
-                if file.exists() and not self.options["force"]:
-                    raise UsageError(
-                        f"{file} exists",
-                        hint="choose another name, or replace it with --force",
-                        where=flag,
-                    )
-                files.append(file)
-        return files
+        names = {"-o": ("out", ".png", ".svg"), "--save-profile": ("save_profile", ".yaml")}
+        return [
+            file
+            for flag, (key, *suffixes) in names.items()
+            if (path := self.options[key]) is not None
+            for file in new_files(flag, path, *suffixes, force=self.options["force"])
+        ]
 
     def _profiled(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """Return the model whose training step makes the profile, if one is wanted."""

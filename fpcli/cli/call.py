@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fpcli.cli.build_command import said
@@ -109,7 +108,7 @@ class Call(Generic[R]):
         self,
         session: Session,
         watch: Callable[..., Watch],
-        runner: ModuleType,
+        run: Callable[..., Any],
         check: Callable[[Any], Any],
         around: Callable[..., AbstractContextManager[Any]] | None = None,
     ) -> tuple[RunFolder, R, Any]:
@@ -117,7 +116,7 @@ class Call(Generic[R]):
 
         Args:
             watch: makes what shows the progress.
-            runner: has the functions ``start`` and ``resume``.
+            run: trains in a folder, ``run_federated`` or ``run_fit``.
             check: refuses a recipe that cannot begin, before it takes the place of an earlier run.
             around: of (watcher, recipe, folder), gives the watcher to use while the run goes on.
 
@@ -127,7 +126,7 @@ class Call(Generic[R]):
         from fpcli.store.run_folder import RunFolder, default_name
 
         recipe, options = self.recipe(), self.options
-        command = ("fp", *sys.argv[1:])
+        stored = None
         if self.run is not None:
             folder = self.folder()
             stored = self.stored(folder)
@@ -146,11 +145,8 @@ class Call(Generic[R]):
         )
         wrapped = around(watcher, recipe, folder) if around else nullcontext(watcher)
         with _cleanup(session, folder, watcher, is_new=self.run is None), wrapped as told:
-            if self.run is not None:
-                force = options["force"]
-                summary = runner.resume(recipe, stored, folder, told, command=command, force=force)
-            else:
-                summary = runner.start(recipe, folder, told, command=command)
+            words, force = ("fp", *sys.argv[1:]), options["force"]
+            summary = run(recipe, folder, told, stored=stored, command=words, force=force)
         return folder, recipe, summary
 
 

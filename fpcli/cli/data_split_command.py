@@ -14,8 +14,7 @@ import typer
 from fpcli.cli import options as o
 from fpcli.cli.build_command import said
 from fpcli.cli.session import Session
-from fpcli.cli.words import make_importable, overrides
-from fpcli.errors import UsageError
+from fpcli.cli.words import make_importable, new_files, overrides
 from fpcli.settings.flags import TASK, Flag
 from fpcli.settings.keys import flags_of
 from fpcli.settings.recipes import Recipe
@@ -54,7 +53,8 @@ SPLIT_FLAGS = {
 def split(ctx: typer.Context, given: o.SplitOptions) -> None:
     """Show how the training data is split over the clients."""
     out = given.out
-    files = _files(out, given.force) if out is not None else ()
+    kinds = (".json", ".png", ".svg")
+    files = new_files("-o", out, *kinds, force=given.force) if out is not None else ()
     session: Session = ctx.obj
     resolved = _recipe(ctx.params)
     content, found = _split(resolved)
@@ -70,23 +70,6 @@ def split(ctx: typer.Context, given: o.SplitOptions) -> None:
             f"--partition file --set task.partition.file={shlex.quote(str(out))}{more}` trains "
             "with it"
         )
-
-
-def _files(out: Path, force: bool) -> tuple[Path, ...]:
-    """Return what will be written: the split and its picture."""
-    if out.suffix != ".json":
-        raise UsageError(
-            f"-o {out}: not a name that ends in .json",
-            hint="for example `-o split.json`; the picture lies beside it",
-            where="-o",
-        )
-    files = tuple(out.with_suffix(suffix) for suffix in (".json", ".png", ".svg"))
-    for path in files:
-        if path.exists() and not force:
-            raise UsageError(
-                f"{path} exists", hint="choose another name, or replace it with --force", where="-o"
-            )
-    return files
 
 
 def _recipe(params: Mapping[str, Any]) -> Recipe:

@@ -60,9 +60,9 @@ def _fit(session: Session, call: _Call) -> None:
     from fpcli.cli.result import shortfall
     from fpcli.cli.watch import FitWatcher
     from fpcli.store import events
-    from fpcli.train import fit_run
+    from fpcli.train.fit_run import prepare, run_fit
 
-    folder, recipe, summary = call.carry_out(session, FitWatcher, fit_run, fit_run.prepare)
+    folder, recipe, summary = call.carry_out(session, FitWatcher, run_fit, prepare)
     history = events.read(folder.events)
     table = _closing_table(folder, summary, history)
     folder.add_log(table)

@@ -122,18 +122,10 @@ class _Call:
         """Return the folder of the trained model, or None if its parts are named one by one."""
         from fpcli.train.model_source import find_folder
 
-        word, has_weights = self.options["source"], self.options["weights"] is not None
-        names_model = self.options["recipe"] or self.options["model"]
-        if word is None and (has_weights or (is_planned and names_model)):
+        word, names_model = self.options["source"], self.options["recipe"] or self.options["model"]
+        if word is None and is_planned and names_model:
             return None
-        folder = find_folder(word, self.options["runs"])
-        if folder is not None and has_weights:
-            raise UsageError(
-                f"{folder} has weights of its own",
-                hint="give a model's name with -w, or a folder without",
-                where="-w",
-            )
-        return folder
+        return find_folder(word, self.options["runs"], self.options["weights"])
 
     def _materials(
         self, folder: Path | None, *, is_planned: bool
@@ -150,7 +142,7 @@ class _Call:
                     hint="give them with -w FILE, or name a run",
                     where="-w",
                 )
-            trained, dataset = named(recipe.task, weights, seed=recipe.seed, is_planned=is_planned)
+            trained, dataset = named(recipe, weights, is_planned=is_planned)
             return recipe, trained, dataset
         trained = read_trained(folder, code=code or "")
         recipe = self._recipe(_said_by(trained))

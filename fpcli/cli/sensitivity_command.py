@@ -42,6 +42,7 @@ class _Call:
     def run(self) -> None:
         """Sweep, and write and show the result."""
         from fpcli.cli.sensitivity_result import result_text
+        from fpcli.engine.process import num_cores, settle
         from fpcli.files import write_atomic
         from fpcli.pruning.sensitivity import identity, result, steep_to_flat
         from fpcli.report.sensitivity_plots import draw_sensitivity
@@ -50,7 +51,7 @@ class _Call:
         config, out = self._config(), self.options["out"]
         if not out.parent.is_dir():
             raise UsageError(f"no folder {out.parent}", hint="make it first", where="-o")
-        _settle()
+        settle(num_cores())
         trained, dataset = self._materials()
         same = identity(trained, config)
         known = read_partial(out, same, force=self.options["force"])
@@ -105,6 +106,7 @@ class _Call:
     def _materials(self) -> tuple[Trained, Dataset]:
         """Return the model and its data."""
         from fpcli.errors import LayoutError
+        from fpcli.settings.recipes import PruneRecipe
         from fpcli.settings.tasks import FitTask
         from fpcli.store.model_folder import read_trained
         from fpcli.train.model_source import dataset_of, find_folder, named
@@ -114,15 +116,7 @@ class _Call:
         )
         make_importable([word, code, data, *(self.options["score"] or ())])
         name = word or code
-        folder = None
-        if weights is None or (word is not None and Path(word).is_dir()):
-            folder = find_folder(word, self.options["runs"])
-        if folder is not None and weights is not None:
-            raise UsageError(
-                f"{folder} has weights of its own",
-                hint="give a model's name with -w, or a folder without",
-                where="-w",
-            )
+        folder = find_folder(word, self.options["runs"], weights)
         if folder is not None:
             trained = read_trained(folder, code=code or "")
             dataset = dataset_of(trained, data, Path(data_dir) if data_dir else None)
@@ -134,7 +128,7 @@ class _Call:
             )
         else:
             task = FitTask(data=data, model=name, data_dir=data_dir or "")
-            trained, loaded = named(task, weights, seed=self.options["seed"])
+            trained, loaded = named(PruneRecipe(task=task, seed=self.options["seed"]), weights)
             assert loaded is not None  # only a plan goes without
             dataset = loaded
         if not trained.layout.prunable:
@@ -224,15 +218,6 @@ def parse_ratios(text: str) -> tuple[float, ...]:
                 where="--ratios",
             )
     return ratios
-
-
-def _settle() -> None:
-    import torch
-
-    from fpcli.engine.process import num_cores, settle
-
-    settle()
-    torch.set_num_threads(num_cores())
 
 
 def _told(found: Mapping[str, Any]) -> dict[str, Any]:

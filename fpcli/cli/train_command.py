@@ -55,12 +55,12 @@ def _train(session: Session, call: _Call) -> None:
     from fpcli.cli.result import closing_table, first_plan, shortfall
     from fpcli.cli.watch import RunWatcher
     from fpcli.store import events
-    from fpcli.train import federated_run
+    from fpcli.train.federated_run import run_federated
     from fpcli.train.trackers import check, tracking
 
     around = partial(tracking, check(call.options["track"] or ""))
     watch = partial(RunWatcher, is_verbose=call.options["verbose"])
-    folder, recipe, summary = call.carry_out(session, watch, federated_run, first_plan, around)
+    folder, recipe, summary = call.carry_out(session, watch, run_federated, first_plan, around)
     history = events.read(folder.events)
     table = closing_table(folder, summary, history)
     folder.add_log(table)

@@ -67,3 +67,32 @@ def target_text(text: str) -> str:
             where="--target",
         )
     return value
+
+
+def new_files(flag: str, path: Path, *suffixes: str, force: bool) -> list[Path]:
+    """Return what will be written under a name: a file with each of the suffixes.
+
+    Args:
+        path: ends in the first of them.
+        force: files that are there may be replaced.
+
+    Raises:
+        UsageError: the name ends otherwise, has no folder, or is taken.
+    """
+    if path.suffix != suffixes[0]:
+        raise UsageError(
+            f"{flag} {path}: not a name that ends in {suffixes[0]}",
+            hint=f"for example `{flag} NAME{suffixes[0]}`",
+            where=flag,
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"{flag} {path}: there is no folder {path.parent}", hint="make it", where=flag
+        )
+    files = [path.with_suffix(suffix) for suffix in suffixes]
+    for file in files:
+        if file.exists() and not force:
+            raise UsageError(
+                f"{file} exists", hint="choose another name, or replace it with --force", where=flag
+            )
+    return files

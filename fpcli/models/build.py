@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -119,13 +119,7 @@ def measure(name: str, input_shape: Shape, num_classes: int) -> dict[str, Shape]
 class _NoMemory(TorchFunctionMode):
     """Make fresh tensors without memory, but no other ones: with those, widths are calculated."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function, on the device ``meta`` if it makes parameters."""
         on = {"device": "meta"} if func in _FRESH else {}
         return func(*args, **{**(kwargs or {}), **on})

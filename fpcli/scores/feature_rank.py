@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -92,13 +92,7 @@ class _Follower(TorchFunctionMode):
             self._finish(name, output)
         self._open = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function; pass the name on to its result, or finish the map that it reads."""
         kwargs = kwargs or {}
         read = [id(x) for x in args if isinstance(x, Tensor) and id(x) in self._open]

@@ -11,7 +11,7 @@ Scores grow with fan-out, so only those within one group can be compared; here t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -159,13 +159,7 @@ def _responses(model: nn.Module, last: str, sample: Sample) -> Tensor:
 class _Absolute(TorchFunctionMode):
     """Replace what is not linear by its linear stand-in."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace activations, pooling by maximum, and normalisation; call everything else."""
         kwargs = dict(kwargs or {})
         if func in _IDENTITIES:

@@ -17,7 +17,6 @@ from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
@@ -117,29 +116,16 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
     )
 
 
-def of_weights(
-    name: str, weights: Path, dataset: Dataset, *, data: DataKey, code: str = ""
-) -> Trained:
-    """Return a network by name with the weights of a file.
+def with_weights(trained: Trained, weights: Path) -> Trained:
+    """Return a full network with the weights of a file.
 
     Args:
-        name: of the network.
         weights: ``.safetensors``, or a ``.pt``/``.pth`` file that holds a plain ``state_dict``; of
             the full network.
-        dataset: gives input shape and classes.
-        data: names it.
-        code: see :func:`read_trained`.
 
     Raises:
         DataError: the file is missing, damaged, hostile, or of another network.
-        LayoutError: the network cannot be traced.
     """
-    fresh = untrained(name, dataset.input_shape, dataset.num_classes, data=data, code=code)
-    return replace(with_weights(fresh, weights), inputs=Inputs.of(dataset))
-
-
-def with_weights(trained: Trained, weights: Path) -> Trained:
-    """Return a full network with the weights of a file; errors as in :func:`of_weights`."""
     values = read_tensors(weights)
     shapes = {key: spec.shape for key, spec in trained.layout.tensors.items()}
     check_tensors(weights, values, shapes)

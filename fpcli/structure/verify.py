@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -174,13 +174,7 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Any, str]:
 class _NoStatistics(TorchFunctionMode):
     """Reduce layer and group normalisation to their weight and bias."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace the two functions, call every other one."""
         kwargs = kwargs or {}
         if func is F.layer_norm or func is F.group_norm:

@@ -18,7 +18,7 @@ from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import cost
 from fpcli.train.kernels import with_kernels
 from fpcli.train.open_executor import open_executor
-from fpcli.train.run_session import Interrupted, Listener, Place, RunSession, begin, check_recipe
+from fpcli.train.run_session import Interrupted, Listener, Place, RunSession, check_recipe
 from fpcli.train.run_summary import Summary, state_sha256, to_event
 from fpcli.train.setup import Setup, prepare
 
@@ -30,54 +30,40 @@ class Watcher(Listener[RoundRecord], Protocol):
         """Called once when everything is built."""
 
 
-def start(
+def run_federated(
     recipe: Recipe,
     folder: RunFolder,
     watcher: Watcher,
     *,
-    command: tuple[str, ...] = (),
-) -> Summary:
-    """Train a new run in a fresh folder.
-
-    Raises:
-        Interrupted: by a signal, after a checkpoint.
-        FpError: anything that a user can mend.
-    """
-    with folder.lock():
-        begin(folder, recipe, command)
-        setup = prepare(recipe, folder.memory)
-        return _run(setup, _session(setup, folder, watcher), watcher, None)
-
-
-def resume(
-    recipe: Recipe,
-    stored: Recipe,
-    folder: RunFolder,
-    watcher: Watcher,
-    *,
+    stored: Recipe | None = None,
     command: tuple[str, ...] = (),
     force: bool = False,
     is_part: bool = False,
 ) -> Summary:
-    """Continue a run from its newest valid checkpoint, or from the start if it never had one.
+    """Train in a run's folder, from its newest valid checkpoint, or from the start if it never had
+    one.
 
     Args:
-        recipe: how to continue; it may differ from ``stored`` in what decides no bits.
+        recipe: how to go on; it may differ from ``stored`` in what decides no bits.
+        stored: recipe that the run was begun with, if that is another one.
         force: continue with a recipe that differs in more; play all rounds again where no
             checkpoint is valid.
         is_part: more is to follow, so that a signal in the last round counts too; the run is
             finished before `Interrupted` is raised.
 
     Raises:
+        Interrupted: by a signal, after a checkpoint.
         ResumeError: no checkpoint is valid, or the recipe differs.
+        FpError: anything else that a user can mend.
     """
+    stored = stored or recipe
     with folder.lock():
         if not force:
             check_recipe(folder, recipe, stored)
         setup = prepare(recipe, folder.memory)
         session = _session(setup, folder, watcher)
-        found = session.load(stored, setup.fed.layout, setup.fed.method.State, force=force)
-        session.go_on(found, command)
+        layout, state_type = setup.fed.layout, setup.fed.method.State
+        found = session.go_on(stored, command, layout, state_type, force=force)
         if setup.site.home.exists():
             memory.rewind(setup.site.home, found[0].round if found else -1)
         return _run(setup, session, watcher, found, is_part=is_part)
@@ -98,7 +84,7 @@ def _run(
     watcher: Watcher,
     found: Place | None,
     *,
-    is_part: bool = False,
+    is_part: bool,
 ) -> Summary:
     settle()
     for text in [] if is_part else idle(setup.recipe):

@@ -32,7 +32,7 @@ from fpcli.structure.cost import Cost, cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import EMPTY, Support
 from fpcli.train.client_data import load_data
-from fpcli.train.run_session import Listener, Place, RunSession, begin, check_recipe
+from fpcli.train.run_session import Listener, Place, RunSession, check_recipe
 from fpcli.train.run_summary import FitSummary, state_sha256
 from fpcli.train.setup import any_layout
 
@@ -135,45 +135,25 @@ def _usual_threads(step_macs: float) -> int:
     return num_cores() if step_macs >= _MANY_MACS else 1
 
 
-def start(
-    recipe: FitRecipe, folder: RunFolder, watcher: Watcher, *, command: tuple[str, ...] = ()
-) -> FitSummary:
-    """Train a new model in a fresh folder.
-
-    Raises:
-        Interrupted: by a signal, after a checkpoint.
-        FpError: anything that a user can mend.
-    """
-    with folder.lock():
-        begin(folder, recipe, command)
-        setup = prepare(recipe)
-        folder.write_recipe(setup.recipe)
-        return _run(setup, _session(setup, folder, watcher), watcher, found=None)
-
-
-def resume(
+def run_fit(
     recipe: FitRecipe,
-    stored: FitRecipe,
     folder: RunFolder,
     watcher: Watcher,
     *,
+    stored: FitRecipe | None = None,
     command: tuple[str, ...] = (),
     force: bool = False,
 ) -> FitSummary:
-    """Go on with a training; arguments and errors as in ``experiment.resume``."""
+    """Train in a run's folder; arguments and errors as of ``federated_run.run_federated``."""
+    stored = stored or recipe
     with folder.lock():
         if not force:
             check_recipe(folder, recipe, stored)
         setup = prepare(recipe)
-        session = _session(setup, folder, watcher)
-        found = session.load(stored, setup.layout, Carried, force=force)
-        session.go_on(found, command)
+        length = setup.recipe.fit.epochs
+        session = RunSession(folder, setup.recipe, length, watcher, to_event, unit="epoch")
+        found = session.go_on(stored, command, setup.layout, Carried, force=force)
         return _run(setup, session, watcher, found)
-
-
-def _session(setup: FitSetup, folder: RunFolder, watcher: Watcher) -> RunSession[EpochRecord]:
-    length = setup.recipe.fit.epochs
-    return RunSession(folder, setup.recipe, length, watcher, to_event, unit="epoch")
 
 
 def to_event(record: EpochRecord) -> dict[str, Any]:

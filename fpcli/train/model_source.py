@@ -14,29 +14,38 @@ from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError, nearest
 from fpcli.recipe.load import read_settings
 from fpcli.settings.learning import FitConfig
-from fpcli.settings.tasks import FitTask
+from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import untrained, with_weights
 from fpcli.store.run_folder import RunFolder
+from fpcli.train.client_data import load_data
 from fpcli.units import format_input
 
 _RATES: Mapping[str, float] = {"fit.lr": 1.0, "local.lr": 1.0, "retrain.lr": 10.0}
 """Key of a stored recipe -> what its value has to be multiplied with for a training rate."""
 
 
-def find_folder(word: str | None, runs: Path) -> Path | None:
+def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Path | None:
     """Return the folder of a trained model, or None if a word is no folder but a model's name.
 
     Args:
         word: a path, or the name of a run; None means the newest run.
         runs: the folder of all runs.
+        weights: that are given too; without a word they are those of a model.
 
     Raises:
-        UsageError: nothing was said and there is no run, or the word means nothing.
+        UsageError: nothing was said and there is no run, the word means nothing, or a folder has
+            weights of its own.
     """
     if word is None:
-        return newest_run(runs)
+        return None if weights else newest_run(runs)
     for path in (Path(word), runs / word):
         if path.is_dir():
+            if weights:
+                raise UsageError(
+                    f"{path} has weights of its own",
+                    hint="give a model's name with -w, or a folder without",
+                    where="-w",
+                )
             return path
     names = plugins.names("models")
     base = re.split("@|-gn", word)[0]
@@ -129,35 +138,28 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
 
 
 def named(
-    task: FitTask, weights: Path | None, *, seed: int, is_planned: bool = False
+    recipe: PruneRecipe, weights: Path | None, *, is_planned: bool = False
 ) -> tuple[Trained, Dataset | None]:
     """Return a network by name and its data.
 
     Args:
-        task: network and data; either may be code, which runs.
-        weights: of the full network, see ``model_folder.of_weights``; None gives it initial ones.
-        seed: of the validation split.
+        recipe: names network and data; either may be code, which runs.
+        weights: see ``model_folder.with_weights``; None gives it initial ones.
         is_planned: data that is known by name need not be there, and is None then.
 
     Raises:
         FpError: of many kinds; data or weights are missing, damaged, or do not fit the network.
     """
-    fraction, known = task.validation_fraction, CATALOGUE.get(task.data)
+    task, known = recipe.task, CATALOGUE.get(recipe.task.data)
     dataset: Dataset | None = None
     try:
-        dataset = load(
-            task.data,
-            Path(task.data_dir) if task.data_dir else None,
-            validation_fraction=fraction,
-            seed=seed,
-            allow_code=True,
-        )
+        dataset = load_data(recipe)
         shape, num_classes = dataset.input_shape, dataset.num_classes
     except DataError:
         if not is_planned or known is None:
             raise
         shape, num_classes = known.input_shape, known.num_classes
-    key = DataKey(task.data, fraction, seed)
+    key = DataKey(task.data, task.validation_fraction, recipe.seed)
     trained = untrained(task.model, shape, num_classes, data=key, code=task.model)
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))

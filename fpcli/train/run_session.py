@@ -108,17 +108,17 @@ class RunSession(Generic[R]):
         checkpoint.save(self.folder.path, state, digest=digest(self.recipe), extra=extra)
         self.after_save()
 
-    def load(
+    def go_on(
         self,
         stored: Recipe | FitRecipe,
+        command: Sequence[str],
         layout: Layout,
         state_type: type | None,
         *,
         force: bool = False,
     ) -> Place | None:
-        """Return where a run of the recipe ``stored`` stands; None if it starts anew.
-
-        That is the newest checkpoint that is whole, as are the events up to it.
+        """Return where a run of the recipe ``stored`` stands, and let the folder be that of one
+        which goes on from there; None if it starts anew.
 
         Args:
             force: start anew where there is none.
@@ -127,6 +127,22 @@ class RunSession(Generic[R]):
             ResumeError: there is none, it is of another model, or all were deleted.
             DataError: the events cannot be read.
         """
+        found = self._load(stored, layout, state_type, force=force)
+        begin(self.folder, self.recipe, command)
+        aside = events.keep(self.folder.events, found[0].round if found else 0)
+        if aside:
+            self.watcher.message(f"warning: damaged events are kept as {aside}")
+        return found
+
+    def _load(
+        self,
+        stored: Recipe | FitRecipe,
+        layout: Layout,
+        state_type: type | None,
+        *,
+        force: bool,
+    ) -> Place | None:
+        """Return the newest checkpoint that is whole, as are the events up to it."""
         checkpoint.check_kept(self.folder)
         sound = events.sound(self.folder.events)
         if not (sound.rounds or any(self.folder.checkpoints.glob("round-*"))):
@@ -148,13 +164,6 @@ class RunSession(Generic[R]):
         if digest(self.recipe) != digest(stored):  # the older ones fit the new recipe no longer
             self.save(state, totals)
         return state, totals
-
-    def go_on(self, found: Place | None, command: Sequence[str]) -> None:
-        """Let the folder be that of a run which stands at ``found`` and goes on from there."""
-        begin(self.folder, self.recipe, command)
-        aside = events.keep(self.folder.events, found[0].round if found else 0)
-        if aside:
-            self.watcher.message(f"warning: damaged events are kept as {aside}")
 
     def play(self, rounds: Iterator[tuple[ServerState, R]], place: Place, stop: Stop) -> Place:
         """Drain ``rounds`` into the folder until the run is done.

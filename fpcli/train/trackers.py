@@ -12,6 +12,7 @@ import statistics
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,17 +115,15 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+@dataclass
 class _Tracked:
     """Tells a watcher and trackers; a tracker that fails is left out from then on."""
 
-    def __init__(
-        self, watcher: Watcher, names: Sequence[str], recipe: Recipe, folder: RunFolder
-    ) -> None:
-        self._watcher = watcher
-        self._names = names
-        self._recipe = recipe
-        self._folder = folder
-        self._trackers: dict[str, Tracker] = {}
+    _watcher: Watcher
+    _names: Sequence[str]
+    _recipe: Recipe
+    _folder: RunFolder
+    _trackers: dict[str, Tracker] = field(default_factory=dict)
 
     def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
         self._watcher.start(setup, folder, executor, state)

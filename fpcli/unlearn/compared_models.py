@@ -18,7 +18,7 @@ from fpcli.engine.evaluate import evaluate
 from fpcli.engine.placement import place
 from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest
-from fpcli.report.runs import Run, read
+from fpcli.report.runs import read
 from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
@@ -85,17 +85,18 @@ class Costs:
     """What a run had cost after each of its rounds.
 
     Args:
-        run: with at least one round.
+        folder: of a run with at least one round.
         recipe: of the run.
     """
 
-    def __init__(self, run: Run, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        run = read(folder)
         first = run.rounds[0]
         self.begun = Cost(
             0,
             _both(first) - first["down_bytes"] - first["up_bytes"],
             max(0.0, first["clock_s"] - first["round_s"]),
-            max(0.0, _total_real_s(run.path, recipe) - sum(x["real_s"] for x in run.rounds)),
+            max(0.0, _total_real_s(folder, recipe) - sum(x["real_s"] for x in run.rounds)),
         )
         self.judged = {
             int(event["round"]): float(event["validation"]["accuracy"]) for event in run.judged
@@ -251,8 +252,3 @@ def judged(
         )
         for stage, model in models.items()
     ]
-
-
-def costs_of(folder: Path, recipe: Recipe) -> Costs:
-    """Return what a finished run had cost after each of its rounds."""
-    return Costs(read(folder), recipe)

@@ -35,7 +35,7 @@ from fpcli.store import events
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.run_folder import RunFolder
 from fpcli.train.run_session import begin
-from fpcli.unlearn.compared_models import Cost, costs_of
+from fpcli.unlearn.compared_models import Cost, Costs
 from fpcli.unlearn.original import METHOD, Source, with_ratio
 from fpcli.unlearn.unlearn_plan import shares
 
@@ -198,7 +198,7 @@ def _of_run(folder: RunFolder, recipe: Recipe) -> Trial:
     state_type = plugins.lookup("methods", METHOD).State
     state, _, _ = load_newest(folder.path, method_state=state_type, digest=digest(recipe))
     ratio, classes = recipe.method.options["ratio"], recipe.task.withhold
-    return judge_trial(ratio, state.method.told, classes, costs_of(folder.path, recipe).whole)
+    return judge_trial(ratio, state.method.told, classes, Costs(folder.path, recipe).whole)
 
 
 def _adopt(folder: RunFolder, trial: RunFolder) -> None:

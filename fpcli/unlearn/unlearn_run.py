@@ -35,13 +35,12 @@ from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.store.purge import purge, purge_unlearned
 from fpcli.store.run_folder import RunFolder
 from fpcli.store.weights import unreadable
-from fpcli.train import federated_run
-from fpcli.train.federated_run import Watcher
+from fpcli.train.federated_run import Watcher, run_federated
 from fpcli.unlearn.compared_models import (
     LOGIT_DROPPED,
     Cost,
+    Costs,
     WithoutLogits,
-    costs_of,
     divided,
     judged,
     speedup,
@@ -122,9 +121,7 @@ class Unlearning:
                 folder.path.mkdir(exist_ok=True)
                 folder.write_recipe(recipe)
             with _leaving_nothing(folder):
-                federated_run.resume(
-                    recipe, recipe, folder, watcher, command=self.command, is_part=True
-                )
+                run_federated(recipe, folder, watcher, command=self.command, is_part=True)
 
     def _keep_evidence(self) -> tuple[tuple[Scored, ...], tuple[str, ...]]:
         """Write the pruned model, and what chose its channels; return these and class names."""
@@ -155,7 +152,7 @@ class Unlearning:
         recipes = {"finetuned": recipe, "finetune_only": finetune_only(recipe, recipe.rounds)}
         if "retrained" in places:
             recipes["retrained"] = self.other[1] if self.other else retrained(recipe, self.source)
-        spent = {stage: costs_of(places[stage], known) for stage, known in recipes.items()}
+        spent = {stage: Costs(places[stage], known) for stage, known in recipes.items()}
         search = read_search(folder.path)
         searched = Cost(**search["cost"]) if search else None
         costs = {stage: known.whole for stage, known in spent.items()}

@@ -193,20 +193,6 @@ qsgd2, qsgd3, qsgd4, qsgd5, qsgd6, qsgd7, qsgd8 = (
 """2^bits - 1 levels up to the norm of the tensor (QSGD)."""
 
 
-def payload_bytes(num_values: int, num_alive: int, numbers: Numbers = FLOAT32) -> int:
-    """Return the bytes of one tensor with an unknown mask under :class:`Sparse`.
-
-    >>> [payload_bytes(6400, alive) for alive in (1000, 199, 200, 6400)]
-    [4800, 1592, 1600, 25600]
-    """
-    size = numbers.num_bytes(num_alive)
-    if num_alive == num_values:
-        return size
-    if _is_index_smaller(num_values, num_alive):
-        return size + 4 * num_alive
-    return size + math.ceil(num_values / 8)
-
-
 def _is_index_smaller(num_values: int, num_alive: int) -> bool:
     """Return whether 32 bits per alive value are fewer than 1 bit per value."""
     return 32 * num_alive < num_values

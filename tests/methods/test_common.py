@@ -99,7 +99,7 @@ class Quiet:
 
 def train(tmp_path: Path, run: str, method: str, **changes: Any) -> federated_run.Summary:
     recipe = toy_recipe(method, **changes)
-    return federated_run.start(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
+    return federated_run.run_federated(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
 
 
 def plain(value: Any) -> Any:
@@ -146,7 +146,7 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     recipe = toy_recipe(name)
     folder = RunFolder.open(tmp_path / "parts")
     stored = load(folder.recipe, flags={"task.model": recipe.task.model})  # code is named anew
-    resumed = federated_run.resume(recipe, stored, folder, Quiet())
+    resumed = federated_run.run_federated(recipe, folder, Quiet(), stored=stored)
     assert resumed.state_sha256 == whole.state_sha256
     # The shorter run evaluated its last round; both evaluate every round, so all events agree.
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")

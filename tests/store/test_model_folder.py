@@ -12,7 +12,7 @@ from fpcli.data.datasets import Dataset, load
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.models.build import build
-from fpcli.store.model_folder import of_weights, read_trained, write_trained
+from fpcli.store.model_folder import read_trained, untrained, with_weights, write_trained
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -63,10 +63,9 @@ def test_weights_of_a_full_network_come_from_safetensors_and_from_pt(
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "w.pt")
     for name in ("w.safetensors", "w.pt"):
-        found = of_weights("digits-cnn", tmp_path / name, dataset, data=KEY)
+        found = with_weights(untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name)
         x = torch.rand(4, 1, 8, 8)
         assert torch.equal(found.module()(x), model.eval()(x))
-        assert found.inputs == Inputs.of(dataset)
 
 
 class _Bomb:
@@ -135,7 +134,7 @@ def test_hostile_and_wrong_weights_are_refused(
         "more.safetensors": "`more`",
     }.items():
         with pytest.raises(DataError, match=message):
-            of_weights("digits-cnn", tmp_path / name, dataset, data=KEY)
+            with_weights(untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name)
     assert not (tmp_path / "canary").exists()
 
 

@@ -8,6 +8,7 @@ from prunings import named as named_net
 
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
+from fpcli.settings.recipes import PruneRecipe
 from fpcli.settings.tasks import FitTask
 from fpcli.train.model_source import dataset_of, find_folder, named, training_rate
 
@@ -53,11 +54,11 @@ def test_code_for_data_runs_only_if_it_is_named() -> None:
 
 
 def test_only_a_plan_does_without_data() -> None:
-    task = FitTask(data="mnist", model="lenet5")
-    net, dataset = named(task, None, seed=3, is_planned=True)
+    recipe = PruneRecipe(task=FitTask(data="mnist", model="lenet5"), seed=3)
+    net, dataset = named(recipe, None, is_planned=True)
     assert (net.input_shape, net.num_classes, dataset) == ((1, 28, 28), 10, None)
     assert net.data is not None and net.data.seed == 3
     with pytest.raises(DataError, match="needs a folder"):
-        named(task, None, seed=3)
+        named(recipe, None)
     with pytest.raises(DataError, match="nowhere"):
-        named(FitTask(data="npz:nowhere.npz", model="lenet5"), None, seed=3, is_planned=True)
+        named(PruneRecipe(task=FitTask("npz:nowhere.npz", "lenet5")), None, is_planned=True)

@@ -9,7 +9,6 @@ from driver import digits_file
 from folders import event, rounds, write_run
 from torch import nn
 
-from fpcli.report.runs import read
 from fpcli.unlearn.compared_models import Cost, Costs, WithoutLogits, divided, speedup
 
 
@@ -21,7 +20,7 @@ def costs(path: Path, *scores: float, before: int = 0) -> Costs:
         item["total_down_bytes"] += before
         item["clock_s"] += before
     write_run(path, history, **{"rounds": len(scores)})
-    return Costs(read(path), toy_recipe("fedavg"))
+    return Costs(path, toy_recipe("fedavg"))
 
 
 def test_what_a_run_had_cost_after_a_round(tmp_path: Path) -> None:
@@ -63,7 +62,7 @@ def test_only_judged_rounds_count(tmp_path: Path) -> None:
     for item in history:
         item |= {"down_bytes": 10_000, "up_bytes": 5_000, "round_s": 2.0}
     write_run(tmp_path / "run", history, **{"rounds": 3})
-    found = Costs(read(tmp_path / "run"), toy_recipe("fedavg"))
+    found = Costs(tmp_path / "run", toy_recipe("fedavg"))
     assert found.judged == {1: 0.9, 3: 0.8}
     assert found.whole.rounds == 3
 
