@@ -83,11 +83,22 @@ class _Call:
             )
         if options["opset"] and "onnx" not in formats:
             raise UsageError("--opset is for onnx", hint="add `--to onnx`", where="--opset")
+        if options["with_normalise"] and formats == ("safetensors",):
+            raise UsageError(
+                "--with-normalise: safetensors hold weights, and no program that could normalise",
+                hint="add `--to onnx` or `--to pt2`; the card in every file says what it takes",
+                where="--with-normalise",
+            )
         for name in formats:
             if name in PROGRAMS:
                 PROGRAMS[name].check_installed(f"--to {name}")
         return Choice(
-            formats, options["dtype"], options["dense"], options["atol"], options["opset"]
+            formats,
+            options["dtype"],
+            options["dense"],
+            options["with_normalise"],
+            options["atol"],
+            options["opset"],
         )
 
     def _clients(self) -> tuple[int, ...] | None:
@@ -147,6 +158,7 @@ def _fields(file: Written) -> dict[str, Any]:
         "bytes": file.bytes,
         "max_difference": file.max_difference,
         "sha256": file.sha256,
+        "takes": file.takes,
         "same_classes": file.num_same,
         "max_weight_error": file.max_weight_error,
     }
@@ -172,8 +184,10 @@ def _text(models: Sequence[Source], written: Sequence[Written], choice: Choice) 
     tables = [
         show.table(head, sizes, right=(1, 2, 3)),
         show.table(("file", "size", "", "read again, on 32 inputs"), rows, right=(1,)),
-        f"wrote {written[0].path.parent}",
     ]
+    if choice.is_raw:
+        tables.append("\n".join(f"{file.path.name} takes {file.takes}" for file in written))
+    tables.append(f"wrote {written[0].path.parent}")
     return "\n\n".join(tables)
 
 

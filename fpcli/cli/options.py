@@ -135,6 +135,7 @@ class SweepOptions(ModelOptions):
     model: Annotated[str | None, PruneRecipe.flags["task.model"]] = None
     data: Annotated[str | None, PruneRecipe.flags["task.data"]] = None
     data_dir: DataDir = None
+    normalise: Annotated[str | None, PruneRecipe.flags["task.normalise"]] = None
     score: Annotated[list[str] | None, Flag("--score NAME", default="l1", known="scores")] = None
     """What ranks channels, such as l1, taylor, nisp or the controls random and largest; may be
     repeated: one curve each."""
@@ -199,6 +200,8 @@ class ExportOptions:
     ] = "float32"
     dense: Annotated[bool, Flag("--dense", default="where smaller")] = False
     """Store masked tensors dense too."""
+    with_normalise: Annotated[bool, Flag("--with-normalise")] = False
+    """Put the normalisation into onnx and pt2, which then take values as they are read."""
     atol: Annotated[float, Ge(0), Flag("--atol X", default="1e-5")] = 1e-05
     """Largest difference of outputs of file and model; more is exit 8."""
     opset: Annotated[int, Ge(0), Flag("--opset N", default="the exporter's usual one")] = 0

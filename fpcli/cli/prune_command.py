@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,8 @@ class _Call:
         make_importable([self.options["source"], *self._flags().values(), *given])
         folder = self._folder(is_planned=is_planned)
         recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
+        if dataset is not None and not is_planned:
+            trained = with_inputs(trained, dataset, self.session, self.options)
         watch = PruneWatch(
             self.session,
             recipe.retrain.epochs,
@@ -148,7 +150,8 @@ class _Call:
         recipe = self._recipe(_said_by(trained))
         data_dir = Path(recipe.task.data_dir) if recipe.task.data_dir else None
         try:
-            return recipe, trained, dataset_of(trained, self.options["data"], data_dir)
+            dataset = dataset_of(trained, self.options["data"], data_dir, recipe.task.normalise)
+            return recipe, trained, dataset
         except DataError:
             if not is_planned or self.options["data"]:
                 raise
@@ -166,10 +169,26 @@ class _Call:
         return load(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)
 
 
+def with_inputs(
+    trained: Trained, dataset: Dataset, session: Session, options: Mapping[str, Any]
+) -> Trained:
+    """Return a model with the inputs that it gets here; warn where they may be the wrong ones."""
+    from fpcli.engine.trained import Inputs
+    from fpcli.train.model_source import doubt_about_inputs
+
+    is_said = options["normalise"] is not None
+    if doubt := doubt_about_inputs(trained, dataset, options["weights"], is_said=is_said):
+        session.warnings.append(doubt)
+    session.warn()
+    return replace(trained, inputs=Inputs.of(dataset))
+
+
 def _said_by(trained: Trained) -> dict[str, Any]:
     """Return what a trained model says of itself, by the recipe's keys."""
     flags: dict[str, Any] = {"task.model": trained.model}
     if trained.data is not None:
         flags["task.data"] = trained.data.name
         flags["task.validation_fraction"] = trained.data.validation_fraction
+    if trained.inputs is not None:
+        flags["task.normalise"] = trained.inputs.normalised_by
     return flags

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fpcli.cli import options as o
+from fpcli.cli.prune_command import with_inputs
 from fpcli.cli.session import Session, to_json
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
 _SAVE_EVERY_S = 1.0
 _MAX_RATIOS = 1000
-_SAID_AGAIN = {"-w": "weights", "--model": "model", "--data": "data", "--data-dir": "data_dir"}
+_SAID_AGAIN = {
+    "-w": "weights",
+    "--model": "model",
+    "--data": "data",
+    "--data-dir": "data_dir",
+    "--normalise": "normalise",
+}
 
 
 def sensitivity(ctx: typer.Context, given: o.SweepOptions, output: o.Output) -> None:
@@ -89,7 +96,6 @@ class _Call:
                 "test images judge: ratios chosen by them make the test accuracy of the pruned "
                 "model too good"
             )
-            self.session.warn()
         # The paper's retraining; its weight decay is that of the networks' own paper.
         retraining = FitConfig(
             epochs=epochs, lr=self.options["lr"], schedule="constant", weight_decay=1e-4
@@ -111,15 +117,17 @@ class _Call:
         from fpcli.store.model_folder import read_trained
         from fpcli.train.model_source import dataset_of, find_folder, named
 
-        word, weights, code, data, data_dir = (
-            self.options[key] for key in ("source", "weights", "model", "data", "data_dir")
+        word, weights, code, data, data_dir, normalise = (
+            self.options[key]
+            for key in ("source", "weights", "model", "data", "data_dir", "normalise")
         )
         make_importable([word, code, data, *(self.options["score"] or ())])
         name = word or code
         folder = find_folder(word, self.options["runs"], weights)
         if folder is not None:
             trained = read_trained(folder, code=code or "")
-            dataset = dataset_of(trained, data, Path(data_dir) if data_dir else None)
+            place = Path(data_dir) if data_dir else None
+            dataset = dataset_of(trained, data, place, normalise)
         elif name is None or weights is None or data is None:
             missing = "model" if name is None else "weights" if weights is None else "data"
             raise UsageError(
@@ -127,7 +135,9 @@ class _Call:
                 hint="for example `fp sensitivity lenet5 -w FILE --data mnist`, or a run",
             )
         else:
-            task = FitTask(data=data, model=name, data_dir=data_dir or "")
+            task = FitTask(
+                data=data, model=name, data_dir=data_dir or "", normalise=normalise or "auto"
+            )
             trained, loaded = named(PruneRecipe(task=task, seed=self.options["seed"]), weights)
             assert loaded is not None  # only a plan goes without
             dataset = loaded
@@ -136,7 +146,7 @@ class _Call:
                 f"`{trained.model}` has no channels that may leave",
                 hint="its layers meet operations that tie all channels together",
             )
-        return trained, dataset
+        return with_inputs(trained, dataset, self.session, self.options), dataset
 
     def _sweep(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fpcli import plugins
 from fpcli.data.folder import read_folder
+from fpcli.data.normalise import Constants, fixed_constants
 from fpcli.data.npz import read_npz
 from fpcli.data.split import Split, make_splits, stratified
 from fpcli.data.table import read_table
@@ -44,6 +45,7 @@ class Dataset:
         std: likewise, above 0.
         class_names: one per class.
         owner_names: one per natural client, where ``train.owners`` names them.
+        normalised_by: the value of ``task.normalise`` that scale, mean and std are from.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     owner_names: tuple[str, ...] = ()
+    normalised_by: str = "auto"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -98,6 +101,7 @@ def load(
     data_dir: Path | None,
     *,
     validation_fraction: float = 0.1,
+    normalise: str = "auto",
     seed: int,
     allow_code: bool = False,
 ) -> Dataset:
@@ -110,13 +114,14 @@ def load(
         data_dir: the folder in which registered data sets find their files.
         validation_fraction: of every class's training samples, in (0, 1), at least one of them;
             unused where the data brings a validation split.
+        normalise: see ``task.normalise`` of recipes.
         seed: of the validation draw.
         allow_code: True lets ``pkg.mod:function`` run.
 
     Raises:
         UsageError: no data set has that name, or the function cannot be imported.
         RecipeError: ``name`` is a function and ``allow_code`` is False.
-        DataError: the data is missing, corrupt or unsuitable.
+        DataError: the data is missing, corrupt or unsuitable, also for ``normalise``.
     """
     arrays = _arrays(name, data_dir, allow_code)
     splits = make_splits(name, arrays)
@@ -132,7 +137,7 @@ def load(
                 where=name,
             )
         train, validation = whole.take(kept), whole.take(drawn)
-    scale, mean, std = _constants(name, arrays, whole.images)
+    scale, mean, std = _constants(name, arrays, whole.images, normalise)
     num_classes = int(whole.labels.max()) + 1
     num_owners = 0 if whole.owners is None else int(whole.owners.max()) + 1
     return Dataset(
@@ -146,6 +151,7 @@ def load(
         std=std,
         class_names=_names(name, arrays, "class_names", num_classes),
         owner_names=_names(name, arrays, "owner_names", num_owners),
+        normalised_by=normalise,
     )
 
 
@@ -197,17 +203,18 @@ def _names(name: str, arrays: Mapping[str, Any], key: str, count: int) -> tuple[
     return names
 
 
-def _constants(
-    name: str, arrays: Mapping[str, Any], images: Tensor
-) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """Return scale, mean and std: those that came with the data, or what ``images`` say.
+def _constants(name: str, arrays: Mapping[str, Any], images: Tensor, normalise: str) -> Constants:
+    """Return what ``normalise`` says; under ``auto`` what came with the data, or ``images`` say.
 
     ``images`` are all training images, validation included: a seed must not change what the
     weights of another run are fed with.
     """
     scale = float(arrays.get("scale", 1 / 255 if images.dtype == torch.uint8 else 1.0))
+    span = float(images.min()), float(images.max())
+    if fixed := fixed_constants(normalise, name, images.shape[1:], scale, span):
+        return fixed
     if "mean" not in arrays or "std" not in arrays:
-        return scale, *_moments(images, scale)
+        return Constants(scale, *_moments(images, scale))
     mean, std = tuple(arrays["mean"]), tuple(arrays["std"])
     if not len(mean) == len(std) == images.shape[1] or min(std) <= 0:
         raise DataError(
@@ -215,7 +222,7 @@ def _constants(
             hint="give one mean and one positive std per channel or feature, or neither",
             where=name,
         )
-    return scale, mean, std
+    return Constants(scale, mean, std)
 
 
 def _moments(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

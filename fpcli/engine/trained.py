@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -31,22 +32,40 @@ class Inputs:
     Attributes:
         class_names: of its outputs, in order.
         scale, mean, std: an input is ``(stored * scale - mean) / std``, per channel or feature.
+        normalised_by: the value of ``task.normalise`` that these are from.
     """
 
     class_names: tuple[str, ...]
     scale: float
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Gt(0)], ...]
+    normalised_by: str = "auto"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Inputs:
         """Return those of a data set."""
-        return cls(dataset.class_names, dataset.scale, dataset.mean, dataset.std)
+        return cls(
+            dataset.class_names, dataset.scale, dataset.mean, dataset.std, dataset.normalised_by
+        )
+
+    def differ_from(self, others: Inputs) -> bool:
+        """Tell whether a network trained with one would see something else in the others.
+
+        The scale alone says nothing: the same images may be stored as bytes or from 0 to 1.
+        """
+        mine, theirs = (self.mean + self.std, others.mean + others.std)
+        if not all(map(_is_close, mine, theirs)):
+            return True
+        return self.scale != others.scale and self.normalised_by != others.normalised_by
 
     def do_fit(self, input_shape: Sequence[int], num_classes: int) -> bool:
         """Tell whether there is one name per class, and one mean and std per channel."""
         counts = (len(self.class_names), len(self.mean), len(self.std))
         return counts == (num_classes, input_shape[0], input_shape[0])
+
+
+def _is_close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,8 @@ class Card:
         widths: channel group -> channels that are left.
         dtype: how weights are stored; they are float32 again once loaded.
         source: where the model comes from: run, round, method, client, ratio.
+        is_raw: the file normalises by itself what it is given.
+        takes: type, shape and values of what the file is to be given, in words.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -43,9 +45,18 @@ class Card:
     dtype: Dtype
     source: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    is_raw: bool = False
+    takes: str = ""
 
     @classmethod
-    def of(cls, trained: Trained, source: Mapping[str, Any], dtype: Dtype = "float32") -> Card:
+    def of(
+        cls,
+        trained: Trained,
+        source: Mapping[str, Any],
+        dtype: Dtype = "float32",
+        *,
+        is_raw: bool = False,
+    ) -> Card:
         """Return the card of a trained model."""
         kept = {name: len(channels) for name, channels in trained.support.keep.items()}
         return cls(
@@ -56,6 +67,8 @@ class Card:
             widths={name: group.width for name, group in trained.layout.groups.items()} | kept,
             dtype=dtype,
             source=dict(source),
+            is_raw=is_raw,
+            takes=_takes(trained.input_shape, trained.inputs, is_raw=is_raw),
         )
 
     def to_json(self) -> str:
@@ -75,3 +88,13 @@ class Card:
         if card.inputs is not None and not card.inputs.do_fit(card.input_shape, card.num_classes):
             raise ValueError("class names or normalisation do not fit the network")
         return card
+
+
+def _takes(shape: tuple[int, ...], inputs: Inputs | None, *, is_raw: bool) -> str:
+    text = f"float32 [batch, {', '.join(map(str, shape))}]"
+    if inputs is None:
+        return text
+    span = "" if inputs.scale == 1 else f", 0 to {1 / inputs.scale:g}"
+    if is_raw:
+        return f"{text} of raw values as they are read{span}; the file itself normalises them"
+    return f"{text} of (raw * scale - mean) / std, with raw values as they are read{span}"

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.evaluate import judge_top1
-from fpcli.errors import CheckError, UsageError, first_line
+from fpcli.errors import CheckError, DataError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
 from fpcli.export.file import encode
 from fpcli.export.formats import PROGRAMS, Run, quiet
 from fpcli.export.load_model import load
+from fpcli.export.raw_inputs import RawInputs
 from fpcli.export.source import Source
 from fpcli.files import cannot_write, sha256_of, sync_folder
 
@@ -37,6 +38,7 @@ class Choice:
         formats: of ``FORMATS``.
         dtype: of the weights in safetensors.
         is_dense: masked tensors too are stored dense there.
+        is_raw: the other formats normalise by themselves.
         atol: largest difference of outputs that is no error.
         opset: of ONNX, 0 for the exporter's usual one.
     """
@@ -44,6 +46,7 @@ class Choice:
     formats: tuple[str, ...] = FORMATS[:1]
     dtype: Dtype = "float32"
     is_dense: bool = False
+    is_raw: bool = False
     atol: float = 1e-5
     opset: int = 0
 
@@ -54,6 +57,7 @@ class Written:
 
     Attributes:
         detail: what else there is to say about the file.
+        takes: what it is to be given (``Card.takes``).
         max_difference: of the outputs on 32 inputs.
         num_same: of these inputs that are given the same class.
         max_weight_error: of a weight; 0 but for a smaller dtype.
@@ -64,6 +68,7 @@ class Written:
     bytes: int
     sha256: str
     detail: str
+    takes: str
     max_difference: float
     num_same: int
     max_weight_error: float = 0.0
@@ -88,7 +93,7 @@ def write(
     Raises:
         UsageError: a file is there.
         CheckError: a file does not compute what its model computes.
-        DataError: a network cannot be written in a format.
+        DataError: a network cannot be written in a format, or its normalisation is unknown.
         NeedError: a package is missing, or the folder cannot be written.
     """
     targets = [
@@ -146,12 +151,13 @@ def _make(source: Source, name: str, choice: Choice, folder: Path) -> Written:
     trained, path = source.trained, folder / f"{source.name}.{name}"
     model, error = trained.module(), 0.0
     if name in PROGRAMS:
-        card = Card.of(trained, source.about)
+        if choice.is_raw:
+            model = _with_raw_inputs(source, model)
+        card = Card.of(trained, source.about, is_raw=choice.is_raw)
         data, detail = PROGRAMS[name].write(model, card, choice.opset)
     else:
-        stored = encode(
-            trained, Card.of(trained, source.about, choice.dtype), is_dense=choice.is_dense
-        )
+        card = Card.of(trained, source.about, choice.dtype)
+        stored = encode(trained, card, is_dense=choice.is_dense)
         data, error = stored.data, stored.max_error
         detail = f"{stored.weight_bytes:,} B of weights"
         if stored.num_sparse:
@@ -166,7 +172,19 @@ def _make(source: Source, name: str, choice: Choice, folder: Path) -> Written:
             hint="no file was kept; `--atol` says how much they may differ",
             where="--atol",
         )
-    return Written(name, path, len(data), sha256_of(path), detail, difference, num_same, error)
+    return Written(
+        name, path, len(data), sha256_of(path), detail, card.takes, difference, num_same, error
+    )
+
+
+def _with_raw_inputs(source: Source, model: nn.Module) -> RawInputs:
+    if source.trained.inputs is None:
+        raise DataError(
+            f"{source.name}: its normalisation is unknown, so no file can have it",
+            hint="leave out --with-normalise; the model was written by an older version",
+            where="--with-normalise",
+        )
+    return RawInputs(model, source.trained.inputs, len(source.trained.input_shape))
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -185,6 +203,8 @@ def _compare(
     """Return the largest difference of outputs, and how many inputs are given the same class."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(NUM_INPUTS, *input_shape, generator=generator)
+    if isinstance(model, RawInputs):
+        x = model.invert(x)
     try:
         with quiet():
             run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=code)

@@ -41,7 +41,12 @@ _SLACK = 1e-9
 
 def identity(trained: Trained, config: SweepConfig) -> dict[str, Any]:
     """Return what two sweeps must have in common for one to go on where the other stopped."""
-    return {"model": trained.model, "model_sha256": digest(trained), **asdict(config)}
+    return {
+        "model": trained.model,
+        "model_sha256": digest(trained),
+        "inputs": trained.inputs and asdict(trained.inputs),
+        **asdict(config),
+    }
 
 
 def digest(trained: Trained) -> str:

@@ -37,6 +37,7 @@ NOT_IN_DIGEST = frozenset(
 """Keys that decide where and how long a run computes, but not what."""
 
 _NOT_WHILE_USUAL: Mapping[str, Any] = {
+    "task.normalise": "auto",
     "task.start": "",
     "task.withhold": [],
     "task.server_share": 0.0,

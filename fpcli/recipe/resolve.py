@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
+from fpcli.data.normalise import read_normalise
 from fpcli.errors import FpError, RecipeError, UsageError, nearest
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.names import find
@@ -213,6 +214,8 @@ def _check_names(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> 
         _name("datasets", settings["task.data"])
     if values["task.model"]:
         _check_model(settings["task.model"])
+    if "task.normalise" in settings:
+        _check_normalise(settings["task.normalise"])
     if "fleet.profile" in settings and not values["fleet.devices"]:
         _name("fleets", settings["fleet.profile"])
     if "fleet.server" in settings:
@@ -230,6 +233,13 @@ def _check_model(setting: Setting) -> None:
         find(value)
     except UsageError as error:
         raise setting.error(error.message, error.hint) from error
+
+
+def _check_normalise(setting: Setting) -> None:
+    try:
+        read_normalise(str(setting.value))
+    except ValueError as error:
+        raise setting.error(f"`task.normalise`: {error}") from error
 
 
 def _check_server(setting: Setting, values: Mapping[str, Any]) -> None:

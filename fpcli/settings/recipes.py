@@ -19,7 +19,7 @@ from fpcli.settings.learning import (
     RetrainConfig,
     ServerConfig,
 )
-from fpcli.settings.tasks import DATA_DIR, FitTask, Task
+from fpcli.settings.tasks import DATA_DIR, NORMALISE, FitTask, Task
 
 FORMAT = 1
 """The newest recipe format that this version reads."""
@@ -124,6 +124,7 @@ class PruneRecipe:
             before="--data",
         ),
         "task.data_dir": DATA_DIR,
+        "task.normalise": replace(NORMALISE, default="as the model was trained, else auto"),
         "method.score": Flag(
             "--score NAME",
             "What ranks channels: l1, l2, taylor, bn-scale, random, ...",

@@ -27,6 +27,15 @@ DATA_DIR = Flag(
 )
 """Wherever a command reads data."""
 
+NORMALISE = Flag(
+    "--normalise HOW",
+    "What the network gets: auto (by constants of the data), none (values as read, bytes 0 to "
+    "255), unit (0 to 1), imagenet, or MEAN/STD of that, such as 0.1307/0.3081",
+    TASK,
+    known=("auto", "none", "unit", "imagenet"),
+)
+"""Wherever a network gets data."""
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -89,6 +98,12 @@ class FitTask:
     data_dir: Annotated[str, replace(DATA_DIR, before="--model")] = ""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""
+    normalise: Annotated[str, NORMALISE] = "auto"
+    """What the network gets: `auto` images and tables of mean 0 and deviation 1 by the data set's
+    constants, or else those of its training data; `none` values as they are read, bytes as 0 to
+    255; `unit` images from 0 to 1; `imagenet` these by ImageNet's mean and deviation of three
+    channels; `MEAN/STD` these by numbers of one's own, one per channel with commas between, as
+    `0.1307/0.3081`. Tables take `auto`, `none`, and `MEAN/STD` of their own values."""
     augment: Annotated[
         Literal["auto", "none", "crop", "crop-flip"],
         Flag("--augment KIND", default="auto = crop-flip for CIFAR, else none"),

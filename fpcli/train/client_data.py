@@ -23,6 +23,7 @@ def load_data(recipe: AnyRecipe) -> Dataset:
         task.data,
         Path(task.data_dir) if task.data_dir else None,
         validation_fraction=task.validation_fraction,
+        normalise=task.normalise,
         seed=recipe.seed,
         allow_code=True,
     )

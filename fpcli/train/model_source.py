@@ -23,6 +23,8 @@ from fpcli.units import format_input
 _RATES: Mapping[str, float] = {"fit.lr": 1.0, "local.lr": 1.0, "retrain.lr": 10.0}
 """Key of a stored recipe -> what its value has to be multiplied with for a training rate."""
 
+_FEW = 3
+
 
 def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Path | None:
     """Return the folder of a trained model, or None if a word is no folder but a model's name.
@@ -99,12 +101,15 @@ def training_rate(folder: Path | None) -> float:
     return usual
 
 
-def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
+def dataset_of(
+    trained: Trained, data: str | None, data_dir: Path | None, normalise: str | None = None
+) -> Dataset:
     """Return the data that a model is for, with the validation split that it was trained beside.
 
     Args:
         data: other data; needed where the model's own is unknown or code.
         data_dir: see ``datasets.load``.
+        normalise: other than the model was trained with.
 
     Raises:
         UsageError: the model does not say what it is for, or names code.
@@ -122,7 +127,12 @@ def dataset_of(trained: Trained, data: str | None, data_dir: Path | None) -> Dat
         )
     key = own or DataKey(name, 0.1, 0)
     found = load(
-        name, data_dir, validation_fraction=key.validation_fraction, seed=key.seed, allow_code=True
+        name,
+        data_dir,
+        validation_fraction=key.validation_fraction,
+        normalise=normalise or (trained.inputs.normalised_by if trained.inputs else "auto"),
+        seed=key.seed,
+        allow_code=True,
     )
     have = (tuple(found.input_shape), found.num_classes)
     want = (trained.input_shape, trained.num_classes)
@@ -164,3 +174,39 @@ def named(
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))
     return (trained if weights is None else with_weights(trained, weights)), dataset
+
+
+def doubt_about_inputs(
+    trained: Trained, dataset: Dataset, weights: Path | None, *, is_said: bool
+) -> str:
+    """Return a warning where a network may get other inputs than it was trained with, or "".
+
+    Args:
+        weights: the file of its weights, which say nothing of inputs; None for a folder's model.
+        is_said: the user has said how inputs are normalised.
+    """
+    here = Inputs.of(dataset)
+    if weights is not None:
+        if is_said or dataset.normalised_by != "auto":
+            return ""
+        return (
+            f"{weights} does not say what its network was trained with; here it gets "
+            f"{_words(here)} of `{dataset.name}`. If that is wrong, so is its accuracy: "
+            "`--normalise none`, `unit`, `imagenet` or MEAN/STD gives it others, `auto` the same "
+            "without this warning"
+        )
+    if trained.inputs is None or not trained.inputs.differ_from(here):
+        return ""
+    return (
+        f"`{trained.model}` was trained with {_words(trained.inputs)}, and gets {_words(here)}: "
+        "accuracies before retraining are not its own"
+    )
+
+
+def _words(inputs: Inputs) -> str:
+    mean, std = (
+        ",".join(f"{value:.4g}" for value in values[:_FEW]) + ",..." * (len(values) > _FEW)
+        for values in (inputs.mean, inputs.std)
+    )
+    values = f"values / {1 / inputs.scale:.4g}" if inputs.scale != 1 else "values"
+    return f"{values}, normalised by {mean}/{std} (`{inputs.normalised_by}`)"

@@ -95,7 +95,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     options = method.Options(**recipe.method.options)
     traits = method.traits_of(options)
     layout = layout_of(model, dataset, traits)
-    values, support = initial(recipe, model, layout, traits)
+    values, support = initial(recipe, model, layout, traits, Inputs.of(dataset))
     common = Common(
         run=hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest(),
         options=options,

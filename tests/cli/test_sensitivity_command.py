@@ -40,6 +40,8 @@ def sense(fp: Callable, weights: Path) -> Callable:
         weights,
         "--data",
         "digits",
+        "--normalise",
+        "auto",
         "--ratios",
         "0.25,0.5",
         *words,
@@ -61,8 +63,8 @@ def test_table_file_and_pictures(sense: Callable, tmp_path: Path) -> None:
     assert points[0] == "point 2/13 · conv1"
     weights = tmp_path / "w.safetensors"
     assert hint == (
-        f"hint: use it: `fp prune digits-cnn -w {weights} --data digits --rates sens.json "
-        "--max-drop 100`"
+        f"hint: use it: `fp prune digits-cnn -w {weights} --data digits --normalise auto --rates "
+        "sens.json --max-drop 100`"
     )
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
