@@ -138,7 +138,7 @@ def check(
     """Read all of a data set, and say what is wrong."""
     name = source_of(name)
     item = _item(name, open_dataset(name, data_dir), data_dir)
-    ctx.obj.finish({"items": [item]}, f"{_headline(item)}: ok")
+    ctx.obj.finish({"items": [item]}, "\n".join([f"{_headline(item)}: ok", *item["notes"]]))
 
 
 app = typer.Typer(help="List, show, fetch and check data sets.")
@@ -240,6 +240,7 @@ def _item(name: str, dataset: Dataset, data_dir: str | None) -> dict[str, Any]:
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "owners": None,
+        "notes": list(dataset.notes),
     }
     if dataset.train.owners is not None:
         count = len(dataset.owner_names)
@@ -273,6 +274,7 @@ def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{len(sizes):,} with {sizes[0]:,} to {sizes[-1]:,} training samples",
             )
         )
+    facts += [("as read", text) for text in item["notes"]]
     if "picture" in item:
         facts.append(("picture", item["picture"]))
     return facts

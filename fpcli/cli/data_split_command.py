@@ -120,6 +120,7 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
         "data": recipe.task.data,
         "shape": list(dataset.input_shape),
         "num_classes": dataset.num_classes,
+        "notes": list(dataset.notes),
         "partition": {key.rpartition(".")[2]: value for key, value in keys.items()},
         "seed": recipe.seed,
         "samples": len(dataset.train),
@@ -190,6 +191,7 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
     about = [
         f"{found['data']}: {found['samples']:,} training samples of "
         f"{'x'.join(map(str, found['shape']))}, {found['num_classes']} classes",
+        *found["notes"],
         f"split: {_words(found['partition'])}, {recipe.task.clients} clients, "
         f"seed {recipe.seed}, digest {found['sha256'][:16]}",
     ]

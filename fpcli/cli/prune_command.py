@@ -172,10 +172,13 @@ class _Call:
 def with_inputs(
     trained: Trained, dataset: Dataset, session: Session, options: Mapping[str, Any]
 ) -> Trained:
-    """Return a model with the inputs that it gets here; warn where they may be the wrong ones."""
+    """Return a model with the inputs that it gets here; tell what was done to them, and warn where
+    they may be the wrong ones."""
     from fpcli.engine.trained import Inputs
     from fpcli.train.model_source import doubt_about_inputs
 
+    for text in dataset.notes:
+        session.note(text)
     is_said = options["normalise"] is not None
     if doubt := doubt_about_inputs(trained, dataset, options["weights"], is_said=is_said):
         session.warnings.append(doubt)

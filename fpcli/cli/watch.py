@@ -51,10 +51,13 @@ class Watch:
         self._total = 0
         self._seconds: list[float] = []
 
-    def _begin(self, parts: Sequence[str], done: int, total: int) -> None:
-        """Show what is about to run."""
+    def _begin(
+        self, parts: Sequence[str], done: int, total: int, notes: Sequence[str] = ()
+    ) -> None:
+        """Show what is about to run, and what was done to its data."""
         self._total = total
-        self._say(self._dot.join(parts))
+        for text in (self._dot.join(parts), *notes):
+            self._say(text)
         if done >= total:
             self._say(f"all {total} {self.unit}s are done; {self.option} N asks for more")
         elif done:
@@ -112,7 +115,8 @@ class RunWatcher(Watch):
 
     def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
         """Show what is about to run."""
-        self._begin(header(setup, folder, executor), state.round, setup.fed.rules.rounds)
+        parts, fed = header(setup, folder, executor), setup.fed
+        self._begin(parts, state.round, fed.rules.rounds, fed.dataset.notes)
 
     def round(self, record: RoundRecord) -> None:
         """Show one round, and warn of replies that were not used and of what the method noted."""
@@ -147,7 +151,7 @@ class FitWatcher(Watch):
             device if recipe.device == "cpu" else recipe.device,
             str(folder),
         ]
-        self._begin(parts, state.round, recipe.fit.epochs)
+        self._begin(parts, state.round, recipe.fit.epochs, setup.dataset.notes)
 
     def round(self, record: EpochRecord) -> None:
         """Show one epoch."""

@@ -19,5 +19,5 @@ DATASETS: Mapping[str, str] = {
     "svhn": "fpcli.data.vision:svhn",
 }
 """Name -> function of a data folder (or None) that returns arrays under the keys of ``split.KEYS``
-and, optionally, ``train_owners``, ``scale``, ``mean``, ``std``, ``class_names`` and ``owner_names``
-(see ``datasets.Dataset``)."""
+and, optionally, ``train_owners``, ``scale``, ``mean``, ``std``, ``class_names``, ``owner_names``
+and ``notes`` (see ``datasets.Dataset``), and ``layout`` (see ``image_arrays.read_images``)."""

@@ -12,19 +12,26 @@ from torch import Tensor
 
 from fpcli import plugins
 from fpcli.data.folder import read_folder
+from fpcli.data.image_arrays import LAYOUTS, usual_scale
 from fpcli.data.normalise import Constants, fixed_constants
 from fpcli.data.npz import read_npz
-from fpcli.data.split import Split, make_splits, stratified
+from fpcli.data.place import split_place
+from fpcli.data.split import Split, array_of, make_splits, stratified
 from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
 
 __all__ = ["Dataset", "Split", "load"]
 
 
+def _read_arrays(place: str) -> dict[str, Any]:
+    path, layout = split_place(place, "layout", LAYOUTS)
+    return {**read_npz(path), "layout": layout}
+
+
 _READERS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {
-    "npz": lambda place: read_npz(Path(place).expanduser()),
+    "npz": _read_arrays,
     "folder": read_folder,
-    "csv": lambda place: read_table(Path(place).expanduser()),
+    "csv": read_table,
 }
 """Word before the colon -> what reads the rest; the words are those of
 ``plugins.PATH_PREFIXES``."""
@@ -46,6 +53,7 @@ class Dataset:
         class_names: one per class.
         owner_names: one per natural client, where ``train.owners`` names them.
         normalised_by: the value of ``task.normalise`` that scale, mean and std are from.
+        notes: what was done to samples when they were read, a sentence each.
     """
 
     name: str
@@ -59,6 +67,7 @@ class Dataset:
     class_names: tuple[str, ...]
     owner_names: tuple[str, ...] = ()
     normalised_by: str = "auto"
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -152,6 +161,7 @@ def load(
         class_names=_names(name, arrays, "class_names", num_classes),
         owner_names=_names(name, arrays, "owner_names", num_owners),
         normalised_by=normalise,
+        notes=(*arrays.get("notes", ()), *_depth_notes(name, arrays)),
     )
 
 
@@ -209,7 +219,8 @@ def _constants(name: str, arrays: Mapping[str, Any], images: Tensor, normalise: 
     ``images`` are all training images, validation included: a seed must not change what the
     weights of another run are fed with.
     """
-    scale = float(arrays.get("scale", 1 / 255 if images.dtype == torch.uint8 else 1.0))
+    dtype = array_of(name, "train_images", arrays).dtype
+    scale = float(arrays.get("scale", usual_scale(dtype)))
     span = float(images.min()), float(images.max())
     if fixed := fixed_constants(normalise, name, images.shape[1:], scale, span):
         return fixed
@@ -223,6 +234,14 @@ def _constants(name: str, arrays: Mapping[str, Any], images: Tensor, normalise: 
             where=name,
         )
     return Constants(scale, mean, std)
+
+
+def _depth_notes(name: str, arrays: Mapping[str, Any]) -> list[str]:
+    """Return a note on images of 16 bits, whose whole range may be more than is used of it."""
+    is_deep = array_of(name, "train_images", arrays).dtype.name == "uint16"
+    if not is_deep or "scale" in arrays:
+        return []
+    return ["images of 16 bits: 0 to 65535 counts as 0 to 1"]
 
 
 def _moments(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

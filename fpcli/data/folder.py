@@ -11,7 +11,6 @@ A folder that holds nothing but `clients` cannot hold classes, of which there ar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +18,10 @@ from typing import Any, NamedTuple
 import torch
 
 from fpcli.data.pictures import cached
+from fpcli.data.place import split_place
 from fpcli.data.split import OWNERS, PARTS, with_test
 from fpcli.errors import DataError
 
-_SIZE = re.compile(r"(.+),size=([1-9]\d{0,3})")
 _IGNORED = {"thumbs.db", "desktop.ini"}
 
 
@@ -37,7 +36,8 @@ class Picture(NamedTuple):
 def read_folder(place: str) -> dict[str, Any]:
     """Return the arrays of a folder of images.
 
-    Images are grey if all files are, else RGB; transparency is left out.
+    Images are grey if all files are, of 16 bits if all have so many, else RGB; transparency is left
+    out.
 
     Args:
         place: ``PATH``, whose images have one size; or ``PATH,size=N``, which makes all NxN.
@@ -46,9 +46,7 @@ def read_folder(place: str) -> dict[str, Any]:
         DataError: the folder is arranged otherwise, a file is no image or leads out of the folder,
             the sizes differ, or there are too many pixels.
     """
-    match = _SIZE.fullmatch(place)
-    root, size = (Path(match[1]), int(match[2])) if match else (Path(place), None)
-    root = root.expanduser()
+    root, side = split_place(place, "size", ["[1-9][0-9]{0,3}"])
     if not root.is_dir():
         raise DataError(f"no folder {root}", hint="give it as folder:PATH", where=str(root))
     found = {part: list(_pictures(top, root)) for part, top in _tops(root).items()}
@@ -59,6 +57,7 @@ def read_folder(place: str) -> dict[str, Any]:
                 hint="one sub-folder per class: PATH/CLASS/picture.png",
                 where=str(root),
             )
+    size = int(side) if side else None
     images = cached(root, {part: [p.path for p in found[part]] for part in found}, size)
     return _arrays(found, images, root)
 

@@ -23,10 +23,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded; other formats of Pillow would start programs or are too odd to be meant."""
 
 _GREY = {"1", "L", "LA"}
+_DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _VERSION = 1  # of what is in the cache; raise it when images come out otherwise
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Parts = Mapping[str, Sequence[Path]]
 
 
@@ -57,20 +58,25 @@ def cached(root: Path, parts: Parts, size: int | None) -> dict[str, Pixels]:
 def decode(parts: Parts, size: int | None) -> dict[str, Pixels]:
     """Return the images of each part, ``[n, H, W]`` if all files are grey, else ``[n, H, W, 3]``.
 
+    Grey images of 16 bits come as uint16, all others as uint8.
+
     Args:
         parts: files by part, at least one each.
         size: height and width that every image is resized to; None demands that all are alike.
 
     Raises:
-        DataError: a file is no image, has more than 8 bits per channel or too many pixels, or has
-            another size than the first.
+        DataError: a file is no image, has too many bits per channel or too many pixels, another
+            size than the first, or is one of few with 16 bits.
     """
     paths = [path for files in parts.values() for path in files]
     first: tuple[int, int] | None = (size, size) if size else None
     is_grey = True
+    by_depth: dict[bool, Path] = {}
     for path in paths:
         with _opened(path) as image:
-            is_grey &= image.mode in _GREY
+            is_deep = _is_deep(image)
+            by_depth.setdefault(is_deep, path)
+            is_grey &= is_deep or image.mode in _GREY
             first = first or image.size
             if image.size != first and not size:
                 raise DataError(
@@ -78,23 +84,39 @@ def decode(parts: Parts, size: int | None) -> dict[str, Pixels]:
                     hint="make all alike, for example with folder:PATH,size=32",
                     where=str(path),
                 )
+            if len(by_depth) > 1:
+                raise DataError(
+                    f"{by_depth[True]} has 16 bits per channel, {by_depth[False]} has not",
+                    hint="make all alike: grey with 16 bits, or anything with 8",
+                    where=str(by_depth[True]),
+                )
     assert first is not None
+    dtype = np.dtype(np.uint16 if True in by_depth else np.uint8)
     shape = (first[1], first[0]) if is_grey else (first[1], first[0], 3)
-    if len(paths) * int(np.prod(shape)) > MAX_BYTES:
+    # Those of 16 bits become float32 later on.
+    if len(paths) * int(np.prod(shape)) * dtype.itemsize**2 > MAX_BYTES:
         raise DataError(
             f"{len(paths)} images of {_by(first)} need more than {MAX_BYTES // 2**30} GiB",
             hint="use fewer images, or smaller ones with folder:PATH,size=32",
         )
     made = {}
     for part, files in parts.items():
-        made[part] = np.empty((len(files), *shape), np.uint8)
+        made[part] = np.empty((len(files), *shape), dtype)
         for position, path in enumerate(files):
             with _opened(path) as image:
-                plain = image.convert("L" if is_grey else "RGB")
+                if True in by_depth:  # floats are what Pillow resizes in all its versions
+                    plain = Image.fromarray(np.asarray(image).astype(np.float32))
+                else:
+                    plain = image.convert("L" if is_grey else "RGB")
                 if plain.size != first:
                     plain = plain.resize(first, Image.Resampling.BILINEAR)
-                made[part][position] = np.asarray(plain)
+                made[part][position] = np.asarray(plain).round()
     return made
+
+
+def _is_deep(image: Image.Image) -> bool:
+    # The reader of PGM has only 32 bits for 16.
+    return image.mode in _DEEP or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 @contextlib.contextmanager
@@ -105,15 +127,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                if image.mode not in _GREY | _COLOUR:
-                    raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
+                if not (_is_deep(image) or image.mode in _GREY | _COLOUR):
+                    raise ValueError(f"mode {image.mode} has too many bits per channel")
                 yield image
     except DataError:
         raise
     except Exception as error:  # a damaged file makes decoders raise almost anything
         raise DataError(
             f"{path} is no usable image: {error}".splitlines()[0],
-            hint=f"readable are {', '.join(FORMATS)} with 8 bits per channel; move others away",
+            hint=f"readable are {', '.join(FORMATS)} with 8 bits per channel, or grey with 16; "
+            "move others away",
             where=str(path),
         ) from error
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fpcli.data.image_arrays import read_images, wrong_array
 from fpcli.errors import DataError
 from fpcli.rng import stream
 
@@ -65,10 +66,10 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
 
     Args:
         source: a file or function, named in errors.
-        arrays: NumPy arrays or tensors under ``KEYS`` and, optionally, ``OWNERS``. Images are
-            ``[n, H, W]`` or ``[n, H, W, C]``, uint8 or floating point; tables are
-            ``[n, features]``, floating point; labels and owners are whole numbers ``[n]`` or
-            ``[n, 1]``, of whatever type. ``class_names``, where they are known, are for messages.
+        arrays: NumPy arrays or tensors under ``KEYS`` and, optionally, ``OWNERS``. Images and
+            tables, and ``layout``, are those of ``read_images``; labels and owners are whole
+            numbers ``[n]`` or ``[n, 1]``, of whatever type. ``class_names``, where they are known,
+            are for messages.
 
     Raises:
         DataError: a key is missing; a type, shape or length is wrong; a value is not finite; the
@@ -78,9 +79,14 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
     has_validation = "val_images" in arrays or "val_labels" in arrays
     splits = {
         part: Split(
-            _images(source, f"{part}_images", _array(source, f"{part}_images", arrays)),
-            _whole(source, f"{part}_labels", _array(source, f"{part}_labels", arrays)),
-            _whole(source, OWNERS, _array(source, OWNERS, arrays))
+            read_images(
+                source,
+                f"{part}_images",
+                array_of(source, f"{part}_images", arrays),
+                arrays.get("layout"),
+            ),
+            _whole(source, f"{part}_labels", array_of(source, f"{part}_labels", arrays)),
+            _whole(source, OWNERS, array_of(source, OWNERS, arrays))
             if part == "train" and OWNERS in arrays
             else None,
         )
@@ -128,7 +134,12 @@ def with_test(arrays: Mapping[str, Any], purpose: str, source: str) -> dict[str,
     return made | {f"test_{what}": arrays[f"train_{what}"][drawn] for what in ("images", "labels")}
 
 
-def _array(source: str, key: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
+def array_of(source: str, key: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
+    """Return one of some arrays as NumPy's.
+
+    Raises:
+        DataError: there is none, or it is no array.
+    """
     if key not in arrays:
         raise DataError(
             f"{source}: no array `{key}`",
@@ -139,41 +150,7 @@ def _array(source: str, key: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
     try:
         return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise _wrong(source, key, f"is no array: {error}", "give a NumPy array") from error
-
-
-def _images(source: str, key: str, array: NDArray[Any]) -> Tensor:
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise _wrong(source, key, f"has type {array.dtype}", "store images as uint8 or float32")
-    if array.ndim not in (3, 4) and (array.ndim != 2 or array.dtype == np.uint8):
-        raise _wrong(
-            source,
-            key,
-            f"has shape {list(array.shape)} and type {array.dtype}",
-            "images are [n, H, W] or [n, H, W, C], a table is [n, features] of floats",
-        )
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
-        raise _wrong(
-            source,
-            key,
-            f"has shape {list(array.shape)}: channels come second",
-            "store images as [n, H, W, C]: images.transpose(0, 2, 3, 1)",
-        )
-    if array.size == 0:
-        raise _wrong(source, key, f"is empty: shape {list(array.shape)}", "every split needs data")
-    if array.dtype != np.uint8:
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
-            raise _wrong(
-                source, key, f"has a non-finite value in sample {bad}", "repair or drop that sample"
-            )
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4:
-        array = array.transpose(0, 3, 1, 2)
-    return torch.from_numpy(array.copy())
+        raise wrong_array(source, key, f"is no array: {error}", "give a NumPy array") from error
 
 
 def _whole(source: str, key: str, array: NDArray[Any]) -> Tensor:
@@ -181,13 +158,13 @@ def _whole(source: str, key: str, array: NDArray[Any]) -> Tensor:
         array = array[:, 0]
     if array.ndim != 1:
         hint = "wanted is [n] or [n, 1]; of one-hot rows, their argmax(1)"
-        raise _wrong(source, key, f"has shape {list(array.shape)}", hint)
+        raise wrong_array(source, key, f"has shape {list(array.shape)}", hint)
     if array.dtype.kind == "f":
         array = _from_floats(source, key, array)
     if array.dtype.kind not in "iu":
-        raise _wrong(source, key, f"has type {array.dtype}", "wanted are whole numbers 0..k-1")
+        raise wrong_array(source, key, f"has type {array.dtype}", "wanted are whole numbers 0..k-1")
     if len(array) and (int(array.min()) < 0 or int(array.max()) > _LARGEST):
-        raise _wrong(
+        raise wrong_array(
             source,
             key,
             f"ranges from {array.min()} to {array.max()}",
@@ -202,25 +179,26 @@ def _from_floats(source: str, key: str, array: NDArray[Any]) -> NDArray[np.int64
         if not math.isfinite(value):
             problem, hint = "no label", "repair or drop that sample"
         elif not value.is_integer():
-            problem, hint = "which looks like regression", "replace the numbers by a few classes"
+            problem = "so this is regression, which fpcli does not do yet"
+            hint = "replace the numbers by a few classes, numbered 0..k-1"
         elif not -_LARGEST <= value <= _LARGEST:
             problem, hint = "no class", "wanted are whole numbers 0..k-1"
         else:
             continue
-        raise _wrong(source, key, f"holds {value:g} in sample {sample}, {problem}", hint)
+        raise wrong_array(source, key, f"holds {value:g} in sample {sample}, {problem}", hint)
     return array.astype(np.int64)
 
 
 def _check_lengths(source: str, part: str, split: Split) -> None:
     if len(split.images) != len(split.labels):
-        raise _wrong(
+        raise wrong_array(
             source,
             f"{part}_labels",
             f"has {len(split.labels)} labels for {len(split.images)} samples",
             "every sample needs one label",
         )
     if split.owners is not None and len(split.owners) != len(split.labels):
-        raise _wrong(
+        raise wrong_array(
             source,
             OWNERS,
             f"has {len(split.owners)} owners for {len(split.labels)} samples",
@@ -234,7 +212,7 @@ def _check_like_train(source: str, part: str, images: Tensor, train: Tensor) -> 
         ("sample shape", list(images.shape[1:]), list(train.shape[1:])),
     ):
         if have != want:
-            raise _wrong(
+            raise wrong_array(
                 source,
                 f"{part}_images",
                 f"has {what} {have}, train_images {want}",
@@ -249,11 +227,11 @@ def _check_classes(source: str, splits: Mapping[str, Split], names: Any) -> None
     if num_classes < 2:
         only = known.get(int(present[0]), int(present[0]))
         problem = f"holds one class only, `{only}`"
-        raise _wrong(source, "train_labels", problem, "there must be two or more to learn")
+        raise wrong_array(source, "train_labels", problem, "there must be two or more to learn")
     for part, split in splits.items():
         lacking = {*split.labels.unique().tolist()} - {*present.tolist()}
         if named := sorted(lacking & known.keys()):
-            raise _wrong(
+            raise wrong_array(
                 source,
                 f"{part}_labels",
                 f"holds class `{known[named[0]]}`, of which there is no training sample",
@@ -261,7 +239,7 @@ def _check_classes(source: str, splits: Mapping[str, Split], names: Any) -> None
             )
     # Comparing with the number of distinct labels also keeps a huge label from sizing a table.
     if int(present[-1]) != num_classes - 1:
-        raise _wrong(
+        raise wrong_array(
             source,
             "train_labels",
             f"has {num_classes} classes from {int(present[0])} to {int(present[-1])}",
@@ -270,13 +248,9 @@ def _check_classes(source: str, splits: Mapping[str, Split], names: Any) -> None
         )
     for part, split in splits.items():
         if int(split.labels.max()) >= num_classes:
-            raise _wrong(
+            raise wrong_array(
                 source,
                 f"{part}_labels",
                 f"has label {int(split.labels.max())}, training ends at {num_classes - 1}",
                 "every class needs training samples",
             )
-
-
-def _wrong(source: str, key: str, problem: str, hint: str) -> DataError:
-    return DataError(f"{source}: {key} {problem}", hint=hint, where=source)

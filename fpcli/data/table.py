@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fpcli.data.cells import Table, is_number, read_cells
+from fpcli.data.missing import (
+    REMEDIES,
+    WORDS,
+    fill_missing,
+    find_missing,
+    refuse_missing,
+    without_rows,
+)
 from fpcli.data.npz import MAX_BYTES
+from fpcli.data.place import split_place
 from fpcli.data.split import OWNERS, PARTS, with_test
 from fpcli.errors import DataError
-from fpcli.files import cannot_read
 
-MAX_FILE_BYTES = 2**28
 MAX_CLASSES = 1000
 MAX_WORDS = 256
 """Different words of one column; more are names or numbers with errors, not categories."""
@@ -27,51 +33,39 @@ FEW_CLASSES = 20
 
 LABEL, CLIENT, SPLIT = "label", "client", "split"
 _LARGEST = float(np.finfo(np.float32).max)
-_MISSING = {"null", "none", "na", "n/a", "<na>", "#n/a", "?"}
-"""What stands for a missing label, in whatever case, among numbers; among words they are names."""
-
 _EXACT = 2**53
 
 
-class Table(NamedTuple):
-    """Cells as text: columns by name, and the line that each row ends on."""
-
-    path: Path
-    columns: dict[str, tuple[str, ...]]
-    lines: list[int]
-
-    def wrong(self, row: int, column: str, problem: str, hint: str) -> DataError:
-        """Return an error that names file, line and column."""
-        place = f"{self.path}:{self.lines[row]}"
-        return DataError(f"{place}: column `{column}` {problem}", hint=hint, where=place)
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """Return the arrays of a CSV file with a header line, separated by commas.
+def read_table(place: str) -> dict[str, Any]:
+    """Return the arrays of a CSV file with a header line.
 
     The class is in the column ``label``, or else in the last one. ``client`` names the natural
     client of a row, ``split`` says ``train``, ``val`` or ``test``; without test rows a fixed fifth
     of each class is taken. All other columns are features: numbers, or words that become one
     column of 0 and 1 per word.
 
+    Args:
+        place: ``PATH``, or ``PATH,missing=mean`` or ``PATH,missing=drop``: see ``REMEDIES``.
+
     Raises:
         DataError: the file is missing, too large, not a table, a cell is empty or unsuitable, or
             the labels are no classes.
     """
-    table = _cells(path)
-    columns = dict(table.columns)
-    splits = _splits(table, columns.pop(SPLIT, None))
-    clients = columns.pop(CLIENT, None)
-    label = LABEL if LABEL in columns else next(reversed(columns), "")
-    cells = columns.pop(label, ())
-    if not columns:
-        raise DataError(
-            f"{path}: no column with features beside the label",
-            hint="columns are separated by commas; the first line names them",
-            where=str(path),
-        )
-    features = _features(table, columns)
-    labels, class_names = _classes(table, label, cells)
+    path, remedy = split_place(place, "missing", REMEDIES)
+    table = read_cells(path)
+    label, inputs = _roles(table)
+    missing = find_missing(table, inputs)
+    notes = []
+    if missing and remedy == "drop":
+        table, note = without_rows(table, missing)
+        missing = {}
+        notes.append(note)
+    else:
+        refuse_missing(table, missing, remedy)
+    splits = _splits(table, table.columns.get(SPLIT))
+    clients = table.columns.get(CLIENT)
+    features, inputs = _features(table, inputs, missing)
+    labels, class_names = _classes(table, label, table.columns[label])
     arrays: dict[str, Any] = {}
     for part in PARTS:
         rows = np.flatnonzero(splits == PARTS.index(part))
@@ -86,69 +80,32 @@ def read_table(path: Path) -> dict[str, Any]:
     if "test_images" not in arrays:
         train = {key: value for key, value in arrays.items() if key.startswith("train_")}
         arrays |= with_test(train, "csv", str(path))
-    return arrays | names
+    if missing:
+        arrays, note = fill_missing(arrays, inputs, table, missing)
+        notes.append(note)
+    return arrays | names | {"notes": notes}
 
 
-def _cells(path: Path) -> Table:
-    """Return the cells of a file, each row as long as the header and no cell empty."""
-    if not path.is_file():
-        raise DataError(f"no file {path}", hint="give it as csv:PATH", where=str(path))
-    if path.stat().st_size > MAX_FILE_BYTES:
+def _roles(table: Table) -> tuple[str, list[str]]:
+    """Return the name of the column of labels, and those of the features.
+
+    Raises:
+        DataError: there are no features, or a cell of another column is empty.
+    """
+    rest = [name for name in table.columns if name not in (SPLIT, CLIENT)]
+    label = LABEL if LABEL in rest else (rest or [""])[-1]
+    inputs = [name for name in rest if name != label]
+    if not inputs:
         raise DataError(
-            f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB",
-            hint="use fewer rows, or an npz file",
-            where=str(path),
+            f"{table.path}: no column with features beside the label",
+            hint="columns are separated by commas, semicolons or tabs; the first line names them",
+            where=str(table.path),
         )
-    rows, lines = [], []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                if row:
-                    rows.append([cell.strip() for cell in row])
-                    lines.append(reader.line_num)
-    except csv.Error as error:
-        place = f"{path}:{reader.line_num}"
-        raise DataError(f"{place}: {error}", hint="mend that line", where=place) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} cannot be read: {error}", hint="write it as UTF-8", where=str(path)
-        ) from error
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    if len(rows) < 2:
-        raise DataError(
-            f"{path}: no rows below a header",
-            hint="the first line names the columns",
-            where=str(path),
-        )
-    header = _header(path, rows[0])
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(header):
-            place = f"{path}:{line}"
-            raise DataError(
-                f"{place}: {len(row)} cells, the header has {len(header)}",
-                hint="put quotes around cells with a comma",
-                where=place,
-            )
-    columns = dict(zip(header, zip(*rows[1:], strict=True), strict=True))
-    table = Table(path, columns, lines[1:])
-    for name, cells in columns.items():
-        if "" in cells:
-            raise table.wrong(
-                cells.index(""), name, "is empty", "fill it in, or leave the row or column out"
-            )
-    return table
-
-
-def _header(path: Path, header: Sequence[str]) -> Sequence[str]:
-    if "" in header or len(set(header)) < len(header) or all(map(_is_number, header)):
-        raise DataError(
-            f"{path}:1: the first line must name all columns, each differently",
-            hint="for example `age,height,label`",
-            where=f"{path}:1",
-        )
-    return header
+    for name, cells in table.columns.items():
+        if "" in cells and name not in inputs:
+            hint = "fill it in, or leave the row or column out"
+            raise table.wrong(cells.index(""), name, "is empty", hint)
+    return label, inputs
 
 
 def _splits(table: Table, cells: Sequence[str] | None) -> NDArray[np.int64]:
@@ -184,13 +141,13 @@ def _classes(
             hint=other or "there must be two or more to learn",
             where=str(table.path),
         )
-    have_fractions = all(map(_is_number, names)) and not all(float(x).is_integer() for x in names)
+    have_fractions = all(map(is_number, names)) and not all(float(x).is_integer() for x in names)
     is_single = np.bincount(labels)[labels] == 1
     are_many, are_single = len(names) > FEW_CLASSES, bool(2 * is_single.sum() > len(labels))
     if have_fractions and (are_many or are_single):
         raise DataError(
-            f"{which} looks like regression: {len(names)} different numbers in {len(labels)} rows, "
-            f"from {names[0]} to {names[-1]}",
+            f"{which} holds {len(names)} different numbers in {len(labels)} rows, from {names[0]} "
+            f"to {names[-1]}: this is regression, which fpcli does not do yet",
             hint="what is learnt are classes: write ranges such as `low` and `high` instead of the "
             "numbers (or words, if each is a class)" + (other and f", or {other}"),
             where=str(table.path),
@@ -222,11 +179,11 @@ def _classes(
 
 def _check_present(table: Table, column: str, cells: Sequence[str]) -> None:
     """Refuse missing and infinite labels, but not classes among words that are called so."""
-    others = [cell for cell in cells if cell.lower() not in _MISSING]
-    are_numbers = bool(others) and all(map(_is_number, others))
+    others = [cell for cell in cells if cell.lower() not in WORDS]
+    are_numbers = bool(others) and all(map(is_number, others))
     for row, cell in enumerate(cells):
-        number = float(cell) if _is_number(cell) else 0.0
-        if math.isnan(number) or (are_numbers and cell.lower() in _MISSING):
+        number = float(cell) if is_number(cell) else 0.0
+        if math.isnan(number) or (are_numbers and cell.lower() in WORDS):
             hint = "fill it in, or leave the row out; a class of that name needs another one"
             raise table.wrong(row, column, f"is `{cell}`, a missing label", hint)
         # A name of more than 300 digits is infinite as a number.
@@ -235,8 +192,21 @@ def _check_present(table: Table, column: str, cells: Sequence[str]) -> None:
             raise table.wrong(row, column, f"is `{cell}`, an infinite label", hint)
 
 
-def _features(table: Table, columns: dict[str, tuple[str, ...]]) -> NDArray[np.float32]:
-    """Return ``[rows, features]``: a column of numbers as it is, of words one per word."""
+def _features(
+    table: Table, inputs: Sequence[str], missing: Mapping[str, Sequence[int]]
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Return ``[rows, features]``, and the column that each feature is from.
+
+    A column of numbers stays as it is, nan where one is missing; one of words becomes one per word.
+
+    Args:
+        inputs: columns.
+        missing: column -> rows that lack a number.
+    """
+    columns = {name: [*table.columns[name]] for name in inputs}
+    for name, rows in missing.items():
+        for row in rows:
+            columns[name][row] = "nan"
     words = {name: _words(table, name, cells) for name, cells in columns.items()}
     width = sum(len(known) or 1 for known in words.values())
     if 4 * width * len(table.lines) > MAX_BYTES:
@@ -256,15 +226,15 @@ def _features(table: Table, columns: dict[str, tuple[str, ...]]) -> NDArray[np.f
         else:
             features[:, start] = [float(cell) for cell in cells]
         start += len(known) or 1
-    return features
+    return features, [name for name in columns for _ in words[name] or [name]]
 
 
 def _words(table: Table, name: str, cells: Sequence[str]) -> list[str]:
     """Return the different words of a column in order, or nothing if it holds numbers."""
-    are_numbers = [_is_number(cell) for cell in cells]
+    are_numbers = [is_number(cell) for cell in cells]
     if all(are_numbers):
         for row, cell in enumerate(cells):
-            if not abs(float(cell)) <= _LARGEST:
+            if abs(float(cell)) > _LARGEST:
                 raise table.wrong(row, name, f"is `{cell}`", "only finite numbers of 32 bits")
         return []
     if any(are_numbers):
@@ -287,18 +257,10 @@ def _numbered(cells: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Return numbers 0..k-1 in the order of the names, and the names; numbers sort as such."""
     plain = list(cells)
     # Larger numbers, most likely names, could not be told apart as such.
-    if all(_is_number(cell) and abs(float(cell)) < _EXACT for cell in plain):
+    if all(is_number(cell) and abs(float(cell)) < _EXACT for cell in plain):
         plain = [str(float(cell)).removesuffix(".0") for cell in plain]
         names = sorted(set(plain), key=float)
     else:
         names = sorted(set(plain))
     number = {name: position for position, name in enumerate(names)}
     return np.array([number[cell] for cell in plain], np.int64), names
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -194,3 +194,19 @@ def test_completion(spawn: Callable) -> None:
         "emnist",
         *(name for name in plugins.names("datasets") if "emnist-" in name),
     ]
+
+
+def test_what_was_done_to_a_table_is_told(fp: Callable, tmp_path: Path) -> None:
+    rows = "".join(f"{number};{number % 2}\n" for number in range(30))
+    (tmp_path / "t.csv").write_text(f"x;y\n{rows}NA;0\n")
+    name = "csv:t.csv,missing=drop"
+    note = "missing=drop: 1 of 31 rows left out, 1 number missing"
+    assert note in fp("data", "show", name).out
+    assert fp("data", "check", name).out.splitlines()[1] == note
+    assert note in fp("data", "split", name, "--clients", "2").out
+    (item,) = json.loads(fp("data", "show", name, "--json").out)["data"]["items"]
+    assert item["notes"] == [note]
+    done = fp("fit", "--data", name, "--model", "tabular-mlp", "--epochs", "1", "--json")
+    assert done.status == 0 and note in done.err
+    done = fp("data", "show", "csv:t.csv")
+    assert (done.status, "csv:PATH,missing=mean" in done.err) == (3, True)

@@ -90,13 +90,15 @@ def test_options_and_recipes_say_the_same(fp: Callable, tmp_path: Path) -> None:
         "--data": "digits", "--model": "mnist-cnn", "--augment": "crop", "--epochs": "7",
         "--batch-size": "9", "--lr": "1e-3", "--momentum": "0.5", "--weight-decay": "0",
         "--schedule": "steps", "--seed": "4", "--target": "acc=0.9", "--threads": "3",
-        "--checkpoint-every": "5", "--set": "fit.drop_at=[0.5, 0.9]",
+        "--checkpoint-every": "5", "--normalise": "0.1/0.3",
+        "--set": "fit.drop_at=[0.5, 0.9]",
     }  # fmt: skip
     done = fp("fit", *(word for pair in words.items() for word in pair), "--dry-run", "--json")
     data = json.loads(done.out)["data"]
     assert data["recipe"] == {
         "recipe": 1, "task.data": "digits", "task.model": "mnist-cnn", "task.data_dir": "",
         "task.validation_fraction": 0.1, "task.augment": "crop", "fit.epochs": 7,
+        "task.normalise": "0.1/0.3",
         "fit.batch_size": 9, "fit.lr": 0.001, "fit.momentum": 0.5, "fit.weight_decay": 0.0,
         "fit.schedule": "steps", "fit.drop_at": [0.5, 0.9], "fit.clip_norm": 0.0, "device": "cpu",
         "threads": 3, "checkpoint_every": 5, "target_accuracy": 0.9, "seed": 4,

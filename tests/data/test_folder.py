@@ -217,7 +217,7 @@ def beside_train(root: Path) -> Path:
     [
         (text_file, "is no usable image"),
         (truncated, "is no usable image"),
-        (deep_colour, "mode I;16 has more than 8 bits"),
+        (deep_colour, "has 16 bits per channel, "),
         (bomb, "exceeds limit"),
         (link_out, "is a link that leads out of"),
         (folder_link_out, "is a link that leads out of"),
@@ -257,3 +257,34 @@ def test_no_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fpcli.data.pictures.MAX_BYTES", 79)
     with pytest.raises(DataError, match="4 images of 4x5 need more than"):
         read_folder(str(root))
+
+
+def deepen(path: Path, value: int, size: tuple[int, int] = (5, 4)) -> None:
+    """Write a grey image of one value of 16 bits; size is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(size[::-1], value, np.uint16)).save(path)
+
+
+def test_grey_images_of_16_bits(root: Path, cache: Path) -> None:
+    for number, name in enumerate(("a.png", "b.png", "c.tif", "d.ppm", "e.png")):
+        deepen(root / "x" / name, 1000 * number)
+        deepen(root / "y" / name, 60_000 + number)
+    data = load(f"folder:{root}", None, seed=0)
+    again = load(f"folder:{root}", None, seed=0)
+    parts = (data.train, data.validation, data.test)
+    values = {value for part in parts for value in part.images[:, 0, 0, 0].tolist()}
+    assert values == {1000 * n for n in range(5)} | {60_000 + n for n in range(5)}
+    assert again.train.images.equal(data.train.images)
+    assert data.scale == 1 / 65535 and 0 < data.mean[0] < 1
+    assert data.notes == ("images of 16 bits: 0 to 65535 counts as 0 to 1",)
+
+
+def test_images_of_16_bits_are_resized_as_such(root: Path) -> None:
+    for number in range(4):
+        deepen(root / "x" / f"{number}.png", 300, (8, 6))
+        deepen(root / "y" / f"{number}.png", 60_001, (6, 6))
+    data = load(f"folder:{root},size=3", None, seed=0)
+    assert set(data.train.images.flatten().tolist()) == {300, 60_001}
+    with pytest.raises(DataError, match="`size` is `big`") as caught:
+        load(f"folder:{root},size=big", None, seed=0)
+    assert "size=[1-9]" in caught.value.hint

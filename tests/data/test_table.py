@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fpcli.data import table
+from fpcli.data import cells, table
 from fpcli.data.datasets import load
 from fpcli.errors import DataError
 
@@ -81,7 +81,11 @@ def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
         ("a,y\n1,0\n2,1\n3,-Inf\n", ":4", "column `y` is `-Inf`, an infinite label"),
         ("a,y\n1,0\n2,1\n3,1e999\n", ":4", "column `y` is `1e999`, an infinite label"),
         ("a,y,split\n1,0,test\n1,1,val\n", ":2", "column `split` never is `train`"),
-        ("a,b,y\n1,2,0.25\n2,2,1.5\n3,2,7\n", "", "looks like regression: 3 different numbers"),
+        (
+            "a,b,y\n1,2,0.25\n2,2,1.5\n3,2,7\n",
+            "",
+            "holds 3 different numbers in 3 rows, from 0.25 to 7: this is reg",
+        ),
     ],
 )
 def test_errors_name_line_and_column(
@@ -108,10 +112,12 @@ def test_numbers_to_be_predicted_are_told_from_classes(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     halves = [number / 2 for number in range(20)] * 3
     assert load(labelled(path, halves), None, seed=0).num_classes == 20
-    with pytest.raises(DataError, match=r"`y` looks like regression: 21 .* from 0 to 10") as caught:
+    with pytest.raises(
+        DataError, match=r"`y` holds 21 .* from 0 to 10: this is regression"
+    ) as caught:
         load(labelled(path, [*halves, 10, 10, 10]), None, seed=0)
     assert "`low` and `high`" in caught.value.hint and "the last one is taken" in caught.value.hint
-    with pytest.raises(DataError, match="`label` looks like regression") as caught:
+    with pytest.raises(DataError, match=r"`label` holds 4 .* this is regression") as caught:
         load(labelled(path, [0.1, 0.2, 0.3, 0.4, 0.4], "label"), None, seed=0)
     assert "the last one" not in caught.value.hint
     assert load(labelled(path, [*range(50)] * 3), None, seed=0).num_classes == 50
@@ -169,7 +175,7 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "MAX_BYTES", 239)
     with pytest.raises(DataError, match="20 rows of 3 features need more than"):
         load(name, None, seed=0)
-    monkeypatch.setattr(table, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(cells, "MAX_FILE_BYTES", 10)
     with pytest.raises(DataError, match="is larger than"):
         load(name, None, seed=0)
     with pytest.raises(DataError, match=r"no file .*none\.csv"):
