@@ -121,18 +121,20 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def suggest(word: str, words: Iterable[str]) -> str:
     """Return a hint of the form ``did you mean `x`?``, or an empty text when nothing is near.
 
     Of words that are equally near, the one that begins most like the wrong one is it.
 
-    >>> nearest("fedmpp", ["fedavg", "fedmp"]), nearest("resnet2O", ["resnet20", "resnet32"])
+    >>> suggest("fedmpp", ["fedavg", "fedmp"]), suggest("resnet2O", ["resnet20", "resnet32"])
     ('did you mean `fedmp`?', 'did you mean `resnet20`?')
     """
 
-    def nearness(known: str) -> tuple[float, int]:
-        ratio = difflib.SequenceMatcher(None, known, word).ratio()
-        return ratio, sum(word.startswith(known[:length]) for length in range(1, len(known)))
+    def nearness(word_there: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, word_there, word).ratio()
+        return ratio, sum(
+            word.startswith(word_there[:length]) for length in range(1, len(word_there))
+        )
 
-    found = difflib.get_close_matches(word, list(words), n=5, cutoff=0.6)
-    return f"did you mean `{max(found, key=nearness)}`?" if found else ""
+    matches = difflib.get_close_matches(word, list(words), n=5, cutoff=0.6)
+    return f"did you mean `{max(matches, key=nearness)}`?" if matches else ""

@@ -28,8 +28,8 @@ def cannot_write(path: Path, error: Exception, *, hint: str = "") -> NeedError:
         hint: the remedy; none means the usual one.
     """
     # Libraries that are not written in Python tell the number in their message only.
-    told = re.search(r"os error (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    match = re.search(r"os error (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
     reason = os.strerror(number) if number else str(error)
     hint = hint or _REMEDIES.get(
         number, "choose a folder you may write to (for runs: `--runs DIR`)"
@@ -117,25 +117,25 @@ def delete_folder(path: Path) -> None:
     Raises:
         NeedError: it cannot be deleted, or is something else.
     """
-    gone = path.with_name(f".{path.name}.deleted")
+    doomed = path.with_name(f".{path.name}.deleted")
     try:
-        if gone.exists():
-            shutil.rmtree(gone)
+        if doomed.exists():
+            shutil.rmtree(doomed)
         if path.is_symlink() or path.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if path.exists():
-            path.rename(gone)
-            shutil.rmtree(gone)
+            path.rename(doomed)
+            shutil.rmtree(doomed)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the hex SHA-256 of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checksums(folder: Path, files: Sequence[Path]) -> str:
+def list_checksums(folder: Path, files: Sequence[Path]) -> str:
     """Return lines that ``sha256sum --check`` reads when it runs in ``folder``."""
-    return "".join(f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return "".join(f"{hash_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)

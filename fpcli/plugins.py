@@ -9,7 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from fpcli.errors import FpError, NeedError, UsageError, first_line, nearest
+from fpcli.errors import FpError, NeedError, UsageError, first_line, suggest
 from fpcli.version import __version__
 
 TABLES: Mapping[str, str] = {
@@ -64,16 +64,16 @@ def split_path(name: str) -> tuple[str, str]:
     return (kind, path) if name.startswith(PATH_PREFIXES) else ("", name)
 
 
-def names(kind: str) -> dict[str, str]:
+def list_names(kind: str) -> dict[str, str]:
     """Return ``name -> "module:attribute"`` of one kind, ours first, sorted within each."""
-    ours: Mapping[str, str] = load(TABLES[kind])
+    ours: Mapping[str, str] = load_reference(TABLES[kind])
     theirs = _of_other_packages(kind)
     return dict(ours) | {name: theirs[name] for name in sorted(theirs) if name not in ours}
 
 
 def is_shipped(kind: str, name: str) -> bool:
     """Tell whether a name is one of ours, and neither of another package nor code."""
-    return name in load(TABLES[kind])
+    return name in load_reference(TABLES[kind])
 
 
 @cache
@@ -85,7 +85,7 @@ def _of_other_packages(kind: str) -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=f"fpcli.{kind}")}
 
 
-def load(target: str) -> Any:
+def load_reference(target: str) -> Any:
     """Import ``module:attribute``.
 
     Raises:
@@ -94,18 +94,18 @@ def load(target: str) -> Any:
     """
     module, _, attribute = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        thing = getattr(importlib.import_module(module), attribute, None)
     except UsageError:  # a class body that ours refuses says itself what is wrong
         raise
     except Exception as error:  # a user's module may fail in any way
         raise _unusable(target, module, error) from error
-    if found is None:
+    if thing is None:
         raise UsageError(f"module `{module}` has no `{attribute}`", hint=f"in `{target}`")
-    return found
+    return thing
 
 
 def _unusable(target: str, module: str, error: Exception) -> FpError:
-    if (lost := _lost(error)) and not _is_ours(module):
+    if (lost := _find_lost(error)) and not _is_ours(module):
         return NeedError(
             f"`{module}` was written for another version of fpcli: {lost} is not in {__version__}",
             hint="CHANGELOG.md tells what changed, README.md (Adding a method) what holds now; "
@@ -121,7 +121,7 @@ def _unusable(target: str, module: str, error: Exception) -> FpError:
     )
 
 
-def _lost(error: Exception) -> str:
+def _find_lost(error: Exception) -> str:
     """Return what of fpcli was not there when it was imported or used, or "" if it was not that."""
     if isinstance(error, ModuleNotFoundError) and _is_ours(error.name):
         return f"`{error.name}`"
@@ -138,7 +138,7 @@ def _is_ours(module: str | None) -> bool:
     return module is not None and module.partition(".")[0] == "fpcli"
 
 
-def reference(kind: str, name: str) -> str:
+def find_reference(kind: str, name: str) -> str:
     """Return the ``module:attribute`` that is registered under ``name``, or ``name`` if it is one.
 
     Raises:
@@ -146,12 +146,12 @@ def reference(kind: str, name: str) -> str:
     """
     if kind in OF_USERS and is_code(name):
         return name
-    table = names(kind)
+    table = list_names(kind)
     if name not in table:
         singular = kind.removesuffix("s")
         raise UsageError(
             f"unknown {singular} `{name}`",
-            hint=nearest(name, table) or f"known: {', '.join(table)}",
+            hint=suggest(name, table) or f"known: {', '.join(table)}",
         )
     return table[name]
 
@@ -161,6 +161,6 @@ def lookup(kind: str, name: str) -> Any:
 
     Raises:
         UsageError: nothing has that name, or it cannot be imported.
-        NeedError: see :func:`load`.
+        NeedError: see :func:`load_reference`.
     """
-    return load(reference(kind, name))
+    return load_reference(find_reference(kind, name))

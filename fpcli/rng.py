@@ -40,7 +40,7 @@ def stream(seed: int, purpose: str, round: int = 0, client: int = 0) -> torch.Ge
 
 
 @contextmanager
-def seeded(
+def seed_torch(
     seed: int, purpose: str, round: int = 0, client: int = 0, *, device: torch.device | str = "cpu"
 ) -> Iterator[None]:
     """Let torch's global generator be that of one purpose, round and client; then it is as before.

@@ -39,10 +39,10 @@ def _parse(text: str | float, units: Mapping[str, float], likely: tuple[str, str
     if isinstance(text, bool):
         raise ValueError(f"`{text}` is not a number; write for example `{example}`")
     compact = "".join(str(text).split()).lower()
-    found = _NUMBER.fullmatch(compact)
-    if found is None:
+    match = _NUMBER.fullmatch(compact)
+    if match is None:
         raise ValueError(f"`{text}` is not a number with a unit; write for example `{example}`")
-    number, unit = found.groups()
+    number, unit = match.groups()
     if unit.startswith(","):
         raise ValueError(f"`{text}` has a comma; write a decimal point: `{example}`")
     if not unit and float(number):
@@ -132,8 +132,8 @@ def share_hint(text: str) -> str:
             return ""
     except ValueError:
         pass
-    found = _NUMBER.match(text.strip())
-    number = float(found[1]) if found else 0.5
+    match = _NUMBER.match(text.strip())
+    number = float(match[1]) if match else 0.5
     share = number if 0 < number <= 1 else number / 100 if 1 < number <= 100 else 0.5
     return f"write `{share:g}` or `{100 * share:g}%`"
 

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fpcli.engine.process import before_torch
+from fpcli.engine.process import prepare_libraries
 
-before_torch()
+prepare_libraries()
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "bench")]  # for workers too
 
 import pytest  # noqa: E402
 
-from fpcli.engine.process import settle  # noqa: E402
-from fpcli.recipe.load import load  # noqa: E402
+from fpcli.engine.process import settle_process  # noqa: E402
+from fpcli.recipe.load import load_recipe  # noqa: E402
 from fpcli.settings.recipes import Recipe  # noqa: E402
 
-settle()
+settle_process()
 
 TOY = {
     "task.data": "digits",
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def toy_recipe(method: str, **changes: object) -> Recipe:
     """Return the toy recipe with some dotted keys changed (``__`` stands for a dot)."""
     flags = TOY | {key.replace("__", "."): value for key, value in changes.items()}
-    return load(None, flags={"method.name": method} | flags)
+    return load_recipe(None, flags={"method.name": method} | flags)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from fpcli.engine import memory
 from fpcli.engine.executors.pool import start_method, warm_up
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
-from fpcli.recipe.load import load
+from fpcli.recipe.load import load_recipe
 from fpcli.settings.recipes import FitRecipe
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_newest
@@ -88,7 +88,7 @@ def digits_file(folder: Path) -> str:
 def begin(runs: Path, name: str, method: str, watcher: Any = None, **changes: Any) -> Any:
     """Start a run and return its summary."""
     recipe = toy_recipe(method, **changes)
-    return federated_run.run_federated(
+    return federated_run.play_federated(
         recipe, RunFolder.create(runs, name, recipe), watcher or Listener()
     )
 
@@ -96,10 +96,10 @@ def begin(runs: Path, name: str, method: str, watcher: Any = None, **changes: An
 def go_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
     """Resume a run, with changes to its recipe, and return its summary."""
     folder = RunFolder.open(runs / name)
-    stored = load(folder.recipe, flags=_code(folder))
+    stored = load_recipe(folder.recipe, flags=_code(folder))
     flags = {key.replace("__", "."): value for key, value in changes.items()}
-    recipe = load(folder.recipe, flags=_code(folder) | flags)
-    return federated_run.run_federated(
+    recipe = load_recipe(folder.recipe, flags=_code(folder) | flags)
+    return federated_run.play_federated(
         recipe, folder, watcher or Listener(), stored=stored, force=force
     )
 
@@ -116,9 +116,9 @@ def fit(runs: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
         "seed": 7,
     }
     flags = toy | {key.replace("__", "."): value for key, value in changes.items()}
-    recipe = load(None, flags=flags, cls=FitRecipe)
+    recipe = load_recipe(None, flags=flags, cls=FitRecipe)
     folder = RunFolder.create(runs, name, recipe)
-    return fit_run.run_fit(recipe, folder, watcher or FitListener())
+    return fit_run.play_fit(recipe, folder, watcher or FitListener())
 
 
 def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **changes: Any) -> Any:
@@ -126,10 +126,10 @@ def fit_on(runs: Path, name: str, watcher: Any = None, force: bool = False, **ch
     folder = RunFolder.open(runs / name)
     model = re.search("nets:[a-z]+", folder.recipe.read_text())
     code = {"task.model": model[0]} if model else {}
-    stored = load(folder.recipe, flags=code, cls=FitRecipe)
+    stored = load_recipe(folder.recipe, flags=code, cls=FitRecipe)
     flags = code | {key.replace("__", "."): value for key, value in changes.items()}
-    recipe = load(folder.recipe, flags=flags, cls=FitRecipe)
-    return fit_run.run_fit(recipe, folder, watcher or FitListener(), stored=stored, force=force)
+    recipe = load_recipe(folder.recipe, flags=flags, cls=FitRecipe)
+    return fit_run.play_fit(recipe, folder, watcher or FitListener(), stored=stored, force=force)
 
 
 def _code(folder: RunFolder) -> dict[str, str]:
@@ -146,12 +146,14 @@ def _code(folder: RunFolder) -> dict[str, str]:
 def newest(runs: Path, name: str) -> Any:
     """Return the state in the newest checkpoint as plain data and bytes."""
     from fpcli import plugins
-    from fpcli.recipe.load import digest
+    from fpcli.recipe.load import digest_recipe
 
     folder = RunFolder.open(runs / name)
-    recipe = load(folder.recipe, flags=_code(folder))
+    recipe = load_recipe(folder.recipe, flags=_code(folder))
     state_type = plugins.lookup("methods", recipe.method.name).State
-    state, extra, _ = load_newest(folder.path, method_state=state_type, digest=digest(recipe))
+    state, extra, _ = load_newest(
+        folder.path, method_state=state_type, digest=digest_recipe(recipe)
+    )
     data, tensors = dump_state(state)
     extra["totals"].pop("real_s")
     del extra["events"]  # they hold measured seconds too
@@ -160,7 +162,7 @@ def newest(runs: Path, name: str) -> Any:
 
 def history(runs: Path, name: str) -> list[Any]:
     """Return a run's events without the measured seconds."""
-    found = events.read(runs / name / "events.jsonl")
+    found = events.read_events(runs / name / "events.jsonl")
     for event in found:
         event.pop("real_s")
         for client in event["clients"]:

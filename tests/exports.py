@@ -10,7 +10,7 @@ from prunable import shaken
 
 from fpcli.engine.trained import Inputs, Trained
 from fpcli.models.build import build
-from fpcli.structure.patterns import ranked
+from fpcli.structure.patterns import keep_ranked
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -35,7 +35,7 @@ def narrow(name: str, shape: tuple[int, ...] = (1, 8, 8), ratio: float = 0.5) ->
         key: torch.rand(group.width, generator=generator)
         for key, group in trained.layout.groups.items()
     }
-    return trained.cut(Support(ranked(trained.layout, scores, ratio)))
+    return trained.cut(Support(keep_ranked(trained.layout, scores, ratio)))
 
 
 def masked(name: str, densities: dict[str, float]) -> Trained:

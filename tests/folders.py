@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fpcli.recipe.load import load, to_yaml
+from fpcli.recipe.load import load_recipe, to_yaml
 
 
 def client(number: int, **more: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def rounds(*scores: float) -> list[dict[str, Any]]:
 def write_run(path: Path, history: Sequence[dict[str, Any]], **flags: Any) -> Path:
     """Write a run of as many rounds as there are events; ``__`` in a flag stands for a dot."""
     settings = {key.replace("__", "."): value for key, value in flags.items()}
-    recipe = load(None, flags={"rounds": max(len(history), 1)} | settings)
+    recipe = load_recipe(None, flags={"rounds": max(len(history), 1)} | settings)
     path.mkdir(parents=True)
     (path / "recipe.yaml").write_text(to_yaml(recipe))
     lines = (json.dumps(item) + "\n" for item in history)

@@ -10,7 +10,7 @@ from driver import begin, digits_file
 
 from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
-from fpcli.unlearn.original import Source, source_of
+from fpcli.unlearn.original import Original, read_original
 
 
 def finished(runs: Path, name: str = "run", method: str = "fedavg", **changes: Any) -> Recipe:
@@ -20,9 +20,9 @@ def finished(runs: Path, name: str = "run", method: str = "fedavg", **changes: A
     return toy_recipe(method, **settings)
 
 
-def source(runs: Path, **changes: Any) -> Source:
+def source(runs: Path, **changes: Any) -> Original:
     """Train a run called `run`, and return it as the start of an unlearning."""
-    return source_of(RunFolder(runs / "run"), finished(runs, **changes))
+    return read_original(RunFolder(runs / "run"), finished(runs, **changes))
 
 
 def unlearn(runs: Path, classes: tuple[int, ...], **changes: Any) -> Recipe:

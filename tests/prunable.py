@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.split import Split
 from fpcli.engine.trained import DataKey, Trained
 from fpcli.pruning.pruner import PruneContext
@@ -38,7 +38,7 @@ class Convs(nn.Module):
 
 def digits(num: int = 256) -> Dataset:
     """Return the digits with few training samples."""
-    whole = load("digits", None, seed=0)
+    whole = load_dataset("digits", None, seed=0)
     return replace(whole, train=Split(whole.train.images[:num], whole.train.labels[:num]))
 
 

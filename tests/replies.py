@@ -22,7 +22,7 @@ from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import Ask, ServerState
 from fpcli.store.checkpoint import dump_state
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire import frame
 
 _MEMORIES = tempfile.TemporaryDirectory(prefix="fp-replies-")
@@ -37,14 +37,14 @@ def setup_of(name: str) -> Setup:
     """Build the toy task of a method, named with its codec unless that is `dense`."""
     method, _, codec = name.partition(" ")
     recipe = toy_recipe(method, eval_every=100, round_retries=1, wire__codec=codec or "dense")
-    return prepare(recipe, Path(_MEMORIES.name, name))
+    return prepare_run(recipe, Path(_MEMORIES.name, name))
 
 
 @functools.cache
 def honest(name: str) -> tuple[ServerState, tuple[bytes, ...]]:
     """Return the state before round 1 and the replies of all clients to it."""
     setup = setup_of(name)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     replies: list[bytes] = []
 
     def note(run: int, job: int, reply: bytes) -> bytes:
@@ -117,7 +117,7 @@ class Message(NamedTuple):
 
 
 def take_apart(data: bytes) -> Message:
-    text, body = frame.read(data, b"FPrp", limit_bytes=1 << 24)
+    text, body = frame.read_frame(data, b"FPrp", limit_bytes=1 << 24)
     return Message(json.loads(text), dict(body))
 
 
@@ -136,7 +136,7 @@ def put_together(message: Message) -> bytes:
     index = json.dumps(entries).encode()
     index += b" " * (-len(index) % 8)
     text = json.dumps(message.header).encode()
-    head = struct.pack("<4sII", b"FPrp", frame.FORMAT, len(text)) + text
+    head = struct.pack("<4sII", b"FPrp", frame.FRAME_FORMAT, len(text)) + text
     data = head + struct.pack("<Q", len(index)) + index + blob
     return data + hashlib.sha256(data).digest()
 
@@ -215,5 +215,5 @@ def rounds(
 ) -> Iterator[tuple[ServerState, RoundRecord]]:
     """Play all rounds of a task."""
     executor = executor or Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     yield from server.play(setup.fed, state, executor, totals)

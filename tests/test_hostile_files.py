@@ -29,26 +29,26 @@ from PIL import Image
 from safetensors.torch import save
 
 import fpcli
-from fpcli.data.datasets import load as load_data
+from fpcli.data.datasets import load_dataset as load_data
 from fpcli.data.split_file import read_split, split_json
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError
 from fpcli.export.candidates import open_candidate
 from fpcli.export.card import Card
-from fpcli.export.file import encode
+from fpcli.export.file import encode_model
 from fpcli.pruning.sensitivity import read_rates
 from fpcli.recipe.fleet_file import fleet_text, read_fleet
-from fpcli.recipe.load import load_any, stored, to_yaml
-from fpcli.report.compare import compare
-from fpcli.report.page import page
-from fpcli.report.runs import find
+from fpcli.recipe.load import load_any, read_stored, to_yaml
+from fpcli.report.compare import compare_runs
+from fpcli.report.page import make_page
+from fpcli.report.runs import find_runs
 from fpcli.report.text_tables import to_data
 from fpcli.settings.hardware import DeviceClass
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import load_newest
-from fpcli.store.checkpoint import save as save_checkpoint
-from fpcli.store.model_folder import read_trained, with_weights, write_trained
+from fpcli.store.checkpoint import save_checkpoint as save_checkpoint
+from fpcli.store.model_folder import read_trained, read_weighted, write_trained
 from fpcli.store.partial import read_partial
 from fpcli.structure.support import Support
 
@@ -122,7 +122,7 @@ def recipe_file(folder: Path) -> Case:
     path.write_text(to_yaml(Recipe()))
 
     def read() -> None:
-        for look in (load_any, stored):
+        for look in (load_any, read_stored):
             look(path)
 
     return Case(path, TEXT, read)
@@ -165,10 +165,10 @@ _LOOKS = itertools.count()
 
 def look_at(run: Path) -> None:
     """Compare a run as a table, and one time in 20, which takes long, as a page."""
-    found = compare(find([run], run.parent))
+    found = compare_runs(find_runs([run], run.parent))
     to_data(found)
     if next(_LOOKS) % 20 == 0:
-        page(found)
+        make_page(found)
 
 
 def events_file(folder: Path) -> Case:
@@ -178,7 +178,7 @@ def events_file(folder: Path) -> Case:
         events.append(path, event)
 
     def read() -> None:
-        events.sound(path)
+        events.find_sound(path)
         look_at(run)
         events.keep(path, 0)
 
@@ -205,10 +205,10 @@ def checkpoint(folder: Path, sums: bool) -> Case:
 
     def read() -> None:
         if sums:  # as somebody would who means harm
-            (place / "SHA256SUMS").write_text(checksums(place, files[:2]))
+            (place / "SHA256SUMS").write_text(list_checksums(place, files[:2]))
         load_newest(folder, method_state=None, digest="d")
 
-    from fpcli.files import checksums
+    from fpcli.files import list_checksums
 
     damages = [*TEXT, *BYTES]
     return Case(files[0], damages, read, files[1:2] if sums else files[1:])
@@ -222,7 +222,7 @@ def trained_folder(folder: Path) -> Case:
 
 def exported(folder: Path) -> Case:
     path, trained = folder / "m.safetensors", every_way()
-    path.write_bytes(encode(trained, Card.of(trained, {})).data)
+    path.write_bytes(encode_model(trained, Card.of(trained, {})).data)
     return Case(path, [*TEXT, *BYTES], lambda: fpcli.load(path))
 
 
@@ -233,7 +233,7 @@ def forged_export(folder: Path) -> Case:
     from fpcli.export.file import _digest
 
     path, trained = folder / "m.safetensors", narrow("digits-cnn")
-    path.write_bytes(encode(trained, Card.of(trained, {})).data)
+    path.write_bytes(encode_model(trained, Card.of(trained, {})).data)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = folder / "about.json"
@@ -260,7 +260,7 @@ def weights(folder: Path, ending: str) -> Case:
         torch.save(dict(trained.values), path)
     else:
         path.write_bytes(save({k: x.contiguous() for k, x in trained.values.items()}))
-    return Case(path, BYTES, lambda: with_weights(trained, path))
+    return Case(path, BYTES, lambda: read_weighted(trained, path))
 
 
 def program(folder: Path, ending: str) -> Case:

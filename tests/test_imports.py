@@ -118,6 +118,36 @@ def test_a_file_name_tells_its_file() -> None:
     assert [name for name, number in names.items() if number > 1] == []
 
 
+def public_names(path: Path) -> Iterator[str]:
+    """Yield what is defined at the top of a file for others."""
+    for node in tree(path).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names = [node.name]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def test_a_public_name_tells_its_file() -> None:
+    """Only what every method has is called the same everywhere: its options and its state."""
+    counts = Counter(name for path in FILES for name in public_names(path))
+    assert {name for name, number in counts.items() if number > 1} == {"Options", "State"}
+
+
+def test_functions_are_verbs() -> None:
+    """None is called after what has been done to what it returns: `merge`, not `merged`."""
+    words = {
+        (path.name, node.name): node.name.strip("_").split("_")[0]
+        for path in FILES
+        for node in tree(path).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    done = re.compile(
+        r"(?!need|seed|feed|embed|speed)\w+ed|found|known|told|own|one|gone|said|kept|left"
+    )
+    assert [place for place, word in words.items() if done.fullmatch(word)] == []
+
+
 def test_the_walk_sees_every_kind_of_import() -> None:
     source = """
 import os.path
@@ -361,7 +391,7 @@ def test_tables_of_names_load_nothing_heavy() -> None:
     """Reading every table, and one that is looked up by name, imports no torch."""
     loaded = modules_after(
         "from fpcli import plugins, errors, units, methods, models, data, fleet, scores, wire\n"
-        "for kind in plugins.TABLES: assert plugins.names(kind)"
+        "for kind in plugins.TABLES: assert plugins.list_names(kind)"
     )
     assert not loaded & HEAVY
 

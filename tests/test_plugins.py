@@ -11,7 +11,16 @@ import pytest
 
 import fpcli
 from fpcli.errors import NeedError, UsageError
-from fpcli.plugins import OF_USERS, TABLES, is_code, load, lookup, names, reference, split_path
+from fpcli.plugins import (
+    OF_USERS,
+    TABLES,
+    find_reference,
+    is_code,
+    list_names,
+    load_reference,
+    lookup,
+    split_path,
+)
 
 PACKAGE = Path(fpcli.__file__).parent
 
@@ -48,15 +57,15 @@ def test_a_path_is_taken_apart() -> None:
 @pytest.mark.parametrize("kind", TABLES)
 def test_code_is_looked_up_only_where_users_may_name_it(kind: str) -> None:
     if kind in OF_USERS:
-        assert reference(kind, "os:getcwd") == "os:getcwd"
+        assert find_reference(kind, "os:getcwd") == "os:getcwd"
         assert lookup(kind, "pathlib:Path") is Path
     else:
         with pytest.raises(UsageError, match=r"unknown \w+ `os:getcwd`"):
             lookup(kind, "os:getcwd")
     for name in ("./os.py:getcwd", "os:path:join", "csv:reader", "torchvision:models"):
         with pytest.raises(UsageError, match=r"unknown \w+ `"):
-            reference(kind, name)
-    assert all(is_code(target) for target in names(kind).values())
+            find_reference(kind, name)
+    assert all(is_code(target) for target in list_names(kind).values())
 
 
 @pytest.fixture
@@ -109,7 +118,7 @@ def test_code_for_another_version_says_what_it_misses(write: Path, source: str, 
 def test_code_that_fails_otherwise_says_how(write: Path, source: str, message: str) -> None:
     (write / "mine_of_now.py").write_text(source)
     with pytest.raises(UsageError, match="cannot import `mine_of_now` of `mine_of_now:") as caught:
-        load("mine_of_now:Mine")
+        load_reference("mine_of_now:Mine")
     assert f": {message}" in caught.value.message and "\n" not in caught.value.message
     assert "importable from the current folder" in caught.value.hint
 
@@ -117,12 +126,12 @@ def test_code_that_fails_otherwise_says_how(write: Path, source: str, message: s
 def test_what_was_named_wrongly(write: Path) -> None:
     (write / "plain_nets.py").write_text("nothing = None")
     with pytest.raises(UsageError, match=r"cannot import `fpcli\.bygone` of `fpcli\.bygone:Thing`"):
-        load("fpcli.bygone:Thing")
+        load_reference("fpcli.bygone:Thing")
     for name in ("small", "nothing"):
         with pytest.raises(UsageError, match=f"module `plain_nets` has no `{name}`"):
-            load(f"plain_nets:{name}")
+            load_reference(f"plain_nets:{name}")
     with pytest.raises(UsageError, match=r"cannot import `plain_nets\.py`") as caught:
-        load("plain_nets.py:small")
+        load_reference("plain_nets.py:small")
     assert caught.value.hint.startswith("write `plain_nets:small`")
 
 
@@ -135,7 +144,7 @@ PATTERNS = {"compile", "match", "fullmatch", "search", "split", "sub", "findall"
 OTHER_QUESTIONS = {
     ("plugins.py", "is_code"): "the one place",
     ("plugins.py", "split_path"): "what kind of path; says nothing of code",
-    ("plugins.py", "load"): "takes apart what is code or stands in a table",
+    ("plugins.py", "load_reference"): "takes apart what is code or stands in a table",
     ("cli/sensitivity_command.py", "parse_ratios"): "a grid of ratios, FIRST:LAST:STEP",
     ("cli/show.py", "line"): "a line for the screen that begins with `warning:`",
     ("engine/balance.py", "quantile"): "an anchor, quantile:Q",

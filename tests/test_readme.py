@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fpcli.cli.app import run
+from fpcli.cli.app import run_line
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -81,16 +81,16 @@ def test_a_command_of_the_readme_works(
     words = [str(home / "data") if word == "~/data" else word for word in words]
     if words[0] == "train":
         words += ["--rounds", "1", "--executor", "inline"]
-    assert run(words) == 0, capfd.readouterr().err
+    assert run_line(words) == 0, capfd.readouterr().err
 
 
 def test_shown_outputs_are_real(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """`fp methods` and the dry run print what the README shows."""
     shown = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
-    assert run(["methods"]) == 0
+    assert run_line(["methods"]) == 0
     table = capfd.readouterr().out
     assert any(table.strip() == block.strip() for block in shown)
-    assert run(["train", "--method", "fedmp", "--dry-run"]) == 0
+    assert run_line(["train", "--method", "fedmp", "--dry-run"]) == 0
     table = capfd.readouterr().out[-400:]
     assert any(table.strip() in block for block in shown)
 
@@ -98,7 +98,7 @@ def test_shown_outputs_are_real(home: Path, capfd: pytest.CaptureFixture[str]) -
 def test_the_method_of_the_readme_spares_the_slow_half(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["train", "--method", "lighten:Lighten", "--dry-run"]) == 0
+    assert run_line(["train", "--method", "lighten:Lighten", "--dry-run"]) == 0
     table = capfd.readouterr().out
     sizes = re.findall(r"^ +\d+ +1[23]\d +([\d,]+) ", table, re.MULTILINE)
     assert (len(sizes), sizes.count("38,282"), len(set(sizes))) == (10, 5, 2)

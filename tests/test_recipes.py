@@ -9,13 +9,13 @@ import pytest
 from fpcli import methods, plugins
 from fpcli.pruning import PRUNERS
 from fpcli.recipe.header import read_header
-from fpcli.recipe.load import find_recipe, load, load_any, shipped
+from fpcli.recipe.load import find_recipe, list_shipped, load_any, load_recipe
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
-from fpcli.train.federated_run import Watcher, run_federated
+from fpcli.train.federated_run import RunListener, play_federated
 
-RECIPES = shipped()
+RECIPES = list_shipped()
 
 
 class Silent:
@@ -56,11 +56,11 @@ def test_a_recipe_loads_and_has_a_header(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_the_smoke_recipe_runs(name: str, tmp_path: Path) -> None:
-    recipe = load(find_recipe("smoke/any"), flags={"method.name": name})
-    watcher: Watcher = Silent()  # type: ignore[assignment]
-    summary = run_federated(recipe, RunFolder.create(tmp_path, name, recipe), watcher)
+    recipe = load_recipe(find_recipe("smoke/any"), flags={"method.name": name})
+    watcher: RunListener = Silent()  # type: ignore[assignment]
+    summary = play_federated(recipe, RunFolder.create(tmp_path, name, recipe), watcher)
     assert summary.rounds == 2
-    first, second = events.read(tmp_path / name / "events.jsonl")
+    first, second = events.read_events(tmp_path / name / "events.jsonl")
     assert second["loss"] < first["loss"]
     files = {str(p.relative_to(tmp_path / name)) for p in (tmp_path / name).rglob("*")}
     assert {

@@ -27,8 +27,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from fpcli.audit.logistic import folds, logistic
-from fpcli.audit.stage import Audit, AuditData, Figures, Stage
+from fpcli.audit.logistic import fit_logistic, split_folds
+from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures
 from fpcli.errors import DivergedError
 
 _PARTS = ("forget_train", "forget_test")
@@ -55,7 +55,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     return (divergence.clamp(min=0) / math.log(2)).sqrt()
 
 
-def compared(p: Tensor, q: Tensor) -> dict[str, float]:
+def compare_models(p: Tensor, q: Tensor) -> dict[str, float]:
     """Return all figures of two models.
 
     Args:
@@ -68,21 +68,21 @@ def compared(p: Tensor, q: Tensor) -> dict[str, float]:
         "js": float(jensen_shannon(p, q).mean()),
         "tv_of_means": float(total_variation(*means)),
         "js_of_means": float(jensen_shannon(*means)),
-        "told_apart": _told_apart(p, q),
+        "told_apart": _tell_apart(p, q),
     }
 
 
-def _told_apart(p: Tensor, q: Tensor) -> float:
-    xs, found = (p.numpy(), q.numpy()), []
-    for train, test in folds(len(p)):
+def _tell_apart(p: Tensor, q: Tensor) -> float:
+    xs, fold_scores = (p.numpy(), q.numpy()), []
+    for train, test in split_folds(len(p)):
         is_first = np.arange(2 * len(train)) < len(train)
-        model = logistic(np.concatenate([x[train] for x in xs]), is_first)
+        model = fit_logistic(np.concatenate([x[train] for x in xs]), is_first)
         scores = model.decision_function(np.concatenate([x[test] for x in xs]))
-        found.append(float(roc_auc_score(np.arange(2 * len(test)) < len(test), scores)))
-    return statistics.fmean(found)
+        fold_scores.append(float(roc_auc_score(np.arange(2 * len(test)) < len(test), scores)))
+    return statistics.fmean(fold_scores)
 
 
-def _others(stage: Stage, data: AuditData) -> Tensor:
+def _others(stage: AuditStage, data: AuditData) -> Tensor:
     logits = torch.cat([stage.seen[part].logits for part in _PARTS])
     logits = logits[:, data.others]
     if not bool(logits.amax(1).isfinite().all()):
@@ -92,9 +92,9 @@ def _others(stage: Stage, data: AuditData) -> Tensor:
     return logits.softmax(1)
 
 
-def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:
+def _measure(stages: Mapping[str, AuditStage], data: AuditData, seed: int) -> dict[str, Figures]:
     retrained = _others(stages["retrained"], data)
-    return {name: compared(_others(stage, data), retrained) for name, stage in stages.items()}
+    return {name: compare_models(_others(stage, data), retrained) for name, stage in stages.items()}
 
 
 CLASS_MIA = Audit(

@@ -19,7 +19,7 @@ _MOST_ITERATIONS = 300
 Array = NDArray[Any]
 
 
-def logistic(x: Array, y: Array) -> Any:
+def fit_logistic(x: Array, y: Array) -> Any:
     """Return a fitted classifier of rows; both labels weigh the same however many rows they have.
 
     Args:
@@ -35,13 +35,13 @@ def logistic(x: Array, y: Array) -> Any:
         return model.fit(x, y)
 
 
-def folds(count: int) -> Iterator[tuple[Array, Array]]:
+def split_folds(count: int) -> Iterator[tuple[Array, Array]]:
     """Yield train and test indices of cross-validation, 5 times or as often as there are samples.
 
     Args:
         count: samples, 2 or more, in random order.
 
-    >>> [(train.tolist(), test.tolist()) for train, test in folds(2)]
+    >>> [(train.tolist(), test.tolist()) for train, test in split_folds(2)]
     [([1], [0]), ([0], [1])]
     """
     number = np.arange(count) % min(NUM_FOLDS, count)

@@ -12,25 +12,27 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from fpcli.audit.stage import Audit, AuditData, Figures, Seen, Stage
+from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures, Seen
 
 
-def masked(stage: Stage, classes: Sequence[int]) -> Stage:
+def mask_logits(stage: AuditStage, classes: Sequence[int]) -> AuditStage:
     """Return a stage without the logits of some classes: they are -inf in what it says, and the
     copy of its model has zeros in the classifier's rows, as if they had been handed out empty."""
-    gone = torch.tensor(list(classes))
-    made = Stage(copy.deepcopy(stage.model), stage.classifier, {})
+    forgotten = torch.tensor(list(classes))
+    made = AuditStage(copy.deepcopy(stage.model), stage.classifier, {})
     with torch.no_grad():
         for tensor in made.head.parameters():
-            tensor[gone.to(tensor.device)] = 0
+            tensor[forgotten.to(tensor.device)] = 0
     seen = {
-        part: Seen(one.logits.index_fill(1, gone, -torch.inf), one.features, one.labels)
-        for part, one in stage.seen.items()
+        part: Seen(
+            outputs.logits.index_fill(1, forgotten, -torch.inf), outputs.features, outputs.labels
+        )
+        for part, outputs in stage.seen.items()
     }
-    return Stage(made.model, stage.classifier, seen)
+    return AuditStage(made.model, stage.classifier, seen)
 
 
-def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:
+def _measure(stages: Mapping[str, AuditStage], data: AuditData, seed: int) -> dict[str, Figures]:
     return {
         name: {
             "forget_accuracy": stage.seen["forget_test"].accuracy,

@@ -25,22 +25,22 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-from fpcli.audit.logistic import Array, folds, logistic
-from fpcli.audit.stage import Audit, AuditData, Figures, Seen, Stage
+from fpcli.audit.logistic import Array, fit_logistic, split_folds
+from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures, Seen
 
 FALSE_ALARMS = 0.01
 _LEAST_LOG = -1e30
 """Stands for the logarithm of 0, which cannot be ranked by everything that ranks."""
 
 
-def rates(scores: Array, is_member: Array) -> dict[str, float]:
+def measure_rates(scores: Array, is_member: Array) -> dict[str, float]:
     """Return ``auc`` and ``tpr1`` of scores that are high for members; equal ones count half.
 
     Args:
         scores: finite, ``[n]``.
         is_member: bool ``[n]``, both values occur.
 
-    >>> rates(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
+    >>> measure_rates(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
     {'auc': 0.75, 'tpr1': 0.5}
     """
     false, true, _ = roc_curve(is_member, scores, drop_intermediate=False)
@@ -50,22 +50,22 @@ def rates(scores: Array, is_member: Array) -> dict[str, float]:
     }
 
 
-def by_threshold(scores: Array, is_member: Array, is_first: Array) -> float:
+def judge_threshold(scores: Array, is_member: Array, is_first: Array) -> float:
     """Return the balanced accuracy on each half under the best threshold of the other, averaged.
 
     Args:
-        scores: see :func:`rates`.
+        scores: see :func:`measure_rates`.
         is_first: bool ``[n]``, which half; both hold members and others.
     """
-    found = []
+    accuracies = []
     for judged in (is_first, ~is_first):
         false, true, thresholds = roc_curve(is_member[~judged], scores[~judged])
         called = scores[judged] >= thresholds[np.argmax(true - false)]
-        found.append(float(balanced_accuracy_score(is_member[judged], called)))
-    return statistics.fmean(found)
+        accuracies.append(float(balanced_accuracy_score(is_member[judged], called)))
+    return statistics.fmean(accuracies)
 
 
-def attacked(members: Seen, others: Seen) -> dict[str, float]:
+def attack_model(members: Seen, others: Seen) -> dict[str, float]:
     """Return all figures of one model.
 
     Args:
@@ -77,8 +77,10 @@ def attacked(members: Seen, others: Seen) -> dict[str, float]:
     is_first = np.arange(2 * count) % count < count // 2
     figures: dict[str, float] = {}
     for name, signal in _signals(members, others).items():
-        figures |= {f"{name}_{kind}": value for kind, value in rates(signal, is_member).items()}
-        figures[f"{name}_balanced"] = by_threshold(signal, is_member, is_first)
+        figures |= {
+            f"{name}_{kind}": value for kind, value in measure_rates(signal, is_member).items()
+        }
+        figures[f"{name}_balanced"] = judge_threshold(signal, is_member, is_first)
     return figures | {f"model_{kind}": x for kind, x in _by_model(members, others).items()}
 
 
@@ -86,35 +88,35 @@ def _signals(members: Seen, others: Seen) -> dict[str, Array]:
     """Return attack -> a number per sample, high for members."""
     logs = torch.cat([members.logits, others.logits]).log_softmax(1)
     labels = torch.cat([members.labels, others.labels])
-    found = {
+    signals = {
         "confidence": logs.amax(1).exp(),
         "loss": logs.gather(1, labels[:, None])[:, 0].clamp(min=_LEAST_LOG),
         "entropy": -torch.special.entr(logs.exp()).sum(1),
     }
-    return {name: signal.numpy() for name, signal in found.items()}
+    return {name: signal.numpy() for name, signal in signals.items()}
 
 
 def _by_model(members: Seen, others: Seen) -> dict[str, float]:
-    xs = [_sorted(seen.logits) for seen in (members, others)]
-    found: list[dict[str, float]] = []
-    for train, test in folds(len(members.labels)):
+    xs = [_sort_confidences(seen.logits) for seen in (members, others)]
+    figures: list[dict[str, float]] = []
+    for train, test in split_folds(len(members.labels)):
         is_member = np.arange(2 * len(train)) < len(train)
-        attacker = logistic(np.concatenate([x[train] for x in xs]), is_member)
+        attacker = fit_logistic(np.concatenate([x[train] for x in xs]), is_member)
         scores = attacker.decision_function(np.concatenate([x[test] for x in xs]))
         is_member = np.arange(2 * len(test)) < len(test)
         balanced = float(balanced_accuracy_score(is_member, scores > 0))
-        found.append(rates(scores, is_member) | {"balanced": balanced})
-    return {kind: statistics.fmean(one[kind] for one in found) for kind in found[0]}
+        figures.append(measure_rates(scores, is_member) | {"balanced": balanced})
+    return {kind: statistics.fmean(fold[kind] for fold in figures) for kind in figures[0]}
 
 
-def _sorted(logits: Tensor) -> Array:
+def _sort_confidences(logits: Tensor) -> Array:
     return logits.softmax(1).sort(1, descending=True).values.numpy()
 
 
-def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:
+def _measure(stages: Mapping[str, AuditStage], data: AuditData, seed: int) -> dict[str, Figures]:
     count = min(len(data.forget_train), len(data.forget_test))
     return {
-        name: attacked(
+        name: attack_model(
             *(
                 Seen(*(x[:count] for x in stage.seen[part]))
                 for part in ("forget_train", "forget_test")

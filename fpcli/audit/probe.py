@@ -27,8 +27,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from fpcli.audit.logistic import Array, logistic
-from fpcli.audit.stage import PARTS, Audit, AuditData, Figures, Stage
+from fpcli.audit.logistic import Array, fit_logistic
+from fpcli.audit.stage import AUDIT_PARTS, Audit, AuditData, AuditStage, Figures
 
 _NEIGHBOURS = 15
 
@@ -45,7 +45,7 @@ def cka(x: Tensor, y: Tensor) -> float:
     return float((y.T @ x).square().sum() / scale) if scale > 0 else 0.0
 
 
-def probed(train: tuple[Array, Array], test: tuple[Array, Array]) -> dict[str, float]:
+def probe_features(train: tuple[Array, Array], test: tuple[Array, Array]) -> dict[str, float]:
     """Return what two attackers find, see the head of this file.
 
     Args:
@@ -55,7 +55,7 @@ def probed(train: tuple[Array, Array], test: tuple[Array, Array]) -> dict[str, f
     # An odd number of neighbours leaves no draw.
     neighbours = min(_NEIGHBOURS, (len(train[1]) - 1) // 2 * 2 + 1)
     nearest = make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours))
-    attackers = {"linear": logistic(*train), "knn": nearest.fit(*train)}
+    attackers = {"linear": fit_logistic(*train), "knn": nearest.fit(*train)}
     figures = {}
     for name, attacker in attackers.items():
         called = attacker.predict(test[0])
@@ -64,31 +64,31 @@ def probed(train: tuple[Array, Array], test: tuple[Array, Array]) -> dict[str, f
     return figures
 
 
-def _both(stage: Stage, forgotten: str, retained: str) -> tuple[Tensor, Array]:
+def _both(stage: AuditStage, forgotten: str, retained: str) -> tuple[Tensor, Array]:
     """Return features of as many forgotten as other samples, and which are forgotten."""
     sides = [stage.seen[part].features for part in (forgotten, retained)]
     count = min(map(len, sides))
     return torch.cat([side[:count] for side in sides]), np.arange(2 * count) < count
 
 
-def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:
+def _measure(stages: Mapping[str, AuditStage], data: AuditData, seed: int) -> dict[str, Figures]:
     tests = {name: _both(stage, "forget_test", "retain_test") for name, stage in stages.items()}
-    found: dict[str, Figures] = {}
+    results: dict[str, Figures] = {}
     for name, stage in stages.items():
         (x, is_forgotten), (features, wanted) = (
             _both(stage, "forget_train", "retain_train"),
             tests[name],
         )
-        figures = probed((x.numpy(), is_forgotten), (features.numpy(), wanted))
+        figures = probe_features((x.numpy(), is_forgotten), (features.numpy(), wanted))
         for other in ("original", "retrained"):
             figures[f"cka_{other}"] = cka(features, tests[other][0])
-        found[name] = figures
-    return found
+        results[name] = figures
+    return results
 
 
 PROBE = Audit(
     measure=_measure,
-    parts=PARTS,
+    parts=AUDIT_PARTS,
     shown={
         "linear_balanced": "linear probe",
         "knn_balanced": "nearest neighbours",

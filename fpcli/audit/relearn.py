@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.audit.stage import Audit, AuditData, Figures, Stage
+from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures
 from fpcli.engine.evaluate import judge_top1
 from fpcli.rng import stream
 
@@ -56,9 +56,9 @@ def relearn(
     return None
 
 
-def renewed(stage: Stage, seed: int) -> nn.Module:
+def renew_classifier(stage: AuditStage, seed: int) -> nn.Module:
     """Return a copy of a stage's model whose classifier is drawn anew, as torch draws it."""
-    made = Stage(copy.deepcopy(stage.model), stage.classifier, {})
+    made = AuditStage(copy.deepcopy(stage.model), stage.classifier, {})
     generator = stream(seed, "audit/relearn/head")
     weight = made.head.get_parameter("weight")
     bound = weight[0].numel() ** -0.5
@@ -110,7 +110,7 @@ class _Task:
         return float(torch.isin(called, self.classes).double().mean())
 
 
-def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:
+def _measure(stages: Mapping[str, AuditStage], data: AuditData, seed: int) -> dict[str, Figures]:
     device = next(stages["original"].model.parameters()).device
     task = _Task(data, seed, device)
     wanted = SHARE * task.accuracy(stages["original"].model)
@@ -124,7 +124,7 @@ def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[st
     return {
         name: {
             "steps": steps(copy.deepcopy(stage.model)),
-            "fresh_head_steps": steps(renewed(stage, seed)),
+            "fresh_head_steps": steps(renew_classifier(stage, seed)),
         }
         for name, stage in stages.items()
     }

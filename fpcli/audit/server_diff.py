@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fpcli.audit.stage import Audit, AuditData, Figures, Stage
+from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures
 
 
-def ranked(before: Tensor, after: Tensor, classes: Sequence[int]) -> dict[str, float | None]:
+def rank_classes(before: Tensor, after: Tensor, classes: Sequence[int]) -> dict[str, float | None]:
     """Return ``share`` and ``rank`` of classes, see the head of this file.
 
     Args:
@@ -37,18 +37,18 @@ def ranked(before: Tensor, after: Tensor, classes: Sequence[int]) -> dict[str, f
     total = float(change.sum())
     if not 0 < total < math.inf:
         return {"share": None, "rank": None}
-    own = change[list(classes)]
+    forgotten = change[list(classes)]
     return {
-        "share": float(own.sum()) / total,
-        "rank": 1 + int((change > own.max()).sum()),
+        "share": float(forgotten.sum()) / total,
+        "rank": 1 + int((change > forgotten.max()).sum()),
     }
 
 
-def columns_kept(before: Tensor, after: Tensor) -> Tensor | None:
+def find_columns(before: Tensor, after: Tensor) -> Tensor | None:
     """Return which columns of ``before`` those of ``after`` are, in order, int64; None if they are
     no copies of some.
 
-    >>> columns_kept(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 3.0]])).tolist()
+    >>> find_columns(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 3.0]])).tolist()
     [0, 2]
     """
     kept: list[int] = []
@@ -61,29 +61,31 @@ def columns_kept(before: Tensor, after: Tensor) -> Tensor | None:
     return torch.tensor(kept, dtype=torch.int64)
 
 
-def _rows(stage: Stage) -> tuple[Tensor, Tensor]:
+def _rows(stage: AuditStage) -> tuple[Tensor, Tensor]:
     """Return weights ``[classes, columns]`` and bias ``[classes, 0 or 1]``."""
     weight = stage.head.get_parameter("weight").detach().double().cpu().flatten(1)
-    found = [
+    layers = [
         x.detach().double().cpu() for name, x in stage.head.named_parameters() if name == "bias"
     ]
-    return weight, torch.stack(found, 1) if found else weight[:, :0]
+    return weight, torch.stack(layers, 1) if layers else weight[:, :0]
 
 
-def _measure(stages: Mapping[str, Stage], data: AuditData, seed: int) -> dict[str, Figures]:
+def _measure(stages: Mapping[str, AuditStage], data: AuditData, seed: int) -> dict[str, Figures]:
     weight, bias = _rows(stages["original"])
     before = torch.cat([weight, bias], 1)
     pruned = _rows(stages["pruned"])[0] if "pruned" in stages else weight
-    kept = columns_kept(weight, pruned)
-    found: dict[str, Figures] = {}
+    kept = find_columns(weight, pruned)
+    figures: dict[str, Figures] = {}
     for name, stage in stages.items():
-        own, own_bias = _rows(stage)
-        if kept is not None and own.shape[1] == len(kept) < weight.shape[1]:
-            own = torch.zeros_like(weight).index_copy_(1, kept, own)
-        found[name] = {"share": None, "rank": None}
-        if own.shape == weight.shape and own_bias.shape == bias.shape:
-            found[name] = ranked(before, torch.cat([own, own_bias], 1), data.classes)
-    return found
+        stage_weight, stage_bias = _rows(stage)
+        if kept is not None and stage_weight.shape[1] == len(kept) < weight.shape[1]:
+            stage_weight = torch.zeros_like(weight).index_copy_(1, kept, stage_weight)
+        figures[name] = {"share": None, "rank": None}
+        if stage_weight.shape == weight.shape and stage_bias.shape == bias.shape:
+            figures[name] = rank_classes(
+                before, torch.cat([stage_weight, stage_bias], 1), data.classes
+            )
+    return figures
 
 
 SERVER_DIFF = Audit(

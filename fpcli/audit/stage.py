@@ -13,9 +13,9 @@ from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
 from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import DivergedError, LayoutError
-from fpcli.scores.producers import classifier, entered, maps
+from fpcli.scores.producers import find_classifier, reshape_to_maps, watch_input
 
-PARTS = ("forget_train", "forget_test", "retain_train", "retain_test")
+AUDIT_PARTS = ("forget_train", "forget_test", "retain_train", "retain_test")
 """The sample sets of `AuditData`."""
 
 Figures = Mapping[str, float | None]
@@ -70,7 +70,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class AuditStage:
     """A model, the name of its classifier, and what it says of some of ``PARTS``."""
 
     model: nn.Module
@@ -98,7 +98,7 @@ class Audit:
         needs_retrained: cannot be made without a model that never saw the classes.
     """
 
-    measure: Callable[[Mapping[str, Stage], AuditData, int], Mapping[str, Figures]]
+    measure: Callable[[Mapping[str, AuditStage], AuditData, int], Mapping[str, Figures]]
     parts: tuple[str, ...]
     shown: Mapping[str, str]
     decisive: tuple[str, ...]
@@ -109,7 +109,9 @@ class Audit:
 
 
 @torch.no_grad()
-def observed(name: str, model: nn.Module, data: AuditData, parts: Collection[str]) -> Stage:
+def observe_stage(
+    name: str, model: nn.Module, data: AuditData, parts: Collection[str]
+) -> AuditStage:
     """Return a model, put in evaluation mode, with what it says of some samples.
 
     Args:
@@ -122,7 +124,7 @@ def observed(name: str, model: nn.Module, data: AuditData, parts: Collection[str
     """
     model.eval()
     device = next(model.parameters()).device
-    last = classifier(model, data.normalise(data.forget_train.images[:1].to(device)))
+    last = find_classifier(model, data.normalise(data.forget_train.images[:1].to(device)))
     head = model.get_submodule(last)
     rows = len(head.weight) if isinstance(head.weight, Tensor) else 0
     if rows != data.num_classes:
@@ -131,24 +133,24 @@ def observed(name: str, model: nn.Module, data: AuditData, parts: Collection[str
             f"{data.num_classes} classes",
             hint="audits need a network whose last layer is its classifier",
         )
-    seen = {part: _seen(model, last, getattr(data, part), data) for part in parts}
+    seen = {part: _see(model, last, getattr(data, part), data) for part in parts}
     # The largest value of a row is nan where any is.
-    if not all(bool(one.logits.amax(1).isfinite().all()) for one in seen.values()):
+    if not all(bool(outputs.logits.amax(1).isfinite().all()) for outputs in seen.values()):
         raise DivergedError(
             f"model `{name}` puts out values that are no numbers", hint="it cannot be audited"
         )
-    return Stage(model, last, seen)
+    return AuditStage(model, last, seen)
 
 
-def _seen(model: nn.Module, last: str, split: Split, data: AuditData) -> Seen:
+def _see(model: nn.Module, last: str, split: Split, data: AuditData) -> Seen:
     logits: list[Tensor] = []
     features: list[Tensor] = []
     device, head = next(model.parameters()).device, model.get_submodule(last)
 
     def see(x: Tensor) -> None:
-        features.append(maps(head, x).mean(2).double().cpu())
+        features.append(reshape_to_maps(head, x).mean(2).double().cpu())
 
-    with entered(model, last, see):
+    with watch_input(model, last, see):
         for x, _ in evaluation_batches(split, data.normalise, device=device, channels_last=True):
             logits.append(model(x).double().cpu())
     return Seen(torch.cat(logits), torch.cat(features), split.labels)

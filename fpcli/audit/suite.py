@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from fpcli import plugins
-from fpcli.audit.logit_mask import masked
-from fpcli.audit.stage import PARTS, Audit, AuditData, Figures, observed
+from fpcli.audit.logit_mask import mask_logits
+from fpcli.audit.stage import AUDIT_PARTS, Audit, AuditData, Figures, observe_stage
 from fpcli.errors import DataError, UsageError
 from fpcli.rng import stream
 
-__all__ = ["AuditData", "Row", "rows", "run"]
+__all__ = ["AuditData", "AuditRow", "list_rows", "run_audits"]
 
 MOST_FORGOTTEN, MOST_RETAINED = 1000, 2000
 """Samples of each of the training and the test data that audits look at, at most."""
@@ -31,7 +31,7 @@ MASK = "logit_mask"
 _LEAST = 2
 
 
-class Row(NamedTuple):
+class AuditRow(NamedTuple):
     """One line of a table: a figure in words, of the retrained model and of every other stage.
 
     Attributes:
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     ceiling: float | None
 
 
-def run(
+def run_audits(
     names: Sequence[str],
     models: Mapping[str, nn.Module],
     data: AuditData,
@@ -81,27 +81,29 @@ def run(
     """
     audits: dict[str, Audit] = {name: plugins.lookup("audits", name) for name in names}
     _check(models, data, [name for name, audit in audits.items() if audit.needs_retrained])
-    data = _sampled(data, seed)
-    sizes = {part: len(getattr(data, part)) for part in PARTS}
+    data = _sample(data, seed)
+    sizes = {part: len(getattr(data, part)) for part in AUDIT_PARTS}
     say(
         f"audits look at {sizes['forget_train']:,} training and {sizes['forget_test']:,} test "
         f"samples of what is forgotten, {sizes['retain_train']:,} and {sizes['retain_test']:,} "
         "of the rest"
     )
-    parts = [part for part in PARTS if any(part in audit.parts for audit in audits.values())]
-    stages = {name: observed(name, model, data, parts) for name, model in models.items()}
-    stages[MASK] = masked(stages["original"], data.classes)
-    found = {}
+    parts = [part for part in AUDIT_PARTS if any(part in audit.parts for audit in audits.values())]
+    stages = {name: observe_stage(name, model, data, parts) for name, model in models.items()}
+    stages[MASK] = mask_logits(stages["original"], data.classes)
+    results = {}
     for name, audit in audits.items():
         say(f"audit {name}")
-        values = {stage: dict(one) for stage, one in audit.measure(stages, data, seed).items()}
+        values = {
+            stage: dict(figures) for stage, figures in audit.measure(stages, data, seed).items()
+        }
         gaps = _gaps(values, audit.ceiling)
-        found[name] = {
+        results[name] = {
             "stages": values,
             "gaps": gaps,
             "verdict": _verdict(gaps, audit, _margin(audit, sizes)),
         }
-    return found
+    return results
 
 
 def _check(models: Mapping[str, nn.Module], data: AuditData, needy: Sequence[str]) -> None:
@@ -115,7 +117,7 @@ def _check(models: Mapping[str, nn.Module], data: AuditData, needy: Sequence[str
             hint="add `--compare-retrain`",
             where="--audit",
         )
-    for part in PARTS:
+    for part in AUDIT_PARTS:
         if len(getattr(data, part)) < _LEAST:
             raise DataError(
                 f"audits need {_LEAST} or more samples of every kind, and `{part}` has "
@@ -124,10 +126,10 @@ def _check(models: Mapping[str, nn.Module], data: AuditData, needy: Sequence[str
             )
 
 
-def _sampled(data: AuditData, seed: int) -> AuditData:
+def _sample(data: AuditData, seed: int) -> AuditData:
     """Return the data in random order, and no more of it than audits look at."""
     taken = {}
-    for part in PARTS:
+    for part in AUDIT_PARTS:
         split = getattr(data, part)
         most = MOST_FORGOTTEN if part.startswith("forget") else MOST_RETAINED
         order = torch.randperm(len(split), generator=stream(seed, f"audit/{part}"))
@@ -143,8 +145,8 @@ def _gaps(
         return None if value is None or reference is None else value - reference
 
     return {
-        stage: {name: gap(value, values["retrained"][name]) for name, value in one.items()}
-        for stage, one in values.items()
+        stage: {name: gap(value, values["retrained"][name]) for name, value in figures.items()}
+        for stage, figures in values.items()
         if stage != "retrained" and "retrained" in values
     }
 
@@ -158,9 +160,9 @@ def _margin(audit: Audit, sizes: Mapping[str, int]) -> float:
 def _verdict(gaps: Mapping[str, Figures], audit: Audit, margin: float) -> dict[str, Any]:
     largest: dict[str, float | None] = {}
     for stage in ("finetuned", MASK):
-        found = [gaps[stage][name] for name in audit.decisive] if stage in gaps else [None]
-        known = [abs(gap) for gap in found if gap is not None]
-        largest[stage] = max(known) if len(known) == len(found) else None
+        decisive = [gaps[stage][name] for name in audit.decisive] if stage in gaps else [None]
+        sizes = [abs(gap) for gap in decisive if gap is not None]
+        largest[stage] = max(sizes) if len(sizes) == len(decisive) else None
     ours, theirs = largest["finetuned"], largest[MASK]
     outcome = None
     if ours is not None and theirs is not None:
@@ -171,15 +173,15 @@ def _verdict(gaps: Mapping[str, Figures], audit: Audit, margin: float) -> dict[s
     }  # fmt: skip
 
 
-def rows(audits: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Return the lines of a table of what :func:`run` returned; not every figure has one."""
-    found = []
-    for name, one in audits.items():
+def list_rows(audits: Mapping[str, Mapping[str, Any]]) -> list[AuditRow]:
+    """Return the lines of a table of what :func:`run_audits` returned; not every figure has one."""
+    rows = []
+    for name, result in audits.items():
         audit: Audit = plugins.lookup("audits", name)
         for figure, words in audit.shown.items():
-            values = {stage: figures[figure] for stage, figures in one["stages"].items()}
-            gap = one["gaps"].get("finetuned", {}).get(figure)
-            found.append(
-                Row(name, words, values.pop("retrained", None), values, gap, audit.ceiling)
+            values = {stage: figures[figure] for stage, figures in result["stages"].items()}
+            gap = result["gaps"].get("finetuned", {}).get(figure)
+            rows.append(
+                AuditRow(name, words, values.pop("retrained", None), values, gap, audit.ceiling)
             )
-    return found
+    return rows

@@ -16,49 +16,49 @@ from typing import Annotated, Any
 import typer
 
 from fpcli.cli import data_command, recipe_command
-from fpcli.cli.bench_command import bench
+from fpcli.cli.bench_command import run_bench
 from fpcli.cli.build_command import build_command
-from fpcli.cli.compare_command import compare
-from fpcli.cli.data_split_command import SPLIT_FLAGS, split
-from fpcli.cli.doctor_command import doctor
-from fpcli.cli.export_command import export
-from fpcli.cli.fit_command import fit
-from fpcli.cli.methods_command import methods
-from fpcli.cli.prune_command import prune
-from fpcli.cli.report_command import report
-from fpcli.cli.sensitivity_command import sensitivity
+from fpcli.cli.compare_command import run_compare
+from fpcli.cli.data_split_command import SPLIT_FLAGS, split_data
+from fpcli.cli.doctor_command import run_doctor
+from fpcli.cli.export_command import run_export
+from fpcli.cli.fit_command import run_fit
+from fpcli.cli.methods_command import run_methods
+from fpcli.cli.prune_command import run_prune
+from fpcli.cli.report_command import run_report
+from fpcli.cli.sensitivity_command import run_sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
-from fpcli.cli.train_command import train
-from fpcli.cli.unlearn_command import unlearn
+from fpcli.cli.train_command import run_train
+from fpcli.cli.unlearn_command import run_unlearn
 from fpcli.cli.unlearn_options import METHOD_FLAGS
-from fpcli.engine.process import before_torch
-from fpcli.errors import FpError, NeedError, UsageError, nearest
-from fpcli.settings.keys import flags_of
+from fpcli.engine.process import prepare_libraries
+from fpcli.errors import FpError, NeedError, UsageError, suggest
+from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import FitRecipe, PruneRecipe, Recipe
 from fpcli.version import __version__
 
-app = typer.Typer(
+cli_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     no_args_is_help=False,
 )
 for command, flags in (
-    (train, flags_of(Recipe)),
-    (fit, flags_of(FitRecipe)),
-    (sensitivity, {}),
-    (prune, flags_of(PruneRecipe)),
-    (unlearn, METHOD_FLAGS),
-    (export, {}),
-    (bench, {}),
-    (compare, {}),
-    (report, {}),
-    (methods, {}),
-    (doctor, {}),
+    (run_train, collect_flags(Recipe)),
+    (run_fit, collect_flags(FitRecipe)),
+    (run_sensitivity, {}),
+    (run_prune, collect_flags(PruneRecipe)),
+    (run_unlearn, METHOD_FLAGS),
+    (run_export, {}),
+    (run_bench, {}),
+    (run_compare, {}),
+    (run_report, {}),
+    (run_methods, {}),
+    (run_doctor, {}),
 ):
-    app.command()(build_command(command, flags))
-app.add_typer(recipe_command.app, name="recipe")
-app.add_typer(data_command.app, name="data")
-data_command.app.command()(build_command(split, SPLIT_FLAGS))
+    cli_app.command(command.__name__.removeprefix("run_"))(build_command(command, flags))
+cli_app.add_typer(recipe_command.recipe_app, name="recipe")
+cli_app.add_typer(data_command.data_app, name="data")
+data_command.data_app.command("split")(build_command(split_data, SPLIT_FLAGS))
 
 # The parser's errors have no public name that all versions of typer share.
 _ParserError: type[Exception] = next(
@@ -72,7 +72,7 @@ def _show_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@cli_app.callback()
 def _fp(
     version: Annotated[
         bool,
@@ -84,10 +84,10 @@ def _fp(
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    before_torch()
+    prepare_libraries()
     _settle_streams()
     signal.signal(signal.SIGTERM, _terminate)
-    status = run(sys.argv[1:])
+    status = run_line(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -113,19 +113,19 @@ def _settle_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_line(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status; errors are reported, not raised."""
     session = Session.of(arguments)
     try:
         return _call(_without_alias(arguments), session)
     except FpError as error:
-        return _failed(session, error, error)
+        return _report_failure(session, error, error)
     except _ParserError as error:
-        return _failed(session, _usage_error(error, session), error)
+        return _report_failure(session, _usage_error(error, session), error)
     except (KeyboardInterrupt, typer.Abort, _Terminated) as error:
         number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
         going = f"continue with `{_again(session, session.log.parent)}`" if session.log else ""
-        return _failed(session, StoppedError(number, hint=going), error)
+        return _report_failure(session, StoppedError(number, hint=going), error)
     except SystemExit as error:
         # The parser ends like this when nobody reads its help text any more.
         if isinstance(error.__context__, BrokenPipeError):
@@ -136,11 +136,11 @@ def run(arguments: Sequence[str]) -> int:
         close_stdout()
         return 0
     except Exception as error:
-        return _unexpected(session, error)
+        return _report_unexpected(session, error)
 
 
 def _call(arguments: Sequence[str], session: Session) -> int:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(cli_app)
     words = _with_help(command, arguments, session)
     status = command.main(words, prog_name="fp", standalone_mode=False, obj=session)
     if status == 128 + signal.SIGINT:
@@ -160,11 +160,11 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
             break
         if word.startswith("-"):
             continue
-        known = list(command.commands)
-        if word not in known:
+        names = list(command.commands)
+        if word not in names:
             raise UsageError(
                 f"unknown command `{' '.join([*path, word])}`",
-                hint=nearest(word, known) or f"known: {', '.join(known)}",
+                hint=suggest(word, names) or f"known: {', '.join(names)}",
             )
         command = command.commands[word]
         path.append(word)
@@ -192,7 +192,7 @@ def _without_alias(arguments: Sequence[str]) -> list[str]:
 
 def _command_of_run(words: Sequence[str]) -> str:
     from fpcli.cli.call import open_run
-    from fpcli.recipe.load import command_of
+    from fpcli.recipe.load import find_command
 
     runs = "runs"
     for word, following in itertools.pairwise([*words, ""]):
@@ -200,7 +200,7 @@ def _command_of_run(words: Sequence[str]) -> str:
             runs = word.removeprefix("--runs=")
         elif word == "--runs":
             runs = following
-    return command_of(open_run(words[0], Path(runs)).recipe)
+    return find_command(open_run(words[0], Path(runs)).recipe)
 
 
 class StoppedError(FpError):
@@ -211,7 +211,7 @@ class StoppedError(FpError):
         self.exit_status = 128 + number
 
 
-def _failed(session: Session, error: FpError, cause: BaseException) -> int:
+def _report_failure(session: Session, error: FpError, cause: BaseException) -> int:
     if session.is_debug:
         traceback.print_exception(cause)
     if session.log is not None:
@@ -227,17 +227,17 @@ def _usage_error(error: Any, session: Session) -> UsageError:
     option = getattr(error, "option_name", None) or ""
     if hasattr(error, "possibilities"):
         message = f"unknown option `{option}`"
-        hint = nearest(option, error.possibilities or ()) or hint
+        hint = suggest(option, error.possibilities or ()) or hint
     return UsageError(message[:1].lower() + message[1:], hint=hint, where=option)
 
 
-def _unexpected(session: Session, error: Exception) -> int:
+def _report_unexpected(session: Session, error: Exception) -> int:
     # By its fields, since importing its module would import torch.
     if type(error).__name__ == "Interrupted":
-        return _failed(session, _stopped_run(error, session), error)
+        return _report_failure(session, _explain_stop(error, session), error)
     if _is_out_of_memory(error):
         hint = "lower --batch-size or --workers, or take a smaller model"
-        return _failed(session, NeedError("out of memory", hint=hint, code="F502"), error)
+        return _report_failure(session, NeedError("out of memory", hint=hint, code="F502"), error)
     text = "".join(traceback.format_exception(error))
     log = session.log
     if log is None or not _append(log, text):
@@ -252,14 +252,14 @@ def _unexpected(session: Session, error: Exception) -> int:
         where=str(log),
     )
     session.log = None
-    return _failed(session, bug, error)
+    return _report_failure(session, bug, error)
 
 
 def _again(session: Session, folder: Path) -> str:
     return session.again or f"fp resume {folder}"
 
 
-def _stopped_run(error: Any, session: Session) -> StoppedError:
+def _explain_stop(error: Any, session: Session) -> StoppedError:
     name = signal.Signals(error.number).name
     return StoppedError(
         error.number,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fpcli.export.candidates import Candidate
 
 
-def bench(ctx: typer.Context, given: o.BenchOptions) -> None:
+def run_bench(ctx: typer.Context, given: o.BenchOptions) -> None:
     """Time models on this machine, side by side and layer by layer."""
     call = _Call(ctx.obj, ctx.params)
     if given.crossover:
@@ -40,10 +40,10 @@ class _Call:
 
     def bench(self) -> None:
         """Open the models, time them, show what was found."""
-        from fpcli.cli.bench_result import fields, panels, text
-        from fpcli.engine.process import settle
+        from fpcli.cli.bench_result import bench_fields, bench_panels, bench_text
+        from fpcli.engine.process import settle_process
         from fpcli.export import peak_memory
-        from fpcli.export.bench import bench
+        from fpcli.export.bench import time_in_turns
         from fpcli.export.candidates import open_candidate
 
         plan, options = self._plan(), self.options
@@ -53,29 +53,31 @@ class _Call:
                 "nothing to time",
                 hint="give runs or files, as `fp bench runs/NAME model.onnx`, or --crossover",
             )
-        settle()
+        settle_process()
         make_importable([options["model"]])
         code = options["model"] or ""
         candidates = [open_candidate(path, code=code) for path in options["paths"]]
         profiled = self._profiled(candidates)
-        rows = bench(candidates, plan, tell=self.session.note)
+        rows = time_in_turns(candidates, plan, tell=self.session.note)
         needs = {}
         for candidate in candidates:
             self.session.note(f"memory of {candidate.path}")
-            needs[candidate.path] = peak_memory.measure(candidate.path, max(plan.batches), code)
+            needs[candidate.path] = peak_memory.measure_peak(
+                candidate.path, max(plan.batches), code
+            )
             if needs[candidate.path] is None:
                 self.session.warnings.append(f"{candidate.path}: its memory could not be measured")
-        found = fields(rows, plan, needs)
+        data = bench_fields(rows, plan, needs)
         if profiled is not None:
             self._save_profile(profiled, plan)
         if options["out"]:
             from fpcli.report.bench_plot import draw_bench
 
-            labels, bars = panels(rows)
+            labels, bars = bench_panels(rows)
             draw_bench(labels, bars, options["out"].with_suffix(""))
-        found["files"] = [str(path) for path in files]
+        data["files"] = [str(path) for path in files]
         self.session.warn()
-        self.session.finish(found, text(rows, plan, needs, files))
+        self.session.finish(data, bench_text(rows, plan, needs, files))
         if profiled is not None:
             self.session.hint(
                 f"`fp train --method prunefl --fleet {options['save_profile']}` plans with it"
@@ -84,8 +86,8 @@ class _Call:
     def crossover(self) -> None:
         """Time layers of typical shapes at several sparsities."""
         from fpcli.cli.bench_result import crossover_fields, crossover_text
-        from fpcli.engine.process import settle, using_threads
-        from fpcli.export.crossover import crossover
+        from fpcli.engine.process import settle_process, using_threads
+        from fpcli.export.crossover import measure_crossover
 
         plan = self._plan()
         for name in ("paths", "out", "save_profile"):
@@ -95,20 +97,20 @@ class _Call:
                     hint="leave out paths, -o and --save-profile",
                     where="--crossover",
                 )
-        settle()
+        settle_process()
         rows = []
         for number in plan.threads:
             self.session.note(f"layers, threads {number}")
             with using_threads(number):
-                rows += [(number, row) for row in crossover(plan.batches)]
+                rows += [(number, row) for row in measure_crossover(plan.batches)]
         self.session.finish(crossover_fields(rows), crossover_text(rows))
 
     def _plan(self) -> Plan:
         from fpcli.export.bench import Plan
 
         options = self.options
-        batches = numbers("--batch", options["batch"])
-        return Plan(batches, numbers("--threads", options["threads"]), options["seconds"])
+        batches = parse_numbers("--batch", options["batch"])
+        return Plan(batches, parse_numbers("--threads", options["threads"]), options["seconds"])
 
     def _files(self) -> list[Path]:
         """Return what will be written."""
@@ -135,7 +137,7 @@ class _Call:
 
     def _save_profile(self, candidate: Candidate, plan: Plan) -> None:
         from fpcli.engine.process import using_threads
-        from fpcli.export.profile import device_class
+        from fpcli.export.profile import profile_device
         from fpcli.files import write_atomic
         from fpcli.recipe.fleet_file import fleet_text
 
@@ -143,30 +145,30 @@ class _Call:
         batch, threads = max(plan.batches), plan.threads[0]
         self.session.note(f"training steps of {candidate.path}, layer by layer")
         with using_threads(threads):
-            found = device_class(
+            device_class = profile_device(
                 f"measured, threads {threads}", candidate.build(), candidate.input_shape, batch
             )
         remark = "Written by `fp bench`: flops and step are measured, down and up are not."
-        write_atomic(self.options["save_profile"], fleet_text([found], remark))
+        write_atomic(self.options["save_profile"], fleet_text([device_class], remark))
 
 
-def numbers(flag: str, words: str) -> tuple[int, ...]:
+def parse_numbers(flag: str, words: str) -> tuple[int, ...]:
     """Return a list of whole numbers from 1 to a million.
 
     Raises:
         UsageError: it is none.
 
-    >>> numbers("--batch", "1,64")
+    >>> parse_numbers("--batch", "1,64")
     (1, 64)
     """
     try:
-        found = tuple(dict.fromkeys(int(word) for word in words.split(",")))
+        numbers = tuple(dict.fromkeys(int(word) for word in words.split(",")))
     except ValueError:
-        found = (0,)
-    if not 1 <= min(found) <= max(found) <= _LARGEST:
+        numbers = (0,)
+    if not 1 <= min(numbers) <= max(numbers) <= _LARGEST:
         raise UsageError(
             f"{flag}: `{words}` is no list of whole numbers from 1 to {_LARGEST:,}",
             hint=f"for example `{flag} 1,64`",
             where=flag,
         )
-    return found
+    return numbers

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.cli import show
-from fpcli.export.bench import Plan, Row, Timing
+from fpcli.export.bench import BenchRow, Latency, Plan
 from fpcli.export.crossover import SPARSITIES, CrossoverRow
 from fpcli.units import format_bytes
 
@@ -18,7 +18,7 @@ _MOST_LAYERS = 12
 """Of more layers the table shows the slowest."""
 
 
-def fields(rows: Sequence[Row], plan: Plan, needs: Needs) -> dict[str, Any]:
+def bench_fields(rows: Sequence[BenchRow], plan: Plan, needs: Needs) -> dict[str, Any]:
     """Return the command's ``data``."""
     return {
         "batch": list(plan.batches),
@@ -46,7 +46,7 @@ def fields(rows: Sequence[Row], plan: Plan, needs: Needs) -> dict[str, Any]:
     }
 
 
-def _timing(timing: Timing) -> dict[str, Any]:
+def _timing(timing: Latency) -> dict[str, Any]:
     return {"batch": timing.batch, "threads": timing.threads} | {
         "median_s": timing.times.median_s,
         "p90_s": timing.times.p90_s,
@@ -55,7 +55,9 @@ def _timing(timing: Timing) -> dict[str, Any]:
     }
 
 
-def panels(rows: Sequence[Row]) -> tuple[list[str], dict[str, list[tuple[float, float]]]]:
+def bench_panels(
+    rows: Sequence[BenchRow],
+) -> tuple[list[str], dict[str, list[tuple[float, float]]]]:
     """Return what a picture needs: names, and per panel milliseconds of every model."""
     bars: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -66,33 +68,33 @@ def panels(rows: Sequence[Row]) -> tuple[list[str], dict[str, list[tuple[float, 
     return [row.name for row in rows], bars
 
 
-def text(rows: Sequence[Row], plan: Plan, needs: Needs, files: Sequence[Path]) -> str:
+def bench_text(rows: Sequence[BenchRow], plan: Plan, needs: Needs, files: Sequence[Path]) -> str:
     """Return the tables for people."""
     parts = [_speed(rows), _sizes(rows, plan, needs)]
     parts += [_layers(row, plan) for row in rows if row.layers]
-    parts += [_skipped(row) for row in rows if row.sparse]
+    parts += [_skipping_text(row) for row in rows if row.sparse]
     if files:
         parts.append(f"wrote {', '.join(map(str, files))}")
     return "\n\n".join(parts)
 
 
-def _speed(rows: Sequence[Row]) -> str:
+def _speed(rows: Sequence[BenchRow]) -> str:
     cells = []
     for what, kind in (("forward pass", "forward"), ("training step", "step")):
         for number in range(max(len(getattr(row, kind)) for row in rows)):
             for row in rows:
                 if number >= len(getattr(row, kind)):
                     continue
-                timing: Timing = getattr(row, kind)[number]
+                timing: Latency = getattr(row, kind)[number]
                 of = timing.times
                 numbers = (_ms(of.median_s), _ms(of.p90_s), f"{of.num}", f"{timing.ratio:.2f}")
                 setting = (str(timing.batch), str(timing.threads))
                 cells.append((what, *setting, *numbers, row.name))
     heads = ("", "batch", "threads", "median ms", "p90 ms", "runs", "ratio to first", "model")
-    return show.table(heads, cells, right=range(1, 7), leave=(5, 4))
+    return show.align(heads, cells, right=range(1, 7), leave=(5, 4))
 
 
-def _sizes(rows: Sequence[Row], plan: Plan, needs: Needs) -> str:
+def _sizes(rows: Sequence[BenchRow], plan: Plan, needs: Needs) -> str:
     cells = []
     for row in rows:
         need = needs.get(row.candidate.path)
@@ -102,10 +104,10 @@ def _sizes(rows: Sequence[Row], plan: Plan, needs: Needs) -> str:
         memory = [format_bytes(need[key]) if need else "?" for key in keys]
         cells.append((f"{row.candidate.bytes:,} B", *memory, row.name))
     heads = ("file", f"peak memory, batch {max(plan.batches)}", "beyond libraries", "model")
-    return show.table(heads, cells, right=range(3))
+    return show.align(heads, cells, right=range(3))
 
 
-def _layers(row: Row, plan: Plan) -> str:
+def _layers(row: BenchRow, plan: Plan) -> str:
     total = sum(seconds for _, seconds in row.layers.values())
     shown = list(row.layers.items())
     if len(shown) > _MOST_LAYERS:
@@ -116,11 +118,11 @@ def _layers(row: Row, plan: Plan) -> str:
     is_cut = len(shown) < len(row.layers)
     less = f", the {len(shown)} slowest of {len(row.layers)}" if is_cut else ""
     title = f"layers of {row.name}, batch {max(plan.batches)}, {_threads(plan.threads[0])}{less}"
-    table = show.table(("layer", "kind", "median ms", "share"), cells, right=(2, 3))
+    table = show.align(("layer", "kind", "median ms", "share"), cells, right=(2, 3))
     return f"{show.prose(title)}\n{table}"
 
 
-def _skipped(row: Row) -> str:
+def _skipping_text(row: BenchRow) -> str:
     cells = [
         (
             choice.name, str(batch), str(threads), f"{1 - choice.density:.1%}",
@@ -131,7 +133,7 @@ def _skipped(row: Row) -> str:
     ]  # fmt: skip
     heads = ("weight", "batch", "threads", "sparsity", "sparse / dense", "runs")
     title = show.prose(f"{row.name}: each layer measured both ways")
-    return f"{title}\n{show.table(heads, cells, right=range(1, 5))}"
+    return f"{title}\n{show.align(heads, cells, right=range(1, 5))}"
 
 
 def crossover_fields(rows: Sequence[tuple[int, CrossoverRow]]) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def crossover_text(rows: Sequence[tuple[int, CrossoverRow]]) -> str:
     heads = ("layer", "batch", "threads", "pass", *sparsities, "pays from")
     scale = range(4, 4 + len(SPARSITIES))
     right = (1, 2, *scale, scale.stop)
-    table = show.table(heads, cells, right=right, leave=show.thin_out(scale))
+    table = show.align(heads, cells, right=right, leave=show.thin_out(scale))
     title = "seconds of sparse kernels over those of dense ones, by sparsity"
     return f"{show.prose(title)}\n{table}"
 

@@ -12,24 +12,24 @@ import typer
 from annotated_types import Ge, Le
 
 from fpcli import plugins
-from fpcli.cli.words import names, target_text, words
+from fpcli.cli.words import complete_names, complete_words, parse_target
 from fpcli.errors import UsageError
 from fpcli.models.names import complete
 from fpcli.settings.fields import is_share
-from fpcli.settings.flags import Flag, default_text, split_flag
-from fpcli.settings.keys import Leaf, in_order, leaves
+from fpcli.settings.flags import Flag, describe_default, split_flag
+from fpcli.settings.keys import Leaf, in_order, list_leaves
 from fpcli.units import parse_seconds
 
 
-def _shipped_names(incomplete: str) -> list[str]:
-    from fpcli.recipe.load import shipped_names
+def _complete_recipes(incomplete: str) -> list[str]:
+    from fpcli.recipe.load import name_shipped
 
-    return words(*shipped_names())(incomplete)
+    return complete_words(*name_shipped())(incomplete)
 
 
 _COMPLETERS: Mapping[Any, Callable[[str], list[str]]] = {
     "models": complete,
-    "recipes": _shipped_names,
+    "recipes": _complete_recipes,
 }
 
 
@@ -47,11 +47,11 @@ def build_command(
             same and fail with the same message. The function finds them in ``ctx.params``.
     """
     hints = get_type_hints(function, include_extras=True)
-    context, *own = signature(function).parameters.values()
+    context, *others = signature(function).parameters.values()
     options: dict[str, Leaf] = {}
-    for item in own:
+    for item in others:
         if is_dataclass(hint := hints[item.name]):
-            options |= leaves(hint)  # type: ignore[arg-type]
+            options |= list_leaves(hint)  # type: ignore[arg-type]
         else:
             plain, flag = split_flag(hint)
             options[item.name] = Leaf(plain, item.default, flag)
@@ -63,20 +63,23 @@ def build_command(
         if name == "set_":
             parameters += [
                 _parameter(
-                    one.parameter, list[str] | None if one.is_list else str | None, None, one
+                    option.parameter,
+                    list[str] | None if option.is_list else str | None,
+                    None,
+                    option,
                 )
-                for one in (flags or {}).values()
+                for option in (flags or {}).values()
             ]
 
     @wraps(function)
     def command(**given: Any) -> None:
         values = {
             item.name: hints[item.name](
-                **{one.name: given[one.name] for one in fields(hints[item.name])}
+                **{option.name: given[option.name] for option in fields(hints[item.name])}
             )
             if is_dataclass(hints[item.name])
             else given[item.name]
-            for item in own
+            for item in others
         }
         function(given[context.name], **values)
 
@@ -126,9 +129,11 @@ def _without_bounds(hint: Any) -> tuple[Any, dict[str, float]]:
 def _help(flag: Flag, default: Any) -> str:
     text = flag.help
     if isinstance(flag.known, str) and "{names}" in text:
-        text = text.replace("{names}", ", ".join(plugins.load(plugins.TABLES[flag.known])))
-    known = default not in (None, Parameter.empty)
-    usual = default_text(flag, default) if known else flag.default
+        text = text.replace(
+            "{names}", ", ".join(plugins.load_reference(plugins.TABLES[flag.known]))
+        )
+    has_default = default not in (None, Parameter.empty)
+    usual = describe_default(flag, default) if has_default else flag.default
     return f"{text} (default: {usual})." if usual else f"{text.removesuffix('.')}."
 
 
@@ -136,11 +141,11 @@ def _completer(flag: Flag) -> Callable[[str], list[str]] | None:
     if flag.known in _COMPLETERS:
         return _COMPLETERS[flag.known]
     if isinstance(flag.known, str):
-        return names(flag.known)
-    return words(*flag.known) if flag.known else None
+        return complete_names(flag.known)
+    return complete_words(*flag.known) if flag.known else None
 
 
-def said(options: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any]:
+def read_options(options: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any]:
     """Return dotted key -> value of every setting that the options of a call give.
 
     Raises:
@@ -156,7 +161,7 @@ def said(options: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any
 
 def _read(flag: Flag, value: Any) -> Any:
     if flag.reads == "accuracy":
-        return target_text(value)
+        return parse_target(value)
     if flag.reads == "seconds" and value not in ("none", "null"):
         try:
             return parse_seconds(value)

@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fpcli.cli.build_command import said
+from fpcli.cli.build_command import read_options
 from fpcli.cli.session import Session
-from fpcli.cli.words import make_importable, overrides
+from fpcli.cli.words import make_importable, split_overrides
 from fpcli.errors import FpError, ResumeError, UsageError
 from fpcli.files import delete_folder
 from fpcli.plugins import is_code
-from fpcli.settings.keys import flags_of
+from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import AnyRecipe, FitRecipe, Recipe
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
     from fpcli.store.run_folder import RunFolder
 
-R = TypeVar("R", Recipe, FitRecipe)
+_R = TypeVar("_R", Recipe, FitRecipe)
 
 
 @dataclass(frozen=True)
-class Call(Generic[R]):
+class Call(Generic[_R]):
     """The options of one call.
 
     Attributes:
@@ -46,12 +46,12 @@ class Call(Generic[R]):
         name: str | None = self.options["resume"]
         return name
 
-    def recipe(self) -> R:
+    def recipe(self) -> _R:
         """Return what the recipe file (of the run that is resumed) and the options say together."""
-        from fpcli.recipe.load import find_recipe, load
+        from fpcli.recipe.load import find_recipe, load_recipe
 
         flags: dict[str, Any] = self.flags()
-        pairs: list[tuple[str, str]] = overrides(self.options["set_"])
+        pairs: list[tuple[str, str]] = split_overrides(self.options["set_"])
         make_importable([*flags.values(), *(value for _, value in pairs)])
         path = None
         if self.run is not None:
@@ -62,27 +62,27 @@ class Call(Generic[R]):
         elif name := self.options["recipe"]:
             path = find_recipe(name)
             self._check_kind(path, f"{name} is a recipe", f"-c {name}")
-        recipe: R = load(path, pairs, flags, cls=self.cls)
+        recipe: _R = load_recipe(path, pairs, flags, cls=self.cls)
         return recipe
 
     def folder(self) -> RunFolder:
         """Return the folder of the run that is resumed."""
         return open_run(self.run or "", self.options["runs"])
 
-    def stored(self, folder: RunFolder) -> R:
+    def stored(self, folder: RunFolder) -> _R:
         """Return the recipe of the run that is resumed, as it was."""
-        from fpcli.recipe.load import load
+        from fpcli.recipe.load import load_recipe
 
         # Code that the file names may run only if the command line names the same code.
         text = folder.recipe.read_text("utf-8")
-        said = dict(overrides(self.options["set_"])) | self.flags()
-        same = {k: v for k, v in said.items() if is_code(str(v)) and str(v) in text}
-        recipe: R = load(folder.recipe, (), same, cls=self.cls)
+        changes = dict(split_overrides(self.options["set_"])) | self.flags()
+        same = {k: v for k, v in changes.items() if is_code(str(v)) and str(v) in text}
+        recipe: _R = load_recipe(folder.recipe, (), same, cls=self.cls)
         return recipe
 
     def flags(self) -> dict[str, Any]:
         """Return dotted key -> value of every option that was given."""
-        return said(self.options, flags_of(self.cls))
+        return read_options(self.options, collect_flags(self.cls))
 
     def _check_resume(self) -> None:
         for name in ("recipe", "name"):
@@ -94,9 +94,9 @@ class Call(Generic[R]):
                 )
 
     def _check_kind(self, path: Path, what: str, words: str) -> None:
-        from fpcli.recipe.load import command_of
+        from fpcli.recipe.load import find_command
 
-        command = command_of(path)
+        command = find_command(path)
         if command != self.command:
             raise UsageError(
                 f"{what} of `fp {command}`, not of `fp {self.command}`",
@@ -111,19 +111,19 @@ class Call(Generic[R]):
         run: Callable[..., Any],
         check: Callable[[Any], Any],
         around: Callable[..., AbstractContextManager[Any]] | None = None,
-    ) -> tuple[RunFolder, R, Any]:
+    ) -> tuple[RunFolder, _R, Any]:
         """Start or resume the run.
 
         Args:
             watch: makes what shows the progress.
-            run: trains in a folder, ``run_federated`` or ``run_fit``.
+            run: trains in a folder, ``play_federated`` or ``play_fit``.
             check: refuses a recipe that cannot begin, before it takes the place of an earlier run.
             around: of (watcher, recipe, folder), gives the watcher to use while the run goes on.
 
         Returns:
             Folder, recipe and summary.
         """
-        from fpcli.store.run_folder import RunFolder, default_name
+        from fpcli.store.run_folder import RunFolder, choose_name
 
         recipe, options = self.recipe(), self.options
         stored = None
@@ -131,7 +131,7 @@ class Call(Generic[R]):
             folder = self.folder()
             stored = self.stored(folder)
         else:
-            name = options["name"] or default_name(recipe)
+            name = options["name"] or choose_name(recipe)
             if options["force"] and (options["runs"] / name / "recipe.yaml").exists():
                 check(recipe)
             folder = RunFolder.create(options["runs"], name, recipe, force=options["force"])
@@ -144,9 +144,9 @@ class Call(Generic[R]):
             is_moving=not (options["no_progress"] or session.is_lines),
         )
         wrapped = around(watcher, recipe, folder) if around else nullcontext(watcher)
-        with _cleanup(session, folder, watcher, is_new=self.run is None), wrapped as told:
+        with _cleanup(session, folder, watcher, is_new=self.run is None), wrapped as listener:
             words, force = ("fp", *sys.argv[1:]), options["force"]
-            summary = run(recipe, folder, told, stored=stored, command=words, force=force)
+            summary = run(recipe, folder, listener, stored=stored, command=words, force=force)
         return folder, recipe, summary
 
 

@@ -11,8 +11,8 @@ import typer
 
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
-from fpcli.cli.words import target_text
-from fpcli.errors import CheckError, DataError, FpError, UsageError, nearest
+from fpcli.cli.words import parse_target
+from fpcli.errors import CheckError, DataError, FpError, UsageError, suggest
 from fpcli.settings.flags import Flag
 from fpcli.units import parse_bytes, parse_seconds, parse_share, share_hint
 
@@ -26,7 +26,7 @@ ORDERS = {"acc": "accuracy", "bytes": "bytes", "clock": "clock_s", "rounds": "ro
 RunPaths = Annotated[
     list[Path], Flag("RUN", "Folders of runs, or a folder that holds such folders")
 ]
-Target = Annotated[
+_Target = Annotated[
     str | None,
     Flag(
         "--target acc=X",
@@ -40,7 +40,7 @@ At = Annotated[
         "Also test accuracy at `clock=60s`, `bytes=50MB` or `rounds=20`; may be repeated",
     ),
 ]
-Reference = Annotated[
+_Reference = Annotated[
     str | None, Flag("--reference NAME", "Run that others are set against", default="the first")
 ]
 By = Annotated[
@@ -60,18 +60,18 @@ Markdown = Annotated[bool, Flag("--md", "Print the table as Markdown")]
 Csv = Annotated[bool, Flag("--csv", "Print plain numbers as CSV")]
 
 
-def compare(
+def run_compare(
     ctx: typer.Context,
     run: RunPaths,
-    target: Target = None,
+    target: _Target = None,
     at: At = None,
     by: By = None,
-    reference: Reference = None,
+    reference: _Reference = None,
     fail_if: FailIf = None,
     runs: o.Runs = Path("runs"),
     md: Markdown = False,
     csv: Csv = False,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Show what runs reached, what it cost, and what sets them apart.
@@ -82,19 +82,19 @@ def compare(
         raise UsageError("--md, --csv and --json exclude each other", hint="give one of them")
     from fpcli.report import text_tables
 
-    found = load(run, runs, target=target, at=at, by=by, reference=reference)
+    comparison = load_comparison(run, runs, target=target, at=at, by=by, reference=reference)
     session: Session = ctx.obj
-    session.warnings += found.warnings
-    error = check(found, fail_if or ())
+    session.warnings += comparison.warnings
+    error = check_conditions(comparison, fail_if or ())
     if md or csv:
-        text = text_tables.to_markdown(found) if md else text_tables.to_csv(found)
+        text = text_tables.to_markdown(comparison) if md else text_tables.to_csv(comparison)
     else:
-        text = _text(found)
+        text = _text(comparison)
     session.warn()
-    session.finish(text_tables.to_data(found), text, error)
+    session.finish(text_tables.to_data(comparison), text, error)
 
 
-def load(
+def load_comparison(
     words: Sequence[Path],
     runs_dir: Path,
     *,
@@ -109,19 +109,19 @@ def load(
         UsageError: an option is wrong.
         DataError: a run cannot be read.
     """
-    from fpcli.report.compare import compare as compare_runs
-    from fpcli.report.runs import find
+    from fpcli.report.compare import compare_runs as compare_runs
+    from fpcli.report.runs import find_runs
 
     if by is not None and by not in ORDERS:
         raise UsageError(
             f"--by: unknown measure `{by}`",
-            hint=nearest(by, ORDERS) or f"known: {', '.join(ORDERS)}",
+            hint=suggest(by, ORDERS) or f"known: {', '.join(ORDERS)}",
             where="--by",
         )
     goal = None if target is None else _goal(target)
     budgets = [_budget(word) for word in at or ()]
     return compare_runs(
-        find(words, runs_dir),
+        find_runs(words, runs_dir),
         target=goal,
         budgets=budgets,
         reference=reference,
@@ -130,7 +130,7 @@ def load(
 
 
 def _goal(text: str) -> float:
-    value = target_text(text)
+    value = parse_target(text)
     try:
         goal = parse_share(value)
     except ValueError:
@@ -151,7 +151,7 @@ def _budget(word: str) -> Budget:
     }
     name, equals, text = (part.strip() for part in word.partition("="))
     if not equals or name not in readers:
-        hint = nearest(name, readers) if equals else ""
+        hint = suggest(name, readers) if equals else ""
         raise UsageError(
             f"--at {word}: not of the form clock=TIME, bytes=SIZE or rounds=N",
             hint=hint or "for example `--at clock=60s`",
@@ -164,34 +164,36 @@ def _budget(word: str) -> Budget:
         raise UsageError(f"--at {word}: {error}", hint="`--at clock=60s`", where="--at") from error
 
 
-def _text(found: Comparison) -> str:
+def _text(comparison: Comparison) -> str:
     from fpcli.cli import show
     from fpcli.report import text_tables
 
-    table = text_tables.table(found)
+    table = text_tables.format_comparison(comparison)
     # The sizes of the models leave first, then what differs, what a run cost, and the seeds.
     *costs, params, macs = table.right[3:]
     leave = (macs, params, len(table.headers) - 1, *reversed(costs), 1)
-    lines = show.table(table.headers, table.rows, right=table.right, leave=leave)
-    return "\n".join([lines, "", *map(show.prose, text_tables.notes(found))])
+    lines = show.align(table.headers, table.rows, right=table.right, leave=leave)
+    return "\n".join([lines, "", *map(show.prose, text_tables.list_notes(comparison))])
 
 
-def check(found: Comparison, conditions: Sequence[str]) -> FpError | None:
+def check_conditions(comparison: Comparison, conditions: Sequence[str]) -> FpError | None:
     """Return an error if one of the conditions holds.
 
     Raises:
         UsageError: a condition cannot be read.
         DataError: it speaks of a number that a run does not have.
     """
-    from fpcli.report.expression import judge
+    from fpcli.report.expression import judge_condition
     from fpcli.report.measures import to_text
 
     broken = []
     for text in conditions:
-        verdict = judge(text, found.names(), lambda name, word: _value(found, name, word))
+        verdict = judge_condition(
+            text, comparison.names(), lambda name, word: _value(comparison, name, word)
+        )
         if verdict.holds:
             values = [
-                f"{name} = {to_text(found.field(name.rpartition('.')[2]), value)}"
+                f"{name} = {to_text(comparison.field(name.rpartition('.')[2]), value)}"
                 for name, value in verdict.values.items()
             ]
             broken.append(f"`{text}` holds ({', '.join(values)})")
@@ -200,24 +202,24 @@ def check(found: Comparison, conditions: Sequence[str]) -> FpError | None:
     return CheckError("; ".join(broken), hint="this is what --fail-if asks for", where="--fail-if")
 
 
-def _value(found: Comparison, name: str, word: str) -> float:
+def _value(comparison: Comparison, name: str, word: str) -> float:
     """Return a measure for a condition; what a target costs that was not reached is infinite."""
     from fpcli.report.measures import SHORT
 
-    rows = found.named(name)
+    rows = comparison.named(name)
     if len(rows) != 1:
-        known = ", ".join(row.label for row in rows or found.rows)
+        labels = ", ".join(row.label for row in rows or comparison.rows)
         raise UsageError(
             f"`{name}` {'names several rows' if rows else 'names no run of these'}",
-            hint=f"choose one: {known}" if rows else nearest(name, found.names()) or known,
+            hint=f"choose one: {labels}" if rows else suggest(name, comparison.names()) or labels,
         )
     measures = rows[0].values
-    field = found.field(word)
+    field = comparison.field(word)
     if field not in measures:
         known_words = [*SHORT, *measures]
         raise UsageError(
             f"unknown measure `{word}`",
-            hint=nearest(word, known_words) or f"known: {', '.join(known_words)}",
+            hint=suggest(word, known_words) or f"known: {', '.join(known_words)}",
         )
     value = measures[field].mean
     if value is not None:

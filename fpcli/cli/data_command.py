@@ -18,7 +18,7 @@ from fpcli.units import format_bytes, format_input
 if TYPE_CHECKING:
     from fpcli.data.datasets import Dataset
 
-Source = Annotated[
+_Source = Annotated[
     str,
     Flag(
         "NAME|PATH",
@@ -26,15 +26,18 @@ Source = Annotated[
         known="datasets",
     ),
 ]
-Name = Annotated[str, Flag("NAME", "A name of `fp data list`", known="datasets")]
-Picture = Annotated[
+_Name = Annotated[str, Flag("NAME", "A name of `fp data list`", known="datasets")]
+_Picture = Annotated[
     Path | None,
     Flag("-o/--output FILE.png", "Write a few images of every class there", default="no picture"),
 ]
 
 
-def list_(
-    ctx: typer.Context, data_dir: o.DataDir = None, json: o.Json = False, debug: o.Debug = False
+def list_data(
+    ctx: typer.Context,
+    data_dir: o.DataDir = None,
+    json: o.JsonOutput = False,
+    debug: o.Debug = False,
 ) -> None:
     """List the data sets that have a name, and whether they are here."""
     from fpcli import plugins
@@ -42,7 +45,7 @@ def list_(
     from fpcli.data.catalogue import CATALOGUE
 
     items: list[dict[str, Any]] = []
-    for name in plugins.names("datasets"):
+    for name in plugins.list_names("datasets"):
         entry = CATALOGUE.get(name)
         items.append(
             {
@@ -68,56 +71,56 @@ def list_(
     ]
     headers = ("data", "what", "samples", "one sample of", "classes", "state")
     ctx.obj.finish(
-        {"items": items}, show.table(headers, rows, right=(2, 4), text=(1, 5), leave=(3, 4))
+        {"items": items}, show.align(headers, rows, right=(2, 4), text=(1, 5), leave=(3, 4))
     )
     ctx.obj.hint("`fp data show NAME` shows what a data set holds, `fp data fetch NAME` gets it")
 
 
-def show(
+def show_data(
     ctx: typer.Context,
-    name: Source,
-    output: Picture = None,
+    name: _Source,
+    output: _Picture = None,
     data_dir: o.DataDir = None,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Show what a data set holds: samples per class, shape, constants."""
-    from fpcli.cli.show import prose, table
+    from fpcli.cli.show import align, prose
 
     if output is not None:
         _check_output(output)
-    name = source_of(name)
+    name = parse_source(name)
     dataset = open_dataset(name, data_dir)
     item = _item(name, dataset, data_dir)
     if output is not None:
         if len(dataset.input_shape) == 1:
             raise UsageError("-o: a table has no pictures", hint="leave -o out", where="--output")
-        from fpcli.report.contact import contact_sheet
+        from fpcli.report.contact import draw_contact_sheet
 
-        item["picture"] = str(contact_sheet(dataset, output))
+        item["picture"] = str(draw_contact_sheet(dataset, output))
     parts = list(item["samples"])
     rows = [
         (label, *(f"{item['per_class'][part][number]:,}" for part in parts))
         for number, label in enumerate(dataset.class_names)
     ]
     rows.append(("all", *(f"{item['samples'][part]:,}" for part in parts)))
-    counts = table(("class", *parts), rows, right=range(1, len(parts) + 1))
-    facts = table(("", ""), _facts(item))
+    counts = align(("class", *parts), rows, right=range(1, len(parts) + 1))
+    facts = align(("", ""), _facts(item))
     ctx.obj.finish({"items": [item]}, f"{prose(_headline(item))}\n\n{counts}\n\n{facts}")
 
 
-def fetch(
+def fetch_data(
     ctx: typer.Context,
-    name: Name,
+    name: _Name,
     data_dir: o.DataDir = None,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Download a data set, which no other command does."""
-    from fpcli.data.catalogue import needed_folder
-    from fpcli.data.fetch import fetch as download
+    from fpcli.data.catalogue import require_folder
+    from fpcli.data.fetch import fetch_dataset as download
 
-    folder = needed_folder(name, Path(data_dir) if data_dir else None)
+    folder = require_folder(name, Path(data_dir) if data_dir else None)
     files = download(name, folder, lambda text: print(text, file=sys.stderr, flush=True))
     num_bytes = sum((folder / file).stat().st_size for file in files)
     item = {"name": name, "folder": str(folder), "files": list(files), "bytes": num_bytes}
@@ -128,25 +131,25 @@ def fetch(
     ctx.obj.finish({"items": [item]}, text)
 
 
-def check(
+def check_data(
     ctx: typer.Context,
-    name: Source,
+    name: _Source,
     data_dir: o.DataDir = None,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Read all of a data set, and say what is wrong."""
-    name = source_of(name)
+    name = parse_source(name)
     item = _item(name, open_dataset(name, data_dir), data_dir)
     ctx.obj.finish({"items": [item]}, "\n".join([f"{_headline(item)}: ok", *item["notes"]]))
 
 
-app = typer.Typer(help="List, show, fetch and check data sets.")
-for command in (list_, show, fetch, check):
-    app.command(command.__name__.removesuffix("_"))(build_command(command))
+data_app = typer.Typer(help="List, show, fetch and check data sets.")
+for command in (list_data, show_data, fetch_data, check_data):
+    data_app.command(command.__name__.removesuffix("_data"))(build_command(command))
 
 
-def source_of(word: str) -> str:
+def parse_source(word: str) -> str:
     """Return what `--data` takes for a name or a path.
 
     A word that is a name or has a prefix means that, whatever lies in the current folder.
@@ -155,7 +158,7 @@ def source_of(word: str) -> str:
 
     kinds = {".csv": "csv:", ".npz": "npz:"}
     path = Path(word).expanduser()
-    if word in plugins.names("datasets") or not path.exists():
+    if word in plugins.list_names("datasets") or not path.exists():
         return word
     return f"{'folder:' if path.is_dir() else kinds.get(path.suffix.lower(), '')}{word}"
 
@@ -166,11 +169,11 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
     Raises:
         FpError: as ``data.datasets.load``, and if a file is not what was fetched.
     """
-    from fpcli.data.datasets import load
+    from fpcli.data.datasets import load_dataset
 
     make_importable([name])
     _sha256(name, data_dir)
-    return load(name, Path(data_dir) if data_dir else None, seed=0, allow_code=True)
+    return load_dataset(name, Path(data_dir) if data_dir else None, seed=0, allow_code=True)
 
 
 def _check_output(path: Path) -> None:
@@ -196,7 +199,7 @@ def _state(name: str, data_dir: str | None) -> str:
 
     entry = CATALOGUE.get(name)
     if entry is None:
-        return "of another package" if name in plugins.names("datasets") else "yours"
+        return "of another package" if name in plugins.list_names("datasets") else "yours"
     if not entry.files:
         return "bundled"
     return "found" if data_dir and entry.held(Path(data_dir)) else "not fetched"
@@ -213,9 +216,9 @@ def _sha256(name: str, data_dir: str | None) -> str:
         return "sha256 ok"
     if state != "found":
         return ""
-    from fpcli.data.fetch import verify
+    from fpcli.data.fetch import verify_files
 
-    return "sha256 ok" if verify(name, Path(data_dir or "")) else "sha256 not recorded"
+    return "sha256 ok" if verify_files(name, Path(data_dir or "")) else "sha256 not recorded"
 
 
 def _item(name: str, dataset: Dataset, data_dir: str | None) -> dict[str, Any]:

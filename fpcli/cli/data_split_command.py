@@ -12,11 +12,11 @@ from typing import Any
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli.build_command import said
+from fpcli.cli.build_command import read_options
 from fpcli.cli.session import Session
-from fpcli.cli.words import make_importable, new_files, overrides
+from fpcli.cli.words import make_importable, new_files, split_overrides
 from fpcli.settings.flags import TASK, Flag
-from fpcli.settings.keys import flags_of
+from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import Recipe
 from fpcli.settings.tasks import Partition
 
@@ -33,7 +33,7 @@ _SHOWN = {
 _MOST_COLUMNS = 20
 """With more classes the table would be wider than any screen, and shows no class."""
 
-_TRAIN = flags_of(Recipe)
+_TRAIN = collect_flags(Recipe)
 SPLIT_FLAGS = {
     "task.data_dir": _TRAIN["task.data_dir"],
     "task.clients": _TRAIN["task.clients"],
@@ -50,21 +50,21 @@ SPLIT_FLAGS = {
 """Key -> option that sets it."""
 
 
-def split(ctx: typer.Context, given: o.SplitOptions) -> None:
+def split_data(ctx: typer.Context, given: o.SplitOptions) -> None:
     """Show how the training data is split over the clients."""
     out = given.out
     kinds = (".json", ".png", ".svg")
     files = new_files("-o", out, *kinds, force=given.force) if out is not None else ()
     session: Session = ctx.obj
     resolved = _recipe(ctx.params)
-    content, found = _split(resolved)
+    content, plan = _split(resolved)
     if out is not None:
-        _write(out, content, found)
-    found["files"] = [str(path) for path in files]
-    session.finish(found, _text(resolved, found))
+        _write(out, content, plan)
+    plan["files"] = [str(path) for path in files]
+    session.finish(plan, _text(resolved, plan))
     task = resolved.task
     if out is not None:
-        more = "".join(f" --set {key}={value}" for key, value in _deciding(resolved).items())
+        more = "".join(f" --set {key}={value}" for key, value in _list_deciding(resolved).items())
         session.hint(
             f"`fp train --data {task.data} --clients {task.clients} --seed {resolved.seed} "
             f"--partition file --set task.partition.file={shlex.quote(str(out))}{more}` trains "
@@ -74,24 +74,24 @@ def split(ctx: typer.Context, given: o.SplitOptions) -> None:
 
 def _recipe(params: Mapping[str, Any]) -> Recipe:
     from fpcli.models import MODELS
-    from fpcli.recipe.load import find_recipe, load
+    from fpcli.recipe.load import find_recipe, load_recipe
 
-    flags = said(params, SPLIT_FLAGS)
+    flags = read_options(params, SPLIT_FLAGS)
     if params["name"] is not None:
         flags["task.data"] = params["name"]
-    pairs = overrides(params["set_"])
+    pairs = split_overrides(params["set_"])
     make_importable([*flags.values(), *(value for _, value in pairs)])
     # A recipe needs a network, a split does not.
     flags["task.model"] = next(iter(MODELS))
-    return load(find_recipe(params["recipe"]) if params["recipe"] else None, pairs, flags)
+    return load_recipe(find_recipe(params["recipe"]) if params["recipe"] else None, pairs, flags)
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
+def _list_deciding(recipe: Recipe) -> dict[str, Any]:
     """Return the other keys that decide which samples there are for clients, where they are not as
     usual."""
-    from fpcli.settings.tasks import Task
+    from fpcli.settings.tasks import TrainTask
 
-    usual, task = Task(), recipe.task
+    usual, task = TrainTask(), recipe.task
     keys = ("validation_fraction", "server_share", "server_samples")
     return {
         f"task.{key}": getattr(task, key)
@@ -102,19 +102,24 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
 
 def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     """Return the split as the text of a file, and what the command tells about it."""
-    from fpcli.data.partition import label_table, split_digest
+    from fpcli.data.partition import count_labels, split_digest
     from fpcli.data.split_file import split_json
     from fpcli.data.withhold import withhold
     from fpcli.recipe.load import flatten
-    from fpcli.train.client_data import load_data, personal_tests, server_samples, share_out
+    from fpcli.train.client_data import (
+        choose_personal_tests,
+        choose_server_samples,
+        load_data,
+        share_out,
+    )
 
     dataset = load_data(recipe)
-    server = server_samples(recipe, dataset)
+    server = choose_server_samples(recipe, dataset)
     parts = share_out(recipe, dataset, server)
     kept = withhold(dataset, parts, recipe.task.withhold, server)
-    tests = personal_tests(kept.dataset, kept.parts)
+    tests = choose_personal_tests(kept.dataset, kept.parts)
     holders = (*kept.parts, kept.server)
-    *rows, own = label_table(dataset.train.labels, holders, dataset.num_classes).tolist()
+    *rows, at_server = count_labels(dataset.train.labels, holders, dataset.num_classes).tolist()
     keys = {k: v for k, v in flatten(recipe).items() if k.startswith("task.partition.")}
     return split_json(recipe.task.data, dataset.train.labels, parts, server), {
         "data": recipe.task.data,
@@ -137,18 +142,24 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
             }
             for client, (row, test) in enumerate(zip(rows, tests, strict=True))
         ],
-        "server": {"train": sum(own), "classes": sum(count > 0 for count in own), "labels": own},
+        "server": {
+            "train": sum(at_server),
+            "classes": sum(count > 0 for count in at_server),
+            "labels": at_server,
+        },
     }
 
 
-def _write(out: Path, content: str, found: Mapping[str, Any]) -> None:
+def _write(out: Path, content: str, plan: Mapping[str, Any]) -> None:
     from fpcli.files import write_atomic
     from fpcli.report.split_plot import draw_split
 
     write_atomic(out, content)
-    table = [client["labels"] for client in found["clients"]]
-    own = found["server"]["labels"] if found["server"]["train"] else None
-    draw_split(table, f"{found['data']}: {_words(found['partition'])}", out.with_suffix(""), own)
+    table = [client["labels"] for client in plan["clients"]]
+    at_server = plan["server"]["labels"] if plan["server"]["train"] else None
+    draw_split(
+        table, f"{plan['data']}: {_words(plan['partition'])}", out.with_suffix(""), at_server
+    )
 
 
 def _words(partition: Mapping[str, Any]) -> str:
@@ -160,20 +171,20 @@ def _words(partition: Mapping[str, Any]) -> str:
         keys += ["sizes"] if partition["sizes"] else ["size_law", shape]
     if partition["imbalance"] > 1:
         keys.append("imbalance")
-    said = ", ".join(f"{key.replace('_', ' ')} {partition[key]}" for key in keys)
-    return f"{kind} ({said})" if said else str(kind)
+    settings = ", ".join(f"{key.replace('_', ' ')} {partition[key]}" for key in keys)
+    return f"{kind} ({settings})" if settings else str(kind)
 
 
-def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
+def _text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     from fpcli.cli import show
 
-    clients: Sequence[Mapping[str, Any]] = found["clients"]
-    has_columns = found["num_classes"] <= _MOST_COLUMNS
+    clients: Sequence[Mapping[str, Any]] = plan["clients"]
+    has_columns = plan["num_classes"] <= _MOST_COLUMNS
     headers = ["client", "train", "test", "classes"]
-    headers += map(str, range(found["num_classes"])) if has_columns else ()
+    headers += map(str, range(plan["num_classes"])) if has_columns else ()
     holders = [*clients]
-    if found["server"]["train"]:
-        holders.append({"client": "server", "test": ""} | found["server"])
+    if plan["server"]["train"]:
+        holders.append({"client": "server", "test": ""} | plan["server"])
     rows = [
         [
             str(holder["client"]),
@@ -184,27 +195,27 @@ def _text(recipe: Recipe, found: Mapping[str, Any]) -> str:
     ]
     columns = range(len(headers))
     sizes = [client["train"] for client in clients]
-    is_whole = found["used"] == found["samples"]
+    is_whole = plan["used"] == plan["samples"]
     used = "every sample used once" if is_whole else (
-        f"{found['used']:,} of {found['samples']:,} samples used, each once"
+        f"{plan['used']:,} of {plan['samples']:,} samples used, each once"
     )  # fmt: skip
     about = [
-        f"{found['data']}: {found['samples']:,} training samples of "
-        f"{'x'.join(map(str, found['shape']))}, {found['num_classes']} classes",
-        *found["notes"],
-        f"split: {_words(found['partition'])}, {recipe.task.clients} clients, "
-        f"seed {recipe.seed}, digest {found['sha256'][:16]}",
+        f"{plan['data']}: {plan['samples']:,} training samples of "
+        f"{'x'.join(map(str, plan['shape']))}, {plan['num_classes']} classes",
+        *plan["notes"],
+        f"split: {_words(plan['partition'])}, {recipe.task.clients} clients, "
+        f"seed {recipe.seed}, digest {plan['sha256'][:16]}",
     ]
     notes = [
         f"min {min(sizes):,}, median {statistics.median(sizes):,.10g}, max {max(sizes):,} samples; "
         f"{used}",
         "test: the test samples of a client's own classes, for its personal accuracy",
     ]
-    if found["withheld"]:
-        classes = ", ".join(map(str, found["withheld"]))
+    if plan["withheld"]:
+        classes = ", ".join(map(str, plan["withheld"]))
         never = f"{sizes.count(0)} of {len(sizes)} clients"
         notes.append(f"withheld: class {classes}; without other samples and never asked: {never}")
-    if found["files"]:
-        notes.append(f"wrote {', '.join(found['files'])}")
-    table = show.table(headers, rows, right=columns, leave=columns[:3:-1])
+    if plan["files"]:
+        notes.append(f"wrote {', '.join(plan['files'])}")
+    table = show.align(headers, rows, right=columns, leave=columns[:3:-1])
     return "\n".join([*map(show.prose, about), table, *map(show.prose, notes)])

@@ -34,7 +34,7 @@ _NEEDED = (
 _LEAST_FREE_BYTES = 10**8
 
 
-def doctor(ctx: typer.Context, json: o.Json = False, debug: o.Debug = False) -> None:
+def run_doctor(ctx: typer.Context, json: o.JsonOutput = False, debug: o.Debug = False) -> None:
     """Check this machine: versions, devices, extras, free disk, data."""
     from fpcli.cli import show
 
@@ -48,7 +48,7 @@ def doctor(ctx: typer.Context, json: o.Json = False, debug: o.Debug = False) -> 
     free = shutil.disk_usage(Path.cwd()).free
     if free < _LEAST_FREE_BYTES:
         problems.append(f"only {format_bytes(free)} of disk are free in {Path.cwd()}")
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "versions": versions,
         "devices": _devices(),
         "extras": _extras(),
@@ -62,7 +62,7 @@ def doctor(ctx: typer.Context, json: o.Json = False, debug: o.Debug = False) -> 
         names = " ".join(broken) or "fpcli"
         hint = f"`pip install --force-reinstall {names}`" if broken else "see the lines above"
         error = NeedError("; ".join(problems), hint=hint)
-    ctx.obj.finish(found, show.table(("", ""), _rows(found)), error)
+    ctx.obj.finish(report, show.align(("", ""), _rows(report)), error)
 
 
 def _versions() -> tuple[dict[str, str | None], dict[str, str]]:
@@ -109,8 +109,8 @@ def _extras() -> dict[str, bool]:
     """Return for each extra of this package whether all of it is installed."""
     extras: dict[str, bool] = {}
     for line in metadata.requires("fpcli") or ():
-        if found := re.match(r"([\w.-]+).*extra\s*==\s*['\"]([\w.-]+)['\"]", line):
-            extras[found[2]] = extras.get(found[2], True) and _is_installed(found[1])
+        if match := re.match(r"([\w.-]+).*extra\s*==\s*['\"]([\w.-]+)['\"]", line):
+            extras[match[2]] = extras.get(match[2], True) and _is_installed(match[1])
     return extras
 
 
@@ -132,10 +132,10 @@ def _workers() -> str:
 
 
 def _data() -> str:
-    from fpcli.data.datasets import load
+    from fpcli.data.datasets import load_dataset
 
     try:
-        load("digits", None, validation_fraction=0.1, seed=0)
+        load_dataset("digits", None, validation_fraction=0.1, seed=0)
     except FpError as error:
         return error.message
     except Exception as error:  # whatever a broken installation raises
@@ -143,19 +143,19 @@ def _data() -> str:
     return "ok"
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [(name, version or "missing") for name, version in found["versions"].items()]
-    for device in found["devices"]:
+def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(name, version or "missing") for name, version in report["versions"].items()]
+    for device in report["devices"]:
         about = f"{device['cores']} cores" if "cores" in device else device["model"]
         if "memory_bytes" in device:
             about += f", {format_bytes(device['memory_bytes'])}"
         rows.append((f"device {device['name']}", about))
-    for name, is_there in found["extras"].items():
+    for name, is_there in report["extras"].items():
         about = "installed" if is_there else f"not installed: `pip install 'fpcli[{name}]'`"
         rows.append((f"extra {name}", about))
-    rows.append(("free disk here", format_bytes(found["disk_free_bytes"])))
-    for name, value in found["threads"].items():
+    rows.append(("free disk here", format_bytes(report["disk_free_bytes"])))
+    for name, value in report["threads"].items():
         rows.append((name, value or "not set"))
-    rows.append(("--workers auto", found["workers"]))
-    rows += [(f"data {name}", state) for name, state in found["data"].items()]
+    rows.append(("--workers auto", report["workers"]))
+    rows += [(f"data {name}", state) for name, state in report["data"].items()]
     return rows

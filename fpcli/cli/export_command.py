@@ -12,14 +12,14 @@ import typer
 from fpcli.cli import options as o
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable
-from fpcli.errors import UsageError, nearest
+from fpcli.errors import UsageError, suggest
 
 if TYPE_CHECKING:
-    from fpcli.export.source import Source
-    from fpcli.export.write import Choice, Written
+    from fpcli.export.source import ExportSource
+    from fpcli.export.write import ExportChoice, Written
 
 
-def export(ctx: typer.Context, given: o.ExportOptions) -> None:
+def run_export(ctx: typer.Context, given: o.ExportOptions) -> None:
     """Write trained models as small files that work without fpcli."""
     session: Session = ctx.obj
     if given.show_loader:
@@ -40,7 +40,7 @@ class _Call:
 
     def export(self) -> None:
         """Find the models, write them, show what became of them."""
-        from fpcli.export.write import write
+        from fpcli.export.write import write_models
         from fpcli.train.model_source import find_folder
 
         choice, clients = self._choice(), self._clients()
@@ -55,7 +55,7 @@ class _Call:
         models = self._models(folder, clients)
         out = self.options["out"] or folder / "export"
         force = self.options["force"]
-        written = write(models, choice, out, force=force, tell=self.session.note)
+        written = write_models(models, choice, out, force=force, tell=self.session.note)
         if any(model.trained.inputs is None for model in models):
             self.session.warnings.append(
                 "class names and normalisation are unknown: the model was written by an older "
@@ -66,14 +66,14 @@ class _Call:
             {"files": [_fields(file) for file in written]}, _text(models, written, choice)
         )
 
-    def _choice(self) -> Choice:
+    def _choice(self) -> ExportChoice:
         from fpcli.export.formats import PROGRAMS
-        from fpcli.export.write import FORMATS, Choice
+        from fpcli.export.write import EXPORT_FORMATS, ExportChoice
 
         options = self.options
         formats = tuple(dict.fromkeys(word.strip() for word in options["to"].split(",")))
         for name in formats:
-            _check_known("--to", name, FORMATS)
+            _check_known("--to", name, EXPORT_FORMATS)
         _check_known("--dtype", options["dtype"], o.DTYPES)
         if options["dtype"] != "float32" and formats != ("safetensors",):
             raise UsageError(
@@ -92,7 +92,7 @@ class _Call:
         for name in formats:
             if name in PROGRAMS:
                 PROGRAMS[name].check_installed(f"--to {name}")
-        return Choice(
+        return ExportChoice(
             formats,
             options["dtype"],
             options["dense"],
@@ -123,8 +123,8 @@ class _Call:
                 f"--client: `{word}` is no list of numbers", hint="`--client 3`", where="--client"
             ) from error
 
-    def _models(self, folder: Path, clients: tuple[int, ...] | None) -> list[Source]:
-        from fpcli.export.source import of_folder, of_rounds
+    def _models(self, folder: Path, clients: tuple[int, ...] | None) -> list[ExportSource]:
+        from fpcli.export.source import read_final_model, read_round_models
 
         options = self.options
         code = {
@@ -134,10 +134,12 @@ class _Call:
         }
         make_importable(code.values())
         if options["round"] is None and clients == ():
-            models = [of_folder(folder, code=options["model"] or "")]
+            models = [read_final_model(folder, code=options["model"] or "")]
         else:
             flags = {**code, "task.data_dir": options["data_dir"]}
-            models, absent = of_rounds(folder, round=options["round"], clients=clients, flags=flags)
+            models, absent = read_round_models(
+                folder, round=options["round"], clients=clients, flags=flags
+            )
             if absent:
                 numbers = ", ".join(map(str, absent))
                 self.session.warnings.append(f"without a model of their own: clients {numbers}")
@@ -145,9 +147,9 @@ class _Call:
         return models if ratio is None else [model.cut(ratio) for model in models]
 
 
-def _check_known(flag: str, word: str, known: Sequence[str]) -> None:
-    if word not in known:
-        hint = nearest(word, known) or f"known: {', '.join(known)}"
+def _check_known(flag: str, word: str, names: Sequence[str]) -> None:
+    if word not in names:
+        hint = suggest(word, names) or f"known: {', '.join(names)}"
         raise UsageError(f"{flag}: unknown `{word}`", hint=hint, where=flag)
 
 
@@ -164,16 +166,16 @@ def _fields(file: Written) -> dict[str, Any]:
     }
 
 
-def _text(models: Sequence[Source], written: Sequence[Written], choice: Choice) -> str:
+def _text(models: Sequence[ExportSource], written: Sequence[Written], choice: ExportChoice) -> str:
     """Return a table of the models and one of the files."""
     from fpcli.cli import show
-    from fpcli.structure.cost import cost
+    from fpcli.structure.cost import count_cost
     from fpcli.structure.support import Support
 
     sizes = []
     for model in models:
         trained = model.trained
-        now, whole = (cost(trained.layout, x) for x in (trained.support, Support()))
+        now, whole = (count_cost(trained.layout, x) for x in (trained.support, Support()))
         share = f"{now.params / whole.params:.1%}"
         sizes.append((model.name, f"{now.params:,}", share, f"{now.macs:,.0f}"))
     head = ("model", "parameters", "of all", "multiply-adds")
@@ -182,8 +184,8 @@ def _text(models: Sequence[Source], written: Sequence[Written], choice: Choice) 
         for file in written
     ]
     tables = [
-        show.table(head, sizes, right=(1, 2, 3)),
-        show.table(("file", "size", "", "read again, on 32 inputs"), rows, right=(1,)),
+        show.align(head, sizes, right=(1, 2, 3)),
+        show.align(("file", "size", "", "read again, on 32 inputs"), rows, right=(1,)),
     ]
     if choice.is_raw:
         tables.append("\n".join(f"{file.path.name} takes {file.takes}" for file in written))
@@ -191,7 +193,7 @@ def _text(models: Sequence[Source], written: Sequence[Written], choice: Choice) 
     return "\n\n".join(tables)
 
 
-def _check_text(file: Written, choice: Choice) -> str:
+def _check_text(file: Written, choice: ExportChoice) -> str:
     from fpcli.export.write import NUM_INPUTS
 
     if file.max_difference == file.max_weight_error == 0:

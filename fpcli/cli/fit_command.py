@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fpcli.train.run_summary import FitSummary
 
 
-def fit(ctx: typer.Context, given: o.FitOptions, output: o.RunOutput) -> None:
+def run_fit(ctx: typer.Context, given: o.FitOptions, output: o.RunOutput) -> None:
     """Train one model where the data is, to prune it afterwards."""
     check_output(ctx.params)
     (_dry_run if given.dry_run else _fit)(ctx.obj, _Call(ctx.params))
@@ -34,9 +34,9 @@ class _Call(Call[FitRecipe]):
 def _dry_run(session: Session, call: _Call) -> None:
     from fpcli.cli import show
     from fpcli.recipe.load import flatten, to_yaml
-    from fpcli.train.fit_run import prepare
+    from fpcli.train.fit_run import prepare_fit
 
-    setup = prepare(call.recipe())
+    setup = prepare_fit(call.recipe())
     dataset, size = setup.dataset, setup.cost
     plan = {
         "model": asdict(size),
@@ -51,23 +51,23 @@ def _dry_run(session: Session, call: _Call) -> None:
         ("validation samples", f"{plan['validation']:,}"),
         ("test samples", f"{plan['test']:,}"),
     ]
-    text = f"{to_yaml(setup.recipe)}\n{show.table(('', ''), rows)}"
+    text = f"{to_yaml(setup.recipe)}\n{show.align(('', ''), rows)}"
     session.finish({"recipe": flatten(setup.recipe), "plan": plan}, text)
     session.hint("nothing was written; leave out --dry-run to train")
 
 
 def _fit(session: Session, call: _Call) -> None:
-    from fpcli.cli.result import shortfall
+    from fpcli.cli.result import check_target
     from fpcli.cli.watch import FitWatcher
     from fpcli.store import events
-    from fpcli.train.fit_run import prepare, run_fit
+    from fpcli.train.fit_run import play_fit, prepare_fit
 
-    folder, recipe, summary = call.carry_out(session, FitWatcher, run_fit, prepare)
-    history = events.read(folder.events)
+    folder, recipe, summary = call.carry_out(session, FitWatcher, play_fit, prepare_fit)
+    history = events.read_events(folder.events)
     table = _closing_table(folder, summary, history)
     folder.add_log(table)
     longer = f"start again with more epochs: `--epochs {2 * recipe.fit.epochs} --force`"
-    session.finish(asdict(summary), table, shortfall(recipe, history, hint=longer))
+    session.finish(asdict(summary), table, check_target(recipe, history, hint=longer))
     words = f"{shlex.quote(str(folder.path))}{code_words(recipe)}"
     session.hint(f"prune it with `fp prune {words} --ratio 0.5`")
 
@@ -89,4 +89,4 @@ def _closing_table(
         ("model of the last epoch", str(folder.final / "model.safetensors")),
         ("picture", str(folder.path / "curves.png")),
     ]
-    return show.table(("", ""), rows)
+    return show.align(("", ""), rows)

@@ -10,43 +10,43 @@ import typer
 
 from fpcli import plugins
 from fpcli.cli import options as o
-from fpcli.cli.session import Session, one_line
+from fpcli.cli.session import Session, join_lines
 from fpcli.cli.words import make_importable
 from fpcli.engine.traits import Traits
-from fpcli.errors import FpError, UsageError, nearest
+from fpcli.errors import FpError, UsageError, suggest
 from fpcli.settings.declared import describe
 from fpcli.settings.flags import Flag
 
 PRUNING = "pruning"
 KIND_BY_CUT = {"nothing": "dense", "channels": "structured", "weights": "masks"}
-KINDS = (*KIND_BY_CUT.values(), "personalised", "unlearning", PRUNING)
+_KINDS = (*KIND_BY_CUT.values(), "personalised", "unlearning", PRUNING)
 
-Name = Annotated[
+_Name = Annotated[
     str | None, Flag("[NAME]", "One method, with its traits and options", known="methods")
 ]
-Kind = Annotated[
+_Kind = Annotated[
     str | None,
     Flag(
         "--kind KIND",
-        f"Only these: {', '.join(KINDS)}",
+        f"Only these: {', '.join(_KINDS)}",
         default=f"all but {PRUNING}",
-        known=KINDS,
+        known=_KINDS,
     ),
 ]
 
 
-def methods(
+def run_methods(
     ctx: typer.Context,
-    name: Name = None,
-    kind: Kind = None,
-    json: o.Json = False,
+    name: _Name = None,
+    kind: _Kind = None,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """List the federated methods (`--kind pruning`: those of `fp prune`), or show one."""
-    if kind is not None and kind not in KINDS:
+    if kind is not None and kind not in _KINDS:
         raise UsageError(
             f"--kind: unknown kind `{kind}`",
-            hint=nearest(kind, KINDS) or f"known: {', '.join(KINDS)}",
+            hint=suggest(kind, _KINDS) or f"known: {', '.join(_KINDS)}",
             where="--kind",
         )
     if name is None:
@@ -60,7 +60,7 @@ def _list(session: Session, kind: str | None) -> None:
 
     items = []
     table = "pruners" if kind == PRUNING else "methods"
-    for name in plugins.names(table):
+    for name in plugins.list_names(table):
         try:
             items.append(_item(name, _describe(table, name)))
         except FpError as error:  # of another package
@@ -78,28 +78,28 @@ def _list(session: Session, kind: str | None) -> None:
         for item in items
     ]
     headers = ("method", "cuts", "paper", "sub-models differ", "models", "runs")
-    session.finish({"items": items}, show.table(headers, rows, text=(2, 5), leave=(5, 4, 3)))
+    session.finish({"items": items}, show.align(headers, rows, text=(2, 5), leave=(5, 4, 3)))
     session.warn()
     session.hint("`fp methods NAME` shows what a method does and its options")
 
 
 def _show(session: Session, name: str) -> None:
     from fpcli.cli import show
-    from fpcli.settings.fields import options_table
+    from fpcli.settings.fields import list_options
 
     make_importable([name])
-    is_listed = name in plugins.names("pruners") and name not in plugins.names("methods")
+    is_listed = name in plugins.list_names("pruners") and name not in plugins.list_names("methods")
     kind = "pruners" if is_listed else "methods"
     method = _describe(kind, name)
     item = _item(name, method)
-    table = options_table(method.Options)
+    table = list_options(method.Options)
     item["options"] = [row._asdict() for row in table]
-    rows = [(row.name, row.default, row.type, one_line(row.doc)) for row in table]
+    rows = [(row.name, row.default, row.type, join_lines(row.doc)) for row in table]
     head = ("option", "default", "value", "meaning")
-    options = show.table(head, rows, text=(2, 3)) if rows else "no options"
+    options = show.align(head, rows, text=(2, 3)) if rows else "no options"
     is_pruner = item["kind"] == PRUNING
     words = item["traits"] if is_pruner else method.traits.to_words()
-    facts = show.table(("", ""), [("paper", item["paper"]), *words.items()])
+    facts = show.align(("", ""), [("paper", item["paper"]), *words.items()])
     session.finish({"items": [item]}, f"{show.prose(item['summary'])}\n\n{facts}\n\n{options}")
     more = " --set method.OPTION=VALUE" if table else ""
     verb, does = ("prune", "prunes") if is_pruner else ("train", "trains")
@@ -114,18 +114,18 @@ def _describe(table: str, name: str) -> Any:
         UsageError: it is none; or as for :func:`describe`.
         NeedError: as for :func:`describe`.
     """
-    found = describe(table, name)
+    declared = describe(table, name)
     if not plugins.is_shipped(table, name):
         from fpcli.engine.method import Method
         from fpcli.pruning.pruner import Pruner
 
-        if not (isinstance(found, type) and issubclass(found, Method | Pruner)):
+        if not (isinstance(declared, type) and issubclass(declared, Method | Pruner)):
             raise UsageError(
                 f"`{name}` is no method: it is no subclass of `fpcli.engine.method.Method`",
                 hint="`fp methods` lists those that are known",
                 where=name,
             )
-    return found
+    return declared
 
 
 def _item(name: str, method: Any) -> dict[str, Any]:
@@ -158,4 +158,4 @@ def _kind(traits: Traits) -> str:
 def _summary(method: Any) -> str:
     """Return the first paragraph of the module's docstring, which speaks of the paper."""
     text = inspect.getdoc(inspect.getmodule(method)) or inspect.getdoc(method) or ""
-    return one_line(text.partition("\n\n")[0])
+    return join_lines(text.partition("\n\n")[0])

@@ -27,7 +27,7 @@ _RUNS = Flag("--runs DIR", "Folder of all runs", RUN)
 Runs = Annotated[Path, _RUNS]
 ReplaceFile = Annotated[bool, Flag("--force", "Replace a file that exists")]
 ReplaceFiles = Annotated[bool, Flag("--force", "Replace files that exist", OUTPUT)]
-Json = Annotated[bool, Flag("--json", "Print the result as one JSON object", OUTPUT)]
+JsonOutput = Annotated[bool, Flag("--json", "Print the result as one JSON object", OUTPUT)]
 Quiet = Annotated[bool, Flag("-q/--quiet", "Show warnings and the result only", OUTPUT)]
 Debug = Annotated[bool, Flag("--debug", "Show the traceback of an error", OUTPUT)]
 
@@ -36,7 +36,7 @@ Debug = Annotated[bool, Flag("--debug", "Show the traceback of an error", OUTPUT
 class Output:
     """How a command that takes its time shows what it does."""
 
-    json: Json = False
+    json: JsonOutput = False
     quiet: Quiet = False
     no_progress: Annotated[bool, Flag("--no-progress", panel=OUTPUT, envvar="FP_NO_PROGRESS")] = (
         False
@@ -214,7 +214,7 @@ class ExportOptions:
     """Replace files that are there."""
     show_loader: Annotated[bool, Flag("--show-loader", panel=OUTPUT)] = False
     """Print code that reads the safetensors without fpcli."""
-    json: Json = False
+    json: JsonOutput = False
     quiet: Quiet = False
     debug: Debug = False
 
@@ -247,7 +247,7 @@ class BenchOptions:
     """Write this machine and the first model's training step, layer by layer, as a fleet file for
     `fp train --fleet`."""
     force: ReplaceFiles = False
-    json: Json = False
+    json: JsonOutput = False
     quiet: Quiet = False
     debug: Debug = False
 
@@ -263,5 +263,5 @@ class SplitOptions:
     out: Annotated[Path | None, Flag("-o/--out FILE.json", panel=OUTPUT, default="none")] = None
     """Write the split, and a picture of it beside."""
     force: ReplaceFiles = False
-    json: Json = False
+    json: JsonOutput = False
     debug: Debug = False

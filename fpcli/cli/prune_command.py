@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fpcli.cli import options as o
-from fpcli.cli.build_command import said
+from fpcli.cli.build_command import read_options
 from fpcli.cli.session import Session
-from fpcli.cli.words import make_importable, overrides
+from fpcli.cli.words import make_importable, split_overrides
 from fpcli.errors import DataError, UsageError
-from fpcli.settings.keys import flags_of
+from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import PruneRecipe
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fpcli.train.prune_setup import PruneSetup
 
 
-def prune(ctx: typer.Context, given: o.PruneOptions, output: o.Output) -> None:
+def run_prune(ctx: typer.Context, given: o.PruneOptions, output: o.Output) -> None:
     """Make a trained model smaller, and retrain it."""
     call = _Call(ctx.obj, ctx.params)
     if given.dry_run:
@@ -43,45 +43,45 @@ class _Call:
 
     def plan(self) -> None:
         """Cut, but judge, train and write nothing."""
-        from fpcli.cli.prune_result import result_text
-        from fpcli.pruning.prune import planned
-        from fpcli.train.prune_setup import report_of
+        from fpcli.cli.prune_result import pruning_text
+        from fpcli.pruning.prune import plan_cut
+        from fpcli.train.prune_setup import report_pruning
 
         setup, _ = self._setup(is_planned=True)
-        result = planned(setup.pruner, setup.px, setup.trained, setup.target)
-        report = report_of(setup, result)
-        self.session.finish(report, result_text(report))
+        result = plan_cut(setup.pruner, setup.px, setup.trained, setup.target)
+        report = report_pruning(setup, result)
+        self.session.finish(report, pruning_text(report))
         self.session.hint("nothing was written; leave out --dry-run to prune")
 
     def prune(self) -> None:
         """Cut, retrain and write."""
-        from fpcli.cli.prune_result import result_text
-        from fpcli.pruning.prune import prune
+        from fpcli.cli.prune_result import pruning_text
+        from fpcli.pruning.prune import prune_in_steps
         from fpcli.train.prune_folder import check_free, write_pruned
-        from fpcli.train.prune_setup import report_of
+        from fpcli.train.prune_setup import report_pruning
 
         out, force = self.options["out"], self.options["force"]
         check_free(out, force=force)
         setup, watch = self._setup(is_planned=False)
         try:
-            result = prune(
+            result = prune_in_steps(
                 setup.pruner, setup.px, setup.trained, setup.target, setup.recipe.prune.steps
             )
         finally:
             watch.end()
-        report = report_of(setup, result)
+        report = report_pruning(setup, result)
         self._look_closer(setup, result, report, watch)
         write_pruned(
             out, result, recipe=setup.recipe, report=report, history=watch.history, force=force
         )
         report["out"] = str(out)
-        self.session.finish(report, result_text(report))
+        self.session.finish(report, pruning_text(report))
 
     def _look_closer(
         self, setup: PruneSetup, result: Pruned, report: dict[str, Any], watch: PruneWatch
     ) -> None:
         """Warn where the small model is not what one would expect, and time it if asked."""
-        from fpcli.cli.prune_result import latencies, latency_warnings
+        from fpcli.cli.prune_result import measure_latencies, warn_of_latency
         from fpcli.pruning.prune import TOLERANCE
 
         if result.difference > TOLERANCE:
@@ -90,17 +90,19 @@ class _Call:
                 f"{result.difference:.1e}: a layer looks at all channels at once"
             )
         if self.options["latency"]:
-            report["latency_ms"] = latencies(setup.trained, result.trained, setup.recipe.device)
-            for text in latency_warnings(report["latency_ms"]):
+            report["latency_ms"] = measure_latencies(
+                setup.trained, result.trained, setup.recipe.device
+            )
+            for text in warn_of_latency(report["latency_ms"]):
                 watch.tell(f"warning: {text}")
 
     def _setup(self, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:
         from fpcli.cli.prune_watch import PruneWatch
         from fpcli.cli.show import dot
-        from fpcli.train.model_source import training_rate
-        from fpcli.train.prune_setup import prepare
+        from fpcli.train.model_source import read_training_rate
+        from fpcli.train.prune_setup import prepare_pruning
 
-        given = (value for _, value in overrides(self.options["set_"]))
+        given = (value for _, value in split_overrides(self.options["set_"]))
         make_importable([self.options["source"], *self._flags().values(), *given])
         folder = self._folder(is_planned=is_planned)
         recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
@@ -112,8 +114,8 @@ class _Call:
             is_quiet=self.options["quiet"],
             is_moving=not (self.options["no_progress"] or self.session.is_json),
         )
-        rate = training_rate(folder)
-        setup = prepare(
+        rate = read_training_rate(folder)
+        setup = prepare_pruning(
             recipe, trained, dataset, training_rate=rate, tell=watch.tell, log=watch.log
         )
         parts = [setup.recipe.method.name, trained.model, str(folder or "")]
@@ -133,7 +135,7 @@ class _Call:
         self, folder: Path | None, *, is_planned: bool
     ) -> tuple[PruneRecipe, Trained, Dataset | None]:
         from fpcli.store.model_folder import read_trained
-        from fpcli.train.model_source import dataset_of, named
+        from fpcli.train.model_source import build_named, load_data_of
 
         word, weights, code = (self.options[key] for key in ("source", "weights", "model"))
         if folder is None:
@@ -144,13 +146,13 @@ class _Call:
                     hint="give them with -w FILE, or name a run",
                     where="-w",
                 )
-            trained, dataset = named(recipe, weights, is_planned=is_planned)
+            trained, dataset = build_named(recipe, weights, is_planned=is_planned)
             return recipe, trained, dataset
         trained = read_trained(folder, code=code or "")
-        recipe = self._recipe(_said_by(trained))
+        recipe = self._recipe(_settings_of(trained))
         data_dir = Path(recipe.task.data_dir) if recipe.task.data_dir else None
         try:
-            dataset = dataset_of(trained, self.options["data"], data_dir, recipe.task.normalise)
+            dataset = load_data_of(trained, self.options["data"], data_dir, recipe.task.normalise)
             return recipe, trained, dataset
         except DataError:
             if not is_planned or self.options["data"]:
@@ -158,15 +160,15 @@ class _Call:
             return recipe, trained, None
 
     def _flags(self) -> dict[str, Any]:
-        return said(self.options, flags_of(PruneRecipe))
+        return read_options(self.options, collect_flags(PruneRecipe))
 
     def _recipe(self, more: Mapping[str, Any]) -> PruneRecipe:
-        from fpcli.recipe.load import find_recipe, load
+        from fpcli.recipe.load import find_recipe, load_recipe
 
         flags = {**more, **self._flags()}
-        pairs = overrides(self.options["set_"])
+        pairs = split_overrides(self.options["set_"])
         name = self.options["recipe"]
-        return load(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)
+        return load_recipe(find_recipe(name) if name else None, pairs, flags, cls=PruneRecipe)
 
 
 def with_inputs(
@@ -186,7 +188,7 @@ def with_inputs(
     return replace(trained, inputs=Inputs.of(dataset))
 
 
-def _said_by(trained: Trained) -> dict[str, Any]:
+def _settings_of(trained: Trained) -> dict[str, Any]:
     """Return what a trained model says of itself, by the recipe's keys."""
     flags: dict[str, Any] = {"task.model": trained.model}
     if trained.data is not None:

@@ -7,18 +7,18 @@ from typing import Any
 
 from fpcli.cli import show
 from fpcli.engine.trained import Trained
-from fpcli.pruning.latency import BATCHES, latency_ms
+from fpcli.pruning.latency import BATCHES, measure_latency_ms
 from fpcli.units import format_bytes
 
 
-def result_text(report: Mapping[str, Any]) -> str:
+def pruning_text(report: Mapping[str, Any]) -> str:
     """Return the tables of a report."""
     groups = [
         (item["name"], f"{item['before']:,}", f"{item['after']:,}", _change(item))
         for item in report["groups"]
     ]
     head = ("group", "before", "after", "change")
-    tables = [show.table(head, groups, right=(1, 2, 3)), _sizes(report)]
+    tables = [show.align(head, groups, right=(1, 2, 3)), _sizes(report)]
     if "out" in report:
         tables.append(f"wrote {report['out']}/model.safetensors, {report['out']}/layout.json")
     return "\n\n".join(tables)
@@ -41,7 +41,7 @@ def _sizes(report: Mapping[str, Any]) -> str:
     for batch, old in report.get("latency_ms", {}).get("before", {}).items():
         new = report["latency_ms"]["after"][batch]
         rows.append(_row(f"latency of {batch}", old, new, lambda ms: f"{ms:.2f} ms"))
-    return show.table(("", "before", "after", "change"), rows, right=(1, 2, 3))
+    return show.align(("", "before", "after", "change"), rows, right=(1, 2, 3))
 
 
 def _row(
@@ -61,17 +61,17 @@ def _change(item: Mapping[str, Any]) -> str:
     return f"{item['after'] / item['before'] - 1:+.1%}"
 
 
-def latencies(before: Trained, after: Trained, device: str) -> dict[str, dict[str, float]]:
+def measure_latencies(before: Trained, after: Trained, device: str) -> dict[str, dict[str, float]]:
     """Return measured milliseconds, per number of images, of two models on this machine."""
     models = [trained.module().to(device) for trained in (before, after)]
-    times = {str(batch): latency_ms(models, before.input_shape, batch) for batch in BATCHES}
+    times = {str(batch): measure_latency_ms(models, before.input_shape, batch) for batch in BATCHES}
     return {
         name: {batch: both[number] for batch, both in times.items()}
         for number, name in enumerate(("before", "after"))
     }
 
 
-def latency_warnings(latency: Mapping[str, Mapping[str, float]]) -> list[str]:
+def warn_of_latency(latency: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return a line for every number of images where the smaller model is not faster."""
     return [
         f"not faster here with {batch} image{'s' * (batch != '1')} at once: {old:.2f} ms before, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fpcli.cli.session import Session, one_line
+from fpcli.cli.session import Session, join_lines
 from fpcli.cli.show import Display, dot
 from fpcli.units import format_seconds
 
@@ -71,7 +71,7 @@ class PruneWatch:
 
     def tell(self, text: str) -> None:
         """Show a warning or remark."""
-        text = one_line(text)
+        text = join_lines(text)
         if text.startswith("warning: "):
             self._session.warnings.append(text.removeprefix("warning: "))
         self._display.line(text)

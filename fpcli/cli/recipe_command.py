@@ -13,10 +13,10 @@ import typer
 from fpcli.cli import options as o
 from fpcli.cli.build_command import build_command
 from fpcli.cli.session import Session, emit
-from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.errors import FpError, RecipeError, UsageError, suggest
 from fpcli.settings.flags import Flag
 
-Name = Annotated[str, Flag("NAME", "A shipped recipe, or a file", known="recipes")]
+_Name = Annotated[str, Flag("NAME", "A shipped recipe, or a file", known="recipes")]
 MethodOnly = Annotated[
     str | None, Flag("--method NAME", "Only recipes of this method", default="all", known="methods")
 ]
@@ -25,7 +25,7 @@ Destination = Annotated[
     Path | None, Flag("DEST", "File or folder", default="METHOD-NAME.yaml here")
 ]
 Files = Annotated[list[str], Flag("FILE", "Recipes of yours, or shipped ones")]
-Prefix = Annotated[str | None, Flag("PREFIX", "Only these keys: `local`, `task.partition`, ...")]
+_Prefix = Annotated[str | None, Flag("PREFIX", "Only these keys: `local`, `task.partition`, ...")]
 OptionsOf = Annotated[
     str | None,
     Flag("--method NAME", "With the options of this method", default="none", known="methods"),
@@ -33,25 +33,28 @@ OptionsOf = Annotated[
 Editor = Annotated[bool, Flag("--editor", "Print a JSON schema that editors complete and check by")]
 
 
-def list_(
-    ctx: typer.Context, method: MethodOnly = None, json: o.Json = False, debug: o.Debug = False
+def list_recipes(
+    ctx: typer.Context,
+    method: MethodOnly = None,
+    json: o.JsonOutput = False,
+    debug: o.Debug = False,
 ) -> None:
     """List the shipped recipes and what to expect of them."""
     from fpcli.cli import show
-    from fpcli.plugins import names
-    from fpcli.recipe.load import shipped_names
-    from fpcli.settings.keys import leaves
-    from fpcli.settings.recipes import KINDS
+    from fpcli.plugins import list_names
+    from fpcli.recipe.load import name_shipped
+    from fpcli.settings.keys import list_leaves
+    from fpcli.settings.recipes import RECIPE_KINDS
 
-    known = names("methods") | names("pruners")
-    if method is not None and method not in known:
-        hint = nearest(method, known) or "`fp methods` lists all"
+    names = list_names("methods") | list_names("pruners")
+    if method is not None and method not in names:
+        hint = suggest(method, names) or "`fp methods` lists all"
         raise UsageError(f"unknown method `{method}`", hint=hint, where="--method")
     usual = {
-        command: {key: leaf.default for key, leaf in leaves(cls).items()}
-        for command, cls in KINDS.items()
+        command: {key: leaf.default for key, leaf in list_leaves(cls).items()}
+        for command, cls in RECIPE_KINDS.items()
     }
-    items = [_item(name, path, usual) for name, path in shipped_names().items()]
+    items = [_item(name, path, usual) for name, path in name_shipped().items()]
     items = [item for item in items if method in (None, item["method"])]
     rows = [
         (
@@ -67,7 +70,7 @@ def list_(
     headers = ("recipe", "command", "paper", "expected", "minutes", "machine")
     session: Session = ctx.obj
     session.finish(
-        {"items": items}, show.table(headers, rows, right=(4,), text=(2, 5), leave=(5, 1, 4))
+        {"items": items}, show.align(headers, rows, right=(4,), text=(2, 5), leave=(5, 1, 4))
     )
     session.hint("`fp recipe show NAME` shows one, `fp COMMAND -c NAME` runs it")
 
@@ -75,12 +78,12 @@ def list_(
 def _item(name: str, path: Path, usual: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     from fpcli.models import DEFAULT_MODEL
     from fpcli.recipe.header import read_header
-    from fpcli.recipe.load import command_for, read_settings
+    from fpcli.recipe.load import choose_command, read_settings
 
     # As written: checking all of them takes longer than the list.
-    said = {key: setting.value for key, setting in read_settings(path).items()}
-    command = command_for(said)
-    values = {**usual[command], **said}
+    settings = {key: setting.value for key, setting in read_settings(path).items()}
+    command = choose_command(settings)
+    values = {**usual[command], **settings}
     kind = "smoke" if name.startswith("smoke/") else "recipe"
     data = values["task.data"]
     model = values["task.model"] or DEFAULT_MODEL.get(data, "")
@@ -99,11 +102,11 @@ def _expectation(item: Mapping[str, Any]) -> str:
     return f"{item['expected']:.1%} ± {100 * item['tolerance']:.1f}{of}"
 
 
-def show(
+def show_recipe(
     ctx: typer.Context,
-    name: Name,
+    name: _Name,
     resolved: Resolved = False,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Print a recipe as it is written."""
@@ -119,17 +122,17 @@ def show(
     ctx.obj.finish(data, data["text"].rstrip("\n"))
 
 
-def copy(
+def copy_recipe(
     ctx: typer.Context,
-    name: Name,
+    name: _Name,
     dest: Destination = None,
     force: o.ReplaceFile = False,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Copy a recipe to change it."""
     from fpcli.files import write_atomic
-    from fpcli.recipe.load import command_of, find_recipe
+    from fpcli.recipe.load import find_command, find_recipe
 
     source = find_recipe(name)
     usual = f"{source.parent.name}-{source.name}"
@@ -142,18 +145,20 @@ def copy(
         raise UsageError(f"there is no folder {path.parent}", hint="make it first", where="DEST")
     write_atomic(path, source.read_bytes())
     ctx.obj.finish({"path": str(path), "source": str(source)}, f"wrote {path}")
-    command = command_of(source)
+    command = find_command(source)
     ctx.obj.hint(f"`fp recipe check {path}` finds mistakes, `fp {command} -c {path}` runs it")
 
 
-def check(ctx: typer.Context, file: Files, json: o.Json = False, debug: o.Debug = False) -> None:
+def check_recipes(
+    ctx: typer.Context, file: Files, json: o.JsonOutput = False, debug: o.Debug = False
+) -> None:
     """Check recipes without running them; exit 3 if one is wrong."""
     from fpcli.cli import show as screen
 
     items, errors = [], []
     for name in file:
         try:
-            items.append({"file": name, "ok": True, **_checked(name)})
+            items.append({"file": name, "ok": True, **_check(name)})
         except FpError as error:
             errors.append(error)
             about = {"message": error.message, "hint": error.hint, "where": error.where}
@@ -168,10 +173,10 @@ def check(ctx: typer.Context, file: Files, json: o.Json = False, debug: o.Debug 
     if len(errors) > 1:
         message = f"{len(errors)} of {len(items)} recipes are wrong"
         failed = RecipeError(message, hint="the lines above say where")
-    ctx.obj.finish({"items": items}, screen.table(("", "", ""), rows), failed)
+    ctx.obj.finish({"items": items}, screen.align(("", "", ""), rows), failed)
 
 
-def _checked(name: str) -> dict[str, Any]:
+def _check(name: str) -> dict[str, Any]:
     from fpcli.recipe.load import find_recipe, load_any
     from fpcli.settings.recipes import FitRecipe, Recipe
 
@@ -184,37 +189,40 @@ def _checked(name: str) -> dict[str, Any]:
     return {"summary": ", ".join(words)}
 
 
-def schema(
+def show_schema(
     ctx: typer.Context,
-    prefix: Prefix = None,
+    prefix: _Prefix = None,
     method: OptionsOf = None,
     editor: Editor = False,
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """List the keys of a recipe with types, defaults and meanings."""
     from fpcli.cli import show as screen
-    from fpcli.recipe.editor import json_schema, key_table
+    from fpcli.recipe.editor import list_keys, make_json_schema
 
     if editor:
-        emit(json_module.dumps(json_schema(), indent=2))
+        emit(json_module.dumps(make_json_schema(), indent=2))
         return
-    keys = key_table(method)
-    found = [row for row in keys if prefix is None or f"{row.name}.".startswith(f"{prefix}.")]
-    if not found:
-        known = {".".join(row.name.split(".")[:end]) for row in keys for end in (1, 2, 3)}
+    keys = list_keys(method)
+    chosen = [row for row in keys if prefix is None or f"{row.name}.".startswith(f"{prefix}.")]
+    if not chosen:
+        prefixes = {".".join(row.name.split(".")[:end]) for row in keys for end in (1, 2, 3)}
         raise UsageError(
             f"no key is called or starts with `{prefix}`",
-            hint=nearest(prefix or "", sorted(known)) or "`fp recipe schema` lists all keys",
+            hint=suggest(prefix or "", sorted(prefixes)) or "`fp recipe schema` lists all keys",
             where="PREFIX",
         )
-    rows = [(row.name, row.default, row.type, row.doc) for row in found]
-    table = screen.table(("key", "default", "value", "meaning"), rows, text=(2, 3))
-    ctx.obj.finish({"keys": [row._asdict() for row in found]}, table)
+    rows = [(row.name, row.default, row.type, row.doc) for row in chosen]
+    table = screen.align(("key", "default", "value", "meaning"), rows, text=(2, 3))
+    ctx.obj.finish({"keys": [row._asdict() for row in chosen]}, table)
     if method is None:
         ctx.obj.hint("`--method NAME` adds the options of a method")
 
 
-app = typer.Typer(help="List, show, copy and check recipes; list their keys.")
-for command in (list_, show, copy, check, schema):
-    app.command(command.__name__.removesuffix("_"))(build_command(command))
+recipe_app = typer.Typer(help="List, show, copy and check recipes; list their keys.")
+for name, command in (
+    ("list", list_recipes), ("show", show_recipe), ("copy", copy_recipe),
+    ("check", check_recipes), ("schema", show_schema),
+):  # fmt: skip
+    recipe_app.command(name)(build_command(command))

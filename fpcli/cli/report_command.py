@@ -12,7 +12,7 @@ from fpcli.cli import options as o
 from fpcli.errors import UsageError
 from fpcli.settings.flags import Flag
 
-Output = Annotated[
+_Output = Annotated[
     Path | None,
     Flag(
         "-o/--output FILE",
@@ -23,29 +23,29 @@ Output = Annotated[
 Open = Annotated[bool, Flag("--open", "Show the page in the browser")]
 
 
-def report(
+def run_report(
     ctx: typer.Context,
     run: c.RunPaths,
-    output: Output = None,
+    output: _Output = None,
     force: o.ReplaceFile = False,
     open_: Open = False,
-    target: c.Target = None,
+    target: c._Target = None,
     at: c.At = None,
     by: c.By = None,
-    reference: c.Reference = None,
+    reference: c._Reference = None,
     runs: o.Runs = Path("runs"),
-    json: o.Json = False,
+    json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
     """Write a page with the numbers, curves and settings of runs.
 
     It is one file without scripts that needs no network.
     """
-    found = c.load(run, runs, target=target, at=at, by=by, reference=reference)
+    comparison = c.load_comparison(run, runs, target=target, at=at, by=by, reference=reference)
     from fpcli.files import write_atomic
-    from fpcli.report.page import page
+    from fpcli.report.page import make_page
 
-    paths = [one.path for row in found.rows for one in row.runs]
+    paths = [member.path for row in comparison.rows for member in row.runs]
     output = output or (paths[0] if len(paths) == 1 else Path()) / "report.html"
     if output.exists() and not force:
         raise UsageError(
@@ -55,8 +55,8 @@ def report(
         raise UsageError(
             f"-o: there is no folder {output.parent}", hint="make it first", where="-o"
         )
-    write_atomic(output, page(found))
-    ctx.obj.warnings += found.warnings
+    write_atomic(output, make_page(comparison))
+    ctx.obj.warnings += comparison.warnings
     ctx.obj.warn()
     ctx.obj.finish({"page": str(output), "bytes": output.stat().st_size}, f"wrote {output}")
     if open_:

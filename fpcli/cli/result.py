@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,19 @@ from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
 from fpcli.settings.recipes import FitRecipe, Recipe
+from fpcli.store.events import Events
 from fpcli.store.run_folder import RunFolder
-from fpcli.structure.cost import Cost, cost
+from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.support import Support
 from fpcli.train.run_summary import Summary
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 from fpcli.units import format_bytes, format_seconds
-
-Events = Sequence[Mapping[str, Any]]
 
 
 def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
     """Return names and values of a run's results, one per line."""
     clients = [client for event in history for client in event["clients"]]
-    best = max(_judged(history), key=lambda e: e["validation"]["accuracy"], default=None)
+    best = max(_select_judged(history), key=lambda e: e["validation"]["accuracy"], default=None)
     when = f" (round {best['round']})" if best else ""
     down, up = format_bytes(summary.down_bytes), format_bytes(summary.up_bytes)
     rows = [
@@ -56,10 +55,10 @@ def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
     rows.append(("run folder", str(folder.path)))
     rows.append(("model", str(folder.final / "model.safetensors")))
     rows += [("picture", str(path)) for path in sorted(folder.path.glob("*.png"))]
-    return show.table(("", ""), rows)
+    return show.align(("", ""), rows)
 
 
-def _judged(history: Events) -> Events:
+def _select_judged(history: Events) -> Events:
     return [event for event in history if event.get("validation")]
 
 
@@ -73,10 +72,10 @@ def _spread(clients: Events, key: str) -> str:
     return f" ({format_bytes(min(sums.values()))} to {format_bytes(max(sums.values()))} per client)"
 
 
-def shortfall(recipe: Recipe | FitRecipe, history: Events, *, hint: str) -> CheckError | None:
+def check_target(recipe: Recipe | FitRecipe, history: Events, *, hint: str) -> CheckError | None:
     """Return an error if the run ended below the validation accuracy that was asked for."""
     target = recipe.target_accuracy
-    best = max((event["validation"]["accuracy"] for event in _judged(history)), default=0.0)
+    best = max((event["validation"]["accuracy"] for event in _select_judged(history)), default=0.0)
     if target is None or best >= target:
         return None
     return CheckError(
@@ -86,7 +85,7 @@ def shortfall(recipe: Recipe | FitRecipe, history: Events, *, hint: str) -> Chec
     )
 
 
-def first_plan(recipe: Recipe) -> dict[str, Any]:
+def plan_first_round(recipe: Recipe) -> dict[str, Any]:
     """Build everything and plan round 1, but train nothing and write nothing.
 
     Returns:
@@ -95,19 +94,19 @@ def first_plan(recipe: Recipe) -> dict[str, Any]:
         message's header.
     """
     # No file comes into being there: only clients at work remember things.
-    setup = prepare(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
+    setup = prepare_run(recipe, Path(tempfile.gettempdir()) / f"fp-{uuid.uuid4().hex}")
     fed = setup.fed
     ctx = fed.context(0, "start", lambda client, **values: None)
     state = fed.method.begin(ctx, ServerState(0, setup.values, setup.support))
     return {
-        "model": _size(cost(fed.layout, Support())),
+        "model": _size(count_cost(fed.layout, Support())),
         "clients": [
             {
                 "client": ask.client,
                 "device": fed.fleet.level(ask.client).name,
                 "num_examples": fed.num_examples[ask.client],
             }
-            | _size(cost(fed.layout, ask.support))
+            | _size(count_cost(fed.layout, ask.support))
             | {"notes": dict(ask.record)}
             for ask in foresee(fed, state, 1)
         ],
@@ -118,7 +117,7 @@ def _size(size: Cost) -> dict[str, Any]:
     return {"params": size.params, "macs": size.macs, "bytes": size.bytes}
 
 
-def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
+def first_plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     """Return the recipe and a table of the clients of round 1."""
     noted = sorted({key for item in plan["clients"] for key in item["notes"]})
     rows = [("all", "", *_cells(plan["model"]), *("" for _ in noted))]
@@ -128,7 +127,7 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
         rows.append((str(item["client"]), f"{item['num_examples']:,}", *_cells(item), *words))
     headers = ("client", "examples", "params", "multiply-adds", "tensors", *noted)
     columns = range(len(headers))
-    table = show.table(headers, rows, right=columns, leave=columns[:4:-1])
+    table = show.align(headers, rows, right=columns, leave=columns[:4:-1])
     devices = Counter(item["device"] for item in plan["clients"])
     fleet = ", ".join(f"{number} {name or 'nameless'}" for name, number in devices.items())
     return (

@@ -34,7 +34,7 @@ _SAID_AGAIN = {
 }
 
 
-def sensitivity(ctx: typer.Context, given: o.SweepOptions, output: o.Output) -> None:
+def run_sensitivity(ctx: typer.Context, given: o.SweepOptions, output: o.Output) -> None:
     """Measure how much each layer of a trained model can lose."""
     _Call(ctx.obj, ctx.params).run()
 
@@ -48,38 +48,38 @@ class _Call:
 
     def run(self) -> None:
         """Sweep, and write and show the result."""
-        from fpcli.cli.sensitivity_result import result_text
-        from fpcli.engine.process import num_cores, settle
+        from fpcli.cli.sensitivity_result import sweep_text
+        from fpcli.engine.process import num_cores, settle_process
         from fpcli.files import write_atomic
-        from fpcli.pruning.sensitivity import identity, result, steep_to_flat
+        from fpcli.pruning.sensitivity import identify_sweep, order_by_steepness, result
         from fpcli.report.sensitivity_plots import draw_sensitivity
-        from fpcli.store.partial import partial_of, read_partial
+        from fpcli.store.partial import locate_partial, read_partial
 
         config, out = self._config(), self.options["out"]
         if not out.parent.is_dir():
             raise UsageError(f"no folder {out.parent}", hint="make it first", where="-o")
-        settle(num_cores())
+        settle_process(num_cores())
         trained, dataset = self._materials()
-        same = identity(trained, config)
-        known = read_partial(out, same, force=self.options["force"])
+        same = identify_sweep(trained, config)
+        earlier = read_partial(out, same, force=self.options["force"])
         started = time.perf_counter()
-        tallies = self._sweep(trained, dataset, config, known)
-        found = result(
+        tallies = self._sweep(trained, dataset, config, earlier)
+        content = result(
             trained,
             config,
             tallies,
             max_drop=self.options["max_drop"],
             seconds=time.perf_counter() - started,
         )
-        write_atomic(out, to_json(found) + "\n")
-        pictures = draw_sensitivity(found, out.with_suffix(""))
-        partial_of(out).unlink(missing_ok=True)
-        data = _told(found) | {
-            "steep_to_flat": steep_to_flat(found["groups"]),
+        write_atomic(out, to_json(content) + "\n")
+        pictures = draw_sensitivity(content, out.with_suffix(""))
+        locate_partial(out).unlink(missing_ok=True)
+        data = _to_json(content) | {
+            "steep_to_flat": order_by_steepness(content["groups"]),
             "out": str(out),
             "pictures": [str(path) for path in pictures],
         }
-        self.session.finish(data, result_text(found, out, pictures))
+        self.session.finish(data, sweep_text(content, out, pictures))
         self.session.hint(f"use it: {self._next(out)}")
 
     def _config(self) -> SweepConfig:
@@ -115,7 +115,7 @@ class _Call:
         from fpcli.settings.recipes import PruneRecipe
         from fpcli.settings.tasks import FitTask
         from fpcli.store.model_folder import read_trained
-        from fpcli.train.model_source import dataset_of, find_folder, named
+        from fpcli.train.model_source import build_named, find_folder, load_data_of
 
         word, weights, code, data, data_dir, normalise = (
             self.options[key]
@@ -127,7 +127,7 @@ class _Call:
         if folder is not None:
             trained = read_trained(folder, code=code or "")
             place = Path(data_dir) if data_dir else None
-            dataset = dataset_of(trained, data, place, normalise)
+            dataset = load_data_of(trained, data, place, normalise)
         elif name is None or weights is None or data is None:
             missing = "model" if name is None else "weights" if weights is None else "data"
             raise UsageError(
@@ -138,7 +138,9 @@ class _Call:
             task = FitTask(
                 data=data, model=name, data_dir=data_dir or "", normalise=normalise or "auto"
             )
-            trained, loaded = named(PruneRecipe(task=task, seed=self.options["seed"]), weights)
+            trained, loaded = build_named(
+                PruneRecipe(task=task, seed=self.options["seed"]), weights
+            )
             assert loaded is not None  # only a plan goes without
             dataset = loaded
         if not trained.layout.prunable:
@@ -153,17 +155,17 @@ class _Call:
         trained: Trained,
         dataset: Dataset,
         config: SweepConfig,
-        known: Mapping[str, Tally],
+        earlier: Mapping[str, Tally],
     ) -> dict[str, Tally]:
         """Return all tallies; whatever stops the sweep, what it has found is kept."""
         from fpcli.cli.sweep_watch import SweepWatcher
-        from fpcli.pruning.sensitivity import identity
-        from fpcli.pruning.sweep import cuts_of, sweep
+        from fpcli.pruning.sensitivity import identify_sweep
+        from fpcli.pruning.sweep import judge_cuts, list_cuts
         from fpcli.store.partial import write_partial
 
-        out, same = self.options["out"], identity(trained, config)
-        cuts = cuts_of(trained, dataset, config)
-        tallies = dict(known)
+        out, same = self.options["out"], identify_sweep(trained, config)
+        cuts = list_cuts(trained, dataset, config)
+        tallies = dict(earlier)
         watcher = SweepWatcher(
             trained, dataset, config, cuts, is_quiet=self.options["quiet"] or self.session.is_json,
             is_moving=not self.options["no_progress"],
@@ -171,14 +173,14 @@ class _Call:
         watcher.start(tallies)
         saved = time.monotonic()
         try:
-            for key, tally in sweep(trained, dataset, config, cuts, known):
+            for key, tally in judge_cuts(trained, dataset, config, cuts, earlier):
                 tallies[key] = tally
                 watcher.update(key, tallies)
                 if time.monotonic() - saved > _SAVE_EVERY_S:
                     write_partial(out, same, tallies)
                     saved = time.monotonic()
         except BaseException:
-            if tallies != known:
+            if tallies != earlier:
                 write_partial(out, same, tallies)
                 watcher.stopped()
             raise
@@ -213,13 +215,13 @@ def parse_ratios(text: str) -> tuple[float, ...]:
             count = (last - first) / step + 1e-9
             if not (step > 0 and 0 <= count < _MAX_RATIOS):
                 raise ValueError
-            found: Sequence[float] = [first + number * step for number in range(int(count) + 1)]
+            steps: Sequence[float] = [first + number * step for number in range(int(count) + 1)]
         else:
-            found = [parse_share(word) for word in text.split(",")]
+            steps = [parse_share(word) for word in text.split(",")]
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UsageError(f"--ratios {text}: no grid and no list of ratios", hint=hint,
                          where="--ratios") from error  # fmt: skip
-    ratios = tuple(sorted({round(ratio, 9) for ratio in found}))
+    ratios = tuple(sorted({round(ratio, 9) for ratio in steps}))
     for ratio in ratios:
         if not 0 <= ratio < 1:
             raise UsageError(
@@ -230,9 +232,9 @@ def parse_ratios(text: str) -> tuple[float, ...]:
     return ratios
 
 
-def _told(found: Mapping[str, Any]) -> dict[str, Any]:
+def _to_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``--json``: the result without what only pictures need."""
     keys = ("model", "baseline_accuracy", "baseline_loss", "images", "ratios", "max_drop")
-    drawn = {"norms"} if len(found["scores"]) > 1 else {"norms", "curves"}
-    groups = [{k: v for k, v in group.items() if k not in drawn} for group in found["groups"]]
-    return {key: found[key] for key in keys} | {"groups": groups, "seconds": found["seconds"]}
+    drawn = {"norms"} if len(content["scores"]) > 1 else {"norms", "curves"}
+    groups = [{k: v for k, v in group.items() if k not in drawn} for group in content["groups"]]
+    return {key: content[key] for key in keys} | {"groups": groups, "seconds": content["seconds"]}

@@ -7,27 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.cli import show
-from fpcli.pruning.sensitivity import largest_ratio, steep_to_flat
+from fpcli.pruning.sensitivity import find_largest_ratio, order_by_steepness
 from fpcli.units import format_seconds
 
 _MAX_COLUMNS = 10
 
 
-def result_text(found: Mapping[str, Any], out: Path, pictures: Sequence[Path]) -> str:
+def sweep_text(content: Mapping[str, Any], out: Path, pictures: Sequence[Path]) -> str:
     """Return the tables of a result, one per score and one more for it after retraining."""
     parts = []
-    scores = list(found["groups"][0]["curves"])
+    scores = list(content["groups"][0]["curves"])
     for score in scores:
         for measure in ("accuracy", "retrained_accuracy"):
-            if measure in found["groups"][0]["curves"][score]:
+            if measure in content["groups"][0]["curves"][score]:
                 title = f"{score}, retrained" if measure != "accuracy" else score
                 is_only = len(scores) == 1 and measure == "accuracy"
-                parts.append(("" if is_only else f"{title}\n") + _table(found, score, measure))
-    areas = {group["name"]: group["norm_area"] for group in found["groups"]}
-    ranking = [f"{name} {areas[name]:.2f}" for name in steep_to_flat(found["groups"])]
+                parts.append(("" if is_only else f"{title}\n") + _table(content, score, measure))
+    areas = {group["name"]: group["norm_area"] for group in content["groups"]}
+    ranking = [f"{name} {areas[name]:.2f}" for name in order_by_steepness(content["groups"])]
     closing = (
-        f"whole model {found['baseline_accuracy']:.2%} of {found['images']:,} images; "
-        f"a group is cut alone, its channels leave together ({format_seconds(found['seconds'])})\n"
+        f"whole model {content['baseline_accuracy']:.2%} of {content['images']:,} images; "
+        "a group is cut alone, its channels leave together "
+        f"({format_seconds(content['seconds'])})\n"
         f"steep (robust) to flat (sensitive), area below sorted norms: {', '.join(ranking)}"
     )
     files = [str(path) for path in [out, *pictures] if path.suffix != ".svg"]
@@ -35,18 +36,18 @@ def result_text(found: Mapping[str, Any], out: Path, pictures: Sequence[Path]) -
     return "\n\n".join(parts)
 
 
-def _table(found: Mapping[str, Any], score: str, measure: str) -> str:
-    ratios, baseline = found["ratios"], found["baseline_accuracy"]
+def _table(content: Mapping[str, Any], score: str, measure: str) -> str:
+    ratios, baseline = content["ratios"], content["baseline_accuracy"]
     every = -(-len(ratios) // _MAX_COLUMNS)
     shown = range(0, len(ratios), every)
-    points = f"{found['max_drop']:g} point{'s' * (found['max_drop'] != 1)}"
+    points = f"{content['max_drop']:g} point{'s' * (content['max_drop'] != 1)}"
     last = f"largest ratio with a loss of at most {points}"
     head = ["group", "channels", *(f"{100 * ratios[i]:g}%" for i in shown), last]
     rows = []
-    for group in found["groups"]:
+    for group in content["groups"]:
         curve = group["curves"][score][measure]
-        harmless = largest_ratio(ratios, curve, baseline, found["max_drop"])
+        harmless = find_largest_ratio(ratios, curve, baseline, content["max_drop"])
         cells = [f"{100 * curve[i]:.1f}" for i in shown]
         rows.append([group["name"], f"{group['width']:,}", *cells, f"{100 * harmless:g}%"])
     columns = range(len(head))
-    return show.table(head, rows, right=columns[1:], leave=show.thin_out(columns[2:-1]))
+    return show.align(head, rows, right=columns[1:], leave=show.thin_out(columns[2:-1]))

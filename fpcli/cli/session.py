@@ -13,9 +13,9 @@ from typing import Any
 import typer
 
 from fpcli.errors import CheckError, FpError
-from fpcli.store.events import nan_to_none
+from fpcli.store.events import replace_nan
 
-FORMAT = 1
+JSON_FORMAT = 1
 """Format number of the envelope that ``--json`` prints."""
 
 
@@ -60,7 +60,7 @@ class Session:
         status = "findings" if isinstance(error, CheckError) else "error" if error else "ok"
         return to_json(
             {
-                "format": FORMAT,
+                "format": JSON_FORMAT,
                 "command": self.command,
                 "status": status,
                 "data": data,
@@ -109,7 +109,7 @@ class Session:
         """Write all warnings to stderr, to people."""
         if not (self.is_json or self.is_lines):
             for text in self.warnings:
-                print(f"warning: {one_line(text)}", file=sys.stderr, flush=True)
+                print(f"warning: {join_lines(text)}", file=sys.stderr, flush=True)
 
     def fail(self, error: FpError) -> None:
         """Report an error that left no result."""
@@ -126,14 +126,14 @@ def tell(error: FpError) -> None:
 
 def error_text(error: FpError) -> str:
     """Return one line with code and message, and the hint below a blank line."""
-    hint = f"\n\nhint: {one_line(error.hint)}" if error.hint else ""
-    return f"error[{error.code}]: {one_line(error.message)}{hint}"
+    hint = f"\n\nhint: {join_lines(error.hint)}" if error.hint else ""
+    return f"error[{error.code}]: {join_lines(error.message)}{hint}"
 
 
-def one_line(text: str) -> str:
+def join_lines(text: str) -> str:
     """Return a text without line breaks and control characters.
 
-    >>> one_line("a\\n  b\\x1b[0m")
+    >>> join_lines("a\\n  b\\x1b[0m")
     'a b[0m'
     """
     return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
@@ -160,4 +160,4 @@ def to_json(value: Any) -> str:
     >>> to_json({"a": float("nan"), "b": (1,)})
     '{"a": null, "b": [1]}'
     """
-    return json.dumps(nan_to_none(value), allow_nan=False, default=str)
+    return json.dumps(replace_nan(value), allow_nan=False, default=str)

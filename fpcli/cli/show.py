@@ -48,7 +48,7 @@ def dot() -> str:
     return " · " if can_show(sys.stderr, "·") else " | "
 
 
-def table(
+def align(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,

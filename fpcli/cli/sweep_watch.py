@@ -8,8 +8,15 @@ from collections.abc import Mapping, Sequence
 from fpcli.cli import show
 from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import Trained
-from fpcli.pruning.sweep import BASELINE, Cut, SweepConfig, Tally, judging, retrained
-from fpcli.structure.cost import cost
+from fpcli.pruning.sweep import (
+    BASELINE,
+    Cut,
+    SweepConfig,
+    Tally,
+    choose_images,
+    key_after_retraining,
+)
+from fpcli.structure.cost import count_cost
 from fpcli.units import format_seconds
 
 
@@ -31,18 +38,20 @@ class SweepWatcher:
         is_quiet: bool,
         is_moving: bool,
     ) -> None:
-        self._images = len(judging(dataset, config))
+        self._images = len(choose_images(dataset, config))
         keys = [cut.key for cut in cuts]
         self._groups = {cut.key: cut.group for cut in cuts}
         if config.retraining is not None:
-            keys += [retrained(key) for key in keys]
-            self._groups |= {retrained(cut.key): f"{cut.group}, retrained" for cut in cuts}
+            keys += [key_after_retraining(key) for key in keys]
+            self._groups |= {
+                key_after_retraining(cut.key): f"{cut.group}, retrained" for cut in cuts
+            }
         self._total = len(keys) + 1
         self._is_quiet = is_quiet
         self._display = show.Display(is_moving=is_moving and not is_quiet, unit="point")
         # Asked once, since a bar on the terminal puts something else in the place of stderr.
         self._dot = show.dot()
-        params = cost(trained.layout, trained.support).params
+        params = count_cost(trained.layout, trained.support).params
         split = "test" if config.is_test else "validation"
         self._header = [
             f"{trained.model} ({params:,} params)",

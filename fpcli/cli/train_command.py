@@ -15,7 +15,7 @@ from fpcli.errors import RecipeError
 from fpcli.settings.recipes import Recipe
 
 
-def train(ctx: typer.Context, given: o.TrainOptions, output: o.RunOutput) -> None:
+def run_train(ctx: typer.Context, given: o.TrainOptions, output: o.RunOutput) -> None:
     """Train a model on the data of many simulated clients."""
     check_output(ctx.params)
     (_dry_run if given.dry_run else _train)(ctx.obj, _Call(ctx.params))
@@ -38,34 +38,36 @@ class _Call(Call[Recipe]):
 
 
 def _dry_run(session: Session, call: _Call) -> None:
-    from fpcli.cli.result import first_plan, plan_text
-    from fpcli.recipe.idle import idle
+    from fpcli.cli.result import first_plan_text, plan_first_round
+    from fpcli.recipe.idle import find_idle
     from fpcli.recipe.load import flatten
 
     recipe = call.recipe()
-    session.warnings += idle(recipe)
-    plan = first_plan(recipe)
+    session.warnings += find_idle(recipe)
+    plan = plan_first_round(recipe)
     data = {"recipe": flatten(recipe), "plan": plan}
-    session.finish(data, plan_text(recipe, plan))
+    session.finish(data, first_plan_text(recipe, plan))
     session.warn()
     session.hint("nothing was written; leave out --dry-run to train")
 
 
 def _train(session: Session, call: _Call) -> None:
-    from fpcli.cli.result import closing_table, first_plan, shortfall
+    from fpcli.cli.result import check_target, closing_table, plan_first_round
     from fpcli.cli.watch import RunWatcher
     from fpcli.store import events
-    from fpcli.train.federated_run import run_federated
-    from fpcli.train.trackers import check, tracking
+    from fpcli.train.federated_run import play_federated
+    from fpcli.train.trackers import check_trackers, track_run
 
-    around = partial(tracking, check(call.options["track"] or ""))
+    around = partial(track_run, check_trackers(call.options["track"] or ""))
     watch = partial(RunWatcher, is_verbose=call.options["verbose"])
-    folder, recipe, summary = call.carry_out(session, watch, run_federated, first_plan, around)
-    history = events.read(folder.events)
+    folder, recipe, summary = call.carry_out(
+        session, watch, play_federated, plan_first_round, around
+    )
+    history = events.read_events(folder.events)
     table = closing_table(folder, summary, history)
     folder.add_log(table)
     again = f"fp train --resume {shlex.quote(str(folder.path))}{code_words(recipe)}"
     more = f"train on with `{again} --rounds {2 * recipe.rounds}`"
     data = {key: value for key, value in asdict(summary).items() if value is not None}
-    session.finish(data, table, shortfall(recipe, history, hint=more))
+    session.finish(data, table, check_target(recipe, history, hint=more))
     session.hint(more)

@@ -16,7 +16,7 @@ from fpcli.cli import options as o
 from fpcli.cli.call import code_words, open_run
 from fpcli.cli.session import Session
 from fpcli.cli.unlearn_options import UnlearnOptions
-from fpcli.cli.unlearn_recipe import Wanted, audits, check, check_purged
+from fpcli.cli.unlearn_recipe import Wanted, check_options, check_purged, choose_audits
 from fpcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from fpcli.unlearn.unlearn_run import Unlearning
 
 
-def unlearn(ctx: typer.Context, given: UnlearnOptions, output: o.Output) -> None:
+def run_unlearn(ctx: typer.Context, given: UnlearnOptions, output: o.Output) -> None:
     """Make a trained model forget a class, and compare."""
-    check(ctx.params)
+    check_options(ctx.params)
     call = _Call(ctx.obj, ctx.params)
     if given.dry_run:
         call.plan()
@@ -50,23 +50,25 @@ class _Call:
 
     def plan(self) -> None:
         """Show what would be done."""
-        from fpcli.cli.unlearn_result import plan_text
+        from fpcli.cli.unlearn_result import unlearning_plan_text
         from fpcli.recipe.load import flatten
 
         _, recipe, plan = self.wanted.new()
-        self.session.finish({"recipe": flatten(recipe), "plan": plan}, plan_text(recipe, plan))
+        self.session.finish(
+            {"recipe": flatten(recipe), "plan": plan}, unlearning_plan_text(recipe, plan)
+        )
         self.session.hint("nothing was written; leave out --dry-run to unlearn")
 
     def unlearn(self) -> None:
         """Unlearn, or go on with it, and show what came of it."""
-        from fpcli.cli.unlearn_result import result_text, search_text, shortcomings
-        from fpcli.store.purge import num_checkpoints
+        from fpcli.cli.unlearn_result import search_text, unlearning_text, warn_of_shortcomings
+        from fpcli.store.purge import count_checkpoints
         from fpcli.unlearn.ratio_search import NotForgottenError
         from fpcli.unlearn.unlearn_run import is_purged, purge_original, read_result
 
-        names = audits(self.options)
+        names = choose_audits(self.options)
         folder, recipe, original = self._begun() if self.options["resume"] else self._fresh()
-        left = num_checkpoints(original)
+        left = count_checkpoints(original)
         if self.options["purge"] and is_purged(folder, original):
             check_purged(self.options)
             result = read_result(folder)  # a deletion that was cut short
@@ -75,16 +77,16 @@ class _Call:
             try:
                 result = work.run()
             except NotForgottenError as error:
-                found = {"search": error.search, "run": str(folder.path)}
+                data = {"search": error.search, "run": str(folder.path)}
                 text = f"{search_text(error.search)}\nrun folder {folder.path}"
                 folder.add_log(text)
-                self.session.finish(found, text, error)
+                self.session.finish(data, text, error)
         if self.options["purge"]:
             purge_original(folder, original, result)
         is_gone = bool(self.options["purge"])
-        text = result_text(result, original.path, left, is_purged=is_gone)
+        text = unlearning_text(result, original.path, left, is_purged=is_gone)
         folder.add_log(text)
-        self.session.warnings += shortcomings(result)
+        self.session.warnings += warn_of_shortcomings(result)
         self.session.warn()
         self.session.finish(result, text)
         if result["speedup"] is None and not is_gone:
@@ -100,10 +102,10 @@ class _Call:
         classes = "-".join(map(str, plan["classes"]))
         name = self.options["name"] or f"{original.path.resolve().name[:100]}-without-{classes}"
         other = self.wanted.other(recipe, source)
-        for known in (original.path, other[0].path if other else original.path):
-            if known.resolve().is_relative_to((self.options["runs"] / name).resolve()):
+        for needed in (original.path, other[0].path if other else original.path):
+            if needed.resolve().is_relative_to((self.options["runs"] / name).resolve()):
                 raise UsageError(
-                    f"{known} is what this starts from", hint="choose another name", where="--name"
+                    f"{needed} is what this starts from", hint="choose another name", where="--name"
                 )
         folder = RunFolder.create(self.options["runs"], name, recipe, force=self.options["force"])
         return folder, recipe, original
@@ -127,10 +129,10 @@ class _Call:
     def _work(
         self, folder: RunFolder, recipe: Recipe, original: RunFolder, audits: tuple[str, ...]
     ) -> Unlearning:
-        from fpcli.unlearn.original import source_of
+        from fpcli.unlearn.original import read_original
         from fpcli.unlearn.unlearn_run import Unlearning
 
-        source = source_of(original, self.wanted.load(original, self.wanted.code()))
+        source = read_original(original, self.wanted.load(original, self.wanted.code()))
         self.session.log = folder.log
         more = "".join(
             f" --{key.replace('_', '-')}"

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from fpcli.cli import options as o
 from fpcli.settings.flags import METHOD, RUN, TASK, TRAINING, Flag
-from fpcli.settings.keys import flags_of
+from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import Recipe
 
 METHOD_FLAGS = {
@@ -63,7 +63,7 @@ METHOD_FLAGS = {
 }
 """Key -> option that sets it, of the method and of its rounds."""
 
-_TRAIN = flags_of(Recipe)
+_TRAIN = collect_flags(Recipe)
 FLAGS = METHOD_FLAGS | {key: _TRAIN[key] for key in ("executor.kind", "executor.workers")}
 """Key -> option of all that `fp unlearn` may say again of a run."""
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.cli.build_command import said
+from fpcli.cli.build_command import read_options
 from fpcli.cli.call import open_run
 from fpcli.cli.unlearn_options import CHOICES, FLAGS
-from fpcli.cli.words import make_importable, overrides
+from fpcli.cli.words import make_importable, split_overrides
 from fpcli.errors import DataError, UsageError
 from fpcli.plugins import is_code
 
 if TYPE_CHECKING:
     from fpcli.settings.recipes import Recipe
     from fpcli.store.run_folder import RunFolder
-    from fpcli.unlearn.original import Source
+    from fpcli.unlearn.original import Original
 
 
 @dataclass(frozen=True)
@@ -26,63 +26,63 @@ class Wanted:
 
     options: Mapping[str, Any]
 
-    def new(self) -> tuple[Source, Recipe, dict[str, Any]]:
+    def new(self) -> tuple[Original, Recipe, dict[str, Any]]:
         """Return run, recipe and plan of a new unlearning, as far as both can be checked."""
-        from fpcli.recipe.load import command_of, read_settings
+        from fpcli.recipe.load import find_command, read_settings
         from fpcli.train.client_data import load_data
         from fpcli.unlearn.original import (
             METHOD,
             check_task,
+            choose_rounds,
             find_classes,
-            source_of,
-            usual_rounds,
+            read_original,
         )
-        from fpcli.unlearn.unlearn_plan import planned
+        from fpcli.unlearn.unlearn_plan import plan_unlearning
 
         original = open_run(self.options["run"], self.options["runs"])
-        if (command := command_of(original.recipe)) != "train":
+        if (command := find_command(original.recipe)) != "train":
             raise DataError(
                 f"{original.path} is a run of `fp {command}`, which has no clients to ask",
                 hint="give a run of `fp train`",
                 where=str(original.path),
             )
-        source = source_of(original, self.load(original, self.code()))
+        source = read_original(original, self.load(original, self.code()))
         dataset = load_data(source.recipe)
-        labels = find_classes(dataset, *classes(self.options))
-        overlay = overlay_file(self.options)
+        labels = find_classes(dataset, *split_classes(self.options))
+        overlay = find_overlay(self.options)
         flags = self.flags() | {
             "method.name": METHOD,
             "task.start": str(original.path.resolve()),
             "task.withhold": list(labels),
         }
-        said = {key for key, _ in overrides(self.options["set_"])}
-        check_settings(said)
-        said_anywhere = said | set(read_settings(overlay) if overlay else ())
-        for key, usual in (("rounds", usual_rounds(source)), ("method.ratio", "auto")):
+        set_keys = {key for key, _ in split_overrides(self.options["set_"])}
+        check_settings(set_keys)
+        said_anywhere = set_keys | set(read_settings(overlay) if overlay else ())
+        for key, usual in (("rounds", choose_rounds(source)), ("method.ratio", "auto")):
             if key not in said_anywhere:
                 flags.setdefault(key, usual)
         recipe = self.load(original, flags, overlay, is_new=True)
-        if "target_accuracy" not in said:  # that of the run is not one for fine-tuning
+        if "target_accuracy" not in set_keys:  # that of the run is not one for fine-tuning
             recipe = replace(recipe, target_accuracy=None)
         check_task(recipe, source)
-        return source, recipe, planned(source, recipe, dataset)
+        return source, recipe, plan_unlearning(source, recipe, dataset)
 
     def other(
-        self, recipe: Recipe, source: Source, begun: RunFolder | None = None
+        self, recipe: Recipe, source: Original, begun: RunFolder | None = None
     ) -> tuple[RunFolder, Recipe] | None:
         """Return the run that stands for the retraining, if one is named, now or earlier."""
-        from fpcli.unlearn.original import check_retrained, retrained
-        from fpcli.unlearn.unlearn_run import earlier
+        from fpcli.unlearn.original import check_retrained, make_retraining
+        from fpcli.unlearn.unlearn_run import read_earlier
 
         name = self.options["retrained"]
         if begun and not self.options["compare_retrain"]:
-            name = name or earlier(begun)["retrained"]
+            name = name or read_earlier(begun)["retrained"]
         if name is None:
             return None
         folder = open_run(name, self.options["runs"])
-        found = self.load(folder, self.code())
-        check_retrained(folder, found, retrained(recipe, source))
-        return folder, found
+        other = self.load(folder, self.code())
+        check_retrained(folder, other, make_retraining(recipe, source))
+        return folder, other
 
     def load(
         self,
@@ -93,10 +93,10 @@ class Wanted:
         is_new: bool = False,
     ) -> Recipe:
         """Return the recipe of a run, with flags and what else wins over it."""
-        from fpcli.recipe.load import load
+        from fpcli.recipe.load import load_recipe
 
-        pairs = overrides(self.options["set_"]) if is_new else []
-        return load(folder.recipe, pairs, flags, overlay=overlay)
+        pairs = split_overrides(self.options["set_"]) if is_new else []
+        return load_recipe(folder.recipe, pairs, flags, overlay=overlay)
 
     def flags(self) -> dict[str, Any]:
         """Return dotted key -> value of every option that sets a key."""
@@ -104,12 +104,12 @@ class Wanted:
 
         return {
             key: Setting(value, FLAGS[key].name, is_in_file=False)
-            for key, value in said(self.options, FLAGS).items()
+            for key, value in read_options(self.options, FLAGS).items()
         } | self.code()
 
     def code(self) -> dict[str, Any]:
         """Return the keys that say where the run's data and code are, which may be said again."""
-        found = {}
+        code = {}
         for key in ("data", "model"):
             value = self.options[key]
             if value is not None and not is_code(value):
@@ -119,14 +119,14 @@ class Wanted:
                     where=f"--{key}",
                 )
             if value is not None:
-                found[f"task.{key}"] = value
-        make_importable(found.values())
+                code[f"task.{key}"] = value
+        make_importable(code.values())
         if self.options["data_dir"] is not None:
-            found["task.data_dir"] = self.options["data_dir"]
-        return found
+            code["task.data_dir"] = self.options["data_dir"]
+        return code
 
 
-def check(given: Mapping[str, Any]) -> None:
+def check_options(given: Mapping[str, Any]) -> None:
     """Check that the options go together, before anything is read.
 
     Raises:
@@ -190,7 +190,7 @@ def check_purged(given: Mapping[str, Any]) -> None:
             )
 
 
-def overlay_file(given: Mapping[str, Any]) -> Path | None:
+def find_overlay(given: Mapping[str, Any]) -> Path | None:
     """Return the recipe file whose method and training win over the run's.
 
     Raises:
@@ -213,7 +213,7 @@ def overlay_file(given: Mapping[str, Any]) -> Path | None:
     return path
 
 
-def audits(given: Mapping[str, Any]) -> tuple[str, ...]:
+def choose_audits(given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the audits that are wanted, each once.
 
     Raises:
@@ -225,10 +225,10 @@ def audits(given: Mapping[str, Any]) -> tuple[str, ...]:
     for name in wanted:
         if name != "all":
             plugins.lookup("audits", name)
-    return tuple(plugins.names("audits") if "all" in wanted else dict.fromkeys(wanted))
+    return tuple(plugins.list_names("audits") if "all" in wanted else dict.fromkeys(wanted))
 
 
-def classes(given: Mapping[str, Any]) -> tuple[list[int], list[str]]:
+def split_classes(given: Mapping[str, Any]) -> tuple[list[int], list[str]]:
     """Return the classes that are named by number, and those by name.
 
     Raises:

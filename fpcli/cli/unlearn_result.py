@@ -9,7 +9,7 @@ from typing import Any
 from fpcli.audit.relearn import MOST_STEPS, RELEARN
 from fpcli.cli import show
 from fpcli.recipe.load import to_yaml
-from fpcli.report.trials import HEAD, trial_rows
+from fpcli.report.trials import HEAD, list_trials
 from fpcli.settings.recipes import Recipe
 from fpcli.units import format_bytes
 from fpcli.unlearn.ratio_search import FORGOTTEN
@@ -40,7 +40,7 @@ _MEASURES = {
 }
 
 
-def result_text(
+def unlearning_text(
     result: Mapping[str, Any], original: Path, num_checkpoints: int, *, is_purged: bool
 ) -> str:
     """Return the table of stages, the speed-up, and what the result does not mean.
@@ -59,23 +59,23 @@ def result_text(
         lines.append(f"{search_text(search)}\n")
         cost = search["cost"]
         rows.insert(1, ("the other trials", "-", "-", *_cost(cost)))
-    lines += [show.prose(about), show.table(head, rows, right=range(1, len(head)))]
+    lines += [show.prose(about), show.align(head, rows, right=range(1, len(head)))]
     if result["speedup"]:
         lines.append(show.prose(_speedup(result)))
     if any("retrained" in audit["stages"] for audit in result["audits"].values()):
         lines.append(_audits(result["audits"]))
     if audit := result["audits"].get("relearn"):
-        lines.append(show.prose(_relearned(audit)))
+        lines.append(show.prose(_relearning_line(audit)))
     if audit := result["audits"].get("server-diff"):
-        lines.append(show.prose(_observed(audit)))
+        lines.append(show.prose(_server_diff_line(audit)))
     kept = f"{num_checkpoints} earlier checkpoint{'s' * (num_checkpoints != 1)} of {original}"
-    told = (
+    notes = (
         f"the checkpoints of {original} and its final model were deleted"
         if is_purged
         else f"{kept} and its final model still hold the class "
         f"(`fp unlearn --resume {result['run']} --purge --force` deletes them)"
     )
-    lines.append(show.prose(f"note: empirical forgetting, not a certified removal; {told}"))
+    lines.append(show.prose(f"note: empirical forgetting, not a certified removal; {notes}"))
     lines.append(f"run folder {result['run']}")
     lines += [f"picture {path}" for path in result["pictures"] if path.endswith(".png")]
     return "\n".join(lines)
@@ -88,14 +88,14 @@ def search_text(search: Mapping[str, Any]) -> str:
         f"shares tried: {what} will do; accuracy on the clients' training samples, left: of what\n"
         f"was right of the class, what still is at the end (forgotten: at most {FORGOTTEN:.0%})"
     )
-    table = show.table(HEAD, trial_rows(search["trials"]), right=range(len(HEAD) - 1))
+    table = show.align(HEAD, list_trials(search["trials"]), right=range(len(HEAD) - 1))
     return f"{show.prose(about)}\n{table}"
 
 
-def shortcomings(result: Mapping[str, Any]) -> list[str]:
+def warn_of_shortcomings(result: Mapping[str, Any]) -> list[str]:
     """Return warnings: more than a tenth of what was right on the class before still is, or the
     other classes lost more than 10 points."""
-    stages, found = {stage["stage"]: stage for stage in result["stages"]}, []
+    stages, warnings = {stage["stage"]: stage for stage in result["stages"]}, []
     before, after = stages["original"], stages["finetuned"]
     if after["forget_accuracy"] > before["forget_accuracy"] * FORGOTTEN:
         share = f"{after['forget_accuracy']:.1%} of its test samples are still predicted right"
@@ -103,16 +103,16 @@ def shortcomings(result: Mapping[str, Any]) -> list[str]:
         # --max-ratio would find the same one again.
         search = result.get("search")
         more = f"a --ratio above {search['ratio']:g}" if search else "a higher --ratio"
-        found.append(
+        warnings.append(
             f"the class is not forgotten: {share}; {more} or more --finetune-rounds may help"
         )
     lost = before["retain_accuracy"] - after["retain_accuracy"]
     if lost > COSTLY + 1e-9:  # ten points may come out larger than they are
-        found.append(
+        warnings.append(
             f"the other classes lost {100 * lost:.1f} points: {after['retain_accuracy']:.1%} of "
             "their test samples are predicted right; more --finetune-rounds may help"
         )
-    return found
+    return warnings
 
 
 def _row(stage: Mapping[str, Any]) -> tuple[str, ...]:
@@ -125,47 +125,47 @@ def _cost(spent: Mapping[str, Any]) -> tuple[str, str, str]:
     return str(spent["rounds"]), format_bytes(spent["bytes"]), f"{spent['seconds']:.1f}"
 
 
-def _relearned(audit: Mapping[str, Any]) -> str:
+def _relearning_line(audit: Mapping[str, Any]) -> str:
     """Return a line that tells a model which lost the class from one that may not say it."""
     steps = {name: figures["steps"] for name, figures in audit["stages"].items()}
     ours, masked, anew = (
-        MOST_STEPS + 1 if found is None else found
-        for found in (steps["finetuned"], steps["logit_mask"], steps.get("retrained"))
+        MOST_STEPS + 1 if count is None else count
+        for count in (steps["finetuned"], steps["logit_mask"], steps.get("retrained"))
     )
     words = {name: f"more than {MOST_STEPS}" if x is None else f"{x}" for name, x in steps.items()}
-    told = (
+    verdict = (
         f"relearning: {words['finetuned']} steps on a few of its images bring the class back, "
         f"{words['logit_mask']} with the original that may not say it"
     )
     if "retrained" not in steps:
         lost = "lost more than its name" if ours > masked + RELEARN.margin else "still knows it"
-        return f"{told}: the model {lost} (`--compare-retrain`: against one that never saw it)"
-    told += f", {words['retrained']} with the one that never saw it"
+        return f"{verdict}: the model {lost} (`--compare-retrain`: against one that never saw it)"
+    verdict += f", {words['retrained']} with the one that never saw it"
     if anew <= masked + RELEARN.margin:
-        return f"{told}: these two are too near to tell"
+        return f"{verdict}: these two are too near to tell"
     is_lost = ours - masked > anew - ours
-    return f"{told}: the model is nearer to {'the latter' if is_lost else 'the former'}"
+    return f"{verdict}: the model is nearer to {'the latter' if is_lost else 'the former'}"
 
 
-def _observed(audit: Mapping[str, Any]) -> str:
+def _server_diff_line(audit: Mapping[str, Any]) -> str:
     """Return a line on what the classifier's rows give away."""
-    found = audit["stages"]["finetuned"]
-    if found["share"] is None:
+    figures = audit["stages"]["finetuned"]
+    if figures["share"] is None:
         return "server-diff: the classifiers before and after cannot be compared"
     return (
         f"server-diff: to who sees both models, the class's row of the classifier is number "
-        f"{found['rank']} by its change, with {found['share']:.0%} of all change"
+        f"{figures['rank']} by its change, with {figures['share']:.0%} of all change"
     )
 
 
 def _audits(audits: Mapping[str, Any]) -> str:
     """Return the table of audits, and how to read it."""
-    from fpcli.audit.suite import rows
+    from fpcli.audit.suite import list_rows
 
-    found = rows(audits)
-    stages = [name for name in _AUDITED if any(name in row.values for row in found)]
+    rows = list_rows(audits)
+    stages = [name for name in _AUDITED if any(name in row.values for row in rows)]
     lines, last = [], ""
-    for row in found:
+    for row in rows:
         outcome = audits[row.audit]["verdict"]["outcome"] if row.audit != last else ""
         values = [_figure(row.values.get(stage), row.ceiling) for stage in stages]
         head = ("" if row.audit == last else row.audit, row.figure)
@@ -180,7 +180,7 @@ def _audits(audits: Mapping[str, Any]) -> str:
         "gap: fine-tuned minus retrained. Outcome: is that nearer to 0 than the gap of the masked "
         "model,\nthe original without the forgotten logits, which forgot nothing?"
     )
-    table = show.table(heads, lines, right=range(2, len(heads) - 1), leave=leave)
+    table = show.align(heads, lines, right=range(2, len(heads) - 1), leave=leave)
     return f"\n{table}\n{show.prose(reading)}"
 
 
@@ -195,22 +195,22 @@ def _speedup(result: Mapping[str, Any]) -> str:
     rounds = {stage["stage"]: stage["rounds"] for stage in result["stages"]}
     lines = []
     for goal, words in (("retrained", "its own"), ("finetuned", "that of fine-tuning")):
-        found = result["speedup"][goal]
-        if found["ratio"] is None:
+        factors = result["speedup"][goal]
+        if factors["ratio"] is None:
             other = "finetuned" if goal == "retrained" else "retrained"
-            told = f"not reached in {rounds[other]} rounds"
+            text = f"not reached in {rounds[other]} rounds"
         else:
-            told = ", ".join(
+            text = ", ".join(
                 f"{ratio:.1f} in {word}"
                 for key, word in _MEASURES.items()
-                if (ratio := found["ratio"][key]) is not None
+                if (ratio := factors["ratio"][key]) is not None
             )
-        lines.append(f"  {words}, {found['validation_accuracy']:.1%}: {told}")
+        lines.append(f"  {words}, {factors['validation_accuracy']:.1%}: {text}")
     head = "speed-up over retraining, to a validation accuracy on the other classes of"
     return "\n".join([head, *lines])
 
 
-def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
+def unlearning_plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     """Return the recipe, who holds what, and how much would be pruned."""
     rows = [
         (str(item["client"]), f"{item['forgotten']:,}", f"{item['others']:,}")
@@ -223,7 +223,7 @@ def plan_text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
         f"{plan['channels']:,} channels of {plan['layers']} convolutions are scored, {going}; "
         f"then {plan['rounds']} rounds without"
     )
-    table = show.table(head, rows, right=range(3))
+    table = show.align(head, rows, right=range(3))
     return f"{to_yaml(recipe)}\n{table}\n{show.prose(scored)}"
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fpcli.cli import show
-from fpcli.cli.session import Session, emit, one_line, to_json
+from fpcli.cli.session import Session, emit, join_lines, to_json
 from fpcli.engine.federation import ClientRecord, RoundRecord, Totals
 from fpcli.engine.quorum import describe_refusals
 from fpcli.engine.types import ServerState
 from fpcli.store.run_folder import RunFolder
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
 from fpcli.train import fit_run
 from fpcli.train.fit_run import EpochRecord, FitSetup
-from fpcli.train.run_summary import to_event
+from fpcli.train.run_summary import round_to_event
 from fpcli.train.setup import Setup
 from fpcli.units import format_bytes, format_seconds
 
@@ -79,7 +79,7 @@ class Watch:
 
     def message(self, text: str) -> None:
         """Show a warning or remark above the progress."""
-        text = one_line(text)
+        text = join_lines(text)
         if text.startswith("warning: "):
             self._session.warnings.append(text.removeprefix("warning: "))
         self._folder.add_log(text)
@@ -123,13 +123,13 @@ class RunWatcher(Watch):
         parts = [*scores(record), *sizes(record)]
         self._show(record.round, parts, record.real_s, record.totals)
         noted = record.notes.get("warning")
-        own = [f"round {record.round}: {noted}"] if noted else []
-        for text in [*refusal_lines(record), *own]:
+        lines = [f"round {record.round}: {noted}"] if noted else []
+        for text in [*refusal_lines(record), *lines]:
             self.message(f"warning: {text}")
         if self._is_verbose:
             for client in record.clients:
                 self._say("  " + self._dot.join(client_parts(client)))
-        self._emit(to_event(record))
+        self._emit(round_to_event(record))
 
 
 class FitWatcher(Watch):
@@ -161,22 +161,22 @@ class FitWatcher(Watch):
             f"lr {record.lr:.2g}",
         ]
         self._show(record.epoch, parts, record.real_s, record.totals)
-        self._emit(fit_run.to_event(record))
+        self._emit(fit_run.epoch_to_event(record))
 
 
 def header(setup: Setup, folder: Path, executor: str) -> list[str]:
     """Return the parts of the line that says what runs, where and how."""
     fed, task = setup.fed, setup.recipe.task
-    params = cost(fed.layout, Support()).params
+    params = count_cost(fed.layout, Support()).params
     num_idle = fed.num_examples.count(0)
     idle = f" ({num_idle} without training samples)" if num_idle else ""
-    own = fed.server_side.num_examples
+    at_server = fed.server_side.num_examples
     return [
         fed.method_name,
         task.data,
         f"{task.model} ({params:,} params)",
         f"{len(fed.num_examples)} clients{idle}, {fed.rules.clients_per_round} per round",
-        *([f"server with {own:,} samples"] if own else ()),
+        *([f"server with {at_server:,} samples"] if at_server else ()),
         f"seed {fed.seed}",
         executor,
         str(folder),

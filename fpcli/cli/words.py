@@ -10,7 +10,7 @@ from fpcli import plugins
 from fpcli.errors import UsageError
 
 
-def overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
+def split_overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
     """Return key and text of every ``--set``.
 
     Raises:
@@ -36,27 +36,27 @@ def make_importable(values: Iterable[object]) -> None:
         sys.path.insert(0, here)
 
 
-def names(kind: str) -> Callable[[str], list[str]]:
+def complete_names(kind: str) -> Callable[[str], list[str]]:
     """Return a completer for the names of one kind of thing."""
 
     def beginning(incomplete: str) -> list[str]:
-        return [name for name in plugins.names(kind) if name.startswith(incomplete)]
+        return [name for name in plugins.list_names(kind) if name.startswith(incomplete)]
 
     return beginning
 
 
-def words(*known: str) -> Callable[[str], list[str]]:
+def complete_words(*known: str) -> Callable[[str], list[str]]:
     """Return a completer for a few fixed words."""
     return lambda incomplete: [word for word in known if word.startswith(incomplete)]
 
 
-def target_text(text: str) -> str:
+def parse_target(text: str) -> str:
     """Return the number of ``acc=X``; the number alone is understood too.
 
     Raises:
         UsageError: it is of another measure.
 
-    >>> target_text("acc=0.98"), target_text("0.98")
+    >>> parse_target("acc=0.98"), parse_target("0.98")
     ('0.98', '0.98')
     """
     name, equals, value = text.rpartition("=")

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
-Table = NDArray[np.int64]
+ArrayTable = NDArray[np.int64]
 """Number of samples by client and label, ``[clients, labels]``."""
 
 
-def members_of(labels: Indices) -> list[Indices]:
+def group_by_label(labels: Indices) -> list[Indices]:
     """Return the indices of each label's samples, by ascending label."""
     return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 
-def deal(classes: Sequence[Indices], table: Table, rng: np.random.Generator) -> list[Indices]:
+def deal(classes: Sequence[Indices], table: ArrayTable, rng: np.random.Generator) -> list[Indices]:
     """Return each client's indices: of every class at random as many as ``table`` says.
 
     Args:
@@ -47,7 +47,7 @@ def apportion(weights: NDArray[np.float64], total: int, rng: np.random.Generator
     return numbers
 
 
-def fill(rows: Indices, columns: Indices, is_allowed: NDArray[np.bool_]) -> Table | None:
+def fill_table(rows: Indices, columns: Indices, is_allowed: NDArray[np.bool_]) -> ArrayTable | None:
     """Return whole numbers with the given sums, near to proportional; None if there are none.
 
     Args:
@@ -86,7 +86,7 @@ def _proportional(
 
 
 def _augmenting_path(
-    may_fall: Table, may_rise: Table, row_gaps: Indices, column_gaps: Indices
+    may_fall: ArrayTable, may_rise: ArrayTable, row_gaps: Indices, column_gaps: Indices
 ) -> list[tuple[int, int]] | None:
     """Return cells to raise and lower in turn, from a row that lacks to a column that lacks."""
     starts = np.flatnonzero(row_gaps)

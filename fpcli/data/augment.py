@@ -13,7 +13,7 @@ from fpcli.errors import RecipeError
 from fpcli.settings.tasks import Augment
 
 
-def augmenter(name: Augment, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
+def make_augmenter(name: Augment, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
     """Return what changes a batch of stored images ``[b, C, H, W]``, or None for ``none``.
 
     Args:
@@ -27,7 +27,7 @@ def augmenter(name: Augment, generator: torch.Generator) -> Callable[[Tensor], T
     """
     if name == "none":
         return None
-    return partial(_augmented, does_flip=name == "crop-flip", generator=generator)
+    return partial(_augment, does_flip=name == "crop-flip", generator=generator)
 
 
 def check_augment(name: Augment, data: str, inputs: Tensor) -> None:
@@ -44,7 +44,7 @@ def check_augment(name: Augment, data: str, inputs: Tensor) -> None:
         )
 
 
-def _augmented(images: Tensor, *, does_flip: bool, generator: torch.Generator) -> Tensor:
+def _augment(images: Tensor, *, does_flip: bool, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
     rows, columns = max(1, height // 8), max(1, width // 8)
     windows = F.pad(images, (columns, columns, rows, rows)).unfold(2, height, 1).unfold(3, width, 1)

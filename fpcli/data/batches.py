@@ -13,13 +13,13 @@ Batch = tuple[Tensor, Tensor]
 """Samples, float32 ``[b, C, H, W]`` or ``[b, features]``, and labels, int64 ``[b]``."""
 
 
-def batch_ends(count: int, batch_size: int) -> list[int]:
+def find_batch_ends(count: int, batch_size: int) -> list[int]:
     """Return where in its order each batch of an epoch ends.
 
     A last partial batch is kept, but a last single sample joins the batch before it: batch
     normalisation cannot train on one value per channel.
 
-    >>> batch_ends(70, 32), batch_ends(65, 32), batch_ends(0, 32)
+    >>> find_batch_ends(70, 32), find_batch_ends(65, 32), find_batch_ends(0, 32)
     ([32, 64, 70], [32, 65], [])
     """
     ends = list(range(batch_size, count, batch_size))
@@ -40,7 +40,7 @@ def num_processed(count: int, batch_size: int, epochs: int, max_steps: int = 0) 
     >>> num_processed(70, 32, 2), num_processed(70, 32, 2, 4), num_processed(70, 32, 2, 9)
     (140, 102, 140)
     """
-    ends = batch_ends(count, batch_size)
+    ends = find_batch_ends(count, batch_size)
     if not 0 < max_steps < epochs * len(ends):
         return epochs * count
     whole, more = divmod(max_steps, len(ends))
@@ -58,7 +58,7 @@ def batches(
     channels_last: bool = False,
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Batch]:
-    """Yield one epoch of the samples at ``indices``, each exactly once (see `batch_ends`).
+    """Yield one epoch of the samples at ``indices``, each exactly once (see `find_batch_ends`).
 
     Args:
         split: where the samples are.
@@ -73,7 +73,7 @@ def batches(
     """
     if generator is not None:
         indices = indices[torch.randperm(len(indices), generator=generator)]
-    ends = batch_ends(len(indices), batch_size)
+    ends = find_batch_ends(len(indices), batch_size)
     for chosen in indices.tensor_split(ends[:-1]) if ends else ():
         batch = split.take(chosen.to(split.images.device))
         yield _ready(batch, normalise, device, channels_last, augment)

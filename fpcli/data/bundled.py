@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpcli.data.split import with_test
+from fpcli.data.split import cut_test
 from fpcli.errors import DataError
 
 SHA256: Mapping[str, str] = {
@@ -26,7 +26,7 @@ def digits(data_dir: Path | None) -> dict[str, Any]:
 
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8)
-    return _checked("digits", images, torch.from_numpy(bunch.target)) | {"scale": 1 / 16}
+    return _check_known("digits", images, torch.from_numpy(bunch.target)) | {"scale": 1 / 16}
 
 
 def breast_cancer(data_dir: Path | None) -> dict[str, Any]:
@@ -38,11 +38,11 @@ def breast_cancer(data_dir: Path | None) -> dict[str, Any]:
 
     bunch = load_breast_cancer()
     rows = torch.from_numpy(bunch.data).float()
-    arrays = _checked("breast-cancer", rows, torch.from_numpy(bunch.target))
+    arrays = _check_known("breast-cancer", rows, torch.from_numpy(bunch.target))
     return arrays | {"class_names": tuple(map(str, bunch.target_names))}
 
 
-def _checked(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
+def _check_known(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
     """Return arrays, test data included, if these are the samples that fpcli knows.
 
     Raises:
@@ -56,4 +56,4 @@ def _checked(name: str, samples: Tensor, labels: Tensor) -> dict[str, Any]:
             hint="`pip install --force-reinstall scikit-learn`",
             where=name,
         )
-    return with_test({"train_images": samples, "train_labels": labels}, name, name)
+    return cut_test({"train_images": samples, "train_labels": labels}, name, name)

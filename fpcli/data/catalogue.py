@@ -53,7 +53,7 @@ class Entry:
         return () if self.missing(data_dir) else self.files
 
 
-def needed_folder(name: str, data_dir: Path | None) -> Path:
+def require_folder(name: str, data_dir: Path | None) -> Path:
     """Return the data folder.
 
     Raises:

@@ -16,7 +16,7 @@ _WITH_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Cells as text: columns by name, and the line that each row ends on."""
 
     path: Path
@@ -28,13 +28,13 @@ class Table(NamedTuple):
         place = f"{self.path}:{self.lines[row]}"
         return DataError(f"{place}: column `{column}` {problem}", hint=hint, where=place)
 
-    def take(self, rows: Sequence[int]) -> Table:
+    def take(self, rows: Sequence[int]) -> TextTable:
         """Return some of the rows."""
         columns = {name: tuple(cells[row] for row in rows) for name, cells in self.columns.items()}
-        return Table(self.path, columns, [self.lines[row] for row in rows])
+        return TextTable(self.path, columns, [self.lines[row] for row in rows])
 
 
-def read_cells(path: Path) -> Table:
+def read_cells(path: Path) -> TextTable:
     """Return the cells of a file, without blanks around them, each row as long as the header.
 
     What separates cells is whatever of comma, semicolon and tab stands most often in the first
@@ -68,7 +68,7 @@ def read_cells(path: Path) -> Table:
                 hint=f"put quotes around cells with a {_SEPARATORS[separator]}",
                 where=place,
             )
-    table = Table(path, dict(zip(header, zip(*rows[1:], strict=True), strict=True)), lines[1:])
+    table = TextTable(path, dict(zip(header, zip(*rows[1:], strict=True), strict=True)), lines[1:])
     for column, cells in table.columns.items():
         _refuse_decimal_commas(table, column, cells)
     return table
@@ -100,7 +100,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int], str]:
     return rows, lines, separator
 
 
-def _refuse_decimal_commas(table: Table, column: str, cells: Sequence[str]) -> None:
+def _refuse_decimal_commas(table: TextTable, column: str, cells: Sequence[str]) -> None:
     """Refuse numbers that would be taken for words; among words they may be some."""
     with_comma = [row for row, cell in enumerate(cells) if _WITH_COMMA.fullmatch(cell)]
     others = set(cells) - {cells[row] for row in with_comma}

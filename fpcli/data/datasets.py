@@ -13,14 +13,14 @@ from torch import Tensor
 from fpcli import plugins
 from fpcli.data.folder import read_folder
 from fpcli.data.image_arrays import LAYOUTS, usual_scale
-from fpcli.data.normalise import Constants, fixed_constants
+from fpcli.data.normalise import Constants, choose_constants
 from fpcli.data.npz import read_npz
 from fpcli.data.place import split_place
-from fpcli.data.split import Split, array_of, make_splits, stratified
+from fpcli.data.split import Split, array_of, make_splits, split_stratified
 from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "load_dataset"]
 
 
 def _read_arrays(place: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Dataset:
     """Everything a task needs to know about its data.
 
     Attributes:
-        name: as given to :func:`load`.
+        name: as given to :func:`load_dataset`.
         train: what clients learn from.
         validation: drawn from the training data; may decide things.
         test: reported on, never decides anything.
@@ -105,7 +105,7 @@ class Dataset:
             ) from error
 
 
-def load(
+def load_dataset(
     name: str,
     data_dir: Path | None,
     *,
@@ -138,7 +138,7 @@ def load(
     if "val" in splits:
         train, validation = whole, splits["val"]
     else:
-        kept, drawn = stratified(whole.labels, validation_fraction, seed, "validation")
+        kept, drawn = split_stratified(whole.labels, validation_fraction, seed, "validation")
         if not len(drawn):
             raise DataError(
                 f"{name}: no class has the 2 training samples that a validation split needs",
@@ -170,8 +170,8 @@ def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, 
     if kind:
         return _READERS[kind](path)
     if not plugins.is_code(name):
-        found: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
-        return found
+        arrays: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
+        return arrays
     if not allow_code:
         raise RecipeError(
             f"data `{name}` would run code",
@@ -179,7 +179,7 @@ def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, 
             where="task.data",
         )
     try:
-        made = plugins.load(name)()
+        made = plugins.load_reference(name)()
     except FpError:
         raise
     except Exception as error:
@@ -222,7 +222,7 @@ def _constants(name: str, arrays: Mapping[str, Any], images: Tensor, normalise: 
     dtype = array_of(name, "train_images", arrays).dtype
     scale = float(arrays.get("scale", usual_scale(dtype)))
     span = float(images.min()), float(images.max())
-    if fixed := fixed_constants(normalise, name, images.shape[1:], scale, span):
+    if fixed := choose_constants(normalise, name, images.shape[1:], scale, span):
         return fixed
     if "mean" not in arrays or "std" not in arrays:
         return Constants(scale, *_moments(images, scale))

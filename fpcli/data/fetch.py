@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from fpcli import plugins
 from fpcli.data.catalogue import CATALOGUE, Entry
-from fpcli.data.vision import read
+from fpcli.data.vision import read_vision
 from fpcli.errors import DataError, NeedError, UsageError
-from fpcli.files import cannot_write, sha256_of, write_atomic
+from fpcli.files import cannot_write, hash_file, write_atomic
 
 RECORD = "SHA256SUMS"
 """File in the data folder that lists what was fetched, as `sha256sum --check` reads it."""
@@ -29,7 +29,7 @@ TIMEOUT_S = 60.0
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
-def fetch(name: str, data_dir: Path, tell: Callable[[str], None]) -> tuple[str, ...]:
+def fetch_dataset(name: str, data_dir: Path, tell: Callable[[str], None]) -> tuple[str, ...]:
     """Download a data set unless it is there, and return its files below the data folder.
 
     torchvision downloads, unpacks and reads it (and knows the MD5 of every archive) in a folder
@@ -47,7 +47,7 @@ def fetch(name: str, data_dir: Path, tell: Callable[[str], None]) -> tuple[str, 
     """
     entry = CATALOGUE.get(name)
     if entry is None:
-        plugins.reference("datasets", name)
+        plugins.find_reference("datasets", name)
         raise UsageError(
             f"data `{name}` is of another package", hint="see there how it gets its files"
         )
@@ -56,9 +56,9 @@ def fetch(name: str, data_dir: Path, tell: Callable[[str], None]) -> tuple[str, 
         return ()
     if held := entry.held(data_dir):
         tell(f"{name} is in {data_dir}: nothing to fetch")
-        if not verify(name, data_dir):
-            read(name, data_dir)
-            _remember(data_dir, {file: sha256_of(data_dir / file) for file in held})
+        if not verify_files(name, data_dir):
+            read_vision(name, data_dir)
+            _remember(data_dir, {file: hash_file(data_dir / file) for file in held})
         return held
     with _scratch(data_dir, entry) as scratch:
         tell(f"downloading {name} to {data_dir}")
@@ -68,13 +68,13 @@ def fetch(name: str, data_dir: Path, tell: Callable[[str], None]) -> tuple[str, 
         arrived = sorted(
             {file for files in siblings for file in files if (scratch / file).exists()}
         )
-        sums = {file: sha256_of(scratch / file) for file in arrived}
+        sums = {file: hash_file(scratch / file) for file in arrived}
         _settle(scratch, data_dir, sums)
         _remember(data_dir, sums)
     return entry.files
 
 
-def verify(name: str, data_dir: Path) -> bool:
+def verify_files(name: str, data_dir: Path) -> bool:
     """Tell whether all files of a data set are as they were when they were fetched.
 
     Returns:
@@ -83,15 +83,15 @@ def verify(name: str, data_dir: Path) -> bool:
     Raises:
         DataError: a file has changed, or the record cannot be read.
     """
-    known = recorded(data_dir)
+    recorded = read_record(data_dir)
     files = CATALOGUE[name].held(data_dir)
     for file in files:
-        if file in known and sha256_of(data_dir / file) != known[file]:
-            raise _damaged(data_dir / file)
-    return bool(files) and all(file in known for file in files)
+        if file in recorded and hash_file(data_dir / file) != recorded[file]:
+            raise _explain_damage(data_dir / file)
+    return bool(files) and all(file in recorded for file in files)
 
 
-def recorded(data_dir: Path) -> Mapping[str, str]:
+def read_record(data_dir: Path) -> Mapping[str, str]:
     """Return the SHA-256 of every fetched file, by its path below the data folder.
 
     Raises:
@@ -104,16 +104,16 @@ def recorded(data_dir: Path) -> Mapping[str, str]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise _bad_record(path, str(error)) from error
-    found = {}
+    sums = {}
     for number, line in enumerate(lines, 1):
         if not (match := _LINE.fullmatch(line)):
             raise _bad_record(path, f"line {number} is no checksum")
-        found[match[2]] = match[1]
-    return found
+        sums[match[2]] = match[1]
+    return sums
 
 
 def _remember(data_dir: Path, sums: Mapping[str, str]) -> None:
-    merged = dict(recorded(data_dir)) | dict(sums)
+    merged = dict(read_record(data_dir)) | dict(sums)
     lines = (f"{merged[file]}  {file}\n" for file in sorted(merged))
     write_atomic(data_dir / RECORD, "".join(lines))
 
@@ -127,8 +127,8 @@ def _settle(scratch: Path, data_dir: Path, sums: Mapping[str, str]) -> None:
     """
     new = [file for file in sums if not (data_dir / file).exists()]
     for file in sums.keys() - set(new):
-        if sha256_of(data_dir / file) != sums[file]:
-            raise _damaged(data_dir / file)
+        if hash_file(data_dir / file) != sums[file]:
+            raise _explain_damage(data_dir / file)
     for file in new:
         try:
             (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def _reason(error: Exception) -> str:
     return re.sub(r"<urlopen error (.*)>", r"\1", lines[-1])
 
 
-def _damaged(path: Path) -> DataError:
+def _explain_damage(path: Path) -> DataError:
     return DataError(
         f"{path} is damaged: it is not what was fetched",
         hint="delete it and fetch it again with `fp data fetch`",

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fpcli.data.pictures import cached
+from fpcli.data.pictures import read_pictures
 from fpcli.data.place import split_place
-from fpcli.data.split import OWNERS, PARTS, with_test
+from fpcli.data.split import OWNERS, SPLIT_PARTS, cut_test
 from fpcli.errors import DataError
 
 _IGNORED = {"thumbs.db", "desktop.ini"}
 
 
-class Picture(NamedTuple):
+class PictureFile(NamedTuple):
     """A file, its class, and the client it belongs to (empty if nobody says)."""
 
     path: Path
@@ -49,8 +49,8 @@ def read_folder(place: str) -> dict[str, Any]:
     root, side = split_place(place, "size", ["[1-9][0-9]{0,3}"])
     if not root.is_dir():
         raise DataError(f"no folder {root}", hint="give it as folder:PATH", where=str(root))
-    found = {part: list(_pictures(top, root)) for part, top in _tops(root).items()}
-    for part, pictures in found.items():
+    files = {part: list(_pictures(top, root)) for part, top in _tops(root).items()}
+    for part, pictures in files.items():
         if not pictures:
             raise DataError(
                 f"{root}: no images for {part}",
@@ -58,29 +58,29 @@ def read_folder(place: str) -> dict[str, Any]:
                 where=str(root),
             )
     size = int(side) if side else None
-    images = cached(root, {part: [p.path for p in found[part]] for part in found}, size)
-    return _arrays(found, images, root)
+    images = read_pictures(root, {part: [p.path for p in files[part]] for part in files}, size)
+    return _arrays(files, images, root)
 
 
 def _arrays(
-    found: Mapping[str, Sequence[Picture]], images: Mapping[str, Any], root: Path
+    files: Mapping[str, Sequence[PictureFile]], images: Mapping[str, Any], root: Path
 ) -> dict[str, Any]:
     """Return images, labels, owners and names under the keys of ``data.DATASETS``."""
-    classes = sorted({picture.label for pictures in found.values() for picture in pictures})
+    classes = sorted({picture.label for pictures in files.values() for picture in pictures})
     number = {name: position for position, name in enumerate(classes)}
     arrays: dict[str, Any] = {}
-    for part, pictures in found.items():
+    for part, pictures in files.items():
         arrays[f"{part}_images"] = torch.from_numpy(images[part])
         arrays[f"{part}_labels"] = torch.tensor([number[picture.label] for picture in pictures])
     names: dict[str, Any] = {"class_names": classes}
-    clients = sorted({picture.client for picture in found["train"]})
+    clients = sorted({picture.client for picture in files["train"]})
     if clients != [""]:
         owner = {name: position for position, name in enumerate(clients)}
-        arrays[OWNERS] = torch.tensor([owner[picture.client] for picture in found["train"]])
+        arrays[OWNERS] = torch.tensor([owner[picture.client] for picture in files["train"]])
         names["owner_names"] = clients
-    if "test" not in found:
+    if "test" not in files:
         train = {key: value for key, value in arrays.items() if key.startswith("train_")}
-        arrays |= with_test(train, "folder", str(root))
+        arrays |= cut_test(train, "folder", str(root))
     return arrays | names
 
 
@@ -90,17 +90,17 @@ def _tops(root: Path) -> dict[str, Path]:
     if "train" not in names:
         return {"train": root}
     for name in names:
-        if name not in PARTS:
+        if name not in SPLIT_PARTS:
             raise DataError(
                 f"{root}: `{name}` stands beside the folder `train`",
                 hint="only `val` and `test` may; if `train` is a class, put all classes into a "
                 "folder `train`",
                 where=str(root / name),
             )
-    return {part: root / part for part in PARTS if part in names}
+    return {part: root / part for part in SPLIT_PARTS if part in names}
 
 
-def _pictures(top: Path, root: Path) -> Iterator[Picture]:
+def _pictures(top: Path, root: Path) -> Iterator[PictureFile]:
     classes = _folders(top, root)
     if [folder.name for folder in classes] == ["clients"]:
         for client in _folders(classes[0], root):
@@ -119,18 +119,18 @@ def _pictures(top: Path, root: Path) -> Iterator[Picture]:
 
 
 def _folders(folder: Path, root: Path) -> list[Path]:
-    found = _entries(folder, root)
-    for path in found:
+    entries = _entries(folder, root)
+    for path in entries:
         if not path.is_dir():
             raise DataError(
                 f"{path} stands where only folders are expected",
                 hint="put images into the folder of their class, and move other files away",
                 where=str(path),
             )
-    return found
+    return entries
 
 
-def _files(folder: Path, root: Path, client: str) -> Iterator[Picture]:
+def _files(folder: Path, root: Path, client: str) -> Iterator[PictureFile]:
     for path in _entries(folder, root):
         if not path.is_file():
             raise DataError(
@@ -138,7 +138,7 @@ def _files(folder: Path, root: Path, client: str) -> Iterator[Picture]:
                 hint="folders of clients belong into a folder `clients`",
                 where=str(path),
             )
-        yield Picture(path, folder.name, client)
+        yield PictureFile(path, folder.name, client)
 
 
 def _entries(folder: Path, root: Path) -> list[Path]:
@@ -151,12 +151,12 @@ def _entries(folder: Path, root: Path) -> list[Path]:
             hint="it must be a folder that you may read",
             where=str(folder),
         ) from error
-    found = [folder / name for name in names if name[0] != "." and name.lower() not in _IGNORED]
-    for path in found:
+    entries = [folder / name for name in names if name[0] != "." and name.lower() not in _IGNORED]
+    for path in entries:
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise DataError(
                 f"{path} is a link that leads out of {root}",
                 hint="copy what it leads to, or give the real folder",
                 where=str(path),
             )
-    return found
+    return entries

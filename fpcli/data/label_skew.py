@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fpcli.data.arrays import Indices, Table, apportion, deal, fill, members_of
+from fpcli.data.arrays import ArrayTable, Indices, apportion, deal, fill_table, group_by_label
 from fpcli.errors import DataError
 
 MAX_DRAWS = 100
@@ -24,7 +24,7 @@ def check_alpha(alpha: float) -> None:
         raise DataError(f"task.partition.alpha must be above 0, got {alpha}", hint="0.5 is usual")
 
 
-def shards(
+def deal_shards(
     labels: Indices, num_clients: int, per_client: int, rng: np.random.Generator
 ) -> list[Indices]:
     """Return for each client ``per_client`` of the equal pieces of the label-sorted samples."""
@@ -33,7 +33,7 @@ def shards(
     return [np.concatenate([pieces[piece] for piece in hand]) for hand in dealt]
 
 
-def dirichlet(
+def draw_dirichlet(
     labels: Indices,
     num_clients: int,
     alpha: float,
@@ -47,7 +47,7 @@ def dirichlet(
             than ``min_size`` samples.
     """
     check_alpha(alpha)
-    classes = members_of(labels)
+    classes = group_by_label(labels)
     sizes = np.array([[len(members)] for members in classes])
     for _ in range(MAX_DRAWS):
         shares = rng.dirichlet(np.full(num_clients, alpha), size=len(classes))
@@ -63,7 +63,7 @@ def dirichlet(
     )
 
 
-def dominant(
+def deal_dominant(
     labels: Indices, num_clients: int, share: float, rng: np.random.Generator
 ) -> list[Indices]:
     """Return clients of equal size, each with ``share`` of its samples from one label.
@@ -82,7 +82,7 @@ def dominant(
             f"task.partition.dominant_share must be from 0 to 1, got {share}",
             hint="it is a fraction: 0.4 for 40 %",
         )
-    classes = members_of(labels)
+    classes = group_by_label(labels)
     counts = np.array([len(members) for members in classes])
     times = apportion(counts.astype(np.float64), num_clients, rng)
     mains = rng.permutation(np.repeat(np.arange(len(counts)), times))
@@ -102,7 +102,7 @@ def dominant(
     return deal(classes, table, rng)
 
 
-def some_classes(
+def deal_some_classes(
     labels: Indices, num_clients: int, held: int, rng: np.random.Generator
 ) -> list[Indices]:
     """Return clients that hold ``held`` classes each; a class is dealt evenly to its holders.
@@ -116,7 +116,7 @@ def some_classes(
         DataError: there are not as many classes, a class would have no holder, or a class has
             fewer samples than holders.
     """
-    classes = members_of(labels)
+    classes = group_by_label(labels)
     slots = num_clients * held
     if not 1 <= held <= len(classes) <= slots:
         raise DataError(
@@ -138,7 +138,7 @@ def some_classes(
     return deal(classes, table, rng)
 
 
-def _dominant_table(counts: Indices, mains: Indices, share: float) -> Table | None:
+def _dominant_table(counts: Indices, mains: Indices, share: float) -> ArrayTable | None:
     num_clients = len(mains)
     sizes = np.full(num_clients, counts.sum() // num_clients)
     # A sample more is for the clients whose main label has the most to give.
@@ -147,11 +147,15 @@ def _dominant_table(counts: Indices, mains: Indices, share: float) -> Table | No
     shares = np.maximum(share, counts[mains] / counts.sum())
     # Where a share uses its label up, rounding to the nearest may ask for a sample too many.
     for rounded in (np.rint, np.floor):
-        own = rounded(shares * sizes).astype(np.int64)
-        taken = np.bincount(mains, weights=own, minlength=len(counts)).astype(np.int64)
+        dominants = rounded(shares * sizes).astype(np.int64)
+        taken = np.bincount(mains, weights=dominants, minlength=len(counts)).astype(np.int64)
         is_allowed = np.arange(len(counts)) != mains[:, None]
-        table = fill(sizes - own, counts - taken, is_allowed) if (taken <= counts).all() else None
+        table = (
+            fill_table(sizes - dominants, counts - taken, is_allowed)
+            if (taken <= counts).all()
+            else None
+        )
         if table is not None:
-            table[np.arange(num_clients), mains] = own
+            table[np.arange(num_clients), mains] = dominants
             return table
     return None

@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from fpcli.data.cells import Table, is_number
-from fpcli.data.split import PARTS
+from fpcli.data.cells import TextTable, is_number
+from fpcli.data.split import SPLIT_PARTS
 from fpcli.errors import DataError
 
 REMEDIES = ("mean", "drop")
 """What may be done: the mean of the column's training rows instead, or without such rows."""
 
-WORDS = frozenset({"null", "none", "na", "n/a", "<na>", "#n/a", "?"})
+MISSING_WORDS = frozenset({"null", "none", "na", "n/a", "<na>", "#n/a", "?"})
 """What stands for something missing among numbers, in whatever case; among words they are names."""
 
 
-def find_missing(table: Table, columns: Sequence[str]) -> dict[str, list[int]]:
+def find_missing(table: TextTable, columns: Sequence[str]) -> dict[str, list[int]]:
     """Return column -> rows whose cell is missing, of those columns that lack some.
 
     Among numbers these are empty cells, `nan` and ``WORDS``; among words empty cells alone.
@@ -29,13 +29,13 @@ def find_missing(table: Table, columns: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _missing_rows(cells: Sequence[str]) -> list[int]:
-    present = [cell for cell in cells if not (_is_empty(cell) or cell.lower() in WORDS)]
+    present = [cell for cell in cells if not (_is_empty(cell) or cell.lower() in MISSING_WORDS)]
     are_numbers = bool(present) and all(map(is_number, present))
     return [
         row
         for row, cell in enumerate(cells)
         if cell == ""
-        or (are_numbers and cell.lower() in WORDS)
+        or (are_numbers and cell.lower() in MISSING_WORDS)
         or (_is_empty(cell) and (are_numbers or not present))
     ]
 
@@ -44,7 +44,9 @@ def _is_empty(cell: str) -> bool:
     return cell == "" or (is_number(cell) and math.isnan(float(cell)))
 
 
-def refuse_missing(table: Table, missing: Mapping[str, Sequence[int]], remedy: str | None) -> None:
+def refuse_missing(
+    table: TextTable, missing: Mapping[str, Sequence[int]], remedy: str | None
+) -> None:
     """Refuse missing cells that there is no remedy for.
 
     Args:
@@ -69,7 +71,7 @@ def refuse_missing(table: Table, missing: Mapping[str, Sequence[int]], remedy: s
         raise table.wrong(rows[0], name, problem, f"fill it in, or leave the row out; {ways}")
 
 
-def without_rows(table: Table, missing: Mapping[str, Sequence[int]]) -> tuple[Table, str]:
+def without_rows(table: TextTable, missing: Mapping[str, Sequence[int]]) -> tuple[TextTable, str]:
     """Return a table without the rows that miss something, and a note of how many these were.
 
     Raises:
@@ -88,7 +90,7 @@ def without_rows(table: Table, missing: Mapping[str, Sequence[int]]) -> tuple[Ta
 
 
 def fill_missing(
-    arrays: Mapping[str, Any], columns: Sequence[str], table: Table, missing: Mapping[str, Any]
+    arrays: Mapping[str, Any], columns: Sequence[str], table: TextTable, missing: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Return arrays with means of the training rows where nan was, and a note of how many.
 
@@ -110,7 +112,7 @@ def fill_missing(
             )
     filled = {
         key: torch.where(arrays[key].isnan(), means.float(), arrays[key])
-        for key in (f"{part}_images" for part in PARTS)
+        for key in (f"{part}_images" for part in SPLIT_PARTS)
         if key in arrays
     }
     rows = {row for rows in missing.values() for row in rows}

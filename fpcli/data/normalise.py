@@ -50,7 +50,7 @@ def read_normalise(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | N
     return mean, std
 
 
-def fixed_constants(
+def choose_constants(
     normalise: str,
     source: str,
     input_shape: Sequence[int],

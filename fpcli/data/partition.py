@@ -85,7 +85,7 @@ def _keep(labels: Tensor, how: Partition, reserved: Tensor, seed: int) -> Indice
     kept: Indices = np.delete(np.arange(len(labels)), reserved.numpy())
     if how.imbalance > 1:
         rng = np.random.default_rng(derive(seed, "long-tail"))
-        kept = kept[size_skew.long_tail(labels.numpy()[kept], how.imbalance, rng)]
+        kept = kept[size_skew.thin_out_classes(labels.numpy()[kept], how.imbalance, rng)]
     return kept
 
 
@@ -113,7 +113,7 @@ def _deal(
                 f"data `{data}` does not say who owns which sample",
                 hint="use another task.partition.kind",
             )
-        return size_skew.natural(owners.numpy()[kept], num_clients)
+        return size_skew.group_owners(owners.numpy()[kept], num_clients)
     rng = np.random.default_rng(derive(seed, "partition"))
     return _draw(labels.numpy()[kept], num_clients, how, rng)
 
@@ -144,18 +144,18 @@ def _draw(
 ) -> list[Indices]:
     match how.kind:
         case "dirichlet":
-            return label_skew.dirichlet(labels, num_clients, how.alpha, how.min_size, rng)
+            return label_skew.draw_dirichlet(labels, num_clients, how.alpha, how.min_size, rng)
         case "shards":
-            return label_skew.shards(labels, num_clients, how.shards_per_client, rng)
+            return label_skew.deal_shards(labels, num_clients, how.shards_per_client, rng)
         case "dominant" if how.dominant_share != 0:
-            return label_skew.dominant(labels, num_clients, how.dominant_share, rng)
+            return label_skew.deal_dominant(labels, num_clients, how.dominant_share, rng)
         case "classes":
-            return label_skew.some_classes(labels, num_clients, how.classes_per_client, rng)
+            return label_skew.deal_some_classes(labels, num_clients, how.classes_per_client, rng)
         case "missing":
             held = len(np.unique(labels)) - how.missing_classes
-            return label_skew.some_classes(labels, num_clients, held, rng)
+            return label_skew.deal_some_classes(labels, num_clients, held, rng)
         case "quantity":
-            return size_skew.quantity(
+            return size_skew.draw_quantity(
                 len(labels),
                 num_clients,
                 rng,
@@ -168,10 +168,10 @@ def _draw(
     return np.array_split(rng.permutation(len(labels)), num_clients)
 
 
-def label_table(labels: Tensor, parts: tuple[Tensor, ...], num_classes: int) -> Tensor:
+def count_labels(labels: Tensor, parts: tuple[Tensor, ...], num_classes: int) -> Tensor:
     """Return how many samples of each class each client has, int64 ``[clients, classes]``.
 
-    >>> label_table(torch.tensor([0, 1, 1]), (torch.tensor([0, 1]), torch.tensor([2])), 2).tolist()
+    >>> count_labels(torch.tensor([0, 1, 1]), (torch.tensor([0, 1]), torch.tensor([2])), 2).tolist()
     [[1, 1], [0, 1]]
     """
     return torch.stack([torch.bincount(labels[part], minlength=num_classes) for part in parts])

@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from fpcli.data.npz import MAX_BYTES, read_npz
 from fpcli.errors import DataError
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded; other formats of Pillow would start programs or are too odd to be meant."""
 
 _GREY = {"1", "L", "LA"}
@@ -31,31 +31,31 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Parts = Mapping[str, Sequence[Path]]
 
 
-def cached(root: Path, parts: Parts, size: int | None) -> dict[str, Pixels]:
-    """Return the images of :func:`decode`, from the cache if no file has changed since.
+def read_pictures(root: Path, parts: Parts, size: int | None) -> dict[str, Pixels]:
+    """Return the images of :func:`decode_pictures`, from the cache if no file has changed since.
 
     A file has changed if its path, length or time has. A cache that cannot be read or written
     costs time, nothing else; it holds one entry per folder and size.
 
     Args:
         root: the folder that all files are in.
-        parts, size: see :func:`decode`.
+        parts, size: see :func:`decode_pictures`.
 
     Raises:
-        DataError: as :func:`decode`.
+        DataError: as :func:`decode_pictures`.
     """
     place = _digest([_VERSION, str(root.resolve()), size])[:16]
     stats = [(path, path.stat()) for paths in parts.values() for path in paths]
     state = _digest([[str(p.relative_to(root)), s.st_size, s.st_mtime_ns] for p, s in stats])[:32]
     path = user_cache_path("fpcli") / "folders" / f"{place}-{state}.npz"
-    known = _recall(path, parts)
-    if known is None:
-        known = decode(parts, size)
-        _keep(path, known)
-    return known
+    cached = _recall(path, parts)
+    if cached is None:
+        cached = decode_pictures(parts, size)
+        _keep(path, cached)
+    return cached
 
 
-def decode(parts: Parts, size: int | None) -> dict[str, Pixels]:
+def decode_pictures(parts: Parts, size: int | None) -> dict[str, Pixels]:
     """Return the images of each part, ``[n, H, W]`` if all files are grey, else ``[n, H, W, 3]``.
 
     Grey images of 16 bits come as uint16, all others as uint8.
@@ -73,7 +73,7 @@ def decode(parts: Parts, size: int | None) -> dict[str, Pixels]:
     is_grey = True
     by_depth: dict[bool, Path] = {}
     for path in paths:
-        with _opened(path) as image:
+        with _open(path) as image:
             is_deep = _is_deep(image)
             by_depth.setdefault(is_deep, path)
             is_grey &= is_deep or image.mode in _GREY
@@ -103,7 +103,7 @@ def decode(parts: Parts, size: int | None) -> dict[str, Pixels]:
     for part, files in parts.items():
         made[part] = np.empty((len(files), *shape), dtype)
         for position, path in enumerate(files):
-            with _opened(path) as image:
+            with _open(path) as image:
                 if True in by_depth:  # floats are what Pillow resizes in all its versions
                     plain = Image.fromarray(np.asarray(image).astype(np.float32))
                 else:
@@ -120,13 +120,13 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _open(path: Path) -> Iterator[Image.Image]:
     """Open one image; nothing is decoded before its size is known to be harmless."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=PICTURE_FORMATS) as image:
                 if not (_is_deep(image) or image.mode in _GREY | _COLOUR):
                     raise ValueError(f"mode {image.mode} has too many bits per channel")
                 yield image
@@ -135,8 +135,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # a damaged file makes decoders raise almost anything
         raise DataError(
             f"{path} is no usable image: {error}".splitlines()[0],
-            hint=f"readable are {', '.join(FORMATS)} with 8 bits per channel, or grey with 16; "
-            "move others away",
+            hint=f"readable are {', '.join(PICTURE_FORMATS)} with 8 bits per channel, or grey with "
+            "16; move others away",
             where=str(path),
         ) from error
 
@@ -144,9 +144,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _recall(path: Path, parts: Parts) -> dict[str, Pixels] | None:
     with contextlib.suppress(DataError, OSError):
         arrays = read_npz(path)
-        known = {part: arrays.get(f"{part}_images") for part in parts}
-        if all(x is not None and len(x) == len(parts[part]) for part, x in known.items()):
-            return known  # type: ignore[return-value]
+        images = {part: arrays.get(f"{part}_images") for part in parts}
+        if all(x is not None and len(x) == len(parts[part]) for part, x in images.items()):
+            return images  # type: ignore[return-value]
     return None
 
 

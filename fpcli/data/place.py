@@ -9,11 +9,11 @@ from pathlib import Path
 from fpcli.errors import DataError
 
 
-def split_place(place: str, key: str, known: Sequence[str]) -> tuple[Path, str | None]:
+def split_place(place: str, key: str, options_known: Sequence[str]) -> tuple[Path, str | None]:
     """Return the path, ``~`` resolved, and the value of ``PATH,KEY=VALUE``, or None without one.
 
     Args:
-        known: values that may be, as regular expressions.
+        options_known: values that may be, as regular expressions.
 
     Raises:
         DataError: the value is another.
@@ -25,7 +25,7 @@ def split_place(place: str, key: str, known: Sequence[str]) -> tuple[Path, str |
     if match is None:
         return Path(place).expanduser(), None
     path, value = match.groups()
-    if not any(re.fullmatch(pattern, value) for pattern in known):
-        words = " or ".join(f"`{key}={pattern}`" for pattern in known)
+    if not any(re.fullmatch(pattern, value) for pattern in options_known):
+        words = " or ".join(f"`{key}={pattern}`" for pattern in options_known)
         raise DataError(f"{place}: `{key}` is `{value}`", hint=f"give {words}", where=place)
     return Path(path).expanduser(), value

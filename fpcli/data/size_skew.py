@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from fpcli.data.arrays import Indices, apportion, members_of
+from fpcli.data.arrays import Indices, apportion, group_by_label
 from fpcli.data.label_skew import MAX_DRAWS, check_alpha
 from fpcli.errors import DataError
 from fpcli.settings.tasks import Law
 
 
-def quantity(
+def draw_quantity(
     count: int,
     num_clients: int,
     rng: np.random.Generator,
@@ -51,11 +51,11 @@ def quantity(
         ranks = np.arange(1, num_clients + 1, dtype=np.float64)
         numbers = rng.permutation(apportion(ranks**-exponent, count, rng))
     else:
-        numbers = _drawn_sizes(count, num_clients, alpha, min_size, rng)
+        numbers = _draw_sizes(count, num_clients, alpha, min_size, rng)
     return np.split(rng.permutation(count), np.cumsum(numbers)[:-1])
 
 
-def _drawn_sizes(
+def _draw_sizes(
     count: int, num_clients: int, alpha: float, min_size: int, rng: np.random.Generator
 ) -> Indices:
     check_alpha(alpha)
@@ -70,7 +70,7 @@ def _drawn_sizes(
     )
 
 
-def natural(owners: Indices, num_clients: int) -> list[Indices]:
+def group_owners(owners: Indices, num_clients: int) -> list[Indices]:
     """Return clients that are owners of samples, or equally many consecutive owners each.
 
     Where the owners do not divide evenly, the last client has the remaining ones too.
@@ -84,7 +84,7 @@ def natural(owners: Indices, num_clients: int) -> list[Indices]:
     Source: Jiang et al., TNNLS 2023 (PruneFL), whose 10 clients have 19 of 193 writers each, the
     last one 22.
     """
-    by_owner = members_of(owners)
+    by_owner = group_by_label(owners)
     if len(by_owner) < num_clients:
         raise DataError(
             f"{len(by_owner)} owners of samples are too few for {num_clients} clients",
@@ -95,7 +95,7 @@ def natural(owners: Indices, num_clients: int) -> list[Indices]:
     return [np.concatenate(by_owner[start:end]) for start, end in pairwise(starts)]
 
 
-def long_tail(labels: Indices, imbalance: float, rng: np.random.Generator) -> Indices:
+def thin_out_classes(labels: Indices, imbalance: float, rng: np.random.Generator) -> Indices:
     """Return sorted indices of the samples that remain when class sizes fall exponentially.
 
     Of class c of k, counted from 0, floor(n_c * mu^c) samples remain, at least one, with
@@ -107,7 +107,7 @@ def long_tail(labels: Indices, imbalance: float, rng: np.random.Generator) -> In
 
     Source: Cui et al., CVPR 2019, section 5.1; rounded down as in the usual CIFAR-10-LT.
     """
-    classes = members_of(labels)
+    classes = group_by_label(labels)
     factors = imbalance ** (-np.arange(len(classes)) / max(len(classes) - 1, 1))
     kept = [
         rng.permutation(members)[: max(1, math.floor(len(members) * factor + 1e-9))]

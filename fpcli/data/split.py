@@ -16,9 +16,9 @@ from fpcli.data.image_arrays import read_images, wrong_array
 from fpcli.errors import DataError
 from fpcli.rng import stream
 
-PARTS = ("train", "val", "test")
+SPLIT_PARTS = ("train", "val", "test")
 
-KEYS = tuple(f"{part}_{what}" for part in PARTS for what in ("images", "labels"))
+KEYS = tuple(f"{part}_{what}" for part in SPLIT_PARTS for what in ("images", "labels"))
 """The names under which arrays arrive (those of MedMNIST's files); the ``val`` pair is optional.
 A table arrives as images of one dimension."""
 
@@ -90,7 +90,7 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
             if part == "train" and OWNERS in arrays
             else None,
         )
-        for part in PARTS
+        for part in SPLIT_PARTS
         if part != "val" or has_validation
     }
     for part, split in splits.items():
@@ -100,7 +100,9 @@ def make_splits(source: str, arrays: Mapping[str, Any]) -> dict[str, Split]:
     return splits
 
 
-def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+def split_stratified(
+    labels: Tensor, fraction: float, seed: int, purpose: str
+) -> tuple[Tensor, Tensor]:
     """Return sorted indices (kept, drawn): ``fraction`` of each class, 1 at least, never all."""
     generator = stream(seed, purpose)
     is_drawn = torch.zeros(len(labels), dtype=torch.bool)
@@ -112,7 +114,7 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> tupl
     return (~is_drawn).nonzero().flatten(), is_drawn.nonzero().flatten()
 
 
-def with_test(arrays: Mapping[str, Any], purpose: str, source: str) -> dict[str, Any]:
+def cut_test(arrays: Mapping[str, Any], purpose: str, source: str) -> dict[str, Any]:
     """Return arrays whose test samples are a fifth of each class of the training samples.
 
     Args:
@@ -123,7 +125,7 @@ def with_test(arrays: Mapping[str, Any], purpose: str, source: str) -> dict[str,
     Raises:
         DataError: no class has a sample to spare.
     """
-    kept, drawn = stratified(arrays["train_labels"], 0.2, 0, purpose)
+    kept, drawn = split_stratified(arrays["train_labels"], 0.2, 0, purpose)
     if not len(drawn):
         raise DataError(
             f"{source}: no class has the 2 samples that training and test data need",
@@ -223,18 +225,18 @@ def _check_like_train(source: str, part: str, images: Tensor, train: Tensor) -> 
 def _check_classes(source: str, splits: Mapping[str, Split], names: Any) -> None:
     present = splits["train"].labels.unique()
     num_classes = len(present)
-    known = dict(enumerate(names)) if isinstance(names, list) else {}
+    names_of = dict(enumerate(names)) if isinstance(names, list) else {}
     if num_classes < 2:
-        only = known.get(int(present[0]), int(present[0]))
+        only = names_of.get(int(present[0]), int(present[0]))
         problem = f"holds one class only, `{only}`"
         raise wrong_array(source, "train_labels", problem, "there must be two or more to learn")
     for part, split in splits.items():
         lacking = {*split.labels.unique().tolist()} - {*present.tolist()}
-        if named := sorted(lacking & known.keys()):
+        if named := sorted(lacking & names_of.keys()):
             raise wrong_array(
                 source,
                 f"{part}_labels",
-                f"holds class `{known[named[0]]}`, of which there is no training sample",
+                f"holds class `{names_of[named[0]]}`, of which there is no training sample",
                 "every class needs training samples",
             )
     # Comparing with the number of distinct labels also keeps a huge label from sizing a table.

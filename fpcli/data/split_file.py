@@ -27,11 +27,11 @@ from fpcli.data.arrays import Indices
 from fpcli.data.set_aside import NO_SAMPLES
 from fpcli.errors import DataError
 
-FORMAT = 1
+SPLIT_FORMAT = 1
 """Format number of the files that this version writes and reads."""
 
 
-def labels_digest(labels: Tensor) -> str:
+def digest_labels(labels: Tensor) -> str:
     """Return the hex SHA-256 of labels, int64 ``[n]``."""
     return hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest()
 
@@ -45,10 +45,10 @@ def split_json(
         server: indices of the samples that the server has.
     """
     content = {
-        "format": FORMAT,
+        "format": SPLIT_FORMAT,
         "data": data,
         "samples": len(labels),
-        "labels_sha256": labels_digest(labels),
+        "labels_sha256": digest_labels(labels),
         "clients": [part.tolist() for part in parts],
     }
     if len(server):
@@ -73,18 +73,18 @@ def read_split(
     """
     content = _content(path, limit_bytes=2**20 + 64 * len(labels))
     for key, wanted, hint in (
-        ("format", FORMAT, "write it anew with `fp data split`"),
+        ("format", SPLIT_FORMAT, "write it anew with `fp data split`"),
         ("data", data, "a split belongs to one data set"),
         ("samples", len(labels), "use the seed and task.validation_fraction it was made with"),
         (
             "labels_sha256",
-            labels_digest(labels),
+            digest_labels(labels),
             "use the seed and task.validation_fraction it was made with",
         ),
     ):
         if content.get(key) != wanted:
-            found = _shown(content.get(key))
-            raise _wrong(path, f"`{key}` is {found}, here it is {wanted}", hint)
+            shown = _shorten(content.get(key))
+            raise _wrong(path, f"`{key}` is {shown}, here it is {wanted}", hint)
     clients = content.get("clients")
     if not isinstance(clients, list) or not all(isinstance(part, list) for part in clients):
         raise _wrong(path, "`clients` is no list of lists", "one list of indices per client")
@@ -134,7 +134,7 @@ def _indices(path: Path, client: int, part: list[Any], is_taken: np.ndarray[Any,
         if type(index) is not int or not 0 <= index < len(is_taken):
             raise _wrong(
                 path,
-                f"client {client} has the index {_shown(index)}",
+                f"client {client} has the index {_shorten(index)}",
                 f"indices go from 0 to {len(is_taken) - 1}",
             )
         if is_taken[index]:
@@ -147,7 +147,7 @@ def _indices(path: Path, client: int, part: list[Any], is_taken: np.ndarray[Any,
     return np.array(part, dtype=np.int64)
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     """Return a short text for a value of any kind and depth."""
     return str(value)[:80] if isinstance(value, str | int | float) else type(value).__name__
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpcli.data.cells import Table, is_number, read_cells
+from fpcli.data.cells import TextTable, is_number, read_cells
 from fpcli.data.missing import (
+    MISSING_WORDS,
     REMEDIES,
-    WORDS,
     fill_missing,
     find_missing,
     refuse_missing,
@@ -21,7 +21,7 @@ from fpcli.data.missing import (
 )
 from fpcli.data.npz import MAX_BYTES
 from fpcli.data.place import split_place
-from fpcli.data.split import OWNERS, PARTS, with_test
+from fpcli.data.split import OWNERS, SPLIT_PARTS, cut_test
 from fpcli.errors import DataError
 
 MAX_CLASSES = 1000
@@ -67,26 +67,26 @@ def read_table(place: str) -> dict[str, Any]:
     features, inputs = _features(table, inputs, missing)
     labels, class_names = _classes(table, label, table.columns[label])
     arrays: dict[str, Any] = {}
-    for part in PARTS:
-        rows = np.flatnonzero(splits == PARTS.index(part))
+    for part in SPLIT_PARTS:
+        rows = np.flatnonzero(splits == SPLIT_PARTS.index(part))
         if len(rows) or part == "train":
             arrays[f"{part}_images"] = torch.from_numpy(features[rows])
             arrays[f"{part}_labels"] = torch.from_numpy(labels[rows])
     names: dict[str, Any] = {"class_names": class_names}
     if clients is not None:
         rows = np.flatnonzero(splits == 0)
-        owners, names["owner_names"] = _numbered([clients[row] for row in rows])
+        owners, names["owner_names"] = _number([clients[row] for row in rows])
         arrays[OWNERS] = torch.from_numpy(owners)
     if "test_images" not in arrays:
         train = {key: value for key, value in arrays.items() if key.startswith("train_")}
-        arrays |= with_test(train, "csv", str(path))
+        arrays |= cut_test(train, "csv", str(path))
     if missing:
         arrays, note = fill_missing(arrays, inputs, table, missing)
         notes.append(note)
     return arrays | names | {"notes": notes}
 
 
-def _roles(table: Table) -> tuple[str, list[str]]:
+def _roles(table: TextTable) -> tuple[str, list[str]]:
     """Return the name of the column of labels, and those of the features.
 
     Raises:
@@ -108,20 +108,20 @@ def _roles(table: Table) -> tuple[str, list[str]]:
     return label, inputs
 
 
-def _splits(table: Table, cells: Sequence[str] | None) -> NDArray[np.int64]:
+def _splits(table: TextTable, cells: Sequence[str] | None) -> NDArray[np.int64]:
     """Return for each row its position in ``PARTS``."""
     if cells is None:
         return np.zeros(len(table.lines), np.int64)
     for row, cell in enumerate(cells):
-        if cell not in PARTS:
-            raise table.wrong(row, SPLIT, f"is `{cell}`", f"known: {', '.join(PARTS)}")
+        if cell not in SPLIT_PARTS:
+            raise table.wrong(row, SPLIT, f"is `{cell}`", f"known: {', '.join(SPLIT_PARTS)}")
     if "train" not in cells:
         raise table.wrong(0, SPLIT, "never is `train`", "rows to learn from are needed too")
-    return np.array([PARTS.index(cell) for cell in cells])
+    return np.array([SPLIT_PARTS.index(cell) for cell in cells])
 
 
 def _classes(
-    table: Table, column: str, cells: Sequence[str]
+    table: TextTable, column: str, cells: Sequence[str]
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return each row's class as a number, and the names of the classes.
 
@@ -130,7 +130,7 @@ def _classes(
             no classes but numbers to be predicted, or names of single rows.
     """
     _check_present(table, column, cells)
-    labels, names = _numbered(cells)
+    labels, names = _number(cells)
     which = f"{table.path}: column `{column}`"
     other = f"call the column that holds classes `{LABEL}`, or the last one is taken"
     if column == LABEL:
@@ -177,13 +177,13 @@ def _classes(
     return labels, names
 
 
-def _check_present(table: Table, column: str, cells: Sequence[str]) -> None:
+def _check_present(table: TextTable, column: str, cells: Sequence[str]) -> None:
     """Refuse missing and infinite labels, but not classes among words that are called so."""
-    others = [cell for cell in cells if cell.lower() not in WORDS]
+    others = [cell for cell in cells if cell.lower() not in MISSING_WORDS]
     are_numbers = bool(others) and all(map(is_number, others))
     for row, cell in enumerate(cells):
         number = float(cell) if is_number(cell) else 0.0
-        if math.isnan(number) or (are_numbers and cell.lower() in WORDS):
+        if math.isnan(number) or (are_numbers and cell.lower() in MISSING_WORDS):
             hint = "fill it in, or leave the row out; a class of that name needs another one"
             raise table.wrong(row, column, f"is `{cell}`, a missing label", hint)
         # A name of more than 300 digits is infinite as a number.
@@ -193,7 +193,7 @@ def _check_present(table: Table, column: str, cells: Sequence[str]) -> None:
 
 
 def _features(
-    table: Table, inputs: Sequence[str], missing: Mapping[str, Sequence[int]]
+    table: TextTable, inputs: Sequence[str], missing: Mapping[str, Sequence[int]]
 ) -> tuple[NDArray[np.float32], list[str]]:
     """Return ``[rows, features]``, and the column that each feature is from.
 
@@ -208,7 +208,7 @@ def _features(
         for row in rows:
             columns[name][row] = "nan"
     words = {name: _words(table, name, cells) for name, cells in columns.items()}
-    width = sum(len(known) or 1 for known in words.values())
+    width = sum(len(categories) or 1 for categories in words.values())
     if 4 * width * len(table.lines) > MAX_BYTES:
         raise DataError(
             f"{table.path}: {len(table.lines)} rows of {width} features need more than "
@@ -219,17 +219,19 @@ def _features(
     features = np.empty((len(table.lines), width), np.float32)
     start = 0
     for name, cells in columns.items():
-        known = words[name]
-        if known:
-            found = np.searchsorted(known, cells)
-            features[:, start : start + len(known)] = np.eye(len(known), dtype=np.float32)[found]
+        categories = words[name]
+        if categories:
+            positions = np.searchsorted(categories, cells)
+            features[:, start : start + len(categories)] = np.eye(
+                len(categories), dtype=np.float32
+            )[positions]
         else:
             features[:, start] = [float(cell) for cell in cells]
-        start += len(known) or 1
+        start += len(categories) or 1
     return features, [name for name in columns for _ in words[name] or [name]]
 
 
-def _words(table: Table, name: str, cells: Sequence[str]) -> list[str]:
+def _words(table: TextTable, name: str, cells: Sequence[str]) -> list[str]:
     """Return the different words of a column in order, or nothing if it holds numbers."""
     are_numbers = [is_number(cell) for cell in cells]
     if all(are_numbers):
@@ -245,15 +247,15 @@ def _words(table: Table, name: str, cells: Sequence[str]) -> list[str]:
             f"is `{cells[row]}`, but other rows hold {'words' if are_numbers[row] else 'numbers'}",
             "correct it; if numbers are categories here, write them as words",
         )
-    known = sorted(set(cells))
-    if len(known) > MAX_WORDS:
+    categories = sorted(set(cells))
+    if len(categories) > MAX_WORDS:
         raise table.wrong(
             0, name, f"has more than {MAX_WORDS} different words", "leave the column out"
         )
-    return known
+    return categories
 
 
-def _numbered(cells: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+def _number(cells: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Return numbers 0..k-1 in the order of the names, and the names; numbers sort as such."""
     plain = list(cells)
     # Larger numbers, most likely names, could not be told apart as such.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpcli.data.catalogue import CATALOGUE, needed_folder
+from fpcli.data.catalogue import CATALOGUE, require_folder
 from fpcli.data.npz import read_npz
 from fpcli.errors import DataError
 
@@ -25,7 +25,7 @@ _CIFAR10 = (
 )  # fmt: skip
 
 
-def read(name: str, data_dir: Path | None) -> dict[str, Any]:
+def read_vision(name: str, data_dir: Path | None) -> dict[str, Any]:
     """Return the arrays of a data set of the catalogue that torchvision reads.
 
     Args:
@@ -36,7 +36,7 @@ def read(name: str, data_dir: Path | None) -> dict[str, Any]:
         DataError: no folder was given, or files are missing or damaged.
     """
     entry = CATALOGUE[name]
-    folder = needed_folder(name, data_dir)
+    folder = require_folder(name, data_dir)
     held = entry.held(folder)
     if not held:
         raise DataError(
@@ -85,13 +85,13 @@ def _names(name: str, data: Any) -> dict[str, Any]:
     return {"class_names": names}
 
 
-mnist = partial(read, "mnist")
-fashion_mnist = partial(read, "fashion-mnist")
-emnist = partial(read, "emnist")
-emnist_letters = partial(read, "emnist-letters")
-emnist_digits = partial(read, "emnist-digits")
-emnist_byclass = partial(read, "emnist-byclass")
-emnist_bymerge = partial(read, "emnist-bymerge")
-cifar10 = partial(read, "cifar10")
-cifar100 = partial(read, "cifar100")
-svhn = partial(read, "svhn")
+mnist = partial(read_vision, "mnist")
+fashion_mnist = partial(read_vision, "fashion-mnist")
+emnist = partial(read_vision, "emnist")
+emnist_letters = partial(read_vision, "emnist-letters")
+emnist_digits = partial(read_vision, "emnist-digits")
+emnist_byclass = partial(read_vision, "emnist-byclass")
+emnist_bymerge = partial(read_vision, "emnist-bymerge")
+cifar10 = partial(read_vision, "cifar10")
+cifar100 = partial(read_vision, "cifar100")
+svhn = partial(read_vision, "svhn")

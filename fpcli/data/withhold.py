@@ -66,10 +66,10 @@ def withhold(
             hint=f"`{dataset.name}` has {dataset.num_classes} classes; name fewer",
             where="task.withhold",
         )
-    gone = torch.tensor(wanted)
-    is_gone = torch.isin(dataset.train.labels, gone)
+    labels = torch.tensor(wanted)
+    is_gone = torch.isin(dataset.train.labels, labels)
     kept = replace(
-        dataset, validation=_rest(dataset.validation, gone), test=_rest(dataset.test, gone)
+        dataset, validation=_rest(dataset.validation, labels), test=_rest(dataset.test, labels)
     )
     rest = tuple(part[~is_gone[part]] for part in parts)
     if not any(len(part) for part in rest):
@@ -78,10 +78,10 @@ def withhold(
             hint="withhold fewer classes",
             where="task.withhold",
         )
-    test = dataset.test.take(torch.isin(dataset.test.labels, gone).nonzero().flatten())
+    test = dataset.test.take(torch.isin(dataset.test.labels, labels).nonzero().flatten())
     withheld = tuple(part[is_gone[part]] for part in parts)
     return Kept(kept, rest, withheld, test, server[~is_gone[server]])
 
 
-def _rest(split: Split, gone: Tensor) -> Split:
-    return split.take((~torch.isin(split.labels, gone)).nonzero().flatten())
+def _rest(split: Split, withheld: Tensor) -> Split:
+    return split.take((~torch.isin(split.labels, withheld)).nonzero().flatten())

@@ -54,19 +54,19 @@ class Balance:
             ) from None
 
 
-def limit(whole_s: Collection[float], options: Balance) -> float:
+def time_limit(whole_s: Collection[float], options: Balance) -> float:
     """Return the seconds to keep within, from those of the clients with the whole model."""
     anchor_s = torch.tensor([*whole_s], dtype=torch.float64).quantile(options.quantile)
     return options.slack * float(anchor_s)
 
 
-def smallest_ratio(seconds: Callable[[float], float], limit_s: float, options: Balance) -> float:
+def find_ratio_within(seconds: Callable[[float], float], limit_s: float, options: Balance) -> float:
     """Return the smallest ratio of the grid whose job keeps within a limit, else ``cap``.
 
     Args:
         seconds: of a client's job at a ratio; never more at a larger one.
 
-    >>> smallest_ratio(lambda a: 3 * (4 * (1 - a) ** 2 + 2 * (1 - a)), 6.3, Balance())
+    >>> find_ratio_within(lambda a: 3 * (4 * (1 - a) ** 2 + 2 * (1 - a)), 6.3, Balance())
     0.49
     """
     grid = [round(at * options.step, 9) for at in range(math.ceil(options.cap / options.step))]
@@ -74,7 +74,7 @@ def smallest_ratio(seconds: Callable[[float], float], limit_s: float, options: B
     return [*grid, options.cap][at]
 
 
-def balance(
+def balance_channels(
     ctx: RoundContext,
     state: ServerState,
     devices: Mapping[int, Device],
@@ -94,9 +94,11 @@ def balance(
     def seconds(client: int, ratio: float) -> float:
         return factors[client] * ctx.time(client, devices[client], size(ratio)).total_s
 
-    limit_s = limit([seconds(client, 0.0) for client in devices], ctx.options) if devices else 0.0
+    limit_s = (
+        time_limit([seconds(client, 0.0) for client in devices], ctx.options) if devices else 0.0
+    )
     asks = {}
     for client in devices:
-        ratio = smallest_ratio(partial(seconds, client), limit_s, ctx.options)
+        ratio = find_ratio_within(partial(seconds, client), limit_s, ctx.options)
         asks[client] = Ask(client, support=sub_model(ratio), record={"ratio": ratio})
     return asks

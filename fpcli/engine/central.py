@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.augment import augmenter
-from fpcli.data.batches import batch_ends, batches
+from fpcli.data.augment import make_augmenter
+from fpcli.data.batches import batches, find_batch_ends
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.fit import Batch, Passed, cross_entropy, explain_lone_sample, one_epoch
+from fpcli.engine.fit import Batch, Passed, cross_entropy, explain_lone_sample, fit_epoch
 from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
-from fpcli.rng import seeded, stream
+from fpcli.rng import seed_torch, stream
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.tasks import Augment
 from fpcli.structure.layout import Tensors
@@ -70,7 +70,7 @@ def lr_at(config: FitConfig, step: int, num_steps: int) -> float:
     return config.lr
 
 
-def train(
+def train_centrally(
     model: nn.Module,
     dataset: Dataset,
     config: FitConfig,
@@ -115,10 +115,10 @@ def train(
         )
         model.train()
         with (
-            seeded(seed, f"{purpose}/torch", number, device=device),
+            seed_torch(seed, f"{purpose}/torch", number, device=device),
             explain_lone_sample(config.batch_size, len(split), "batch_size"),
         ):
-            passed = one_epoch(
+            passed = fit_epoch(
                 model,
                 optimizer,
                 drawn,
@@ -152,7 +152,7 @@ def _draw_batches(
         generator=stream(seed, f"{purpose}/batches", number),
         device=device,
         channels_last=is_channels_last,
-        augment=augmenter(augment, stream(seed, f"{purpose}/augment", number)),
+        augment=make_augmenter(augment, stream(seed, f"{purpose}/augment", number)),
     )
 
 
@@ -180,7 +180,7 @@ def _follow_schedule(
     before_step: Callable[[int], None] | None,
 ) -> Callable[[], None]:
     """Return what goes before every step: the caller's ``before_step``, and the learning rate."""
-    per_epoch = len(batch_ends(num_samples, config.batch_size))
+    per_epoch = len(find_batch_ends(num_samples, config.batch_size))
     steps = itertools.count(done * per_epoch)
 
     def advance() -> None:

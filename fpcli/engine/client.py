@@ -13,13 +13,13 @@ from fpcli.engine.client_context import EVALUATE, UPLOAD, ClientContext
 from fpcli.engine.evaluate import evaluate_on_own
 from fpcli.engine.fit import explain_lone_sample
 from fpcli.engine.method import Method
-from fpcli.engine.placement import place
+from fpcli.engine.placement import move_to
 from fpcli.engine.site import Site
 from fpcli.engine.types import TRAIN, Tensors, Work
 from fpcli.errors import DivergedError, FpError, WireError
-from fpcli.rng import seeded
-from fpcli.structure.choice import within
-from fpcli.structure.shrink import shrink, with_buffers
+from fpcli.rng import seed_torch
+from fpcli.structure.choice import list_within
+from fpcli.structure.shrink import fill_buffers, shrink
 from fpcli.structure.sparse_kernels import use_sparse
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
@@ -38,7 +38,7 @@ def perform(data: bytes, site: Site) -> bytes:
     """
     started = time.perf_counter()
     try:
-        job = unpack_job(data, limit_bytes=site.limit_bytes, known=partial(_known_mask, site))
+        job = unpack_job(data, limit_bytes=site.limit_bytes, known=partial(_restore_mask, site))
     except MaskError as error:
         lost = Reply(error.header.envelope, site.up_codec, error=f"failed: {error.message}")
         return pack_reply(lost)
@@ -52,7 +52,7 @@ def perform(data: bytes, site: Site) -> bytes:
         reply = Reply(header.envelope, site.up_codec, work, num_examples, real_s, error)
         return pack_reply(reply, known=job.mask, rng=cx.rng(UPLOAD))
 
-    with seeded(site.seed, f"client/torch/{header.op}", header.round, header.client):
+    with seed_torch(site.seed, f"client/torch/{header.op}", header.round, header.client):
         try:
             with explain_lone_sample(header.local.batch_size, cx.num_examples, "local.batch_size"):
                 return pack(*_OPS.get(header.op, _answer)(cx))
@@ -69,15 +69,15 @@ def perform(data: bytes, site: Site) -> bytes:
 def _model(cx: ClientContext, values: Tensors) -> nn.Module:
     # The received tensors stay as they came, because the delta is taken against them.
     block = {name: value.clone() for name, value in values.items()}
-    small = shrink(cx.site.template, with_buffers(cx.site.template, block))
-    return place(small, cx.site.device, cx.site.is_channels_last)
+    small = shrink(cx.site.template, fill_buffers(cx.site.template, block))
+    return move_to(small, cx.site.device, cx.site.is_channels_last)
 
 
 def _train(cx: ClientContext) -> tuple[Work, int]:
     method: Method = cx.site.hooks
     traits, model = method.traits_of(cx.options), _model(cx, cx.received)
     if traits.trains_sparse:
-        model = use_sparse(model, cx.mask, within(cx.mask, cx.site.sparse.train))
+        model = use_sparse(model, cx.mask, list_within(cx.mask, cx.site.sparse.train))
     work = method.train(cx, model)
     if traits.remembers_masks and (work.mask is not None or not cx.job.is_mask_known):
         mask = cx.mask if work.mask is None else work.mask
@@ -92,16 +92,16 @@ def _answer(cx: ClientContext) -> tuple[Work, int]:
 def _evaluate(cx: ClientContext) -> tuple[Work, int]:
     site = cx.site
     model = _model(cx, site.hooks.view(cx, cx.received))
-    own = site.dataset.test.take(site.test_parts[cx.client])
+    test = site.dataset.test.take(site.test_parts[cx.client])
     score = evaluate_on_own(
-        model, own, site.dataset.normalise, cx.own_classes, channels_last=site.is_channels_last
+        model, test, site.dataset.normalise, cx.own_classes, channels_last=site.is_channels_last
     )
     metrics = asdict(score)
     num_examples = metrics.pop("num_examples")
     return Work(metrics=metrics), num_examples
 
 
-def _known_mask(site: Site, client: int, round: int) -> dict[str, Tensor]:
+def _restore_mask(site: Site, client: int, round: int) -> dict[str, Tensor]:
     """Return the masks that a client had after its last training, block coordinates."""
     return memory.recall(site.home, client, _MASK, round)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.augment import augmenter
+from fpcli.data.augment import make_augmenter
 from fpcli.data.batches import Batch, batches
 from fpcli.data.split import Split
 from fpcli.engine import memory
@@ -20,8 +20,8 @@ from fpcli.errors import DivergedError, NeedError
 from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Device
 from fpcli.rng import stream
-from fpcli.structure.cost import cost
-from fpcli.wire.blocks import decode, encode, is_exact
+from fpcli.structure.cost import count_cost
+from fpcli.wire.blocks import decode_blocks, encode_blocks, is_exact
 from fpcli.wire.message import Job
 
 EVALUATE = "evaluate"
@@ -149,7 +149,7 @@ class ClientContext:
         part = self.samples if samples is None else samples
         if has_withheld and self.site.withheld_parts:
             part = torch.cat([part, self.site.withheld_parts[self.client]])
-        augment = augmenter(self.site.augment, self.rng(f"augment/{epoch}"))
+        augment = make_augmenter(self.site.augment, self.rng(f"augment/{epoch}"))
         return batches(
             self.site.dataset.train,
             part,
@@ -201,8 +201,8 @@ class ClientContext:
             delta[name] = after - before
             if not is_finite(delta[name]):
                 raise DivergedError(f"`{name}` is not finite after local training")
-        told = {"loss": fitted.loss, **(metrics or {})}
-        return Work(delta, mask, stay or {}, stats or {}, told, fitted.num_steps)
+        metrics_sent = {"loss": fitted.loss, **(metrics or {})}
+        return Work(delta, mask, stay or {}, stats or {}, metrics_sent, fitted.num_steps)
 
     @property
     def is_upload_exact(self) -> bool:
@@ -222,14 +222,14 @@ class ClientContext:
         codec, is_known = self.site.up_codec, mask is None
         masks = self.mask if mask is None else mask
         masks = {name: mask.cpu() for name, mask in masks.items()}
-        parts = encode(codec, delta, masks, is_known, self.rng(UPLOAD))
+        parts = encode_blocks(codec, delta, masks, is_known, self.rng(UPLOAD))
         shapes = {name: tuple(value.shape) for name, value in delta.items()}
-        return decode(codec, parts, shapes, masks if is_known else {})[0]
+        return decode_blocks(codec, parts, shapes, masks if is_known else {})[0]
 
     def train_seconds(self, num_samples: int, support: Support) -> float:
         """Return the simulated seconds of training steps on so many samples, counted again in every
         epoch, with a part of the initial model."""
-        return train_seconds(cost(self.site.layout, support).macs, num_samples, self.device)
+        return train_seconds(count_cost(self.site.layout, support).macs, num_samples, self.device)
 
     def recall(self, name: str, *, since: int = 0) -> dict[str, Tensor]:
         """Return what this client remembered in an earlier round, cut to the present sub-model.

@@ -55,14 +55,14 @@ def evaluate(
 
     Batches have a fixed size and order, so that equal models get equal scores.
     """
-    return _judged(model, split, normalise, channels_last, None)[0]
+    return _judge(model, split, normalise, channels_last, None)[0]
 
 
 def evaluate_on_own(
     model: nn.Module,
     split: Split,
     normalise: Callable[[Tensor], Tensor],
-    own: Tensor,
+    own_classes: Tensor,
     *,
     channels_last: bool = True,
 ) -> ClientScore:
@@ -70,14 +70,14 @@ def evaluate_on_own(
 
     Args:
         split: test samples of the client's classes.
-        own: the client's classes, bool ``[classes]``.
+        own_classes: the client's classes, bool ``[classes]``.
     """
-    score, local_accuracy = _judged(model, split, normalise, channels_last, own)
+    score, local_accuracy = _judge(model, split, normalise, channels_last, own_classes)
     return ClientScore(**asdict(score), local_accuracy=local_accuracy)
 
 
-def own_logits(logits: Tensor, own: Tensor) -> Tensor:
-    """Return ``[samples, classes]`` logits with those of classes outside ``own`` set to 0.
+def mask_foreign_logits(logits: Tensor, own_classes: Tensor) -> Tensor:
+    """Return ``[samples, classes]`` logits with those of classes outside ``own_classes`` set to 0.
 
     Not to minus infinity: where all own logits are negative, the first class that is not owned has
     the largest one, and the prediction is wrong. Of equal logits the first counts.
@@ -85,24 +85,24 @@ def own_logits(logits: Tensor, own: Tensor) -> Tensor:
     Source: HeteroFL (ICLR 2021), in training and for its "local" accuracy.
 
     >>> own = torch.tensor([False, True, True])
-    >>> masked = own_logits(torch.tensor([[9.0, 2.0, 1.0], [9.0, -2.0, -1.0]]), own)
+    >>> masked = mask_foreign_logits(torch.tensor([[9.0, 2.0, 1.0], [9.0, -2.0, -1.0]]), own)
     >>> masked.tolist(), masked.argmax(1).tolist()
     ([[0.0, 2.0, 1.0], [0.0, -2.0, -1.0]], [1, 0])
     """
-    return torch.where(own, logits, 0.0)
+    return torch.where(own_classes, logits, 0.0)
 
 
 @torch.no_grad()
-def _judged(
+def _judge(
     model: nn.Module,
     split: Split,
     normalise: Callable[[Tensor], Tensor],
     channels_last: bool,
-    own: Tensor | None,
+    own_classes: Tensor | None,
 ) -> tuple[Score, float]:
-    """Return a model's score, and its accuracy by the logits of ``own`` classes alone."""
+    """Return a model's score, and its accuracy by the logits of ``own_classes`` classes alone."""
     device = next(model.parameters()).device
-    own = None if own is None else own.to(device)
+    own_classes = None if own_classes is None else own_classes.to(device)
     model.eval()
     correct, local, total, loss = 0, 0, 0, 0.0
     for x, y in evaluation_batches(split, normalise, device=device, channels_last=channels_last):
@@ -110,7 +110,7 @@ def _judged(
         correct += int(judge_top1(logits, y).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
-        if own is not None:
-            local += int(judge_top1(own_logits(logits, own), y).sum())
+        if own_classes is not None:
+            local += int(judge_top1(mask_foreign_logits(logits, own_classes), y).sum())
     num = max(total, 1)
     return Score(correct / num, loss / num, total), local / num

@@ -33,9 +33,9 @@ from fpcli.engine.types import (
 from fpcli.errors import WireError
 from fpcli.fleet.devices import Point
 from fpcli.rng import stream
-from fpcli.structure.masks import narrowed
-from fpcli.structure.support import place
-from fpcli.wire.blocks import mask_digest
+from fpcli.structure.masks import narrow_support
+from fpcli.structure.support import scatter
+from fpcli.wire.blocks import digest_masks
 from fpcli.wire.headers import Envelope, JobHeader
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
 
@@ -190,8 +190,8 @@ class _Sending:
         return reply
 
     def _timed(self, ask: Ask, reply: Reply, down_bytes: int, up_bytes: int) -> Timing:
-        told = reply.work.metrics
-        seconds = work_seconds(self.fed, ask, self.round, down_bytes, up_bytes, told)
+        metrics = reply.work.metrics
+        seconds = work_seconds(self.fed, ask, self.round, down_bytes, up_bytes, metrics)
         if min(seconds) < 0:
             raise Rejected("F406", f"{min(seconds):g} s of work")
         return Timing(*seconds, reply.real_s)
@@ -231,15 +231,15 @@ def narrow(fed: Federation, support: Support, work: Work) -> tuple[Support, Tens
     """
     if work.mask is not None:
         axes = support.axes(fed.layout)
-        own = {
-            name: place(mask, axes[name], fed.layout.tensors[name].shape)
+        masks = {
+            name: scatter(mask, axes[name], fed.layout.tensors[name].shape)
             for name, mask in work.mask.items()
         }
-        support = Support(support.keep, {**support.mask, **own})
+        support = Support(support.keep, {**support.mask, **masks})
     if not work.stay:
         return support, work.values
     dense, _ = support.scatter(fed.travels, work.values)
-    support = narrowed(fed.travels, support, work.stay)
+    support = narrow_support(fed.travels, support, work.stay)
     return support, support.gather(fed.travels, dense)
 
 
@@ -255,8 +255,8 @@ def note_masks(
     asked = {ask.client for ask in asks}
     held = {c: digest for c, digest in state.masks_held.items() if c not in asked}
     for answer in answers:
-        own, sent = answer.work.mask, answer.ask.support.block_mask(fed.travels)
-        held[answer.ask.client] = mask_digest(sent if own is None else own)
+        chosen, sent = answer.work.mask, answer.ask.support.block_mask(fed.travels)
+        held[answer.ask.client] = digest_masks(sent if chosen is None else chosen)
     return replace(state, masks_held=held)
 
 
@@ -287,5 +287,5 @@ def make_job(fed: Federation, state: ServerState, ask: Ask, round: int) -> Job:
         values=support.gather(layout, state.values),
         mask=mask,
         keep=support.keep if fed.traits.coordinates else None,
-        is_mask_known=held is not None and held == mask_digest(mask),
+        is_mask_known=held is not None and held == digest_masks(mask),
     )

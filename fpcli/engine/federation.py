@@ -17,7 +17,7 @@ from fpcli.engine.site import Common
 from fpcli.engine.types import TRAIN, Ask, Json, LocalConfig
 from fpcli.errors import DataError
 from fpcli.settings.learning import ServerConfig
-from fpcli.structure.cost import Cost, cost
+from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
 from fpcli.wire.blocks import is_exact
@@ -98,14 +98,14 @@ class Federation(Common):
         """The part of the layout that jobs and changes carry."""
         return self.layout.parameters if self.traits.buffers == "local" else self.layout
 
-    def share_labels(self, one: int, other: int) -> bool:
+    def share_labels(self, client: int, other: int) -> bool:
         """Tell whether two clients have training samples of a common class."""
-        return bool((self.classes[one] & self.classes[other]).any())
+        return bool((self.classes[client] & self.classes[other]).any())
 
     @cached_property
     def limit_bytes(self) -> int:
         """Length beyond which no honest message of this run can be."""
-        return 4 * cost(self.layout, Support()).bytes + _SLACK_BYTES
+        return 4 * count_cost(self.layout, Support()).bytes + _SLACK_BYTES
 
     @property
     def divergence_hint(self) -> str:

@@ -64,7 +64,7 @@ class Passed(NamedTuple):
     num_samples: int
 
 
-def one_epoch(
+def fit_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Batch],
@@ -124,8 +124,8 @@ def fit(
 
     Args:
         samples: train on these of the client's samples only.
-        mask: see :func:`one_epoch`; by default ``cx.mask``.
-        after_backward: see :func:`one_epoch`.
+        mask: see :func:`fit_epoch`; by default ``cx.mask``.
+        after_backward: see :func:`fit_epoch`.
         after_epoch: is called with the number of each epoch, counted from 1, when it ends.
 
     Raises:
@@ -139,7 +139,7 @@ def fit(
     total, steps, processed = 0.0, 0, 0
     for epoch in range(local.epochs):
         left = max_steps - steps if max_steps else None
-        passed = one_epoch(
+        passed = fit_epoch(
             model,
             optimizer,
             islice(cx.batches(epoch, samples=samples), left),

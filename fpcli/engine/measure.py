@@ -13,7 +13,7 @@ from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import DivergedError
 
 
-def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+def measure_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """Return the gradient of every parameter, those that a mask keeps at 0 included.
 
     Raises:
@@ -23,12 +23,12 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
         raise DivergedError("a loss is not finite", hint="lower local.lr")
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(loss, weights, allow_unused=True)
-    return {name: grad for name, grad in zip(names, found, strict=True) if grad is not None}
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    return {name: grad for name, grad in zip(names, gradients, strict=True) if grad is not None}
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
+def measure_accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
     """Return the share of samples that the model classifies rightly; its mode stays as it was."""
     was_training = model.training
     model.eval()
@@ -38,7 +38,7 @@ def accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
 
 
 @torch.no_grad()
-def right_by_class(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Tensor:
+def count_right(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Tensor:
     """Return how many samples of each class the model, put in evaluation mode, predicts right, and
     how many there are: int64 ``[2, classes]``."""
     model.eval()
@@ -49,7 +49,7 @@ def right_by_class(model: nn.Module, batches: Iterable[Batch], num_classes: int)
     return counts
 
 
-def one_hot_loss(model: nn.Module, batch: Batch) -> Tensor:
+def compute_one_hot_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean binary cross-entropy of all outputs against one-hot targets."""
     outputs = model(batch[0])
     targets = F.one_hot(batch[1], outputs.shape[1]).to(outputs.dtype)

@@ -30,8 +30,8 @@ def recall(home: Path, client: int, name: str, before: int, since: int = 0) -> d
     Returns:
         tensors by name; empty when there is no memory.
     """
-    found = _versions(_folder(home, client))
-    versions = [(r, path) for n, r, path in found if n == name and since <= r < before]
+    files = _versions(_folder(home, client))
+    versions = [(r, path) for n, r, path in files if n == name and since <= r < before]
     return dict(load_file(max(versions)[1])) if versions else {}
 
 
@@ -55,22 +55,24 @@ def remember(home: Path, client: int, name: str, round: int, tensors: Tensors) -
     partial.replace(target)
 
 
-def inventory(home: Path, round: int) -> dict[str, str]:
+def list_versions(home: Path, round: int) -> dict[str, str]:
     """Return what a run that goes on after ``round`` needs: file below ``home`` -> checksum."""
     newest: dict[tuple[Path, str], tuple[int, Path]] = {}
     for name, when, path in _all(home):
         if when <= round:
             key = (path.parent, name)
             newest[key] = max((when, path), newest.get(key, (0, path)))
-    found = {}
+    checksums = {}
     for _, path in newest.values():
         with safe_open(path, framework="pt") as file:
-            found[path.relative_to(home).as_posix()] = (file.metadata() or {}).get(_CHECKSUM, "")
-    return found
+            checksums[path.relative_to(home).as_posix()] = (file.metadata() or {}).get(
+                _CHECKSUM, ""
+            )
+    return checksums
 
 
-def check(home: Path, wanted: Mapping[str, str]) -> None:
-    """Make sure that everything is there that :func:`inventory` has found.
+def check_versions(home: Path, wanted: Mapping[str, str]) -> None:
+    """Make sure that everything is there that :func:`list_versions` has found.
 
     Raises:
         ResumeError: a file is missing, damaged or another one.
@@ -90,12 +92,12 @@ def check(home: Path, wanted: Mapping[str, str]) -> None:
 
 
 def _checksum(tensors: Tensors) -> str:
-    found = 0
+    checksum = 0
     for name in sorted(tensors):
         x = tensors[name].contiguous()
-        found = zlib.crc32(f"{name} {x.dtype} {list(x.shape)}".encode(), found)
-        found = zlib.crc32(x.flatten().view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
+        checksum = zlib.crc32(f"{name} {x.dtype} {list(x.shape)}".encode(), checksum)
+        checksum = zlib.crc32(x.flatten().view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"
 
 
 def rewind(home: Path, round: int) -> None:
@@ -107,7 +109,7 @@ def rewind(home: Path, round: int) -> None:
         partial.unlink()
 
 
-def prune(home: Path, round: int) -> None:
+def prune_versions(home: Path, round: int) -> None:
     """Delete versions that nobody can ask for again once no checkpoint is older than ``round``."""
     newest: dict[tuple[Path, str], int] = {}
     for name, when, path in _all(home):

@@ -28,14 +28,14 @@ from fpcli.errors import UsageError
 from fpcli.structure.merge import Absent, Contribution, merge
 
 __all__ = [
-    "ClientContext", "Method", "NoOptions", "RoundContext", "Traits", "cross_entropy", "fit",
+    "ClientContext", "Method", "NoMethodOptions", "RoundContext", "Traits", "cross_entropy", "fit",
     "merge_answers", "sample_cohort",
 ]  # fmt: skip
 """What a method's file needs of the engine, beside the data classes of ``types``."""
 
 
 @dataclass(frozen=True)
-class NoOptions:
+class NoMethodOptions:
     """Options of a method that has none."""
 
 
@@ -83,7 +83,7 @@ class Method:
     traits: ClassVar[Traits] = Traits()
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Dotted recipe keys that the method wants another default for (``local.epochs``)."""
-    Options: ClassVar[type] = NoOptions
+    Options: ClassVar[type] = NoMethodOptions
     State: ClassVar[type | None] = None
     """Type of ``ServerState.method``, from whose annotations a checkpoint restores it."""
 

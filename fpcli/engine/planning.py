@@ -37,10 +37,10 @@ def plan_round(fed: Federation, ctx: RoundContext, state: ServerState) -> list[A
                 f"method `{fed.method_name}` plans `{ask.op}` for client {ask.client}",
                 hint="`plan` says how clients train; questions are for `ask`",
             )
-    return [fill(ask, ctx) for ask in asks]
+    return [complete_ask(ask, ctx) for ask in asks]
 
 
-def questions(fed: Federation, ctx: RoundContext, state: ServerState) -> list[Ask]:
+def plan_questions(fed: Federation, ctx: RoundContext, state: ServerState) -> list[Ask]:
     """Return what the method asks outside training, ordered by client.
 
     Raises:
@@ -56,7 +56,7 @@ def questions(fed: Federation, ctx: RoundContext, state: ServerState) -> list[As
     return asks
 
 
-def fill(ask: Ask, ctx: RoundContext) -> Ask:
+def complete_ask(ask: Ask, ctx: RoundContext) -> Ask:
     """Return an ask with the round's settings of training, unless it has its own."""
     return ask if ask.local else replace(ask, local=ctx.local)
 

@@ -1,6 +1,6 @@
 """Settings of a computing process that must be the same everywhere for equal bits and good speed.
 
-Imports no torch at module level: :func:`before_torch` must be able to run first.
+Imports no torch at module level: :func:`prepare_libraries` must be able to run first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def before_torch() -> None:
+def prepare_libraries() -> None:
     """Set the variables that the numerical libraries read once, when torch is imported.
 
     Spinning OpenMP threads make a step ten times slower as soon as anything else runs on the
@@ -24,7 +24,7 @@ def before_torch() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def settle(num_threads: int = 1) -> None:
+def settle_process(num_threads: int = 1) -> None:
     """Set the intra-op threads, keep freed memory in the process, choose deterministic kernels.
 
     Without the allocator settings glibc returns memory to the system after every step of a deep

@@ -28,7 +28,9 @@ def give_up_if_all_diverged(
         )
 
 
-def too_few(rules: Rules, number: int, num_usable: int, refusals: Sequence[Refusal]) -> ClientError:
+def explain_too_few(
+    rules: Rules, number: int, num_usable: int, refusals: Sequence[Refusal]
+) -> ClientError:
     """Return the error of a round with too few usable replies, in words about the first reason.
 
     Args:

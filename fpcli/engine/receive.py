@@ -12,7 +12,7 @@ from fpcli.engine.types import LARGEST, Ask, Support, Work, is_finite
 from fpcli.errors import LayoutError, WireError
 from fpcli.fleet.devices import Point
 from fpcli.structure.layout import Layout
-from fpcli.structure.masks import narrowed
+from fpcli.structure.masks import narrow_support
 from fpcli.wire.headers import Envelope
 from fpcli.wire.message import Reply
 
@@ -103,7 +103,7 @@ def _check_stay(support: Support, layout: Layout, stay: Mapping[str, Tensor]) ->
         if stays.dtype != torch.bool or list(stays.shape) != [num_sent]:
             raise Rejected("F407", f"channels for `{name}` that are not those it was sent")
     try:
-        Support(narrowed(layout, support, stay).keep).check(layout)
+        Support(narrow_support(layout, support, stay).keep).check(layout)
     except LayoutError as error:
         raise Rejected("F407", error.message) from error
 

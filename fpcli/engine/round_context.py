@@ -14,7 +14,7 @@ from fpcli.engine.types import LocalConfig, Support, Timing
 from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import Device, Fleet
 from fpcli.rng import stream
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout
 
 Phase = Literal["start", "round", "eval"]
@@ -104,7 +104,7 @@ class RoundContext:
 
     def size(self, support: Support) -> tuple[float, int]:
         """Return the multiply-adds of a sub-model, and the bytes of what travels of it."""
-        return cost(self.layout, support).macs, cost(self.travels, support).bytes
+        return count_cost(self.layout, support).macs, count_cost(self.travels, support).bytes
 
     def time(self, client: int, device: Device, size: tuple[float, int]) -> Timing:
         """Return the seconds of one client on a sub-model of some size; see `times`."""

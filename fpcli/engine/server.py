@@ -21,27 +21,27 @@ from fpcli.engine.federation import (
     RoundRecord,
     Totals,
 )
-from fpcli.engine.planning import choose_cohort, plan_round, questions
+from fpcli.engine.planning import choose_cohort, plan_questions, plan_round
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.engine.quorum import (
     check_finite_state,
     describe_refusals,
+    explain_too_few,
     give_up_if_all_diverged,
-    too_few,
 )
 from fpcli.engine.round_context import RoundContext
-from fpcli.engine.server_step import optimized
+from fpcli.engine.server_step import optimize
 from fpcli.engine.types import Answer, Ask, Json, ServerState, Support
 from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
-from fpcli.structure.choice import within
-from fpcli.structure.cost import cost
+from fpcli.structure.choice import list_within
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Tensors
-from fpcli.structure.min_coverage import min_coverage
+from fpcli.structure.min_coverage import count_least_holders
 from fpcli.structure.sparse_kernels import use_sparse
 
 
-def begin(
+def begin_training(
     fed: Federation,
     values: Tensors,
     executor: Executor,
@@ -71,7 +71,7 @@ def begin(
                 tell(text)
             clock_s = server.charged.round_seconds(spent.clock_s)
             return state, Totals(clock_s, spent.down_bytes, spent.up_bytes, spent.real_s)
-    raise too_few(fed.rules, 0, 0, spent.refusals)
+    raise explain_too_few(fed.rules, 0, 0, spent.refusals)
 
 
 def play(
@@ -140,16 +140,16 @@ def _round(
         give_up_if_all_diverged(number, ctx.cohort, brought.refusals, fed.divergence_hint)
         state = note_masks(fed, state, asks, ())
     else:
-        raise too_few(fed.rules, number, len(answers), spent.refusals)
+        raise explain_too_few(fed.rules, number, len(answers), spent.refusals)
     merged = fed.method.aggregate(ctx, note_masks(fed, asked, asks, answers), answers)
-    new = replace(optimized(fed.server, fed.layout, asked, merged), round=number)
+    new = replace(optimize(fed.server, fed.layout, asked, merged), round=number)
     check_finite_state(new)
     evaluation = None
     if number % fed.rules.eval_every == 0 or number == fed.rules.rounds:
-        told = _ask(fed, replace(ctx, phase="eval"), new, executor, spent)
-        if told is None:
-            raise too_few(fed.rules, number, 0, spent.refusals)
-        new, evaluation = told, judge(fed, told, executor)
+        answers_after = _ask(fed, replace(ctx, phase="eval"), new, executor, spent)
+        if answers_after is None:
+            raise explain_too_few(fed.rules, number, 0, spent.refusals)
+        new, evaluation = answers_after, judge_models(fed, answers_after, executor)
     if server_s := server.charged.alone_s + server.charged.beside_s:
         log(None, server_s=server_s)
     spent.clock_s = server.charged.round_seconds(spent.clock_s)
@@ -169,11 +169,11 @@ def _ask(
         The state, or None where nobody answered. A round goes on without the answers of clients
         that are away or late.
     """
-    for op in sorted({ask.op for ask in questions(fed, ctx, state)}):
+    for op in sorted({ask.op for ask in plan_questions(fed, ctx, state)}):
         # Asked for again, since the answers to one question may change what the next one is about.
         asks = [
             ask
-            for ask in questions(fed, ctx, state)
+            for ask in plan_questions(fed, ctx, state)
             if ask.op == op
             and fed.num_seen(ask)
             and fed.fleet.is_available(ctx.round, ask.client, ctx.attempt)
@@ -196,7 +196,7 @@ def _seconds(fed: Federation, brought: Exchange) -> float:
     return round_seconds([*on_time, *brought.lost_s], deadline_s, any_late=is_waiting)
 
 
-def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation:
+def judge_models(fed: Federation, state: ServerState, executor: Executor) -> Evaluation:
     """Judge the global model on validation and test data, and personal models on their clients.
 
     Evaluation uses every core: the clients are idle then, and scores decide no bit of the model
@@ -208,7 +208,7 @@ def judge(fed: Federation, state: ServerState, executor: Executor) -> Evaluation
     model = fed.server_side.module(state.values, state.support)
     if fed.sparse.evaluate:
         masks = state.support.block_mask(fed.layout)
-        model = use_sparse(model, masks, within(masks, fed.sparse.evaluate))
+        model = use_sparse(model, masks, list_within(masks, fed.sparse.evaluate))
     splits = [fed.dataset.validation, fed.dataset.test]
     splits += [fed.withheld_test] if fed.withheld_test is not None else []
     with using_threads(num_cores()):
@@ -274,8 +274,8 @@ def _record(
         down_bytes=spent.down_bytes,
         up_bytes=spent.up_bytes,
         real_s=real_s,
-        cost=cost(fed.layout, state.support),
-        coverage=min_coverage(fed.layout, [answer.support for answer in answers]),
+        cost=count_cost(fed.layout, state.support),
+        coverage=count_least_holders(fed.layout, [answer.support for answer in answers]),
         notes=log.notes.get(None, {}),
         totals=totals,
         evaluation=evaluation,
@@ -283,7 +283,7 @@ def _record(
 
 
 def _client_record(fed: Federation, answer: Answer, log: _Log) -> ClientRecord:
-    ask, work, size = answer.ask, answer.work, cost(fed.layout, answer.support)
+    ask, work, size = answer.ask, answer.work, count_cost(fed.layout, answer.support)
     return ClientRecord(
         client=ask.client,
         num_examples=answer.num_examples,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Moments:
+class OptimizerMoments:
     """What an optimiser remembers of every parameter, dense; ``second`` only where it is used."""
 
     first: Mapping[str, Tensor] = field(default_factory=dict)

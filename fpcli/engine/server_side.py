@@ -11,17 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.augment import augmenter
+from fpcli.data.augment import make_augmenter
 from fpcli.data.batches import Batch, batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.placement import place
+from fpcli.engine.placement import move_to
 from fpcli.errors import NeedError
 from fpcli.fleet.clock import forward_seconds, train_seconds
 from fpcli.fleet.devices import Level
-from fpcli.rng import seeded, stream
+from fpcli.rng import seed_torch, stream
 from fpcli.settings.tasks import Augment
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -108,7 +108,7 @@ class ServerSide:
 
     def seeded(self, purpose: str) -> AbstractContextManager[None]:
         """Let layers such as dropout draw from the stream of one purpose, in this round."""
-        return seeded(self.seed, f"server/torch/{purpose}", self.round, device=self.device)
+        return seed_torch(self.seed, f"server/torch/{purpose}", self.round, device=self.device)
 
     def batches(
         self, epoch: int = 0, *, batch_size: int, is_augmented: bool = True
@@ -122,7 +122,7 @@ class ServerSide:
             NeedError: the server has no samples.
         """
         self._need_samples()
-        augment = augmenter(self.augment, self.rng(f"augment/{epoch}"))
+        augment = make_augmenter(self.augment, self.rng(f"augment/{epoch}"))
         return batches(
             self.dataset.train,
             self.indices,
@@ -141,7 +141,7 @@ class ServerSide:
         """
         block = (support or Support()).gather(self.layout, values)
         copies = {name: value.clone() for name, value in block.items()}
-        return place(shrink(self.template, copies), self.device, self.is_channels_last)
+        return move_to(shrink(self.template, copies), self.device, self.is_channels_last)
 
     def charge(
         self,
@@ -161,7 +161,7 @@ class ServerSide:
             passes: training steps, or forward passes only, which take a third of their time.
             beside: the clients of the round work meanwhile; they wait otherwise.
         """
-        macs = cost(self.layout, support or Support()).macs
+        macs = count_cost(self.layout, support or Support()).macs
         seconds = _SECONDS[passes](macs, num_samples, self.level)
         if beside:
             self.charged.beside_s += seconds

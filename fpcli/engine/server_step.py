@@ -11,14 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fpcli.engine.server_optimizer import Moments
+from fpcli.engine.server_optimizer import OptimizerMoments
 from fpcli.engine.types import ServerState
 from fpcli.settings.learning import ServerConfig
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 
 
-def optimized(
+def optimize(
     config: ServerConfig, layout: Layout, old: ServerState, new: ServerState
 ) -> ServerState:
     """Return ``new`` with parameters moved from ``old`` by the optimiser.
@@ -31,13 +31,13 @@ def optimized(
     """
     if config.optimizer == "none" and config.rate == 1.0:
         return new
-    known, initial = old.moments or Moments(), config.tau**2
+    old_moments, initial = old.moments or OptimizerMoments(), config.tau**2
     values, first, second = dict(new.values), {}, {}
     alive = _alive(layout.parameters, old.support.intersect(new.support))
     for name in layout.parameters.tensors:
         change = new.values[name] - old.values[name]
-        m = known.first.get(name, torch.zeros_like(change))
-        v = known.second.get(name, torch.full_like(change, initial))
+        m = old_moments.first.get(name, torch.zeros_like(change))
+        v = old_moments.second.get(name, torch.full_like(change, initial))
         step, m, v = _step(config, change, m, v)
         moved = old.values[name] + config.rate * step
         if name in alive:
@@ -47,7 +47,7 @@ def optimized(
         values[name], first[name], second[name] = moved, m, v
     if config.optimizer == "none":
         return replace(new, values=values)
-    moments = Moments(first, {} if config.optimizer == "momentum" else second)
+    moments = OptimizerMoments(first, {} if config.optimizer == "momentum" else second)
     return replace(new, values=values, moments=moments)
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from fpcli.data.datasets import Dataset
 from fpcli.fleet.devices import Fleet
 from fpcli.models.build import build
-from fpcli.plugins import load
+from fpcli.plugins import load_reference
 from fpcli.settings.tasks import Augment
 from fpcli.structure.choice import Limits
 from fpcli.structure.layout import Layout
-from fpcli.structure.shrink import hollow
+from fpcli.structure.shrink import hollow_out
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,13 +81,13 @@ class Site(Common):
     @cached_property
     def hooks(self) -> Any:
         """The method's instance, a `Method`: which knows of clients, who know of this."""
-        return load(self.method)()
+        return load_reference(self.method)()
 
     @cached_property
     def template(self) -> nn.Module:
         """A model of the full size that has structure but no values."""
         shape, classes = self.dataset.input_shape, self.dataset.num_classes
-        return hollow(build(self.model, shape, classes, seed=self.seed, allow_code=True))
+        return hollow_out(build(self.model, shape, classes, seed=self.seed, allow_code=True))
 
     @cached_property
     def layout(self) -> Layout:

@@ -64,8 +64,8 @@ class Inputs:
         return counts == (num_classes, input_shape[0], input_shape[0])
 
 
-def _is_close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)
+def _is_close(value: float, other: float) -> bool:
+    return math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fpcli.engine.server_optimizer import Moments
+from fpcli.engine.server_optimizer import OptimizerMoments
 from fpcli.fleet.channel import Link
 from fpcli.fleet.devices import Device
 from fpcli.settings.learning import LocalConfig
@@ -52,7 +52,7 @@ class ServerState:
     values: Tensors
     support: Support
     method: Any = None
-    moments: Moments | None = None
+    moments: OptimizerMoments | None = None
     masks_held: Mapping[int, str] = field(default_factory=dict)
 
 

@@ -79,21 +79,21 @@ def _check(name: str, data: bytes) -> None:
         _check_graph(json.loads(data))
 
 
-def _check_graph(said: Any) -> None:
+def _check_graph(graph: Any) -> None:
     """Make sure that there is nothing in a graph that torch would evaluate, or call, but operators.
 
     Raises:
         ValueError: there is.
     """
-    if isinstance(said, dict):
-        if said.get("guards_code"):
+    if isinstance(graph, dict):
+        if graph.get("guards_code"):
             raise ValueError("it holds Python code")
-        formula = said.get("expr_str", "")
+        formula = graph.get("expr_str", "")
         if not isinstance(formula, str) or not _FORMULA.fullmatch(formula):
             raise ValueError(f"`{str(formula)[:60]}` is no size")
-        target = said.get("target")
-        if {"target", "inputs", "outputs"} <= said.keys() and not _OPERATOR.fullmatch(str(target)):
+        target = graph.get("target")
+        if {"target", "inputs", "outputs"} <= graph.keys() and not _OPERATOR.fullmatch(str(target)):
             raise ValueError(f"`{str(target)[:60]}` is no operator")
-    for item in said.values() if isinstance(said, dict) else said:
+    for item in graph.values() if isinstance(graph, dict) else graph:
         if isinstance(item, dict | list):
             _check_graph(item)

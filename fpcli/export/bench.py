@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.engine.process import using_threads
-from fpcli.export.candidates import Candidate, checked, skipping
-from fpcli.structure.choice import Choice, example
-from fpcli.structure.stopwatch import Run, Times, in_turns, times
+from fpcli.export.candidates import Candidate, skip_masked, try_out
+from fpcli.structure.choice import LayerChoice, draw_example
+from fpcli.structure.stopwatch import TimedRun, Times, summarise_times, time_in_rotation
 
-Timer = Callable[..., list[Times]]
+LatencyTimer = Callable[..., list[Times]]
 """Like ``stopwatch.in_turns``; tests put in one that needs no time."""
 
 _SHARES = {"forward": 0.6, "step": 0.3, "layers": 0.1}
@@ -44,7 +44,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Timing:
+class Latency:
     """Seconds with one size of batch and number of threads.
 
     Attributes:
@@ -58,7 +58,7 @@ class Timing:
 
 
 @dataclass
-class Row:
+class BenchRow:
     """What was measured of one model.
 
     Attributes:
@@ -72,19 +72,19 @@ class Row:
 
     name: str
     candidate: Candidate
-    forward: list[Timing] = field(default_factory=list)
-    step: list[Timing] = field(default_factory=list)
+    forward: list[Latency] = field(default_factory=list)
+    step: list[Latency] = field(default_factory=list)
     layers: dict[str, tuple[str, float]] = field(default_factory=dict)
-    sparse: dict[tuple[int, int], list[Choice]] = field(default_factory=dict)
+    sparse: dict[tuple[int, int], list[LayerChoice]] = field(default_factory=dict)
 
 
-def bench(
+def time_in_turns(
     candidates: Sequence[Candidate],
     plan: Plan,
     *,
-    timer: Timer = in_turns,
+    timer: LatencyTimer = time_in_rotation,
     tell: Callable[[str], None] = lambda text: None,
-) -> list[Row]:
+) -> list[BenchRow]:
     """Time models in turns.
 
     A model with masks has a second row, where layers skip masked weights if that is faster.
@@ -96,8 +96,8 @@ def bench(
     Raises:
         DataError: a model does not take batches of such a size.
     """
-    rows = [Row(str(item.path), item) for item in candidates]
-    sparse = [Row(f"{item.path}, sparse kernels", item) for item in candidates if item.masks]
+    rows = [BenchRow(str(item.path), item) for item in candidates]
+    sparse = [BenchRow(f"{item.path}, sparse kernels", item) for item in candidates if item.masks]
     for threads in plan.threads:
         with using_threads(threads):
             for batch in plan.batches:
@@ -110,42 +110,49 @@ def bench(
         for row in rows:
             if row.candidate.build is not None:
                 tell(f"layers of {row.name}")
-                x = example(row.candidate.input_shape, max(plan.batches))
+                x = draw_example(row.candidate.input_shape, max(plan.batches))
                 budget_s = plan.budget_s("layers") / len(rows)
                 row.layers = layer_times(row.candidate.build(), x, budget_s)
     return rows + sparse
 
 
 def _forward(
-    rows: list[Row], sparse: list[Row], batch: int, threads: int, plan: Plan, timer: Timer
+    rows: list[BenchRow],
+    sparse: list[BenchRow],
+    batch: int,
+    threads: int,
+    plan: Plan,
+    timer: LatencyTimer,
 ) -> None:
-    runs = [checked(row.candidate, example(row.candidate.input_shape, batch)) for row in rows]
+    runs = [try_out(row.candidate, draw_example(row.candidate.input_shape, batch)) for row in rows]
     for row in sparse:
-        own = row.candidate
-        assert own.build is not None  # only our networks have masks
-        run, choices = skipping(own.build, own.masks, example(own.input_shape, batch))
+        candidate = row.candidate
+        assert candidate.build is not None  # only our networks have masks
+        run, choices = skip_masked(
+            candidate.build, candidate.masks, draw_example(candidate.input_shape, batch)
+        )
         row.sparse[batch, threads] = choices
         runs.append(run)
-    found = timer(runs, budget_s=plan.budget_s("forward"))
-    for row, seconds in zip(rows + sparse, found, strict=True):
-        ratio = seconds.median_s / found[0].median_s
-        row.forward.append(Timing(batch, threads, seconds, ratio))
+    times = timer(runs, budget_s=plan.budget_s("forward"))
+    for row, seconds in zip(rows + sparse, times, strict=True):
+        ratio = seconds.median_s / times[0].median_s
+        row.forward.append(Latency(batch, threads, seconds, ratio))
 
 
-def _steps(rows: list[Row], batch: int, threads: int, plan: Plan, timer: Timer) -> None:
+def _steps(rows: list[BenchRow], batch: int, threads: int, plan: Plan, timer: LatencyTimer) -> None:
     ours, runs = [], []
     for row in rows:
         if row.candidate.build is not None:
             ours.append(row)
-            x = example(row.candidate.input_shape, batch)
+            x = draw_example(row.candidate.input_shape, batch)
             runs.append(step_run(row.candidate.build(), x))
-    found = timer(runs, budget_s=plan.budget_s("step")) if runs else []
-    for row, seconds in zip(ours, found, strict=True):
-        ratio = seconds.median_s / found[0].median_s
-        row.step.append(Timing(batch, threads, seconds, ratio))
+    times = timer(runs, budget_s=plan.budget_s("step")) if runs else []
+    for row, seconds in zip(ours, times, strict=True):
+        ratio = seconds.median_s / times[0].median_s
+        row.step.append(Latency(batch, threads, seconds, ratio))
 
 
-def step_run(model: nn.Module, x: Tensor) -> Run:
+def step_run(model: nn.Module, x: Tensor) -> TimedRun:
     """Return a training step: forward, cross-entropy, backward, plain SGD.
 
     Args:
@@ -204,4 +211,4 @@ def layer_times(
         passes += 1
     for handle in handles:
         handle.remove()
-    return {name: (kinds[name], times(own).median_s) for name, own in seconds.items()}
+    return {name: (kinds[name], summarise_times(times).median_s) for name, times in seconds.items()}

@@ -15,12 +15,12 @@ from fpcli.errors import DataError, FpError, UsageError, first_line
 from fpcli.export.formats import PROGRAMS, open_onnx, open_pt2
 from fpcli.export.load_model import load_masked
 from fpcli.store.model_folder import read_trained
-from fpcli.store.weights import unreadable
-from fpcli.structure.choice import Choice, sparsify
+from fpcli.store.weights import explain_unreadable
+from fpcli.structure.choice import LayerChoice, sparsify
 from fpcli.structure.layout import Tensors
-from fpcli.structure.stopwatch import Run
+from fpcli.structure.stopwatch import TimedRun
 
-Kind = Literal["folder", "safetensors", "onnx", "pt2"]
+CandidateKind = Literal["folder", "safetensors", "onnx", "pt2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,10 @@ class Candidate:
     """
 
     path: Path
-    kind: Kind
+    kind: CandidateKind
     bytes: int
     input_shape: tuple[int, ...]
-    prepare: Callable[[Tensor], Run]
+    prepare: Callable[[Tensor], TimedRun]
     build: Callable[[], nn.Module] | None = None
     masks: Tensors = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ def open_candidate(path: Path, *, code: str = "") -> Candidate:
     )
 
 
-def _forward(module: nn.Module, x: Tensor) -> Run:
+def _forward(module: nn.Module, x: Tensor) -> TimedRun:
     def run() -> None:
         with torch.no_grad():
             module(x)
@@ -109,9 +109,9 @@ def _of_onnx(path: Path) -> Candidate:
         if not shape or not all(isinstance(side, int) for side in shape):
             raise ValueError(f"its input has the shape {entry.shape}")
     except Exception as error:  # the runtime has an exception of its own for every damage
-        raise unreadable(path, _short(error)) from error
+        raise explain_unreadable(path, _short(error)) from error
 
-    def prepare(x: Tensor) -> Run:
+    def prepare(x: Tensor) -> TimedRun:
         opened, batch = open_onnx(path), {entry.name: x.numpy()}
         return lambda: opened.run(None, batch)
 
@@ -127,7 +127,7 @@ def _of_pt2(path: Path) -> Candidate:
         (example,), _ = program.example_inputs
         shape = tuple(int(side) for side in example.shape[1:])
     except Exception as error:  # a damaged archive makes torch raise almost anything
-        raise unreadable(path, _short(error)) from error
+        raise explain_unreadable(path, _short(error)) from error
     return Candidate(path, "pt2", path.stat().st_size, shape, lambda x: _forward(module, x))
 
 
@@ -135,7 +135,9 @@ def _short(error: Exception) -> ValueError:
     return ValueError(first_line(error)[:200])
 
 
-def skipping(build: Callable[[], nn.Module], masks: Tensors, x: Tensor) -> tuple[Run, list[Choice]]:
+def skip_masked(
+    build: Callable[[], nn.Module], masks: Tensors, x: Tensor
+) -> tuple[TimedRun, list[LayerChoice]]:
     """Return a forward pass that skips masked weights where that is faster, and what was chosen.
 
     Args:
@@ -147,7 +149,7 @@ def skipping(build: Callable[[], nn.Module], masks: Tensors, x: Tensor) -> tuple
     return _forward(module.eval(), x), choices
 
 
-def checked(candidate: Candidate, x: Tensor) -> Run:
+def try_out(candidate: Candidate, x: Tensor) -> TimedRun:
     """Return a forward pass that has worked once.
 
     Raises:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from fpcli.engine.trained import Inputs, Trained
 
-FORMAT = 1
+CARD_FORMAT = 1
 """Format number of the card."""
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
@@ -44,7 +44,7 @@ class Card:
     widths: dict[str, _Count]
     dtype: Dtype
     source: dict[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
+    format: int = CARD_FORMAT
     is_raw: bool = False
     takes: str = ""
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fpcli.structure.choice import Layer, Timer, Use, ratios
-from fpcli.structure.stopwatch import in_turns
+from fpcli.structure.choice import Layer, Timer, Use, measure_ratios
+from fpcli.structure.stopwatch import time_in_rotation
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
-Shape = tuple[int, int, int, int]
+LayerShape = tuple[int, int, int, int]
 """Channels in and out, kernel, side of the image; kernel 0 is a linear layer."""
 
-SHAPES: tuple[Shape, ...] = (
+SHAPES: tuple[LayerShape, ...] = (
     (784, 300, 0, 1), (3136, 512, 0, 1), (4096, 4096, 0, 1), (16, 16, 3, 32), (32, 64, 5, 14),
     (64, 64, 3, 8), (256, 256, 1, 8), (256, 256, 3, 8), (512, 512, 3, 4),
 )  # fmt: skip
@@ -40,14 +40,15 @@ class CrossoverRow:
     sparsity: float | None
 
 
-def crossing(ratios: Mapping[float, float]) -> float | None:
+def find_crossing(ratios: Mapping[float, float]) -> float | None:
     """Return the sparsity at which a ratio falls below 1 for good.
 
     Between two measurements the logarithms of density and ratio lie on a line; where all ratios
     are below 1 it is the lowest sparsity that was tried.
 
-    >>> crossing({0.75: 2.0, 0.9375: 0.5}), crossing({0.5: 0.9, 0.8: 0.5}), crossing({0.9: 1.5})
-    (0.875, 0.5, None)
+    >>> find_crossing({0.75: 2.0, 0.9375: 0.5}), find_crossing({0.5: 0.9, 0.8: 0.5})
+    (0.875, 0.5)
+    >>> find_crossing({0.9: 1.5})
     """
     ordered = sorted(ratios)
     losses = [sparsity for sparsity in ordered if ratios[sparsity] >= 1]
@@ -62,7 +63,7 @@ def crossing(ratios: Mapping[float, float]) -> float | None:
     return 1 - (1 - last) * ((1 - following) / (1 - last)) ** share
 
 
-def layer_of(shape: Shape, batch: int) -> tuple[str, Layer]:
+def layer_of(shape: LayerShape, batch: int) -> tuple[str, Layer]:
     """Return the name of a shape, and a layer of it with random weights and inputs."""
     inputs, outputs, kernel, side = shape
     generator = torch.Generator().manual_seed(0)
@@ -76,12 +77,12 @@ def layer_of(shape: Shape, batch: int) -> tuple[str, Layer]:
     return name, Layer(module.to(memory_format=order), x.contiguous(memory_format=order))
 
 
-def crossover(
+def measure_crossover(
     batches: Sequence[int],
     uses: Sequence[Use] = ("evaluate", "train"),
     *,
-    shapes: Sequence[Shape] = (),
-    timer: Timer = in_turns,
+    shapes: Sequence[LayerShape] = (),
+    timer: Timer = time_in_rotation,
 ) -> list[CrossoverRow]:
     """Measure the table with as many threads as torch has.
 
@@ -96,7 +97,7 @@ def crossover(
         for batch in batches:
             name, layer = layer_of(shape, batch)
             for use in uses:
-                found = ratios(layer, use, densities=list(densities), timer=timer)
-                own = {densities[density]: ratio for density, ratio in found.items()}
-                rows.append(CrossoverRow(name, batch, use, own, crossing(own)))
+                by_mask = measure_ratios(layer, use, densities=list(densities), timer=timer)
+                by_density = {densities[density]: ratio for density, ratio in by_mask.items()}
+                rows.append(CrossoverRow(name, batch, use, by_density, find_crossing(by_density)))
     return rows

@@ -32,12 +32,12 @@ from torch import Tensor
 
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, DataError, WireError
-from fpcli.export.card import FORMAT, Card, Dtype
-from fpcli.store.weights import check_file, unreadable
+from fpcli.export.card import CARD_FORMAT, Card, Dtype
+from fpcli.store.weights import check_file, explain_unreadable
 from fpcli.structure.layout import Tensors
 from fpcli.wire.codecs import BITMAP, INDEX, Sparse
+from fpcli.wire.numbers import SCALE
 
-SCALE = "#scale"
 _DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -68,7 +68,7 @@ class Stored:
     num_sparse: int
 
 
-def encode(trained: Trained, card: Card, *, is_dense: bool = False) -> Stored:
+def encode_model(trained: Trained, card: Card, *, is_dense: bool = False) -> Stored:
     """Return a trained model as the bytes of a file.
 
     Matrices and kernels are stored as the card's dtype; biases and statistics stay float32, since
@@ -116,7 +116,7 @@ def encode(trained: Trained, card: Card, *, is_dense: bool = False) -> Stored:
     return Stored(data, sum(x.nbytes for x in tensors.values()), error, num_sparse)
 
 
-def decode(
+def decode_model(
     path: Path, check: Callable[[Card, Mapping[str, tuple[int, ...]]], None] = lambda *_: None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Card]:
     """Return tensors in their true shapes as float32, masks, and the card of an untrusted file.
@@ -133,17 +133,17 @@ def decode(
         about = json.loads(text)
         card = Card.from_json(json.dumps(about["card"]))
         shapes = _SHAPES.validate_python(about["shapes"])
-        if card.format != FORMAT:
-            raise ValueError(f"format {card.format} is not {FORMAT}, which this version reads")
+        if card.format != CARD_FORMAT:
+            raise ValueError(f"format {card.format} is not {CARD_FORMAT}, which this version reads")
         _check_sizes(shapes, tensors)
         check(card, shapes)
-        found = {name: _one(name, shape, tensors) for name, shape in shapes.items()}
+        decoded = {name: _read_one(name, shape, tensors) for name, shape in shapes.items()}
         if _digest(tensors, about) != about["sha256"]:
             raise ValueError("its SHA-256 differs")
     except (WireError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise unreadable(path, error) from error
-    masks = {name: mask for name, (_, mask) in found.items() if mask is not None}
-    return {name: values for name, (values, _) in found.items()}, masks, card
+        raise explain_unreadable(path, error) from error
+    masks = {name: mask for name, (_, mask) in decoded.items() if mask is not None}
+    return {name: values for name, (values, _) in decoded.items()}, masks, card
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -165,7 +165,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     except DataError:
         raise
     except Exception as error:  # a wrong file makes the reader raise almost anything
-        raise unreadable(path, error) from error
+        raise explain_unreadable(path, error) from error
 
 
 def _check_sizes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
@@ -181,13 +181,13 @@ def _check_sizes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Te
 
 def _digest(tensors: Tensors, about: Mapping[str, Any]) -> str:
     """Return the hex SHA-256 over metadata, and names, types, shapes and bytes of tensors."""
-    said = [about["shapes"], about["card"]]
-    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    metadata = [about["shapes"], about["card"]]
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         x = tensors[name].contiguous()
-        found.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
-        found.update(x.flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
+        digest.update(x.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _to_dtype(values: Tensor, dtype: Dtype) -> tuple[Tensor, Tensor | None]:
@@ -215,7 +215,7 @@ def _is_smaller(mask: Tensor, item_bytes: int) -> bool:
     return item_bytes * alive + place < item_bytes * mask.numel()
 
 
-def _one(
+def _read_one(
     name: str, shape: tuple[int, ...], tensors: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return one tensor in its true shape, and its mask where it is stored sparse."""

@@ -19,7 +19,7 @@ from fpcli.errors import DataError, NeedError, first_line
 from fpcli.export.archive import read_archive
 from fpcli.export.card import Card
 
-Run = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], Tensor]
 """From inputs ``[batch, ...]`` to logits ``[batch, num_classes]``."""
 
 _INPUT, _OUTPUT, _CARD = "input", "logits", "fpcli"
@@ -37,7 +37,7 @@ class Form:
     """
 
     write: Callable[[nn.Module, Card, int], tuple[bytes, str]]
-    read: Callable[[Path], Run]
+    read: Callable[[Path], Forward]
     needs: tuple[str, ...] = ()
     extra: str = ""
 
@@ -53,7 +53,7 @@ class Form:
         """
         for package in packages or self.needs:
             try:
-                with quiet():
+                with silence_exporters():
                     importlib.import_module(package)
             except ImportError as error:
                 raise NeedError(
@@ -64,7 +64,7 @@ class Form:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_exporters() -> Iterator[None]:
     """Keep the exporters' chatter from both streams."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -85,7 +85,7 @@ def _program(model: nn.Module, card: Card) -> torch.export.ExportedProgram:
     # Two, since a batch of one would be taken for a constant.
     example = torch.zeros(2, *card.input_shape)
     try:
-        with quiet():
+        with silence_exporters():
             shapes = ({0: torch.export.Dim("batch")},)
             return torch.export.export(model, (example,), dynamic_shapes=shapes)
     except Exception as error:  # networks of others make the exporter raise almost anything
@@ -94,7 +94,7 @@ def _program(model: nn.Module, card: Card) -> torch.export.ExportedProgram:
 
 def _write_pt2(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
     buffer = io.BytesIO()
-    with quiet():
+    with silence_exporters():
         torch.export.save(_program(model, card), buffer, extra_files={_CARD: card.to_json()})
     return buffer.getvalue(), "torch.export"
 
@@ -106,19 +106,19 @@ def open_pt2(path: Path) -> torch.export.ExportedProgram:
         ValueError: it holds more than a graph and tensors.
         Exception: whatever torch finds wrong with it.
     """
-    with quiet():
+    with silence_exporters():
         return torch.export.load(read_archive(path))
 
 
-def _read_pt2(path: Path) -> Run:
-    module: Run = open_pt2(path).module()
+def _read_pt2(path: Path) -> Forward:
+    module: Forward = open_pt2(path).module()
     return module
 
 
 def _write_onnx(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
     program = _program(model, card)
     try:
-        with quiet():
+        with silence_exporters():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -159,7 +159,7 @@ def open_onnx(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _read_onnx(path: Path) -> Run:
+def _read_onnx(path: Path) -> Forward:
     session = open_onnx(path)
 
     def run(x: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from fpcli.errors import LayoutError, first_line
 from fpcli.export.card import Card
-from fpcli.export.file import decode
-from fpcli.models.build import measure
+from fpcli.export.file import decode_model
+from fpcli.models.build import measure_shapes
 from fpcli.store.model_folder import build_model
-from fpcli.store.weights import is_outsized, misfit
-from fpcli.structure.choice import Choice, sparsify
+from fpcli.store.weights import explain_misfit, is_outsized
+from fpcli.structure.choice import LayerChoice, sparsify
 from fpcli.structure.plain import describe_output
 from fpcli.structure.shrink import shrink
 
@@ -45,7 +45,7 @@ def load(
         FpError: the network cannot be built.
     """
     model, masks, card = load_masked(Path(path), code=code)
-    choices: list[Choice] = []
+    choices: list[LayerChoice] = []
     if kernels != "dense":
         example = torch.zeros(batch_size, *card.input_shape)
         model, choices = sparsify(model, masks, example, kernels)
@@ -55,18 +55,20 @@ def load(
 
 def load_masked(path: Path, *, code: str = "") -> tuple[nn.Module, dict[str, Tensor], Card]:
     """Return network, masks of its weights, and card. Arguments and errors as for :func:`load`."""
-    values, masks, card = decode(path, _check_network)
+    values, masks, card = decode_model(path, _check_network)
     template = build_model(card.model, card.input_shape, card.num_classes, code=code)
     try:
         model = shrink(template, values).eval()
         with torch.no_grad():
             output = model(torch.zeros(1, *card.input_shape))
     except LayoutError as error:
-        raise misfit(path, error.message) from error
+        raise explain_misfit(path, error.message) from error
     except Exception as error:  # networks of others may raise anything
-        raise misfit(path, f"its network does not run: {first_line(error)}") from error
+        raise explain_misfit(path, f"its network does not run: {first_line(error)}") from error
     if not isinstance(output, Tensor) or tuple(output.shape) != (1, card.num_classes):
-        raise misfit(path, f"its network returns {describe_output(output)[0]} for one sample")
+        raise explain_misfit(
+            path, f"its network returns {describe_output(output)[0]} for one sample"
+        )
     return model, masks, card
 
 
@@ -76,7 +78,7 @@ def _check_network(card: Card, shapes: Mapping[str, tuple[int, ...]]) -> None:
     Raises:
         ValueError: it has not, or it is far larger than what is left of it.
     """
-    whole = measure(card.model, card.input_shape, card.num_classes)
+    whole = measure_shapes(card.model, card.input_shape, card.num_classes)
     if whole is None:
         return
     if strange := sorted(whole.keys() ^ shapes.keys()):

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fpcli.engine.process import before_torch
+from fpcli.engine.process import prepare_libraries
 
 _STATUS = Path("/proc/self/status")
 _TIMEOUT_S = 300.0
 
 
-def measure(path: Path, batch: int, code: str = "") -> dict[str, int] | None:
+def measure_peak(path: Path, batch: int, code: str = "") -> dict[str, int] | None:
     """Return ``peak_bytes``, the most memory that a process needed to open and run a model, and
     ``own_bytes``, what of that came after its libraries were loaded.
 
@@ -25,13 +25,13 @@ def measure(path: Path, batch: int, code: str = "") -> dict[str, int] | None:
     words = [sys.executable, "-m", "fpcli.export.peak_memory", str(path), str(batch), code]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-        found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+        figures: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
-    return found
+    return figures
 
 
-def resident(key: str) -> int:
+def read_resident(key: str) -> int:
     """Return bytes of this process' memory: ``VmRSS`` now, ``VmHWM`` at most so far.
 
     Where the system has no ``/proc`` both are the most so far.
@@ -46,25 +46,25 @@ def resident(key: str) -> int:
     return used if sys.platform == "darwin" else 1024 * used
 
 
-def main() -> None:
+def run_model() -> None:
     """Open, run, and print."""
     path, batch, code = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    before_torch()
+    prepare_libraries()
     import torch
 
-    from fpcli.engine.process import settle
-    from fpcli.export.candidates import checked, open_candidate
+    from fpcli.engine.process import settle_process
+    from fpcli.export.candidates import open_candidate, try_out
     from fpcli.export.formats import PROGRAMS
 
-    settle()
+    settle_process()
     if path.suffix == ".onnx":  # its library is no part of the model either
         PROGRAMS["onnx"].check_installed(str(path), ["onnxruntime"])
-    before = resident("VmRSS")
+    before = read_resident("VmRSS")
     candidate = open_candidate(path, code=code)
-    checked(candidate, torch.zeros(batch, *candidate.input_shape))()
-    peak = resident("VmHWM")
+    try_out(candidate, torch.zeros(batch, *candidate.input_shape))()
+    peak = read_resident("VmHWM")
     print(json.dumps({"peak_bytes": peak, "own_bytes": max(0, peak - before)}))
 
 
 if __name__ == "__main__":
-    main()
+    run_model()

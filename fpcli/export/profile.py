@@ -9,25 +9,25 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from fpcli.engine.placement import place
-from fpcli.export.bench import Timer, step_run
+from fpcli.engine.placement import move_to
+from fpcli.export.bench import LatencyTimer, step_run
 from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Device
 from fpcli.settings.hardware import DeviceClass, StepTime
-from fpcli.structure.choice import Layer, example, layers, random_mask, rivals
+from fpcli.structure.choice import Layer, draw_example, draw_mask, list_sparse_layers, make_rivals
 from fpcli.structure.cost import count_macs
-from fpcli.structure.stopwatch import in_turns
+from fpcli.structure.stopwatch import time_in_rotation
 
-DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05)
+TIMED_DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05)
 _DOWN_BPS, _UP_BPS = 20e6, 10e6  # of the fleet `uniform`
 _USUAL_MEMORY_BYTES = 4 * 10**9  # likewise, where the system does not tell
 _LEAST_S = 1e-9
 
 
-def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return constant and slope of the line through points by least squares; no slope below 0.
 
-    >>> line([(0.0, 1.0), (2.0, 5.0), (4.0, 9.0)]), line([(0.0, 3.0), (1.0, 1.0)])
+    >>> fit_line([(0.0, 1.0), (2.0, 5.0), (4.0, 9.0)]), fit_line([(0.0, 3.0), (1.0, 1.0)])
     ((1.0, 2.0), (2.0, 0.0))
     """
     mean_x = sum(x for x, _ in points) / len(points)
@@ -38,25 +38,31 @@ def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return mean_y - slope * mean_x, slope
 
 
-def per_weight(layer: Layer, timer: Timer) -> float:
+def time_per_weight(layer: Layer, timer: LatencyTimer) -> float:
     """Return the seconds of a training step per alive weight of one layer.
 
     Each point is the faster of both kernels, as ``executor.sparse: auto`` would have it: where
     dense ones always win a weight costs nothing, because leaving it out saves nothing.
     """
     alive, dense, sparse = [], [], []
-    for density in DENSITIES:
-        mask = random_mask(layer.module.weight, density)
+    for density in TIMED_DENSITIES:
+        mask = draw_mask(layer.module.weight, density)
         alive.append(float(mask.sum()))
-        one, other = timer(rivals(layer, mask, "train"))
-        dense.append(one.median_s)
+        dense_times, other = timer(make_rivals(layer, mask, "train"))
+        dense.append(dense_times.median_s)
         sparse.append(other.median_s)
     always = statistics.median(dense)  # it computes the zeros too; differences are noise
-    return line([(n, min(always, own)) for n, own in zip(alive, sparse, strict=True)])[1]
+    return fit_line([(n, min(always, seconds)) for n, seconds in zip(alive, sparse, strict=True)])[
+        1
+    ]
 
 
 def step_time(
-    model: nn.Module, input_shape: Sequence[int], batch: int, *, timer: Timer = in_turns
+    model: nn.Module,
+    input_shape: Sequence[int],
+    batch: int,
+    *,
+    timer: LatencyTimer = time_in_rotation,
 ) -> tuple[StepTime, float]:
     """Return the time model of a network's training steps, and the measured seconds of a step of
     the whole network, with which it agrees.
@@ -65,22 +71,27 @@ def step_time(
         model: with values, in its true size.
         batch: samples of a step.
     """
-    model = place(model, "cpu", True)  # as clients train it
-    x = example(input_shape, batch, channels_last=True)
+    model = move_to(model, "cpu", True)  # as clients train it
+    x = draw_example(input_shape, batch, channels_last=True)
     slopes: dict[tuple[object, ...], float] = {}
     weights: dict[str, float] = {}
     masked_s = 0.0
-    for name, layer in layers(model, x).items():
+    for name, layer in list_sparse_layers(model, x).items():
         if layer.key not in slopes:
-            slopes[layer.key] = per_weight(layer, timer)
+            slopes[layer.key] = time_per_weight(layer, timer)
         weights[name] = slopes[layer.key]
         masked_s += weights[name] * layer.module.weight.numel()
     (whole,) = timer([step_run(model, x)])
     return StepTime(batch, max(whole.median_s - masked_s, _LEAST_S), weights), whole.median_s
 
 
-def device_class(
-    name: str, model: nn.Module, input_shape: Sequence[int], batch: int, *, timer: Timer = in_turns
+def profile_device(
+    name: str,
+    model: nn.Module,
+    input_shape: Sequence[int],
+    batch: int,
+    *,
+    timer: LatencyTimer = time_in_rotation,
 ) -> DeviceClass:
     """Return this machine as a class of devices: measured speed, and a link that is assumed.
 

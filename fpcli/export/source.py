@@ -17,21 +17,21 @@ from fpcli.engine.planning import foresee
 from fpcli.engine.trained import Trained
 from fpcli.engine.types import Ask, ServerState
 from fpcli.errors import DataError, LayoutError, UsageError
-from fpcli.recipe.load import command_of, digest, load, stored
+from fpcli.recipe.load import digest_recipe, find_command, load_recipe, read_stored
 from fpcli.scores.sample import needs_sample, score
 from fpcli.settings.recipes import Recipe
 from fpcli.store import checkpoint
-from fpcli.store.events import read
+from fpcli.store.events import read_events
 from fpcli.store.model_folder import read_trained
-from fpcli.store.weights import unreadable
-from fpcli.structure.patterns import ranked
-from fpcli.structure.shrink import with_buffers
+from fpcli.store.weights import explain_unreadable
+from fpcli.structure.patterns import keep_ranked
+from fpcli.structure.shrink import fill_buffers
 from fpcli.structure.support import Support
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ExportSource:
     """A model to export, and where it is from.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
     trained: Trained
     about: Mapping[str, Any]
 
-    def cut(self, ratio: float) -> Source:
+    def cut(self, ratio: float) -> ExportSource:
         """Return the model without its lowest-scored channels.
 
         The score is the one by which the model's method cuts, or l1 where it has none that needs
@@ -64,15 +64,15 @@ class Source:
                 hint="leave out --ratio; `fp prune --dry-run` says what ties its channels",
                 where="--ratio",
             )
-        if name not in plugins.names("scores") or needs_sample(name):
+        if name not in plugins.list_names("scores") or needs_sample(name):
             name = "l1"
-        kept = ranked(trained.layout, score(name, trained.layout, trained.values), ratio)
+        kept = keep_ranked(trained.layout, score(name, trained.layout, trained.values), ratio)
         smaller = trained.cut(trained.support.intersect(Support(kept)))
         about = {**self.about, "ratio": ratio, "score": name}
-        return Source(f"{self.name}-ratio{ratio:g}", smaller, about)
+        return ExportSource(f"{self.name}-ratio{ratio:g}", smaller, about)
 
 
-def of_folder(folder: Path, *, code: str = "") -> Source:
+def read_final_model(folder: Path, *, code: str = "") -> ExportSource:
     """Return the final model of a run, or the model in an output folder of ``fp prune``.
 
     Args:
@@ -82,16 +82,16 @@ def of_folder(folder: Path, *, code: str = "") -> Source:
         UsageError: there is none.
         DataError: it is damaged.
     """
-    return Source("model", read_trained(folder, code=code, must_trace=False), _about(folder))
+    return ExportSource("model", read_trained(folder, code=code, must_trace=False), _about(folder))
 
 
-def of_rounds(
+def read_round_models(
     folder: Path,
     *,
     round: int | None = None,
     clients: tuple[int, ...] | None = (),
     flags: Mapping[str, Any],
-) -> tuple[list[Source], list[int]]:
+) -> tuple[list[ExportSource], list[int]]:
     """Return models from a checkpoint of a federated run.
 
     A client's model is what the plan of the next round gives it, with the values after ``round``
@@ -112,15 +112,15 @@ def of_rounds(
         ResumeError: the checkpoint cannot be used.
     """
     _check_federated(folder)
-    recipe = load(folder / "recipe.yaml", flags=flags, cls=Recipe)
-    setup = prepare(_on_cpu(recipe), folder / "memory")
+    recipe = load_recipe(folder / "recipe.yaml", flags=flags, cls=Recipe)
+    setup = prepare_run(_on_cpu(recipe), folder / "memory")
     state, _, _ = checkpoint.load_newest(
-        folder, method_state=setup.fed.method.State, digest=digest(recipe), round=round
+        folder, method_state=setup.fed.method.State, digest=digest_recipe(recipe), round=round
     )
     about = {**_about(folder), "round": state.round}
     whole = setup.trained(state.values, Support())
     if clients == ():
-        return [Source(f"round{state.round:05d}", whole.cut(state.support), about)], []
+        return [ExportSource(f"round{state.round:05d}", whole.cut(state.support), about)], []
     chosen, absent = _holders(setup, state, clients)
     return [_of_client(setup, state, c, whole, about) for c in chosen], absent
 
@@ -130,7 +130,7 @@ def _holders(
 ) -> tuple[list[int], list[int]]:
     """Return the clients asked for that have a model, and those of all that have none.
 
-    Arguments and errors as for :func:`of_rounds`.
+    Arguments and errors as for :func:`read_round_models`.
     """
     everyone = range(len(setup.fed.num_examples))
     chosen = everyone if clients is None else clients
@@ -164,18 +164,20 @@ def _about(folder: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"run": folder.resolve().name}
     path = folder / "recipe.yaml"
     if path.is_file():
-        said = stored(path)
+        settings = read_stored(path)
         keys = {"method": "method.name", "score": "method.score", "seed": "seed"}
-        about |= {name: said[key] for name, key in keys.items() if said.get(key) is not None}
+        about |= {
+            name: settings[key] for name, key in keys.items() if settings.get(key) is not None
+        }
     path = folder / "events.jsonl"
-    if rounds := [e["round"] for e in read(path) if "round" in e] if path.is_file() else []:
+    if rounds := [e["round"] for e in read_events(path) if "round" in e] if path.is_file() else []:
         about["round"] = rounds[-1]
     return about
 
 
 def _check_federated(folder: Path) -> None:
     path = folder / "recipe.yaml"
-    if not path.is_file() or command_of(path) != "train":
+    if not path.is_file() or find_command(path) != "train":
         raise UsageError(
             f"{folder} is no run of `fp train`: it has no rounds and no clients",
             hint="leave out --round and --client, or give a federated run",
@@ -189,7 +191,7 @@ def _on_cpu(recipe: Recipe) -> Recipe:
 
 def _of_client(
     setup: Setup, state: ServerState, client: int, whole: Trained, about: Mapping[str, Any]
-) -> Source:
+) -> ExportSource:
     # A method that shares out models among a cohort sees the cohort that this client would be in.
     asks = foresee(setup.fed, state, state.round + 1, client)
     (ask,) = (ask for ask in asks if ask.client == client)
@@ -197,8 +199,8 @@ def _of_client(
     if setup.fed.traits.models == "personal":
         trained = _personal(setup, state, ask, whole)
     record = {key: value for key, value in ask.record.items() if isinstance(value, int | float)}
-    said = {**about, **record, "client": client, "plan_of_round": state.round + 1}
-    return Source(f"client{client:03d}-round{state.round:05d}", trained, said)
+    about_client = {**about, **record, "client": client, "plan_of_round": state.round + 1}
+    return ExportSource(f"client{client:03d}-round{state.round:05d}", trained, about_client)
 
 
 def _personal(setup: Setup, state: ServerState, ask: Ask, whole: Trained) -> Trained:
@@ -208,14 +210,14 @@ def _personal(setup: Setup, state: ServerState, ask: Ask, whole: Trained) -> Tra
     received = ask.support.gather(fed.travels, state.values)
     try:
         seen = fed.method.view(ClientContext(site, job), received)
-        block = with_buffers(fed.template, seen)
+        block = fill_buffers(fed.template, seen)
     except (OSError, SafetensorError) as error:
-        raise unreadable(site.home / f"client-{ask.client:05d}", error) from error
+        raise explain_unreadable(site.home / f"client-{ask.client:05d}", error) from error
     values, _ = ask.support.scatter(layout, block)
     # Masks of the client's own are known by the zeros that they leave in its weights.
     mask = {
         name: values[name] != 0
-        for name, own in block.items()
-        if layout.tensors[name].is_parameter and own.dim() > 1 and bool((own == 0).any())
+        for name, x in block.items()
+        if layout.tensors[name].is_parameter and x.dim() > 1 and bool((x == 0).any())
     }
     return replace(whole, values=values).cut(Support(ask.support.keep, mask))

@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import CheckError, DataError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
-from fpcli.export.file import encode
-from fpcli.export.formats import PROGRAMS, Run, quiet
+from fpcli.export.file import encode_model
+from fpcli.export.formats import PROGRAMS, Forward, silence_exporters
 from fpcli.export.load_model import load
 from fpcli.export.raw_inputs import RawInputs
-from fpcli.export.source import Source
-from fpcli.files import cannot_write, sha256_of, sync_folder
+from fpcli.export.source import ExportSource
+from fpcli.files import cannot_write, hash_file, sync_folder
 
-FORMATS = ("safetensors", *PROGRAMS)
+EXPORT_FORMATS = ("safetensors", *PROGRAMS)
 NUM_INPUTS = 32
 _PREFIX, _DAY_S = ".export.", 86_400
 _HINT = "free some disk space, or choose another folder with `-o`; nothing was kept"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ExportChoice:
     """How models are written.
 
     Attributes:
@@ -43,7 +43,7 @@ class Choice:
         opset: of ONNX, 0 for the exporter's usual one.
     """
 
-    formats: tuple[str, ...] = FORMATS[:1]
+    formats: tuple[str, ...] = EXPORT_FORMATS[:1]
     dtype: Dtype = "float32"
     is_dense: bool = False
     is_raw: bool = False
@@ -74,9 +74,9 @@ class Written:
     max_weight_error: float = 0.0
 
 
-def write(
-    sources: Sequence[Source],
-    choice: Choice,
+def write_models(
+    sources: Sequence[ExportSource],
+    choice: ExportChoice,
     folder: Path,
     *,
     force: bool = False,
@@ -146,7 +146,7 @@ def _beside(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _make(source: Source, name: str, choice: Choice, folder: Path) -> Written:
+def _make(source: ExportSource, name: str, choice: ExportChoice, folder: Path) -> Written:
     """Write one file, and run it."""
     trained, path = source.trained, folder / f"{source.name}.{name}"
     model, error = trained.module(), 0.0
@@ -157,7 +157,7 @@ def _make(source: Source, name: str, choice: Choice, folder: Path) -> Written:
         data, detail = PROGRAMS[name].write(model, card, choice.opset)
     else:
         card = Card.of(trained, source.about, choice.dtype)
-        stored = encode(trained, card, is_dense=choice.is_dense)
+        stored = encode_model(trained, card, is_dense=choice.is_dense)
         data, error = stored.data, stored.max_error
         detail = f"{stored.weight_bytes:,} B of weights"
         if stored.num_sparse:
@@ -173,11 +173,11 @@ def _make(source: Source, name: str, choice: Choice, folder: Path) -> Written:
             where="--atol",
         )
     return Written(
-        name, path, len(data), sha256_of(path), detail, card.takes, difference, num_same, error
+        name, path, len(data), hash_file(path), detail, card.takes, difference, num_same, error
     )
 
 
-def _with_raw_inputs(source: Source, model: nn.Module) -> RawInputs:
+def _with_raw_inputs(source: ExportSource, model: nn.Module) -> RawInputs:
     if source.trained.inputs is None:
         raise DataError(
             f"{source.name}: its normalisation is unknown, so no file can have it",
@@ -206,9 +206,9 @@ def _compare(
     if isinstance(model, RawInputs):
         x = model.invert(x)
     try:
-        with quiet():
+        with silence_exporters():
             run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=code)
-            found = _outputs(run, x)
+            outputs = _outputs(run, x)
     except Exception as error:  # whatever a runtime raises on what it cannot read
         reason = first_line(error)[:200]
         raise CheckError(
@@ -217,11 +217,11 @@ def _compare(
             where="--to",
         ) from error
     wanted = _outputs(model, x)
-    same = judge_top1(found, wanted.argmax(1)).sum()
-    return float((found - wanted).abs().max()), int(same)
+    same = judge_top1(outputs, wanted.argmax(1)).sum()
+    return float((outputs - wanted).abs().max()), int(same)
 
 
-def _outputs(run: Run, x: Tensor) -> Tensor:
+def _outputs(run: Forward, x: Tensor) -> Tensor:
     # Unequal batches, which only a program for batches of any size takes.
     with torch.no_grad():
         return torch.cat([run(part) for part in x.split([1, len(x) - 1])])

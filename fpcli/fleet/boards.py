@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fpcli.fleet.classes import spread
+from fpcli.fleet.classes import spread_evenly
 from fpcli.fleet.devices import Fleet, Level
 
 _GPU, _BIG, _LITTLE = 0.25, 0.25, 0.1
@@ -119,4 +119,4 @@ def phones(seed: int, variation: float = 0.1) -> Fleet:
     """Return a fleet of phones: of ten, two are fast, five of the middle, and three are slow."""
     shares = {"snapdragon-865": 2.0, "snapdragon-660": 5.0, "helio-p35": 3.0}
     levels = [(BOARDS[name].level(name), share) for name, share in shares.items()]
-    return Fleet("phones", seed, variation, spread(levels))
+    return Fleet("phones", seed, variation, spread_evenly(levels))

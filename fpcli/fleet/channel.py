@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from fpcli.fleet.devices import Device
 from fpcli.rng import draw_uniform
 
-Numbers = float | NDArray[np.float64]
+FloatOrArray = float | NDArray[np.float64]
 Positive = Annotated[float, Gt(0)]
 
 
-def _check_positive(**values: Numbers | None) -> None:
+def _check_positive(**values: FloatOrArray | None) -> None:
     """Refuse by name what is not finite or not above 0; None passes."""
     for name, value in values.items():
         if value is not None and not np.all(np.isfinite(value) & np.greater(value, 0)):
@@ -137,7 +137,7 @@ class Channel:
         return Link(up_bps=float(shannon_bps(bandwidth_hz, self.cn0_hz(round, client, power_w))))
 
 
-def shannon_bps(bandwidth_hz: Numbers, cn0_hz: Numbers) -> Any:
+def shannon_bps(bandwidth_hz: FloatOrArray, cn0_hz: FloatOrArray) -> Any:
     """Return the rate ``b log2(1 + G/b)`` in bits per second.
 
     It increases with the bandwidth b, ever more slowly, towards :func:`shannon_limit_bps`.
@@ -153,19 +153,19 @@ def shannon_bps(bandwidth_hz: Numbers, cn0_hz: Numbers) -> Any:
     return bandwidth_hz * np.log1p(cn0_hz / bandwidth_hz) / math.log(2)
 
 
-def shannon_limit_bps(cn0_hz: Numbers) -> Any:
+def shannon_limit_bps(cn0_hz: FloatOrArray) -> Any:
     """Return the rate in bits per second that no bandwidth reaches, ``G / ln 2``."""
     return cn0_hz / math.log(2)
 
 
-def shannon_slope(bandwidth_hz: Numbers, cn0_hz: Numbers) -> Any:
+def shannon_slope(bandwidth_hz: FloatOrArray, cn0_hz: FloatOrArray) -> Any:
     """Return the derivative of :func:`shannon_bps` by the bandwidth, in bits per second per Hz."""
     _check_positive(bandwidth_hz=bandwidth_hz)
     snr = cn0_hz / bandwidth_hz
     return (np.log1p(snr) - snr / (1 + snr)) / math.log(2)
 
 
-def bandwidth_for(bps: Numbers, cn0_hz: Numbers) -> Any:
+def bandwidth_for(bps: FloatOrArray, cn0_hz: FloatOrArray) -> Any:
     """Return the bandwidth in Hz that a rate needs, the inverse of :func:`shannon_bps`.
 
     With ``x = G/b`` the rate is the share ``c = ln(1 + x) / x`` of its limit, which gives

@@ -12,14 +12,14 @@ _LONGEST = 1000
 """Clients after which the order of classes starts again."""
 
 
-def level_of(item: DeviceClass) -> Level:
+def make_level(item: DeviceClass) -> Level:
     """Return the class of hardware that the simulated clock works with."""
     return Level(
         item.flops, item.down, item.up, item.memory, item.name, item.availability, item.step
     )
 
 
-def fleet_of(
+def make_fleet(
     profile: str, classes: Sequence[DeviceClass], seed: int, variation: float, num_clients: int
 ) -> Fleet:
     """Return the fleet of some classes.
@@ -28,32 +28,36 @@ def fleet_of(
         RecipeError: a class names a client that does not exist or that another class has, or no
             class is left for a client.
     """
-    own: dict[int, Level] = {}
+    levels_of: dict[int, Level] = {}
     others: list[tuple[Level, float]] = []
     for item in classes:
-        level = level_of(item)
+        level = make_level(item)
         if not item.clients and item.share:
             others.append((level, item.share))
         for client in item.clients:
-            if client in own or client >= num_clients:
-                taken = f"has `{own[client].name}` too" if client in own else "does not exist"
+            if client in levels_of or client >= num_clients:
+                taken = (
+                    f"has `{levels_of[client].name}` too"
+                    if client in levels_of
+                    else "does not exist"
+                )
                 raise RecipeError(
                     f"fleet `{profile}`: client {client} of `{item.name}` {taken}",
                     hint=f"clients are 0 to {num_clients - 1}; name each once",
                     where="fleet.devices",
                 )
-            own[client] = level
-    left = next((client for client in range(num_clients) if client not in own), None)
+            levels_of[client] = level
+    left = next((client for client in range(num_clients) if client not in levels_of), None)
     if not others and left is not None:
         raise RecipeError(
             f"fleet `{profile}`: client {left} has no device",
             hint="name it in `clients`, or give one class a `share`",
             where="fleet.devices",
         )
-    return Fleet(profile, seed, variation, spread(others), own)
+    return Fleet(profile, seed, variation, spread_evenly(others), levels_of)
 
 
-def spread(levels: Sequence[tuple[Level, float]]) -> tuple[Level, ...]:
+def spread_evenly(levels: Sequence[tuple[Level, float]]) -> tuple[Level, ...]:
     """Return an order in which each class comes as often as its share says, and evenly.
 
     Among the first clients, however many, no class has one more or one less than its share of
@@ -63,7 +67,7 @@ def spread(levels: Sequence[tuple[Level, float]]) -> tuple[Level, ...]:
         levels: classes with shares relative to each other.
 
     >>> slow, fast = (Level(flops, 1.0, 1.0, 1, str(flops)) for flops in (1, 9))
-    >>> [level.flops_per_s for level in spread([(fast, 0.75), (slow, 0.25)])]
+    >>> [level.flops_per_s for level in spread_evenly([(fast, 0.75), (slow, 0.25)])]
     [9, 9, 9, 1]
     """
     total = sum(share for _, share in levels)

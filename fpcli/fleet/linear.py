@@ -10,7 +10,7 @@ from fpcli.errors import RecipeError
 from fpcli.fleet.clock import forward_seconds, transfer_seconds
 from fpcli.fleet.devices import Device, Fleet
 from fpcli.settings.hardware import StepTime
-from fpcli.structure.cost import BYTES_PER_FLOAT, cost
+from fpcli.structure.cost import BYTES_PER_FLOAT, count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
 
@@ -43,7 +43,7 @@ class LinearTime:
         return self.constant_s + math.fsum(s * alive[name] for name, s in self.weight_s.items())
 
 
-def device_time(
+def model_device_time(
     layout: Layout,
     names: Sequence[str],
     device: Device,
@@ -65,7 +65,7 @@ def device_time(
     float_s = _float_seconds(device)
     uses = {name: layout.tensors[name].uses for name in names}
     sizes = {name: math.prod(layout.tensors[name].shape) for name in names}
-    whole = cost(layout, Support())
+    whole = count_cost(layout, Support())
     masked_macs = math.fsum(sizes[name] * uses[name] for name in names)
     num_others = _num_others(layout, names)
     dense_macs = _PASSES * (whole.macs - masked_macs) + dense_passes * masked_macs
@@ -75,12 +75,12 @@ def device_time(
     )
 
 
-def measured_time(
+def model_measured_time(
     layout: Layout, names: Sequence[str], device: Device, step: StepTime, num_samples: float
 ) -> LinearTime:
     """Return the time model of a client whose training steps were measured.
 
-    Arguments as for :func:`device_time`; of ``device`` only the link counts.
+    Arguments as for :func:`model_device_time`; of ``device`` only the link counts.
 
     Raises:
         RecipeError: a tensor was not measured.
@@ -113,10 +113,10 @@ def _float_seconds(device: Device) -> float:
 def _num_others(layout: Layout, names: Sequence[str]) -> int:
     """Return how many numbers travel that have no mask."""
     masked = sum(math.prod(layout.tensors[name].shape) for name in names)
-    return cost(layout, Support()).bytes // BYTES_PER_FLOAT - masked
+    return count_cost(layout, Support()).bytes // BYTES_PER_FLOAT - masked
 
 
-def slowest_time(
+def model_slowest_time(
     layout: Layout,
     names: Sequence[str],
     fleet: Fleet,
@@ -127,11 +127,11 @@ def slowest_time(
     """Return the time model of the client whose rounds with the whole model take longest.
 
     It is the one that a synchronous round waits for, so that clients without samples do not count.
-    Arguments as for :func:`device_time`, with samples per client; speeds are without their changes
-    from round to round, and measured ones go before calculated ones.
+    Arguments as for :func:`model_device_time`, with samples per client; speeds are without their
+    changes from round to round, and measured ones go before calculated ones.
 
     Raises:
-        RecipeError: see :func:`measured_time`.
+        RecipeError: see :func:`model_measured_time`.
     """
     whole = {name: math.prod(layout.tensors[name].shape) for name in names}
     times = []
@@ -140,9 +140,11 @@ def slowest_time(
             continue
         device, step = fleet.nominal(client), fleet.level(client).step
         if step is None:
-            times.append(device_time(layout, names, device, samples, dense_passes=dense_passes))
+            times.append(
+                model_device_time(layout, names, device, samples, dense_passes=dense_passes)
+            )
         else:
-            times.append(measured_time(layout, names, device, step, samples))
+            times.append(model_measured_time(layout, names, device, step, samples))
     return max(times, key=lambda time: time.round_s(whole))
 
 
@@ -174,9 +176,9 @@ class StepRates:
 
     def __post_init__(self) -> None:
         if len(self.comp) != len(self.names):
-            found = f"{len(self.comp)} numbers, but {len(self.names)} layers have masks"
+            problem = f"{len(self.comp)} numbers, but {len(self.names)} layers have masks"
             raise RecipeError(
-                f"`method.comp` has {found}",
+                f"`method.comp` has {problem}",
                 hint=f"give one number for each of {', '.join(self.names)}",
                 where="method.comp",
             )
@@ -199,5 +201,5 @@ class StepRates:
         return self._steps(num_steps, 0.0).round_s(alive), link_s, link_s
 
     def _steps(self, num: int, comm: float) -> LinearTime:
-        own = zip(self.names, self.comp, strict=True)
-        return LinearTime(num * self.c, {name: num * comp + comm for name, comp in own})
+        rates = zip(self.names, self.comp, strict=True)
+        return LinearTime(num * self.c, {name: num * comp + comm for name, comp in rates})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fpcli import plugins
-from fpcli.errors import RecipeError, nearest
+from fpcli.errors import RecipeError, suggest
 from fpcli.fleet.boards import BOARDS
-from fpcli.fleet.classes import level_of
+from fpcli.fleet.classes import make_level
 from fpcli.fleet.devices import SERVER, Fleet, Level
 from fpcli.settings.hardware import DeviceClass
 
@@ -27,17 +27,19 @@ def find_server(name: str, profile: str, classes: Sequence[DeviceClass]) -> Leve
     >>> find_server("server", "uniform", ()).flops_per_s
     200000000000.0
     """
-    known = {item.name: level_of(item) for item in classes}
+    levels = {item.name: make_level(item) for item in classes}
     for usual in (SERVER, *(board.level(name) for name, board in BOARDS.items())):
-        known.setdefault(usual.name, usual)
-    if name not in known and not classes:
+        levels.setdefault(usual.name, usual)
+    if name not in levels and not classes:
         fleet: Fleet = plugins.lookup("fleets", profile)(0, 0.0)
-        own = {level.name: level for level in (*fleet.levels, *fleet.own.values()) if level.name}
-        known = own | known
-    if name not in known:
+        by_name = {
+            level.name: level for level in (*fleet.levels, *fleet.own.values()) if level.name
+        }
+        levels = by_name | levels
+    if name not in levels:
         raise RecipeError(
             f"unknown hardware `{name}`",
-            hint=nearest(name, known) or f"known: {', '.join(known)}",
+            hint=suggest(name, levels) or f"known: {', '.join(levels)}",
             where="fleet.server",
         )
-    return known[name]
+    return levels[name]

@@ -10,8 +10,8 @@ def _find_methods() -> dict[str, str]:
     """Return the method of every file of this folder, whose name it has, read without importing."""
     references = {}
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        (found,) = _CLASS.findall(path.read_text("utf-8"))
-        references[path.stem.replace("_", "-")] = f"{__name__}.{path.stem}:{found}"
+        (name,) = _CLASS.findall(path.read_text("utf-8"))
+        references[path.stem.replace("_", "-")] = f"{__name__}.{path.stem}:{name}"
     return references
 
 

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Tensors, Work
-from fpcli.errors import LayoutError, RecipeError, nearest
+from fpcli.errors import LayoutError, RecipeError, suggest
 from fpcli.scores.magnitude import l1
 from fpcli.structure.layout import Layout
-from fpcli.structure.min_coverage import min_coverage
+from fpcli.structure.min_coverage import count_least_holders
 
 Quarters = tuple[int, ...]
 
@@ -101,7 +101,7 @@ class State:
     gamma_min: int | None = None
 
 
-def quarters(importance: Tensor) -> Tensor:
+def rank_quarters(importance: Tensor) -> Tensor:
     """Return the quarter of every unit: ``floor(4 * rank / size) + 1``, rank 0 least important.
 
     Of equally important units the one with the lower index ranks higher.
@@ -113,17 +113,17 @@ def quarters(importance: Tensor) -> Tensor:
     return (4 * rank // len(flat) + 1).to(torch.uint8).reshape(importance.shape)
 
 
-def holders(kept: Sequence[Quarters]) -> tuple[int, ...]:
+def count_holders(kept: Sequence[Quarters]) -> tuple[int, ...]:
     """Return how many clients hold each of the four quarters."""
-    return tuple(sum(quarter in one for one in kept) for quarter in (1, 2, 3, 4))
+    return tuple(sum(quarter in quarters for quarters in kept) for quarter in (1, 2, 3, 4))
 
 
-def stretched(setting: str, num: int) -> str:
+def stretch_types(setting: str, num: int) -> str:
     """Return one type for each of ``num`` slots, in the setting's order and proportions."""
     return "".join(setting[slot * len(setting) // num] for slot in range(num))
 
 
-def maxcover(num_dropped: Sequence[int]) -> list[Quarters]:
+def cover_most(num_dropped: Sequence[int]) -> list[Quarters]:
     """Return the quarters that each client keeps so that the least covered has most holders.
 
     Who drops most chooses first, and drops the quarters with the most holders left (the less
@@ -142,50 +142,50 @@ def maxcover(num_dropped: Sequence[int]) -> list[Quarters]:
     return kept
 
 
-def assigned(options: Options, types: Sequence[str]) -> list[Quarters]:
+def assign_types(options: Options, types: Sequence[str]) -> list[Quarters]:
     """Return the quarters that the owners of these types keep."""
     if options.assign == "maxcover":
-        return maxcover([4 - len(TYPES[one]) for one in types])
-    return [TYPES[one] for one in types]
+        return cover_most([4 - len(TYPES[letter]) for letter in types])
+    return [TYPES[letter] for letter in types]
 
 
-def dealt(ctx: RoundContext) -> dict[int, Quarters]:
+def deal_quarters(ctx: RoundContext) -> dict[int, Quarters]:
     """Return the quarters that each client of the cohort keeps in this round."""
     options: Options = ctx.options
     if options.types == "client":
-        everyone = stretched(options.setting, len(ctx.num_examples))
+        everyone = stretch_types(options.setting, len(ctx.num_examples))
         types = [everyone[client] for client in ctx.cohort]
     else:
         slots = torch.randperm(len(ctx.cohort), generator=ctx.rng("slots")).tolist()
-        setting = stretched(options.setting, len(ctx.cohort))
+        setting = stretch_types(options.setting, len(ctx.cohort))
         types = [setting[slot] for slot in slots]
-    return dict(zip(ctx.cohort, assigned(options, types), strict=True))
+    return dict(zip(ctx.cohort, assign_types(options, types), strict=True))
 
 
-def graded(layout: Layout, values: Tensors, options: Options) -> dict[str, Tensor]:
+def grade_layers(layout: Layout, values: Tensors, options: Options) -> dict[str, Tensor]:
     """Return the quarters of the weights (by tensor) or channels (by group) of the chosen layers.
 
     A layer with fewer than four units cannot be cut in quarters and stays whole.
     """
-    found: dict[str, Tensor] = {}
+    quarter_of: dict[str, Tensor] = {}
     if options.policy in MASKING:
         weights = {m.tensor for g in layout.prunable.values() for m in g.members if m.produces}
         tensors = {name.rpartition(".")[0]: name for name in layout.tensors if name in weights}
-        for layer in chosen(list(tensors), options.layers):
+        for layer in choose_layers(list(tensors), options.layers):
             if values[tensors[layer]].numel() >= 4:
-                found[tensors[layer]] = quarters(values[tensors[layer]].abs())
-        return found
+                quarter_of[tensors[layer]] = rank_quarters(values[tensors[layer]].abs())
+        return quarter_of
     scores = l1(layout, values) if options.policy == "NP" else {}
-    for name in chosen(list(layout.prunable), options.layers):
+    for name in choose_layers(list(layout.prunable), options.layers):
         group = layout.groups[name]
         by_channel = scores.get(name, -torch.arange(group.width, dtype=torch.float64))
         per_block = by_channel.reshape(-1, group.block).sum(1)
         if len(per_block) >= 4:
-            found[name] = quarters(per_block).repeat_interleave(group.block)
-    return found
+            quarter_of[name] = rank_quarters(per_block).repeat_interleave(group.block)
+    return quarter_of
 
 
-def chosen(names: list[str], layers: str) -> list[str]:
+def choose_layers(names: list[str], layers: str) -> list[str]:
     """Return the layers that the option ``layers`` names.
 
     Raises:
@@ -199,23 +199,23 @@ def chosen(names: list[str], layers: str) -> list[str]:
     wanted = layers.replace(" ", "").split(",")
     for name in wanted:
         if name not in names:
-            hint = nearest(name, names) or f"layers: {', '.join(names)}"
+            hint = suggest(name, names) or f"layers: {', '.join(names)}"
             raise RecipeError(f"`layers` names `{name}`, not a layer to prune", hint=hint)
     return wanted
 
 
-def part(quarter_of: Mapping[str, Tensor], kept: Quarters, policy: str) -> Support:
+def make_part(quarter_of: Mapping[str, Tensor], kept: Quarters, policy: str) -> Support:
     """Return the support that consists of some quarters, and of all that is in no quarter."""
     if kept == TYPES["1"]:
         return Support()
     wanted = torch.tensor(kept, dtype=torch.uint8)
-    alive = {name: torch.isin(one, wanted) for name, one in quarter_of.items()}
+    alive = {name: torch.isin(quarters, wanted) for name, quarters in quarter_of.items()}
     if policy in MASKING:
         return Support(mask=alive)
     return Support({name: bits.nonzero().flatten() for name, bits in alive.items()})
 
 
-def num_uncovered(layout: Layout, supports: Sequence[Support]) -> int:
+def count_uncovered(layout: Layout, supports: Sequence[Support]) -> int:
     """Return the number of parameters that none of the supports holds."""
     whole = layout.parameters
     ones = {name: torch.ones(spec.shape) for name, spec in whole.tensors.items()}
@@ -223,7 +223,7 @@ def num_uncovered(layout: Layout, supports: Sequence[Support]) -> int:
     for support in supports:
         values, _ = support.scatter(whole, support.gather(whole, ones))
         held = {name: torch.maximum(held[name], value) for name, value in values.items()}
-    return sum(int((one == 0).sum()) for one in held.values())
+    return sum(int((counts == 0).sum()) for counts in held.values())
 
 
 class Coverage(Method):
@@ -238,14 +238,16 @@ class Coverage(Method):
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Cut the layers in quarters, and refuse a setting that leaves parameters to nobody."""
         options: Options = ctx.options
-        quarter_of = graded(ctx.layout, state.values, options)
+        quarter_of = grade_layers(ctx.layout, state.values, options)
         if options.types == "slot":
-            setting = stretched(options.setting, ctx.clients_per_round)
+            setting = stretch_types(options.setting, ctx.clients_per_round)
         else:
-            everyone = stretched(options.setting, len(ctx.num_examples))
+            everyone = stretch_types(options.setting, len(ctx.num_examples))
             setting = "".join(everyone[client] for client in ctx.trainers)
-        supports = [part(quarter_of, k, options.policy) for k in {*assigned(options, setting)}]
-        if not options.allow_uncovered and min_coverage(ctx.layout, supports) == 0:
+        supports = [
+            make_part(quarter_of, k, options.policy) for k in {*assign_types(options, setting)}
+        ]
+        if not options.allow_uncovered and count_least_holders(ctx.layout, supports) == 0:
             raise RecipeError(
                 f"setting `{setting}` leaves parameters that no client holds",
                 hint="add a type 1, or set method.allow_uncovered=true to leave them as they are",
@@ -255,9 +257,9 @@ class Coverage(Method):
 
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Send every client the quarters of its type."""
-        supports = cache(lambda kept: part(state.method.quarters, kept, ctx.options.policy))
+        supports = cache(lambda kept: make_part(state.method.quarters, kept, ctx.options.policy))
         asks = []
-        for client, kept in dealt(ctx).items():
+        for client, kept in deal_quarters(ctx).items():
             record = {"type": int(NAMES[kept]), "ratio": 1 - len(kept) / 4}
             asks.append(Ask(client, support=supports(kept), record=record))
         return asks
@@ -267,16 +269,20 @@ class Coverage(Method):
     ) -> ServerState:
         """Average every parameter over its holders; one without a holder keeps its value."""
         options: Options = ctx.options
-        known: State = state.method
+        method_state: State = state.method
         weights = [float(a.num_examples) if options.weights == "samples" else 1.0 for a in answers]
         new = merge_answers(ctx, state, answers, weights=weights, absent="skip")
         supports = [answer.support for answer in answers]
-        gamma = min_coverage(ctx.layout, supports)
-        lowest = gamma if known.gamma_min is None else min(gamma, known.gamma_min)
-        uncovered = num_uncovered(ctx.layout, supports) if gamma == 0 else 0
+        gamma = count_least_holders(ctx.layout, supports)
+        lowest = gamma if method_state.gamma_min is None else min(gamma, method_state.gamma_min)
+        uncovered = count_uncovered(ctx.layout, supports) if gamma == 0 else 0
         ctx.log(None, gamma=gamma, gamma_min=lowest, uncovered=uncovered)
         is_graded_anew = options.policy in ("WP", "NP")
-        grades = graded(ctx.layout, new.values, options) if is_graded_anew else known.quarters
+        grades = (
+            grade_layers(ctx.layout, new.values, options)
+            if is_graded_anew
+            else method_state.quarters
+        )
         return replace(new, method=State(grades, lowest))
 
     def train(self, cx: ClientContext, model: nn.Module) -> Work:

@@ -112,13 +112,13 @@ class Stats:
     bound: float
 
 
-def statistics(agent: Agent, options: Options) -> list[Stats]:
+def summarise_intervals(agent: Agent, options: Options) -> list[Stats]:
     """Return the statistics of every interval of an agent.
 
     An interval without observations has an infinite bound. The logarithm's argument is clamped at
     1, below which the printed formula takes the root of a negative number.
     """
-    rewards = scaled([pull.reward for pull in agent.pulls], options)
+    rewards = scale_rewards([pull.reward for pull in agent.pulls], options)
     ages = range(len(rewards), 0, -1)
     seen = []
     for low, high in agent.leaves:
@@ -127,7 +127,7 @@ def statistics(agent: Agent, options: Options) -> list[Stats]:
             for age, reward, pull in zip(ages, rewards, agent.pulls, strict=True)
             if low <= pull.arm < high or (pull.low <= low and high <= pull.high)
         ]
-        seen.append(discounted(inside, options.discount))
+        seen.append(discount_rewards(inside, options.discount))
     log_total = math.log(max(math.fsum(num for num, _ in seen), 1.0))
     out = []
     for num, mean in seen:
@@ -142,7 +142,7 @@ def statistics(agent: Agent, options: Options) -> list[Stats]:
     return out
 
 
-def discounted(
+def discount_rewards(
     observed: Sequence[tuple[int, float]], discount: float
 ) -> tuple[float, float | None]:
     """Return the discounted count and the mean of rewards with their ages, oldest first.
@@ -158,7 +158,7 @@ def discounted(
     return discount**newest * share, total / share
 
 
-def scaled(rewards: Sequence[float], options: Options) -> list[float]:
+def scale_rewards(rewards: Sequence[float], options: Options) -> list[float]:
     """Return rewards as the agent sees them: as they are, or scaled by their own extremes."""
     if options.reward_norm != "minmax" or not rewards:
         return list(rewards)
@@ -166,15 +166,17 @@ def scaled(rewards: Sequence[float], options: Options) -> list[float]:
     return [(r - low) / (high - low) if high > low else 0.5 for r in rewards]
 
 
-def choose(agent: Agent, options: Options, rng: torch.Generator) -> float:
+def choose_ratio(agent: Agent, options: Options, rng: torch.Generator) -> float:
     """Return a ratio drawn uniformly from the interval with the highest bound (ties: lowest)."""
-    bounds = [stats.bound for stats in statistics(agent, options)]
+    bounds = [stats.bound for stats in summarise_intervals(agent, options)]
     low, high = agent.leaves[bounds.index(max(bounds))]
     share = float(torch.rand((), generator=rng, dtype=torch.float64))
     return min(low + share * (high - low), math.nextafter(high, low))  # rounding may reach `high`
 
 
-def rewards(loss_drops: Sequence[float], seconds: Sequence[float], options: Options) -> list[float]:
+def compute_rewards(
+    loss_drops: Sequence[float], seconds: Sequence[float], options: Options
+) -> list[float]:
     """Return each client's reward: its drop in loss over its distance from the mean time.
 
     Under ``reward_norm=round`` the smallest distance stands in the place of the drop: what is left
@@ -229,7 +231,7 @@ class FedMP(Method):
         options, agents, asks = ctx.options, state.method.agents, []
         ranking = Ranking(ctx.layout, score_of_weights(options.score, ctx.layout, state.values))
         for client in ctx.cohort:
-            ratio = choose(agents[client], options, ctx.rng(f"arm/{client}"))
+            ratio = choose_ratio(agents[client], options, ctx.rng(f"arm/{client}"))
             asks.append(Ask(client, support=Support(ranking.keep(ratio)), record={"ratio": ratio}))
         return asks
 
@@ -251,11 +253,15 @@ class FedMP(Method):
         ]
         now = [loss] * len(answers) if options.reward_loss == "global" else losses
         drops = [0.0 if b is None else b - n for b, n in zip(before, now, strict=True)]
-        earned = rewards(drops, [answer.time.total_s for answer in answers], options)
-        for answer, own, known, reward in zip(answers, losses, before, earned, strict=True):
+        earned = compute_rewards(drops, [answer.time.total_s for answer in answers], options)
+        for answer, client_loss, loss_before, reward in zip(
+            answers, losses, before, earned, strict=True
+        ):
             client, arm = answer.ask.client, answer.ask.record["ratio"]
-            told = None if known is None else reward
-            agent = learn(agents[client], arm, told, options)
-            agents[client] = replace(agent, last_loss=own)
-            ctx.log(client, reward=told, leaves=len(agent.leaves), seconds=answer.time.total_s)
+            reward_known = None if loss_before is None else reward
+            agent = learn(agents[client], arm, reward_known, options)
+            agents[client] = replace(agent, last_loss=client_loss)
+            ctx.log(
+                client, reward=reward_known, leaves=len(agent.leaves), seconds=answer.time.total_s
+            )
         return replace(new, method=State(agents, last_loss=loss))

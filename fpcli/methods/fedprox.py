@@ -26,12 +26,12 @@ import torch
 from annotated_types import Ge, Le
 from torch import nn
 
-from fpcli.data.batches import batch_ends
+from fpcli.data.batches import find_batch_ends
 from fpcli.engine.method import ClientContext, Method, RoundContext, fit
 from fpcli.engine.types import Ask, ServerState, Work
 from fpcli.errors import RecipeError
 
-Share = Annotated[float, Ge(0), Le(1)]
+StragglerShare = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Options:
     work: Literal["devices", "random", "all"] = "devices"
     """Who does less: slow `devices`, so that they finish in time; stragglers drawn at `random`, a
     number of epochs drawn for each (paper); or nobody, `all` do everything."""
-    pace: Share = 0.5
+    pace: StragglerShare = 0.5
     """Under `devices`: share of the cohort whose computing is in time with all of its work."""
-    stragglers: Share = 0.5
+    stragglers: StragglerShare = 0.5
     """Under `random`: share of the cohort that does less (paper: 0, 0.5 and 0.9)."""
 
 
@@ -64,7 +64,7 @@ def work_shares(compute_s: Sequence[float], pace: float) -> list[float]:
     return [min(1.0, in_time / own_s) for own_s in compute_s]
 
 
-def drawn_epochs(ctx: RoundContext) -> dict[int, int]:
+def draw_epochs(ctx: RoundContext) -> dict[int, int]:
     """Return the epochs of every client when stragglers are drawn, uniformly from 1 to E."""
     rng, most = ctx.rng("stragglers"), ctx.local.epochs
     num_active = round(len(ctx.cohort) * (1 - ctx.options.stragglers))
@@ -97,13 +97,15 @@ class FedProx(Method):
         options, local = ctx.options, ctx.local
         asks = {c: Ask(c, support=state.support, record={"work": 1.0}) for c in ctx.cohort}
         if options.work == "random":
-            for client, epochs in drawn_epochs(ctx).items():
-                own, record = replace(local, epochs=epochs), {"work": epochs / local.epochs}
-                asks[client] = replace(asks[client], local=own, record=record)
+            for client, epochs in draw_epochs(ctx).items():
+                config, record = replace(local, epochs=epochs), {"work": epochs / local.epochs}
+                asks[client] = replace(asks[client], local=config, record=record)
         if options.work == "devices":
             shares = work_shares([t.compute_s for t in ctx.full_times().values()], options.pace)
             for client, share in zip(ctx.cohort, shares, strict=True):
-                every = local.epochs * len(batch_ends(ctx.num_examples[client], local.batch_size))
+                every = local.epochs * len(
+                    find_batch_ends(ctx.num_examples[client], local.batch_size)
+                )
                 steps = max(1, floor(share * every + 1e-9))
                 if steps < every:
                     record = {"work": steps / every}

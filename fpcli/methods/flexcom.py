@@ -20,7 +20,7 @@ from torch import nn
 
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit
 from fpcli.engine.types import Ask, ServerState, Timing, Work
-from fpcli.structure.budget import largest
+from fpcli.structure.budget import keep_largest
 
 MASK_SHARE = 1 / 32
 """What a bitmap of the entries costs, as a share of sending all of them: a bit for 32."""
@@ -43,7 +43,7 @@ class Options:
             raise ValueError(f"ratio_min {self.ratio_min} is above ratio_max {self.ratio_max}")
 
 
-def compressions(times: Sequence[Timing], options: Options) -> list[float]:
+def choose_compressions(times: Sequence[Timing], options: Options) -> list[float]:
     """Return the share of its entries that each client leaves out to finish in time.
 
     Sending the share s of the entries takes ``s + 1/32`` of the seconds that all of them take. In
@@ -66,7 +66,7 @@ class FlexCom(Method):
 
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Send the whole model, and say how much of the change to leave out."""
-        ratios = compressions(list(ctx.full_times().values()), ctx.options)
+        ratios = choose_compressions(list(ctx.full_times().values()), ctx.options)
         notes = [{"compression": round(ratio, 4)} for ratio in ratios]
         return [
             Ask(client, note=note, support=state.support, record=note)
@@ -80,7 +80,7 @@ class FlexCom(Method):
         names = cx.site.layout.parameters.tensors
         total = {name: work.values[name] + rest.get(name, 0.0) for name in names}
         sizes = {name: x.abs() for name, x in total.items()}
-        mask = largest(sizes, 1 - cx.note["compression"])
+        mask = keep_largest(sizes, 1 - cx.note["compression"])
         largest_of = {name: torch.where(mask[name], x, 0.0) for name, x in total.items()}
         sent = {**work.values, **largest_of}
         arrives = cx.commit(sent, mask)

@@ -31,13 +31,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from fpcli.engine.evaluate import own_logits
+from fpcli.engine.evaluate import mask_foreign_logits
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Work
 from fpcli.errors import RecipeError
 from fpcli.structure.layout import Layout
-from fpcli.structure.norms import observed, running_statistics
-from fpcli.structure.patterns import scattered, window
+from fpcli.structure.norms import merge_statistics, observe_norms
+from fpcli.structure.patterns import keep_scattered, keep_window
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,21 @@ class Options:
     batches."""
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in parse(self.levels)]
+        names = [name for name, _ in parse_levels(self.levels)]
         if len(set(names)) < len(names):
             raise ValueError(f"levels {self.levels!r} name a level twice")
 
     @property
     def largest(self) -> float:
         """Rate of the largest level, which is the global model's."""
-        return max(self.rate(name) for name, _ in parse(self.levels))
+        return max(self.rate(name) for name, _ in parse_levels(self.levels))
 
     def rate(self, level: str) -> float:
         """Return the width of a level as a share of the initial model's."""
         return self.shrink ** (ord(level) - ord("a"))
 
 
-def parse(levels: str) -> list[tuple[str, int]]:
+def parse_levels(levels: str) -> list[tuple[str, int]]:
     """Return the levels of a text such as ``a1-b1-e3`` and their proportions, in its order.
 
     Raises:
@@ -93,13 +93,13 @@ def parse(levels: str) -> list[tuple[str, int]]:
     return [(part[0], int(part[1:])) for part in levels.split("-")]
 
 
-def fixed_level(levels: str, client: int, num_clients: int) -> str:
+def assign_level(levels: str, client: int, num_clients: int) -> str:
     """Return a client's level in blocks of client numbers; the remainder has the last level.
 
     Raises:
         RecipeError: there are fewer clients than the proportions add up to.
     """
-    parts = parse(levels)
+    parts = parse_levels(levels)
     whole = sum(count for _, count in parts)
     if num_clients < whole:
         raise RecipeError(
@@ -111,14 +111,14 @@ def fixed_level(levels: str, client: int, num_clients: int) -> str:
     return "".join(name * count for name, count in parts)[min(place, whole - 1)]
 
 
-def drawn_level(levels: str, rng: torch.Generator) -> str:
+def draw_level(levels: str, rng: torch.Generator) -> str:
     """Draw a level with the proportions as probabilities."""
-    parts = parse(levels)
+    parts = parse_levels(levels)
     shares = torch.tensor([float(count) for _, count in parts])
     return parts[int(torch.multinomial(shares, 1, generator=rng))][0]
 
 
-def class_tensors(layout: Layout, num_classes: int) -> list[str]:
+def find_class_tensors(layout: Layout, num_classes: int) -> list[str]:
     """Return the tensors of the output layer: rows are the classes, and nothing reads them."""
     for group in reversed(list(layout.groups.values())):
         is_read = any(layout.tensors[m.tensor].uses and not m.produces for m in group.members)
@@ -127,19 +127,19 @@ def class_tensors(layout: Layout, num_classes: int) -> list[str]:
     return []
 
 
-def with_own_rows(layout: Layout, support: Support, own: Tensor | None) -> Support:
+def keep_own_rows(layout: Layout, support: Support, own_classes: Tensor | None) -> Support:
     """Return a support without the output layer's rows of classes that a client does not have."""
-    if own is None or bool(own.all()):
+    if own_classes is None or bool(own_classes.all()):
         return support
     rows = {}
-    for name in class_tensors(layout, len(own)):
+    for name in find_class_tensors(layout, len(own_classes)):
         shape = layout.tensors[name].shape
-        rows[name] = own.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+        rows[name] = own_classes.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
     return support.intersect(Support(mask=rows))
 
 
 @contextmanager
-def scaled(model: nn.Module, width: float, but: Collection[str] = ()) -> Iterator[None]:
+def scale_outputs(model: nn.Module, width: float, but: Collection[str] = ()) -> Iterator[None]:
     """Divide the outputs of convolutions and linear layers by ``width``, ``but`` some modules'."""
 
     def divide(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -177,9 +177,9 @@ class HeteroFL(Method):
     def ask(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Ask everybody once for classes, and for batch-norm statistics of the evaluated model."""
         if ctx.phase != "eval" and ctx.options.class_rows == "own":
-            told = state.method.classes if state.method else {}
-            smallest = Support(window(ctx.layout, 0.0))  # nothing of the model is needed
-            new = [client for client in ctx.cohort if client not in told]
+            classes_of = state.method.classes if state.method else {}
+            smallest = Support(keep_window(ctx.layout, 0.0))  # nothing of the model is needed
+            new = [client for client in ctx.cohort if client not in classes_of]
             return [Ask(client, "classes", support=smallest) for client in new]
         if ctx.phase == "eval" and len(ctx.travels.tensors) < len(ctx.layout.tensors):
             everyone = range(len(ctx.num_examples))
@@ -191,18 +191,18 @@ class HeteroFL(Method):
         if op == "classes":
             return Work({"own": cx.own_classes})
         batches = cx.batches(is_augmented=False)
-        return Work(observed(model, batches, is_pooled=cx.options.pooled_var))
+        return Work(observe_norms(model, batches, is_pooled=cx.options.pooled_var))
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Note the classes, or give the global model the merged batch-norm statistics."""
         if ctx.phase != "eval":
-            own = {answer.ask.client: answer.work.values["own"] for answer in answers}
-            told = state.method.classes if state.method else {}
-            return replace(state, method=State({**told, **own}))
-        told = [answer.work.values for answer in answers]
-        block = running_statistics(told, is_pooled=ctx.options.pooled_var)
+            new_classes = {answer.ask.client: answer.work.values["own"] for answer in answers}
+            classes_of = state.method.classes if state.method else {}
+            return replace(state, method=State({**classes_of, **new_classes}))
+        statistics = [answer.work.values for answer in answers]
+        block = merge_statistics(statistics, is_pooled=ctx.options.pooled_var)
         values, held = state.support.scatter(ctx.layout, block)
         new = {k: torch.where(held[k] > 0, v, state.values[k]) for k, v in values.items()}
         return replace(state, values={**state.values, **new})
@@ -211,16 +211,16 @@ class HeteroFL(Method):
         """Give every client a sub-model as wide as its level."""
         options: Options = ctx.options
         start, asks = ctx.round - 1 if options.window == "roll" else 0, []
-        nested = cache(partial(window, ctx.layout, start=start, within=options.largest))
+        nested = cache(partial(keep_window, ctx.layout, start=start, within=options.largest))
         for client in ctx.cohort:
             if options.mode == "fix":
-                level = fixed_level(options.levels, client, len(ctx.num_examples))
+                level = assign_level(options.levels, client, len(ctx.num_examples))
             else:
-                level = drawn_level(options.levels, ctx.rng(f"level/{client}"))
+                level = draw_level(options.levels, ctx.rng(f"level/{client}"))
             width = options.rate(level) / options.largest
             if options.window == "random":
                 rng = ctx.rng(f"window/{client}")
-                support = Support(scattered(ctx.layout, width, rng, within=options.largest))
+                support = Support(keep_scattered(ctx.layout, width, rng, within=options.largest))
             else:
                 support = Support(nested(width))
             record = {"level": level, "width": width}
@@ -230,12 +230,14 @@ class HeteroFL(Method):
     def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the cross-entropy over the client's own classes, hidden layers scaled."""
         x, y = batch
-        own = cx.own_classes
-        output = {name.rpartition(".")[0] for name in class_tensors(cx.site.layout, len(own))}
-        with scaled(model, cx.note["width"] if cx.options.scaler else 1.0, but=output):
+        own_classes = cx.own_classes
+        output = {
+            name.rpartition(".")[0] for name in find_class_tensors(cx.site.layout, len(own_classes))
+        }
+        with scale_outputs(model, cx.note["width"] if cx.options.scaler else 1.0, but=output):
             logits = model(x)
         if cx.options.masked_loss:
-            logits = own_logits(logits, own.to(logits.device))
+            logits = mask_foreign_logits(logits, own_classes.to(logits.device))
         return functional.cross_entropy(logits, y)
 
     def aggregate(
@@ -245,9 +247,9 @@ class HeteroFL(Method):
         options: Options = ctx.options
         classes = state.method.classes if options.class_rows == "own" else {}
         held = [
-            replace(a, support=with_own_rows(ctx.travels, a.support, classes.get(a.ask.client)))
+            replace(a, support=keep_own_rows(ctx.travels, a.support, classes.get(a.ask.client)))
             for a in answers
         ]
         weights = [1.0 if options.weighting == "uniform" else float(a.num_examples) for a in held]
         new = merge_answers(ctx, state, held, weights=weights, absent="skip")
-        return replace(new, support=Support(window(ctx.layout, 1.0, within=options.largest)))
+        return replace(new, support=Support(keep_window(ctx.layout, 1.0, within=options.largest)))

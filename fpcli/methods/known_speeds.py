@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fpcli.engine.balance import Balance, balance
+from fpcli.engine.balance import Balance, balance_channels
 from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState
 
@@ -25,7 +25,7 @@ class KnownSpeeds(Method):
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Keep as many of the highest-scored channels as each client's device allows."""
         devices = {client: ctx.device(client) for client in ctx.cohort}
-        return list(balance(ctx, state, devices, dict.fromkeys(devices, 1.0)).values())
+        return list(balance_channels(ctx, state, devices, dict.fromkeys(devices, 1.0)).values())
 
     def aggregate(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]

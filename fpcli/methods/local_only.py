@@ -33,8 +33,8 @@ class LocalOnly(Method):
         """Go on with the client's own model, keep it, and report no change."""
         model.load_state_dict(cx.recall("model"), strict=False)
         work = cx.result(model, fit(model, cx, self.loss))
-        own = model.state_dict()
-        cx.remember("model", {name: own[name].detach().cpu() for name in cx.received})
+        values = model.state_dict()
+        cx.remember("model", {name: values[name].detach().cpu() for name in cx.received})
         nothing = {name: torch.zeros_like(change) for name, change in work.values.items()}
         return replace(work, values=nothing)
 

@@ -26,13 +26,13 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le, Lt
 
 from fpcli import plugins
-from fpcli.engine.balance import Balance, balance
+from fpcli.engine.balance import Balance, balance_channels
 from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, Device, ServerState, Support
 from fpcli.errors import RecipeError, UsageError
 from fpcli.scores.magnitude import l1
-from fpcli.structure.min_coverage import share_of_rare_channels
-from fpcli.structure.patterns import ranked
+from fpcli.structure.min_coverage import measure_rare_channels
+from fpcli.structure.patterns import keep_ranked
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class State:
     has_warned: bool = False
 
 
-def learned(factor: float | None, observed: float, keep: float) -> float:
+def learn_factor(factor: float | None, observed: float, keep: float) -> float:
     """Return a client's factor after another observation.
 
-    >>> round(learned(3.0, 8 / 2.0604, keep=0.5), 6), learned(None, 2.0, keep=0.5)
+    >>> round(learn_factor(3.0, 8 / 2.0604, keep=0.5), 6), learn_factor(None, 2.0, keep=0.5)
     (3.412949, 2.0)
     """
     return observed if factor is None else factor**keep * observed ** (1 - keep)
 
 
-def reference_device(ctx: RoundContext) -> Device:
+def choose_reference(ctx: RoundContext) -> Device:
     """Return the device that jobs are measured by, the same in every round.
 
     Raises:
@@ -95,15 +95,15 @@ class Pace(Method):
 
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Know nobody yet; refuse a reference that does not exist."""
-        reference_device(ctx)
+        choose_reference(ctx)
         return replace(state, method=State())
 
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Keep as many of the highest-scored channels as each client's pace allows."""
-        factors, device, ratio = state.method.factors, reference_device(ctx), ctx.options.first
-        known = [client for client in ctx.cohort if client in factors]
-        asks = balance(ctx, state, dict.fromkeys(known, device), factors)
-        first = Support(ranked(ctx.layout, l1(ctx.layout, state.values), ratio))
+        factors, device, ratio = state.method.factors, choose_reference(ctx), ctx.options.first
+        observed = [client for client in ctx.cohort if client in factors]
+        asks = balance_channels(ctx, state, dict.fromkeys(observed, device), factors)
+        first = Support(keep_ranked(ctx.layout, l1(ctx.layout, state.values), ratio))
         return [
             asks.get(client) or Ask(client, support=first, record={"ratio": ratio})
             for client in ctx.cohort
@@ -114,21 +114,21 @@ class Pace(Method):
     ) -> ServerState:
         """Recover and average (R2SP), and learn from how long every reply took."""
         options: Options = ctx.options
-        device, known = reference_device(ctx), state.method
-        factors = dict(known.factors)
+        device, method_state = choose_reference(ctx), state.method
+        factors = dict(method_state.factors)
         for answer in answers:
             client, seconds = answer.ask.client, answer.time.total_s
             expected = ctx.times(answer.support, {client: device})[client].total_s
-            factors[client] = learned(factors.get(client), seconds / expected, options.keep)
+            factors[client] = learn_factor(factors.get(client), seconds / expected, options.keep)
             ctx.log(client, factor=factors[client], seconds=seconds)
-        rare = share_of_rare_channels(ctx.layout, [answer.support for answer in answers])
+        rare = measure_rare_channels(ctx.layout, [answer.support for answer in answers])
         ctx.log(None, rare_channels=rare)
-        is_thin = bool(known.factors) and len(answers) > 1 and rare > 0.5
-        if is_thin and not known.has_warned:
+        is_thin = bool(method_state.factors) and len(answers) > 1 and rare > 0.5
+        if is_thin and not method_state.has_warned:
             ctx.log(
                 None,
                 warning=f"{rare:.0%} of the channels were trained by fewer than two clients; "
                 "set method.anchor=quantile:0.25, or a lower method.cap",
             )
         new = merge_answers(ctx, state, answers, absent="keep")
-        return replace(new, method=State(factors, known.has_warned or is_thin))
+        return replace(new, method=State(factors, method_state.has_warned or is_thin))

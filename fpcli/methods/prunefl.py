@@ -20,20 +20,20 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from fpcli.data.batches import Batch, batch_ends
+from fpcli.data.batches import Batch, find_batch_ends
 from fpcli.engine.fit import cross_entropy
-from fpcli.engine.measure import one_hot_loss
+from fpcli.engine.measure import compute_one_hot_loss
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Work
-from fpcli.fleet.linear import LinearTime, StepRates, slowest_time
+from fpcli.fleet.linear import LinearTime, StepRates, model_slowest_time
 from fpcli.pruning.at_density import prune_once, shrink_towards
 from fpcli.pruning.importance import collect, fit_adding
-from fpcli.pruning.settle import seconds_of, settle
-from fpcli.structure.budget import maskable, reconfigure
+from fpcli.pruning.settle import settle_masks, time_epochs
+from fpcli.structure.budget import list_masked_weights, reconfigure
 from fpcli.structure.layout import Layout, Tensors
 
 NUM_ITERATIONS = 20  # steps of the control `iterative`
-LOSSES = {"cross_entropy": cross_entropy, "one_hot": one_hot_loss}
+LOSSES = {"cross_entropy": cross_entropy, "one_hot": compute_one_hot_loss}
 
 
 @dataclass(frozen=True)
@@ -112,25 +112,28 @@ def given_rates(options: Options, layout: Layout) -> StepRates | None:
     """Return the seconds that the options give by hand, or None."""
     if options.c is None:
         return None
-    return StepRates(maskable(layout), options.c, options.comp, options.comm)
+    return StepRates(list_masked_weights(layout), options.c, options.comp, options.comm)
 
 
 def num_steps(ctx: RoundContext, client: int) -> int:
     """Return the local steps of a client's round."""
-    return ctx.local.epochs * len(batch_ends(ctx.num_examples[client], ctx.local.batch_size))
+    return ctx.local.epochs * len(find_batch_ends(ctx.num_examples[client], ctx.local.batch_size))
 
 
 def round_time(ctx: RoundContext) -> LinearTime:
     """Return c and t_l: as given by hand, or of the fleet's slowest client."""
     options: Options = ctx.options
     if rates := given_rates(options, ctx.layout):
-        return rates.round_time(max(num_steps(ctx, one) for one in ctx.trainers))
-    names, samples = maskable(ctx.layout), [num * ctx.local.epochs for num in ctx.num_examples]
+        return rates.round_time(max(num_steps(ctx, client) for client in ctx.trainers))
+    names, samples = (
+        list_masked_weights(ctx.layout),
+        [num * ctx.local.epochs for num in ctx.num_examples],
+    )
     num_dense = options.dense_passes
-    return slowest_time(ctx.layout, names, ctx.fleet, samples, dense_passes=num_dense)
+    return model_slowest_time(ctx.layout, names, ctx.fleet, samples, dense_passes=num_dense)
 
 
-def duties(ctx: RoundContext, elapsed: int) -> tuple[bool, bool]:
+def assign_duties(ctx: RoundContext, elapsed: int) -> tuple[bool, bool]:
     """Tell whether clients send importance this round, and whether they add it up over rounds."""
     options, everyone = ctx.options, ctx.clients_per_round >= len(ctx.trainers)
     is_on = options.control == "adaptive" and options.interval > 0
@@ -138,7 +141,7 @@ def duties(ctx: RoundContext, elapsed: int) -> tuple[bool, bool]:
     return is_on and options.is_due(elapsed), is_on and is_long
 
 
-def choose(
+def choose_masks(
     ctx: RoundContext, elapsed: int, values: Tensors, masks: Tensors, importance: Tensors
 ) -> Tensors:
     """Return the masks of the next rounds: reconfigured when it is time, or a rival's."""
@@ -152,7 +155,7 @@ def choose(
     return masks
 
 
-def loss_of(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
+def find_loss(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
     """Return the loss that the options name."""
     return LOSSES[cx.options.loss](model, batch)
 
@@ -196,10 +199,10 @@ class PruneFL(Method):
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
         """Return values and masks."""
         model.train()
-        options, loss = cx.options, partial(loss_of, cx)
+        options, loss = cx.options, partial(find_loss, cx)
         buffer = list(islice(cx.batches(), options.ip_batches))
         if options.control == "adaptive":
-            masks, trained = settle(
+            masks, trained = settle_masks(
                 model,
                 buffer,
                 loss,
@@ -228,7 +231,7 @@ class PruneFL(Method):
         values = {name: state[name].cpu().contiguous() for name in cx.received}
         seconds = dict.fromkeys(("compute_s", "down_s", "up_s"), 0.0)
         if not options.free_ip:
-            seconds = seconds_of(cx, given_rates(options, cx.site.layout), buffer, trained, masks)
+            seconds = time_epochs(cx, given_rates(options, cx.site.layout), buffer, trained, masks)
         return Work(values, masks, metrics=seconds)
 
     def absorb(
@@ -236,8 +239,8 @@ class PruneFL(Method):
     ) -> ServerState:
         """Start from the sparse model; of dead weights the server keeps its own values, or 0."""
         work = answers[0].work
-        values, told = dict(work.values), work.mask or {}
-        masks = {name: told[name] for name in maskable(ctx.layout) if name in told}
+        values, chosen = dict(work.values), work.mask or {}
+        masks = {name: chosen[name] for name in list_masked_weights(ctx.layout) if name in chosen}
         for name, mask in masks.items():
             dead = 0.0 if ctx.options.regrow_init == "zero" else state.values[name]
             values[name] = torch.where(mask, values[name], dead)
@@ -245,7 +248,7 @@ class PruneFL(Method):
 
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Send the sparse model."""
-        send, keep = duties(ctx, state.round)
+        send, keep = assign_duties(ctx, state.round)
         note = {"send": send, "keep": keep} if send or keep else {}
         asks = [Ask(client, note=note, support=state.support) for client in ctx.cohort]
         if rates := given_rates(ctx.options, ctx.layout):
@@ -257,23 +260,23 @@ class PruneFL(Method):
     def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train, and in some rounds add up the importance that the server cannot see."""
         if not cx.note:
-            return cx.result(model, fit(model, cx, loss_of))
+            return cx.result(model, fit(model, cx, find_loss))
         since = cx.options.window_start(cx.round - 1)
-        return fit_adding(cx, model, loss_of, cx.options.importance, since=since, **cx.note)
+        return fit_adding(cx, model, find_loss, cx.options.importance, since=since, **cx.note)
 
     def aggregate(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Average the alive weights; when it is time, choose which ones are alive."""
-        options, known, elapsed = ctx.options, state.method or State(), state.round
-        new, importance = merge_answers(ctx, state, answers), known.importance
+        options, method_state, elapsed = ctx.options, state.method or State(), state.round
+        new, importance = merge_answers(ctx, state, answers), method_state.importance
         old = {
             name: state.support.mask.get(name, torch.ones_like(state.values[name]).bool())
-            for name in maskable(ctx.layout)
+            for name in list_masked_weights(ctx.layout)
         }
-        if any(duties(ctx, elapsed)):
+        if any(assign_duties(ctx, elapsed)):
             importance = collect(ctx, options.importance, importance, answers)
-        masks = choose(ctx, elapsed, new.values, old, importance)
+        masks = choose_masks(ctx, elapsed, new.values, old, importance)
         ctx.log(None, density={name: float(mask.float().mean()) for name, mask in masks.items()})
         if any(not torch.equal(masks[name], mask) for name, mask in old.items()):
             values = dict(new.values)

@@ -15,9 +15,9 @@ from annotated_types import Ge, Lt
 
 from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support
-from fpcli.structure.budget import largest, maskable
+from fpcli.structure.budget import keep_largest, list_masked_weights
 from fpcli.structure.layout import Layout
-from fpcli.structure.patterns import scattered
+from fpcli.structure.patterns import keep_scattered
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ class Options:
     """What is left out: whole channels, so that the model is smaller, or single weights."""
 
 
-def drawn(layout: Layout, options: Options, rng: torch.Generator) -> Support:
+def draw_support(layout: Layout, options: Options, rng: torch.Generator) -> Support:
     """Return a support drawn at random, with the same ratio in every group or tensor."""
     density = 1 - options.ratio
     if options.pattern == "channels":
-        return Support(scattered(layout, density, rng))
-    shapes = {name: layout.tensors[name].shape for name in maskable(layout) if options.ratio}
+        return Support(keep_scattered(layout, density, rng))
+    shapes = {
+        name: layout.tensors[name].shape for name in list_masked_weights(layout) if options.ratio
+    }
     chance = {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()}
-    return Support(mask={n: largest({n: x}, density)[n] for n, x in chance.items()})
+    return Support(mask={n: keep_largest({n: x}, density)[n] for n, x in chance.items()})
 
 
 class RandomMask(Method):
@@ -50,7 +52,7 @@ class RandomMask(Method):
 
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Send the round's part of the model, the same to everybody."""
-        support = drawn(ctx.layout, ctx.options, ctx.rng("mask"))
+        support = draw_support(ctx.layout, ctx.options, ctx.rng("mask"))
         return [Ask(c, support=support, record={"ratio": ctx.options.ratio}) for c in ctx.cohort]
 
     def aggregate(

@@ -24,12 +24,17 @@ from torch import Tensor, nn
 from fpcli.data.split import Split
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
-from fpcli.engine.placement import place
+from fpcli.engine.placement import move_to
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Tensors, Work
 from fpcli.errors import RecipeError
-from fpcli.scores.bn_scale import above_share, add_l1, bn_scale
+from fpcli.scores.bn_scale import add_l1, bn_scale, choose_above_share
 from fpcli.structure.layout import Layout
-from fpcli.structure.masks import above_percentile, distance, mean_overlaps, narrowed
+from fpcli.structure.masks import (
+    drop_percentile,
+    measure_distance,
+    measure_overlaps,
+    narrow_support,
+)
 from fpcli.structure.shrink import shrink
 
 Percent = Annotated[float, Ge(0), Le(100)]
@@ -113,7 +118,7 @@ def next_percent(pruned: float, options: Options) -> float:
     return percent - 5.0 if percent > 16.0 else percent
 
 
-def maskable(model: nn.Module, options: Options) -> list[str]:
+def list_maskable(model: nn.Module, options: Options) -> list[str]:
     """Return the tensors of which single weights may be pruned."""
     if options.variant == "hy":
         return [f"{n}.weight" for n, part in model.named_modules() if isinstance(part, nn.Linear)]
@@ -121,18 +126,20 @@ def maskable(model: nn.Module, options: Options) -> list[str]:
     return [n for n, x in named if "weight" in n and (x.dim() > 1 or options.mask_norms)]
 
 
-def candidate(cx: ClientContext, values: Tensors) -> dict[str, Tensor]:
+def propose_channels(cx: ClientContext, values: Tensors) -> dict[str, Tensor]:
     """Return which of its channels a client would keep if it pruned now, by group."""
     layout, options = cx.site.layout, cx.options
     scores = bn_scale(layout, cx.support.scatter(layout, values)[0])
     least = options.channel_floors or [layout.groups[name].width // 2 for name in scores]
-    choose = partial(above_share, is_strict=options.channel_count == "official")
+    choose = partial(choose_above_share, is_strict=options.channel_count == "official")
     held = {name: score[cx.support.keep.get(name, slice(None))] for name, score in scores.items()}
     pairs = zip(held, least, strict=True)
     return {name: choose(held[name], options.channel_share, floor) for name, floor in pairs}
 
 
-def pruned_percent(cx: ClientContext, values: Tensors, masks: Tensors, support: Support) -> float:
+def count_pruned_percent(
+    cx: ClientContext, values: Tensors, masks: Tensors, support: Support
+) -> float:
     """Return the pruned share of all parameters in percent, of received tensors cut to support."""
     layout, is_un = cx.site.layout.parameters, cx.options.variant == "un"
     alive = {n: masks.get(n, torch.ones_like(values[n])).float() for n in layout.tensors}
@@ -145,7 +152,7 @@ def pruned_percent(cx: ClientContext, values: Tensors, masks: Tensors, support: 
     return 100.0 * (1.0 - num_alive / sum(prod(spec.shape) for spec in layout.tensors.values()))
 
 
-def learned_and_judging(cx: ClientContext) -> tuple[Tensor, Split]:
+def split_samples(cx: ClientContext) -> tuple[Tensor, Split]:
     """Return the samples that a client trains on, and those that judge a pruned model."""
     site, options = cx.site, cx.options
     if options.gate_on == "test":
@@ -158,18 +165,18 @@ def learned_and_judging(cx: ClientContext) -> tuple[Tensor, Split]:
 def is_accurate(cx: ClientContext, block: Tensors, samples: Split) -> bool:
     """Tell whether the model with these tensors exceeds the accuracy gate."""
     site = cx.site
-    model = place(shrink(site.template, block), site.device, site.is_channels_last)
+    model = move_to(shrink(site.template, block), site.device, site.is_channels_last)
     score = evaluate(model, samples, site.dataset.normalise, channels_last=site.is_channels_last)
     return 100.0 * score.accuracy > cx.options.accuracy_percent
 
 
-def floats(model: nn.Module) -> dict[str, Tensor]:
+def copy_floats(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of a model's parameters and running statistics."""
     state = model.state_dict()
     return {name: x.cpu().clone() for name, x in state.items() if x.is_floating_point()}
 
 
-def within(layout: Layout, answer: Answer, support: Support) -> Answer:
+def cut_answer(layout: Layout, answer: Answer, support: Support) -> Answer:
     """Return an answer without what a smaller support does not hold."""
     dense, _ = answer.support.scatter(layout, answer.work.values)
     work = replace(answer.work, values=support.gather(layout, dense))
@@ -218,25 +225,30 @@ class SubFedAvg(Method):
 
     def plan(self, ctx: RoundContext, state: ServerState) -> list[Ask]:
         """Send every client its own part of the common model."""
-        own = {client: state.method.clients.get(client, Sub()) for client in ctx.cohort}
-        return [Ask(client, support=Support(sub.keep, sub.mask)) for client, sub in own.items()]
+        subs = {client: state.method.clients.get(client, Sub()) for client in ctx.cohort}
+        return [Ask(client, support=Support(sub.keep, sub.mask)) for client, sub in subs.items()]
 
     def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train, then prune weights, then channels, each only through its gates."""
-        options, layout, own = cx.options, cx.site.layout, cx.recall("model")
-        model.load_state_dict({n: x for n, x in own.items() if n not in cx.received}, strict=False)
-        old = {name: torch.ones_like(cx.received[name]).bool() for name in maskable(model, options)}
+        options, layout, remembered = cx.options, cx.site.layout, cx.recall("model")
+        model.load_state_dict(
+            {n: x for n, x in remembered.items() if n not in cx.received}, strict=False
+        )
+        old = {
+            name: torch.ones_like(cx.received[name]).bool()
+            for name in list_maskable(model, options)
+        }
         old |= {name: mask.cpu() for name, mask in cx.mask.items()}
-        samples, judges = learned_and_judging(cx)
+        samples, judges = split_samples(cx)
         seen: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
         def prune(values: Tensors, percent: float) -> dict[str, Tensor]:
-            return {n: above_percentile(values[n], mask, percent) for n, mask in old.items()}
+            return {n: drop_percentile(values[n], mask, percent) for n, mask in old.items()}
 
         def after_epoch(epoch: int, model: nn.Module) -> None:
             if epoch in (1, cx.local.epochs):
-                values = floats(model)
-                stay = candidate(cx, values) if options.variant == "hy" else {}
+                values = copy_floats(model)
+                stay = propose_channels(cx, values) if options.variant == "hy" else {}
                 seen.append((prune(values, options.step_percent), stay))
 
         penalty = partial(add_l1, strength=options.scale_l1) if options.scale_l1 else None
@@ -248,10 +260,10 @@ class SubFedAvg(Method):
             after_backward=penalty,
             after_epoch=after_epoch,
         )
-        values, masks, support = floats(model), old, cx.support
+        values, masks, support = copy_floats(model), old, cx.support
         (first, channels), (last, stay) = seen[0], seen[-1]
-        metrics = {"distance": distance(first, last), "accepted": 0.0}
-        rho = pruned_percent(cx, {**cx.received, **own}, old, support)
+        metrics = {"distance": measure_distance(first, last), "accepted": 0.0}
+        rho = count_pruned_percent(cx, {**cx.received, **remembered}, old, support)
         if metrics["distance"] > options.distance_min and rho < options.target_percent:
             new = prune(values, next_percent(rho, options))
             thin = values | {n: torch.where(mask, values[n], 0.0) for n, mask in new.items()}
@@ -259,9 +271,9 @@ class SubFedAvg(Method):
                 values, masks, metrics["accepted"] = thin, new, 1.0
         kept: Tensors = {}
         if stay:
-            ends = [{"all": torch.cat(list(one.values()))} for one in (channels, stay)]
-            metrics |= {"channel_distance": distance(*ends), "channels_accepted": 0.0}
-            narrow = narrowed(layout, support, stay)
+            ends = [{"all": torch.cat(list(parts.values()))} for parts in (channels, stay)]
+            metrics |= {"channel_distance": measure_distance(*ends), "channels_accepted": 0.0}
+            narrow = narrow_support(layout, support, stay)
             small = narrow.gather(layout, support.scatter(layout, values)[0])
             is_open = metrics["channel_distance"] > options.channel_distance_min
             if is_open and is_accurate(cx, small, judges):
@@ -269,7 +281,7 @@ class SubFedAvg(Method):
                 support, kept, metrics["channels_accepted"] = narrow, stay, 1.0
         model.load_state_dict(values, strict=False)
         cx.remember("model", values)
-        metrics["rho"] = pruned_percent(cx, values, masks, support)
+        metrics["rho"] = count_pruned_percent(cx, values, masks, support)
         mask = masks if metrics["accepted"] else None
         return cx.result(model, fitted, mask=mask, stay=kept, metrics=metrics)
 
@@ -280,12 +292,12 @@ class SubFedAvg(Method):
         options, layout = ctx.options, ctx.travels
         supports = {answer.ask.client: answer.support for answer in answers}
         for answer in answers:
-            told = {name: x for name, x in answer.work.metrics.items() if name != "loss"}
-            ctx.log(answer.ask.client, **told)
-        ctx.log(None, **mean_overlaps(layout, supports, ctx.share_labels))
+            metrics = {name: x for name, x in answer.work.metrics.items() if name != "loss"}
+            ctx.log(answer.ask.client, **metrics)
+        ctx.log(None, **measure_overlaps(layout, supports, ctx.share_labels))
         if options.agg == "all-overlap":
             common = reduce(Support.intersect, supports.values())
-            answers = [within(layout, answer, common) for answer in answers]
+            answers = [cut_answer(layout, answer, common) for answer in answers]
         weights = None if options.weights == "samples" else [1.0] * len(answers)
         subs = {client: Sub(support.keep, support.mask) for client, support in supports.items()}
         new = merge_answers(ctx, state, answers, weights=weights)

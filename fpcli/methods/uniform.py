@@ -16,7 +16,7 @@ from annotated_types import Ge, Lt
 from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support
 from fpcli.scores.sample import score_of_weights
-from fpcli.structure.patterns import ranked
+from fpcli.structure.patterns import keep_ranked
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Uniform(Method):
         """Keep the highest-scored channels of the current global model."""
         options: Options = ctx.options
         scores = score_of_weights(options.score, ctx.layout, state.values)
-        support = Support(ranked(ctx.layout, scores, options.ratio))
+        support = Support(keep_ranked(ctx.layout, scores, options.ratio))
         return [Ask(c, support=support, record={"ratio": options.ratio}) for c in ctx.cohort]
 
     def aggregate(

@@ -22,26 +22,26 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from fpcli.engine.measure import right_by_class
+from fpcli.engine.measure import count_right
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits
 from fpcli.engine.types import Answer, Ask, ServerState, Work, is_finite
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
 from fpcli.scores.tfidf import (
     Aggregation,
     Direction,
+    IdfReference,
     Means,
-    Reference,
     Scope,
     Smoothing,
-    aggregated,
-    chosen,
-    class_means,
-    followers,
-    tfidf,
+    aggregate_means,
+    choose_forgotten,
+    find_followers,
+    measure_class_means,
+    score_tfidf,
 )
 from fpcli.structure.layout import Layout
-from fpcli.structure.silence import silence, silenced
-from fpcli.structure.support import Support, place
+from fpcli.structure.silence import silence_channels, zero_silent
+from fpcli.structure.support import Support, scatter
 
 COUNTS, RIGHT = "counts", "right"
 """Names of an answer's tensors that are of no layer; a layer's is ``LAYER>NORM``, see `answer`."""
@@ -64,7 +64,7 @@ class Options:
     """Rank all channels together, or those of every layer by themselves."""
     direction: Direction = "highest"
     """Prune the highest scores (paper), the lowest (official code), or as many at random."""
-    idf_ref: Reference = "channel"
+    idf_ref: IdfReference = "channel"
     """What an activation must reach to count for a class: the channel's mean over the classes
     (official code), or the class's mean over the channels (formula of the paper)."""
     idf: Smoothing = "paper"
@@ -103,7 +103,7 @@ class State:
     told: tuple[Tensor, ...] = field(default_factory=tuple)
 
 
-def alive(layout: Layout, support: Support, layers: Sequence[str]) -> dict[str, Tensor]:
+def mark_alive(layout: Layout, support: Support, layers: Sequence[str]) -> dict[str, Tensor]:
     """Return which output channels of layers are not gone: bool ``[channels]`` by layer."""
     out, axes = {}, support.axes(layout)
     for layer in layers:
@@ -117,7 +117,7 @@ def alive(layout: Layout, support: Support, layers: Sequence[str]) -> dict[str, 
     return out
 
 
-def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[str, str]]:
+def read_answers(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[str, str]]:
     """Return what clients say, in coordinates of the initial model, and layer -> normalisation.
 
     Answers that do not fit the network, or the first one's names, or are of more samples than the
@@ -139,7 +139,7 @@ def read(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means], dict[s
         for key in keys:
             layer, value = key.partition(">")[0], answer.work.values[key]
             rows, width = axes[f"{layer}.weight"][0], layout.tensors[f"{layer}.weight"].shape[0]
-            values[layer] = place(value, (None, rows), (len(value), width))
+            values[layer] = scatter(value, (None, rows), (len(value), width))
         means.append(Means(values, answer.work.values[COUNTS].long()))
     if not any(">" in key for answer in answers for key in answer.work.values):
         raise LayoutError(
@@ -175,16 +175,16 @@ def _can_be(counts: Tensor, most: int) -> bool:
     return bool(((whole >= 0) & (whole <= most)).all()) and int(whole.sum()) <= most
 
 
-def counted(answers: Sequence[Answer]) -> Tensor:
+def sum_counts(answers: Sequence[Answer]) -> Tensor:
     """Return what clients say of their samples together, int64 ``[2, classes]``: predicted right,
     and all; what cannot be does not count.
 
     Raises:
         ClientError: nobody says anything that can be.
     """
-    said = [(a.work.values[RIGHT], a.num_examples) for a in answers if RIGHT in a.work.values]
-    said = [(x, most) for x, most in said if x.dtype != torch.bool and x.dim() == 2]
-    good = [x.long() for x, most in said if len(x) == 2 and _can_be(x[1], most)]
+    counts = [(a.work.values[RIGHT], a.num_examples) for a in answers if RIGHT in a.work.values]
+    counts = [(x, most) for x, most in counts if x.dtype != torch.bool and x.dim() == 2]
+    good = [x.long() for x, most in counts if len(x) == 2 and _can_be(x[1], most)]
     good = [x for x in good if bool(((x[0] >= 0) & (x[0] <= x[1])).all())]
     good = [x for x in good if x.shape == good[0].shape]
     if not good:
@@ -233,48 +233,49 @@ class Unlearn(Method):
         """Return mean activations by class under ``LAYER>NORM`` (the normalisation that takes the
         layer's output, if one does), and how many samples they are means of; or how many samples
         the model predicts right, which is also told with the first scores."""
-        num_classes, told = cx.site.dataset.num_classes, {}
+        num_classes, outputs = cx.site.dataset.num_classes, {}
         if op == TELL or (op == FIRST and cx.options.counts_right):
             batches = cx.batches(is_augmented=False, has_withheld=True)
-            told[RIGHT] = right_by_class(model, batches, num_classes).int()
+            outputs[RIGHT] = count_right(model, batches, num_classes).int()
         if op == TELL:
-            return Work(told)
+            return Work(outputs)
         batches = cx.batches(is_augmented=False, has_withheld=True)
         limit = cx.options.score_batches or None
-        means = class_means(model, islice(batches, limit), num_classes)
+        means = measure_class_means(model, islice(batches, limit), num_classes)
         example = torch.zeros(1, *cx.site.dataset.input_shape, device=cx.torch_device)
-        norms = followers(model, example)
+        norms = find_followers(model, example)
         named = {f"{name}>{norms.get(name, '')}": x for name, x in means.activations.items()}
         # Only a mean weighted by samples needs to know more than who has a class.
         is_weighted = cx.options.agg == "count"
         counts = means.counts.int() if is_weighted else means.counts > 0
-        return Work({**named, COUNTS: counts, **told})
+        return Work({**named, COUNTS: counts, **outputs})
 
     def absorb(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
         """Score the channels for one class and silence the chosen ones; keep what was counted."""
-        known: State = state.method
+        method_state: State = state.method
         options: Options = ctx.options
         if options.counts_right and answers[0].ask.op in (FIRST, TELL):
-            known = replace(known, told=(*known.told, counted(answers)))
+            method_state = replace(method_state, told=(*method_state.told, sum_counts(answers)))
         if answers[0].ask.op == TELL:
-            return replace(state, method=known)
-        target = ctx.withheld[len(known.classes)]
-        means, norms = read(ctx.layout, answers)
-        if not any(int(one.counts[target]) for one in means):
+            return replace(state, method=method_state)
+        target = ctx.withheld[len(method_state.classes)]
+        means, norms = read_answers(ctx.layout, answers)
+        if not any(int(mean.counts[target]) for mean in means):
             raise DataError(
                 f"no client holds a sample of class {target}",
                 hint="there is nothing to forget; name a class that a client holds",
                 where="task.withhold",
             )
-        activations = aggregated(means, options.agg)
+        activations = aggregate_means(means, options.agg)
         scores = {
-            name: tfidf(x, target, options.idf_ref, options.idf) for name, x in activations.items()
+            name: score_tfidf(x, target, options.idf_ref, options.idf)
+            for name, x in activations.items()
         }
-        pruned = chosen(
+        pruned = choose_forgotten(
             scores,
-            alive(ctx.layout, state.support, list(scores)),
+            mark_alive(ctx.layout, state.support, list(scores)),
             ratio=float(options.ratio),
             scope=options.scope,
             direction=options.direction,
@@ -282,8 +283,8 @@ class Unlearn(Method):
             nni_skip=options.nni_skip,
             generator=ctx.rng(f"pruned/{target}"),
         )
-        support = silence(ctx.layout, state.support, pruned, norms)
+        support = silence_channels(ctx.layout, state.support, pruned, norms)
         scored = Scored(target, activations, {n: x.float() for n, x in scores.items()}, pruned)
-        values = silenced(ctx.layout, support, state.values)
-        known = replace(known, classes=(*known.classes, scored))
-        return replace(state, values=values, support=support, method=known)
+        values = zero_silent(ctx.layout, support, state.values)
+        method_state = replace(method_state, classes=(*method_state.classes, scored))
+        return replace(state, values=values, support=support, method=method_state)

@@ -32,10 +32,10 @@ MODELS: Mapping[str, str] = {
     "hetero-cnn": "fpcli.models.heterofl_nets:hetero_cnn",
     "preresnet-hfl": "fpcli.models.heterofl_nets:preresnet_hfl",
     "preresnet18": "fpcli.models.heterofl_nets:preresnet18",
-    "subfedavg-cifar": "fpcli.models.subfedavg_nets:cifar",
-    "subfedavg-cifar-bn": "fpcli.models.subfedavg_nets:cifar_bn",
-    "subfedavg-mnist": "fpcli.models.subfedavg_nets:mnist",
-    "subfedavg-mnist-bn": "fpcli.models.subfedavg_nets:mnist_bn",
+    "subfedavg-cifar": "fpcli.models.subfedavg_nets:subfedavg_cifar",
+    "subfedavg-cifar-bn": "fpcli.models.subfedavg_nets:subfedavg_cifar_bn",
+    "subfedavg-mnist": "fpcli.models.subfedavg_nets:subfedavg_mnist",
+    "subfedavg-mnist-bn": "fpcli.models.subfedavg_nets:subfedavg_mnist_bn",
 }
 """Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W) of
 an image or (features,) of a row of a table.

@@ -6,12 +6,10 @@ from collections import OrderedDict
 
 from torch import nn
 
-from fpcli.models.widths import widened
-
-Shape = tuple[int, int, int]
+from fpcli.models.widths import ImageShape, widen
 
 
-def alexnet(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def alexnet(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return five 3x3 convolutions and three linear layers (23,272,266 parameters on CIFAR-10).
 
     FedMP (ICDE 2022) trains an AlexNet on CIFAR-10 and says nothing about its layers. This is the
@@ -28,7 +26,7 @@ def alexnet(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Modu
         raise ValueError(f"{size[0]}x{size[1]} images are too small")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, channels in enumerate((64, 192, 384, 256, 256), start=1):
-        outputs, stride = widened(channels, width), 2 if number == 1 else 1
+        outputs, stride = widen(channels, width), 2 if number == 1 else 1
         layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         layers[f"conv{number}_relu"] = nn.ReLU()
         if number in (1, 2, 5):
@@ -37,7 +35,7 @@ def alexnet(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Modu
     layers["flatten"] = nn.Flatten()
     inputs *= left[0] * left[1]
     for number in (1, 2):
-        outputs = widened(4096, width)
+        outputs = widen(4096, width)
         layers[f"fc{number}_dropout"] = nn.Dropout(0.5)
         layers[f"fc{number}"] = nn.Linear(inputs, outputs)
         layers[f"fc{number}_relu"] = nn.ReLU()

@@ -11,17 +11,17 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fpcli import plugins
-from fpcli.errors import FpError, RecipeError, UsageError, first_line, nearest
+from fpcli.errors import FpError, RecipeError, UsageError, first_line, suggest
 from fpcli.models.group_norm import replace_batch_norm
-from fpcli.models.names import GROUP_NORM, find, no_width, parse
+from fpcli.models.names import GROUP_NORM, find_model_name, no_width, parse_model_name
+from fpcli.models.widths import InputShape
 from fpcli.rng import derive
-from fpcli.structure.plain import as_scores, check_plain
+from fpcli.structure.plain import check_plain, require_scores
 from fpcli.units import format_input
 
-Shape = tuple[int, ...]
 """Of one sample: (channels, height, width) of an image, (features,) of a row of a table."""
 
-Factory = Callable[[Shape, int], nn.Module]
+Factory = Callable[[InputShape, int], nn.Module]
 
 PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
     name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")
@@ -31,7 +31,7 @@ PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
 
 def build(
     name: str,
-    input_shape: Shape,
+    input_shape: InputShape,
     num_classes: int,
     *,
     seed: int,
@@ -40,19 +40,19 @@ def build(
     """Return a freshly initialised network; the caller's random state stays as it was.
 
     Args:
-        name: see :func:`factory`.
+        name: see :func:`find_factory`.
         input_shape: of one sample.
         num_classes: width of the output.
         seed: of the initial values.
-        allow_code: see :func:`factory`.
+        allow_code: see :func:`find_factory`.
 
     Raises:
         UsageError: no model has that name, or it cannot be imported.
         RecipeError: the name would run code without ``allow_code``, or the network cannot be
             built, fails on a sample of zeros, or does not return finite ``[1, num_classes]``.
-        LayoutError: see :func:`structure.plain.check_plain` and ``as_scores``.
+        LayoutError: see :func:`structure.plain.check_plain` and ``require_scores``.
     """
-    make = factory(name, allow_code=allow_code)
+    make = find_factory(name, allow_code=allow_code)
     task = f"{format_input(input_shape)} and {num_classes} classes"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
@@ -70,7 +70,7 @@ def build(
                 hint=_unfit_hint(name, input_shape),
                 where="task.model",
             ) from error
-    scores = as_scores(output, f"model `{name}`", 1)
+    scores = require_scores(output, f"model `{name}`", 1)
     if tuple(scores.shape) != (1, num_classes):
         raise RecipeError(
             f"model `{name}` returns {list(scores.shape)} for one sample, wanted "
@@ -88,7 +88,7 @@ def build(
     return model
 
 
-def _unfit_hint(name: str, input_shape: Shape) -> str:
+def _unfit_hint(name: str, input_shape: InputShape) -> str:
     if plugins.is_code(name):
         shape = ", ".join(map(str, (1, *input_shape)))
         return f"it must be an `nn.Module` that takes `torch.zeros({shape})` in evaluation mode"
@@ -97,10 +97,12 @@ def _unfit_hint(name: str, input_shape: Shape) -> str:
     return "choose a network for tables, such as `tabular-mlp`"
 
 
-def measure(name: str, input_shape: Shape, num_classes: int) -> dict[str, Shape] | None:
+def measure_shapes(
+    name: str, input_shape: InputShape, num_classes: int
+) -> dict[str, InputShape] | None:
     """Return the shapes of a network's floating-point tensors, without the memory for them.
 
-    Args and errors as for :func:`factory`, and whatever the network raises; code is not run.
+    Args and errors as for :func:`find_factory`, and whatever the network raises; code is not run.
 
     Returns:
         Name -> shape; None for code, and for a network that calculates with its own tensors while
@@ -110,7 +112,7 @@ def measure(name: str, input_shape: Shape, num_classes: int) -> dict[str, Shape]
         return None
     try:
         with _NoMemory(), torch.random.fork_rng(devices=[]):
-            state = factory(name)(input_shape, num_classes).state_dict()
+            state = find_factory(name)(input_shape, num_classes).state_dict()
     except NotImplementedError:
         return None
     return {key: tuple(x.shape) for key, x in state.items() if x.is_floating_point()}
@@ -128,7 +130,7 @@ class _NoMemory(TorchFunctionMode):
 _FRESH = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
 
 
-def factory(name: str, *, allow_code: bool = False) -> Factory:
+def find_factory(name: str, *, allow_code: bool = False) -> Factory:
     """Return the function that makes a network for an input shape and a number of classes.
 
     Args:
@@ -149,23 +151,23 @@ def factory(name: str, *, allow_code: bool = False) -> Factory:
                 hint=f"code must stand on the command line: --model {name}",
                 where="task.model",
             )
-        own: Factory = plugins.load(name)
-        return own
+        factory: Factory = plugins.load_reference(name)
+        return factory
     make: Factory
     if name.startswith(plugins.TORCHVISION):
-        wanted = parse(name)
+        wanted = parse_model_name(name)
         make = _torchvision(wanted.base.removeprefix(plugins.TORCHVISION))
         if wanted.width is not None:
             raise no_width(name)
     else:
-        wanted = find(name)
+        wanted = find_model_name(name)
         make = plugins.lookup("models", wanted.base)
         if wanted.width is not None:
             make = partial(make, **{"width": wanted.width})
     return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
 
 
-def _make_with_group_norm(make: Factory, input_shape: Shape, num_classes: int) -> nn.Module:
+def _make_with_group_norm(make: Factory, input_shape: InputShape, num_classes: int) -> nn.Module:
     model = make(input_shape, num_classes)
     if not replace_batch_norm(model):
         raise ValueError(f"it has no batch norm; leave out `{GROUP_NORM}`")
@@ -176,16 +178,16 @@ def _torchvision(name: str) -> Factory:
     from torchvision import models
 
     # Only the top module: networks for detection would fetch weights for their backbone.
-    known = models.list_models(module=models)
-    if name not in known:
+    names = models.list_models(module=models)
+    if name not in names:
         raise UsageError(
             f"torchvision has no classification network `{name}`",
-            hint=nearest(name, known) or f"known: {', '.join(known)}",
+            hint=suggest(name, names) or f"known: {', '.join(names)}",
         )
     return partial(_make_torchvision, name)
 
 
-def _make_torchvision(name: str, input_shape: Shape, num_classes: int) -> nn.Module:
+def _make_torchvision(name: str, input_shape: InputShape, num_classes: int) -> nn.Module:
     from torchvision import models
 
     if len(input_shape) != 3 or input_shape[0] != 3:
@@ -195,7 +197,7 @@ def _make_torchvision(name: str, input_shape: Shape, num_classes: int) -> nn.Mod
     return model
 
 
-def _try_out(model: nn.Module, input_shape: Shape) -> object:
+def _try_out(model: nn.Module, input_shape: InputShape) -> object:
     """Return what the network makes of one sample of zeros in evaluation mode."""
     model.eval()
     with torch.no_grad():

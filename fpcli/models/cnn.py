@@ -6,10 +6,10 @@ from collections import OrderedDict
 
 from torch import nn
 
-Shape = tuple[int, int, int]
+from fpcli.models.widths import ImageShape
 
 
-def digits_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
+def digits_cnn(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return a network of two 3x3 convolutions for 8x8 images (38,282 parameters on digits).
 
     Raises:
@@ -36,7 +36,7 @@ def digits_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
     return nn.Sequential(layers)
 
 
-def lenet5(input_shape: Shape, num_classes: int) -> nn.Module:
+def lenet5(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return LeNet-5 with ReLU and max pooling (61,706 parameters on MNIST).
 
     Source: LeCun et al., Proc. IEEE 1998, section II-B; differs: every map of the second
@@ -47,14 +47,14 @@ def lenet5(input_shape: Shape, num_classes: int) -> nn.Module:
     )
 
 
-def mnist_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
+def mnist_cnn(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return a network of 5x5 convolutions for MNIST (429,746 parameters there)."""
     return _two_convolutions(
         input_shape, num_classes, channels=(32, 64), kernel=5, paddings=(2, 2), hidden=(120,)
     )
 
 
-def fedavg_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
+def fedavg_cnn(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return the FedAvg paper's network for MNIST (1,663,370 parameters there).
 
     Source: McMahan et al., AISTATS 2017, section 3.
@@ -64,7 +64,7 @@ def fedavg_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
     )
 
 
-def conv2(input_shape: Shape, num_classes: int) -> nn.Module:
+def conv2(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return PruneFL's network for FEMNIST (6,603,710 parameters with its 62 classes).
 
     Source: the official code of PruneFL (Jiang et al., TNNLS 2023), initial values included.
@@ -78,7 +78,7 @@ def conv2(input_shape: Shape, num_classes: int) -> nn.Module:
     return model
 
 
-def conv4(input_shape: Shape, num_classes: int) -> nn.Module:
+def conv4(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return PruneFL's network for CelebA (31,202 parameters on 3x84x84 and 2 classes).
 
     No ReLU stands between its convolutions, only batch norm and max pooling.
@@ -104,7 +104,7 @@ def conv4(input_shape: Shape, num_classes: int) -> nn.Module:
 
 
 def _two_convolutions(
-    input_shape: Shape,
+    input_shape: ImageShape,
     num_classes: int,
     *,
     channels: tuple[int, int],

@@ -36,15 +36,15 @@ def replace_batch_norm(model: nn.Module) -> int:
     >>> replace_batch_norm(model), model[1].num_groups
     (1, 4)
     """
-    found = [
+    batch_norms = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
     ]
-    for parent, name, layer in found:
+    for parent, name, layer in batch_norms:
         setattr(parent, name, _group_norm(layer))
-    return len(found)
+    return len(batch_norms)
 
 
 def _group_norm(old: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.GroupNorm:

@@ -7,11 +7,12 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-Shape = tuple[int, int, int]
+from fpcli.models.widths import ImageShape
+
 WIDTHS = (64, 128, 256, 512)
 
 
-def hetero_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
+def hetero_cnn(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return four convolutions with batch norm (1,556,874 parameters on MNIST).
 
     Source: HeteroFL, ICLR 2021, its network for MNIST.
@@ -36,7 +37,7 @@ def hetero_cnn(input_shape: Shape, num_classes: int) -> nn.Module:
     return nn.Sequential(layers)
 
 
-def preresnet_hfl(input_shape: Shape, num_classes: int) -> nn.Module:
+def preresnet_hfl(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return the residual network of the paper's CIFAR-10 table (9,622,090 parameters there).
 
     Source: HeteroFL, ICLR 2021. The table's sizes are those of 1, 1, 1 and 2 blocks per stage; the
@@ -45,7 +46,7 @@ def preresnet_hfl(input_shape: Shape, num_classes: int) -> nn.Module:
     return PreResNet(input_shape[0], num_classes, num_blocks=(1, 1, 1, 2))
 
 
-def preresnet18(input_shape: Shape, num_classes: int) -> nn.Module:
+def preresnet18(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return the residual network of the official repository today (11,172,170 parameters).
 
     Source: HeteroFL's repository after the paper was accepted: 2, 2, 2 and 2 blocks per stage.

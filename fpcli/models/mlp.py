@@ -7,10 +7,10 @@ from math import prod
 
 from torch import nn
 
-Shape = tuple[int, ...]
+from fpcli.models.widths import InputShape
 
 
-def tabular_mlp(input_shape: Shape, num_classes: int) -> nn.Module:
+def tabular_mlp(input_shape: InputShape, num_classes: int) -> nn.Module:
     """Return a network for tables: 64 and 32 hidden neurons (4,130 parameters on 30 features)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         flatten=nn.Flatten(),
@@ -23,7 +23,7 @@ def tabular_mlp(input_shape: Shape, num_classes: int) -> nn.Module:
     return nn.Sequential(layers)
 
 
-def mnist_mlp(input_shape: Shape, num_classes: int) -> nn.Module:
+def mnist_mlp(input_shape: InputShape, num_classes: int) -> nn.Module:
     """Return a network with 200 hidden neurons and dropout 0.5 (159,010 parameters on MNIST).
 
     Source: Zhou et al., arXiv 2201.11803, its experiments; dropout lies before the ReLU there.

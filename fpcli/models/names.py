@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from fpcli import plugins
-from fpcli.errors import UsageError, nearest
+from fpcli.errors import UsageError, suggest
 from fpcli.models import MODELS
 from fpcli.settings.declared import arguments_of
 
@@ -31,20 +31,20 @@ class ModelName:
     width: float | None = None
 
 
-def parse(name: str) -> ModelName:
+def parse_model_name(name: str) -> ModelName:
     """Take a name apart; whether such a network exists is not asked.
 
     Raises:
         UsageError: what follows ``@`` is no number above 0 and up to 10.
 
-    >>> parse("vgg16-gn@0.5")
+    >>> parse_model_name("vgg16-gn@0.5")
     ModelName(base='vgg16', has_group_norm=True, width=0.5)
-    >>> parse("resnet20")
+    >>> parse_model_name("resnet20")
     ModelName(base='resnet20', has_group_norm=False, width=None)
     """
-    found = _NAME.fullmatch(name)
-    assert found is not None, "every text matches"
-    base, norm, text = found.group("base", "norm", "width")
+    match = _NAME.fullmatch(name)
+    assert match is not None, "every text matches"
+    base, norm, text = match.group("base", "norm", "width")
     if text is None:
         return ModelName(base, norm is not None)
     try:
@@ -59,21 +59,21 @@ def parse(name: str) -> ModelName:
     return ModelName(base, norm is not None, width)
 
 
-def find(name: str) -> ModelName:
+def find_model_name(name: str) -> ModelName:
     """Take the name of a registered network apart.
 
     Raises:
         UsageError: no network is registered under that name, it has no other widths, it is of
-            another package and cannot be imported, or as in :func:`parse`.
+            another package and cannot be imported, or as in :func:`parse_model_name`.
     """
-    wanted = parse(name)
-    table = plugins.names("models")
+    wanted = parse_model_name(name)
+    table = plugins.list_names("models")
     if wanted.base not in table:
         front = wanted.base.rpartition("-")[0]
-        known = [*table, front + GROUP_NORM] if front in table else table
+        names = [*table, front + GROUP_NORM] if front in table else table
         raise UsageError(
             f"unknown model `{name}`",
-            hint=nearest(wanted.base, known) or f"known: {', '.join(table)}",
+            hint=suggest(wanted.base, names) or f"known: {', '.join(table)}",
         )
     if wanted.width is not None and not _has_width(wanted.base):
         raise no_width(name)
@@ -91,7 +91,7 @@ def no_width(name: str) -> UsageError:
 
 def _has_width(base: str) -> bool:
     if plugins.is_shipped("models", base):
-        return "width" in arguments_of(plugins.reference("models", base))
+        return "width" in arguments_of(plugins.find_reference("models", base))
     return "width" in inspect.signature(plugins.lookup("models", base)).parameters
 
 
@@ -101,9 +101,9 @@ def complete(incomplete: str) -> list[str]:
     >>> complete("vgg16"), complete("vgg16-")
     (['vgg16', 'vgg16-gn'], ['vgg16-gn'])
     """
-    table = plugins.names("models")
-    known = [*table, *(name + GROUP_NORM for name in table if incomplete.startswith(name))]
-    return [name for name in known if name.startswith(incomplete)]
+    table = plugins.list_names("models")
+    names = [*table, *(name + GROUP_NORM for name in table if incomplete.startswith(name))]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _suffix(norm: str | None, text: str) -> str:

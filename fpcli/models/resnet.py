@@ -5,57 +5,55 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpcli.models.widths import widened
-
-Shape = tuple[int, int, int]
+from fpcli.models.widths import ImageShape, widen
 
 
-def resnet20(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet20(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return the residual network of 20 layers (272,474 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 3, width)
 
 
-def resnet32(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet32(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return the residual network of 32 layers (466,906 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 5, width)
 
 
-def resnet44(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet44(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return the residual network of 44 layers (661,338 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 7, width)
 
 
-def resnet56(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet56(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return the residual network of 56 layers (855,770 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 9, width)
 
 
-def resnet110(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet110(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return the residual network of 110 layers (1,730,714 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 18, width)
 
 
-def resnet20_pad(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet20_pad(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return `resnet20` with padded shortcuts (269,722 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 3, width, is_padded=True)
 
 
-def resnet32_pad(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet32_pad(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return `resnet32` with padded shortcuts (464,154 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 5, width, is_padded=True)
 
 
-def resnet44_pad(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet44_pad(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return `resnet44` with padded shortcuts (658,586 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 7, width, is_padded=True)
 
 
-def resnet56_pad(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet56_pad(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return `resnet56` with padded shortcuts (853,018 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 9, width, is_padded=True)
 
 
-def resnet110_pad(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def resnet110_pad(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return `resnet110` with padded shortcuts (1,727,962 parameters on CIFAR-10)."""
     return ResNet(input_shape[0], num_classes, 18, width, is_padded=True)
 
@@ -117,7 +115,7 @@ class ResNet(nn.Module):
         is_padded: bool = False,
     ) -> None:
         super().__init__()
-        first, second, third = (widened(channels, width) for channels in (16, 32, 64))
+        first, second, third = (widen(channels, width) for channels in (16, 32, 64))
         self.conv = nn.Conv2d(inputs, first, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(first)
         self.stage1 = _stage(first, first, 1, blocks_per_stage, is_padded)

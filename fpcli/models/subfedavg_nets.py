@@ -8,31 +8,31 @@ from functools import partial
 
 from torch import nn
 
-Shape = tuple[int, int, int]
+from fpcli.models.widths import ImageShape
 
 
-def cifar(input_shape: Shape, num_classes: int) -> nn.Module:
+def subfedavg_cifar(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return LeNet-5 as used for CIFAR-10 (62,006 parameters there)."""
     return _lenet(input_shape, num_classes, channels=(6, 16), hidden=(120, 84), has_norm=False)
 
 
-def mnist(input_shape: Shape, num_classes: int) -> nn.Module:
+def subfedavg_mnist(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return the smaller one as used for MNIST (21,840 parameters there)."""
     return _lenet(input_shape, num_classes, channels=(10, 20), hidden=(50,), has_norm=False)
 
 
-def cifar_bn(input_shape: Shape, num_classes: int) -> nn.Module:
+def subfedavg_cifar_bn(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return `cifar` with batch norm behind the convolutions (62,050 parameters on CIFAR-10)."""
     return _lenet(input_shape, num_classes, channels=(6, 16), hidden=(120, 84), has_norm=True)
 
 
-def mnist_bn(input_shape: Shape, num_classes: int) -> nn.Module:
+def subfedavg_mnist_bn(input_shape: ImageShape, num_classes: int) -> nn.Module:
     """Return `mnist` with batch norm behind the convolutions (21,900 parameters on MNIST)."""
     return _lenet(input_shape, num_classes, channels=(10, 20), hidden=(50,), has_norm=True)
 
 
 def _lenet(
-    input_shape: Shape,
+    input_shape: ImageShape,
     num_classes: int,
     *,
     channels: tuple[int, ...],

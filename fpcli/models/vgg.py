@@ -6,18 +6,17 @@ from collections import OrderedDict
 
 from torch import nn
 
-from fpcli.models.widths import widened
+from fpcli.models.widths import ImageShape, widen
 
-Shape = tuple[int, int, int]
 _CHANNELS = (64, 128, 256, 512, 512)
 
 
-def vgg11(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def vgg11(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return VGG-11 with one linear layer (9,228,362 parameters on CIFAR-10)."""
     return _vgg(input_shape, num_classes, width, depths=(1, 1, 2, 2, 2))
 
 
-def vgg11_plain(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def vgg11_plain(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return VGG-11 without batch norm, three linear layers (9,750,922 parameters on CIFAR-10).
 
     Any image goes through, as in the others.
@@ -27,7 +26,7 @@ def vgg11_plain(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     inputs, number = input_shape[0], 0
     for stage, (channels, depth) in enumerate(zip(_CHANNELS, (1, 1, 2, 2, 2), strict=True), 1):
-        outputs = widened(channels, width)
+        outputs = widen(channels, width)
         for _ in range(depth):
             number += 1
             layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -45,12 +44,12 @@ def vgg11_plain(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.
     return nn.Sequential(layers)
 
 
-def vgg13(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def vgg13(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return VGG-13 with one linear layer (9,413,066 parameters on CIFAR-10)."""
     return _vgg(input_shape, num_classes, width, depths=(2, 2, 2, 2, 2))
 
 
-def vgg16(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def vgg16(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return VGG-16 with a hidden linear layer of 512 (14,987,210 parameters on CIFAR-10).
 
     Source: Li et al., ICLR 2017, whose counts leave out batch norm and biases: 14,977,728 weights.
@@ -58,7 +57,7 @@ def vgg16(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module
     return _vgg(input_shape, num_classes, width, depths=(2, 2, 3, 3, 3), has_hidden=True)
 
 
-def vgg19(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module:
+def vgg19(input_shape: ImageShape, num_classes: int, width: float = 1.0) -> nn.Module:
     """Return VGG-19 with one linear layer (20,035,018 parameters on CIFAR-10).
 
     Source: the variant of Network Slimming (Liu et al., ICCV 2017), which has no dropout either.
@@ -67,7 +66,7 @@ def vgg19(input_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Module
 
 
 def _vgg(
-    input_shape: Shape,
+    input_shape: ImageShape,
     num_classes: int,
     width: float,
     *,
@@ -86,7 +85,7 @@ def _vgg(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     inputs, number = input_shape[0], 0
     for stage, (channels, depth) in enumerate(zip(_CHANNELS, depths, strict=True), start=1):
-        outputs = widened(channels, width)
+        outputs = widen(channels, width)
         for _ in range(depth):
             number += 1
             layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fpcli.errors import CheckError
-from fpcli.pruning.pruner import Measure, PruneContext, Target
-from fpcli.structure.cost import cost
+from fpcli.pruning.pruner import Measure, PruneContext, PruneTarget
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
 
@@ -47,13 +47,13 @@ def num_left(width: int, ratio: float, block: int = 1, round_to: int = 1) -> int
     return left if unit > width else min(width, math.ceil(left / unit) * unit)
 
 
-def alive(layout: Layout, support: Support, name: str) -> Tensor:
+def list_alive(layout: Layout, support: Support, name: str) -> Tensor:
     """Return the channels of a group that a support keeps, sorted."""
     whole = torch.arange(layout.groups[name].width)
     return support.keep.get(name, whole)
 
 
-def best(channels: Tensor, scores: Tensor, num: int, block: int = 1) -> Tensor:
+def choose_best(channels: Tensor, scores: Tensor, num: int, block: int = 1) -> Tensor:
     """Return the ``num`` channels with the highest scores, sorted.
 
     Args:
@@ -63,7 +63,7 @@ def best(channels: Tensor, scores: Tensor, num: int, block: int = 1) -> Tensor:
 
     Of equal scores the smaller index goes first (Li et al., ICLR 2017, stable sort by score).
 
-    >>> best(torch.tensor([0, 1, 3]), torch.tensor([1.0, 1.0, 9.0, 0.5]), 1)
+    >>> choose_best(torch.tensor([0, 1, 3]), torch.tensor([1.0, 1.0, 9.0, 0.5]), 1)
     tensor([1])
     """
     per_block = scores[channels].reshape(-1, block).sum(1)
@@ -75,7 +75,7 @@ def best(channels: Tensor, scores: Tensor, num: int, block: int = 1) -> Tensor:
 def ratio_for(
     px: PruneContext,
     layout: Layout,
-    target: Target,
+    target: PruneTarget,
     support_at: Callable[[float], Support],
 ) -> float:
     """Return the smallest ratio that meets a target, which for a target by ratio is that ratio.
@@ -88,32 +88,36 @@ def ratio_for(
     """
     if target.measure == "ratio":
         return target.removed
-    limit = size(layout, px.start, target.measure) * (1 - target.removed)
+    limit = measure_size(layout, px.start, target.measure) * (1 - target.removed)
 
     def fits(ratio: float) -> bool:
-        return size(layout, support_at(ratio), target.measure) <= limit
+        return measure_size(layout, support_at(ratio), target.measure) <= limit
 
     low, high = 0.0, _ALMOST_ALL
     if fits(low):
         return low
     if not fits(high):
-        raise missed(px, layout, target, support_at(high))
+        raise explain_miss(px, layout, target, support_at(high))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 
-def size(layout: Layout, support: Support, measure: Measure) -> float:
+def measure_size(layout: Layout, support: Support, measure: Measure) -> float:
     """Return how much of a measure a support has; of ``ratio`` that is channels."""
     if measure == "ratio":
-        return sum(len(alive(layout, support, name)) for name in layout.prunable)
-    return float(getattr(cost(layout, support), measure))
+        return sum(len(list_alive(layout, support, name)) for name in layout.prunable)
+    return float(getattr(count_cost(layout, support), measure))
 
 
-def missed(px: PruneContext, layout: Layout, target: Target, reached: Support) -> CheckError:
+def explain_miss(
+    px: PruneContext, layout: Layout, target: PruneTarget, reached: Support
+) -> CheckError:
     """Return the error for a target that a support does not meet."""
-    share = size(layout, reached, target.measure) / size(layout, px.start, target.measure)
+    share = measure_size(layout, reached, target.measure) / measure_size(
+        layout, px.start, target.measure
+    )
     return CheckError(
         f"the {WORDS[target.measure]} cannot fall to {1 - target.removed:.2%}: "
         f"the closest is {share:.2%}",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.data.batches import Batch
-from fpcli.engine.measure import gradients
+from fpcli.engine.measure import measure_gradients
 from fpcli.scores.gradients import snip
-from fpcli.structure.budget import largest
+from fpcli.structure.budget import keep_largest
 from fpcli.structure.layout import Tensors
 
 
@@ -36,8 +36,8 @@ def prune_once(
     if score == "random":
         scores = {name: torch.rand(w.shape, generator=rng(name)) for name, w in weights.items()}
     else:
-        scores = snip(weights, [gradients(model, loss(model, batch)) for batch in batches])
-    return largest({name: score.cpu() for name, score in scores.items()}, density)
+        scores = snip(weights, [measure_gradients(model, loss(model, batch)) for batch in batches])
+    return keep_largest({name: score.cpu() for name, score in scores.items()}, density)
 
 
 def shrink_towards(
@@ -55,4 +55,4 @@ def shrink_towards(
     {'w': tensor([False,  True,  True, False])}
     """
     sizes = {name: torch.where(mask, values[name].abs(), -1.0) for name, mask in masks.items()}
-    return largest(sizes, density ** min(1.0, progress))
+    return keep_largest(sizes, density ** min(1.0, progress))

@@ -23,10 +23,10 @@ from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, RecipeError
-from fpcli.pruning.amounts import alive, best, num_left, ratio_for
-from fpcli.pruning.layers import numbered, select, writers
+from fpcli.pruning.amounts import choose_best, list_alive, num_left, ratio_for
+from fpcli.pruning.layers import list_numbered, list_writers, select
 from fpcli.pruning.presets import PRESETS
-from fpcli.pruning.pruner import PruneContext, Pruner, Target
+from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
 from fpcli.scores.sample import Sample, needs_sample, score
 from fpcli.structure.layout import Group, Layout
 from fpcli.structure.support import Support
@@ -65,7 +65,7 @@ class Options:
     """A setting of the paper: ratios and spared layers, in place of a target."""
 
     def __post_init__(self) -> None:
-        plugins.reference("scores", self.score)
+        plugins.find_reference("scores", self.score)
 
 
 class Filters(Pruner):
@@ -79,8 +79,8 @@ class Filters(Pruner):
         return options.preset is not None
 
     def steps(
-        self, px: PruneContext, trained: Trained, target: Target, num_steps: int
-    ) -> list[tuple[PruneContext, Target]]:
+        self, px: PruneContext, trained: Trained, target: PruneTarget, num_steps: int
+    ) -> list[tuple[PruneContext, PruneTarget]]:
         """Return even portions, or one group after the other."""
         px = _with_preset(px, trained, target)
         if px.options.retrain == "once":
@@ -93,16 +93,16 @@ class Filters(Pruner):
             )
         whole = self.cut(px, trained, target).support
         rates: dict[str, float] = {}
-        found = []
+        targets = []
         for name in _front_to_back(trained.layout, _candidates(px, trained)):
-            before = len(alive(trained.layout, trained.support, name))
-            after = len(alive(trained.layout, whole, name))
+            before = len(list_alive(trained.layout, trained.support, name))
+            after = len(list_alive(trained.layout, whole, name))
             if after < before:
                 rates[name] = 1 - after / before
-                found.append((replace(px, rates=dict(rates)), Target("ratio", 0.0)))
-        return found or [(px, target)]
+                targets.append((replace(px, rates=dict(rates)), PruneTarget("ratio", 0.0)))
+        return targets or [(px, target)]
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: PruneTarget) -> Trained:
         """Remove the lowest scores of every group that may lose channels."""
         groups = _candidates(px, trained)
         if not groups:
@@ -115,7 +115,8 @@ class Filters(Pruner):
         def support_at(ratio: float) -> Support:
             counts = _counts(px, trained, groups, ratio)
             keep = {
-                name: alive(trained.layout, trained.support, name)[:n] for name, n in counts.items()
+                name: list_alive(trained.layout, trained.support, name)[:n]
+                for name, n in counts.items()
             }
             return Support({**trained.support.keep, **keep}, trained.support.mask)
 
@@ -126,13 +127,13 @@ class Filters(Pruner):
             return _greedy(px, trained, groups, counts)
         scores = _scores(px, trained, groups)
         keep = {name: _best(trained, name, scores[name], num) for name, num in counts.items()}
-        return trained.cut(_narrowed(trained, keep))
+        return trained.cut(_narrow(trained, keep))
 
 
-def _with_preset(px: PruneContext, trained: Trained, target: Target) -> PruneContext:
+def _with_preset(px: PruneContext, trained: Trained, target: PruneTarget) -> PruneContext:
     if px.options.preset is None:
         return px
-    preset, layers = PRESETS[px.options.preset], numbered(trained.layout)
+    preset, layers = PRESETS[px.options.preset], list_numbered(trained.layout)
     if len(layers) != preset.num_layers:
         raise RecipeError(
             f"preset `{px.options.preset}` is for a network of {preset.num_layers} layers, "
@@ -159,19 +160,19 @@ def _with_preset(px: PruneContext, trained: Trained, target: Target) -> PruneCon
 
 def _candidates(px: PruneContext, trained: Trained) -> dict[str, Group]:
     """Return the groups that may lose channels, with only those filters that are to be scored."""
-    found = {}
+    candidates = {}
     for name, group in trained.layout.prunable.items():
-        made_by = writers(trained, group)
+        made_by = list_writers(trained, group)
         if name in px.ignore or (len(made_by) > 1 and px.options.residual == "inner-only"):
             continue
         if len(made_by) > 1 and px.options.residual == "projection":
-            deciding = set(made_by) - set(numbered(trained.layout))
+            deciding = set(made_by) - set(list_numbered(trained.layout))
             if not deciding:
                 continue
             members = (m for m in group.members if not m.produces or m.tensor in deciding)
             group = replace(group, members=tuple(members))
-        found[name] = group
-    return found
+        candidates[name] = group
+    return candidates
 
 
 def _counts(
@@ -180,9 +181,9 @@ def _counts(
     """Return how many channels stay of every group."""
     counts = {}
     for name, group in groups.items():
-        width = len(alive(trained.layout, px.start, name))
+        width = len(list_alive(trained.layout, px.start, name))
         left = num_left(width, px.rates.get(name, ratio), group.block, px.round_to)
-        counts[name] = min(left, len(alive(trained.layout, trained.support, name)))
+        counts[name] = min(left, len(list_alive(trained.layout, trained.support, name)))
     return counts
 
 
@@ -192,7 +193,7 @@ def _warn_of_floors(
     floors = [
         name
         for name, group in groups.items()
-        if len(alive(layout, px.start, name)) // group.block * (1 - px.rates.get(name, ratio))
+        if len(list_alive(layout, px.start, name)) // group.block * (1 - px.rates.get(name, ratio))
         < 1 - 1e-9
     ]
     if floors:
@@ -212,11 +213,11 @@ def _scores(px: PruneContext, trained: Trained, groups: Mapping[str, Group]) -> 
 
 
 def _best(trained: Trained, name: str, scores: Tensor, num: int) -> Tensor:
-    channels = alive(trained.layout, trained.support, name)
-    return best(channels, scores, num, trained.layout.groups[name].block)
+    channels = list_alive(trained.layout, trained.support, name)
+    return choose_best(channels, scores, num, trained.layout.groups[name].block)
 
 
-def _narrowed(trained: Trained, keep: Mapping[str, Tensor]) -> Support:
+def _narrow(trained: Trained, keep: Mapping[str, Tensor]) -> Support:
     whole = {name: group.width for name, group in trained.layout.groups.items()}
     fewer = {name: channels for name, channels in keep.items() if len(channels) < whole[name]}
     return Support({**trained.support.keep, **fewer}, trained.support.mask)
@@ -228,7 +229,7 @@ def _greedy(
     for name in _front_to_back(trained.layout, groups):
         scores = _scores(px, trained, groups)
         keep = {name: _best(trained, name, scores[name], counts[name])}
-        trained = trained.cut(_narrowed(trained, keep))
+        trained = trained.cut(_narrow(trained, keep))
     return trained
 
 

@@ -13,7 +13,7 @@ from fpcli.structure.layout import Group
 
 
 @contextmanager
-def gates(
+def gate_channels(
     model: nn.Module,
     groups: Sequence[Group],
     masks: Mapping[str, Tensor],

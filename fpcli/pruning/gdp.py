@@ -25,16 +25,23 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from fpcli.data.batches import batches
-from fpcli.engine.central import train
+from fpcli.engine.central import train_centrally
 from fpcli.engine.fit import cross_entropy
-from fpcli.engine.measure import gradients
+from fpcli.engine.measure import measure_gradients
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
-from fpcli.pruning.gates import gates
-from fpcli.pruning.pruner import PruneContext, Pruner, Target
-from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
-from fpcli.scores.taylor import saliency
-from fpcli.structure.cost import cost
+from fpcli.pruning.gates import gate_channels
+from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
+from fpcli.pruning.ranking import (
+    find_most_within,
+    is_there,
+    keep_top,
+    list_filter_groups,
+    make_support,
+    num_at_start,
+)
+from fpcli.scores.taylor import measure_saliency
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Group, Layout
 from fpcli.structure.shrink import shrink
 
@@ -81,7 +88,7 @@ class GDP(Pruner):
         """Tell that masks come and go during training."""
         return True
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: PruneTarget) -> Trained:
         """Train under dynamic masks, and return the trained model without the masked filters.
 
         Raises:
@@ -103,8 +110,8 @@ class GDP(Pruner):
             ),
         )
         is_ste = options.recover == "ste"
-        with gates(model, masks.groups, masks.bits, is_straight_through=is_ste):
-            for epoch in train(
+        with gate_channels(model, masks.groups, masks.bits, is_straight_through=is_ste):
+            for epoch in train_centrally(
                 model,
                 px.dataset,
                 config,
@@ -122,7 +129,7 @@ class GDP(Pruner):
         state = model.state_dict()
         values = {name: state[name].detach().cpu() for name in trained.layout.tensors}
         stays = {name: bits.cpu() > 0 for name, bits in masks.bits.items()}
-        return replace(trained, values=values).cut(supported(trained, stays))
+        return replace(trained, values=values).cut(make_support(trained, stays))
 
 
 class _Masks:
@@ -135,11 +142,11 @@ class _Masks:
     """
 
     def __init__(
-        self, px: PruneContext, trained: Trained, target: Target, model: nn.Module
+        self, px: PruneContext, trained: Trained, target: PruneTarget, model: nn.Module
     ) -> None:
         self._px, self._trained, self._target, self._model = px, trained, target, model
         self._options: Options = px.options
-        self.groups = candidates(trained.layout, px.ignore, self._options.residual)
+        self.groups = list_competitors(trained.layout, px.ignore, self._options.residual)
         self._alive = {group.name: is_there(trained, group) for group in self.groups}
         self.bits = {name: alive.float() for name, alive in self._alive.items()}
         self._frozen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -165,7 +172,7 @@ class _Masks:
             self.num_returned += int((stays & (self.bits[name] == 0).cpu()).sum())
             self.bits[name].copy_(stays)
         self._freeze()
-        size = cost(self._trained.layout, supported(self._trained, chosen))
+        size = count_cost(self._trained.layout, make_support(self._trained, chosen))
         kept = {name: int(bits.sum()) for name, bits in self.bits.items()}
         self._px.log(event="mask", step=step, kept=kept, params=size.params, macs=size.macs)
 
@@ -176,9 +183,9 @@ class _Masks:
         total = num_at_start(self._px, self._trained, self.groups)
         least = self._options.min_filters
         if self._target.measure == "ratio":
-            return top(there, math.floor((1 - self._target.removed) * total + 1e-9), least)
-        return most_within(
-            self._px, self._trained, self._target, partial(top, there, least=least), total
+            return keep_top(there, math.floor((1 - self._target.removed) * total + 1e-9), least)
+        return find_most_within(
+            self._px, self._trained, self._target, partial(keep_top, there, least=least), total
         )
 
     def _scores(self, step: int) -> dict[str, Tensor]:
@@ -191,15 +198,17 @@ class _Masks:
         totals = {group.name: torch.zeros(group.width) for group in self.groups}
         drawn = self._batches(step)
         for batch in drawn:
-            slopes = {n: g.cpu() for n, g in gradients(model, cross_entropy(model, batch)).items()}
+            slopes = {
+                n: g.cpu() for n, g in measure_gradients(model, cross_entropy(model, batch)).items()
+            }
             weights = {n: p.detach().cpu() for n, p in model.named_parameters()}
-            found = (
-                saliency(layout, weights, slopes)
+            scores = (
+                measure_saliency(layout, weights, slopes)
                 if options.saliency == "kernel"
                 else bn_gate(layout, weights, slopes)
             )
             for name in totals:
-                totals[name] += found[name] / len(drawn)
+                totals[name] += scores[name] / len(drawn)
         model.train()
         for name, bits in masked.items():
             self.bits[name].copy_(bits)
@@ -236,7 +245,7 @@ class _Masks:
                     self._frozen.append((parameter, where, parameter.detach()[where].clone()))
 
 
-def candidates(layout: Layout, ignore: frozenset[str], residual: str) -> list[Group]:
+def list_competitors(layout: Layout, ignore: frozenset[str], residual: str) -> list[Group]:
     """Return the groups whose filters compete: those that convolutions make.
 
     Args:
@@ -246,17 +255,17 @@ def candidates(layout: Layout, ignore: frozenset[str], residual: str) -> list[Gr
     Raises:
         LayoutError: there are none.
     """
-    found = [
+    groups = [
         group
-        for group in filter_groups(layout, ignore)
+        for group in list_filter_groups(layout, ignore)
         if residual == "groups" or sum(member.produces for member in group.members) == 1
     ]
-    if not found:
+    if not groups:
         raise LayoutError(
             "no convolution of the network may lose filters",
             hint="`--method filters` prunes linear layers too",
         )
-    return found
+    return groups
 
 
 def bn_gate(

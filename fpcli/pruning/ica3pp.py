@@ -27,10 +27,17 @@ from torch import Tensor
 from fpcli.data.batches import evaluation_batches
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
-from fpcli.pruning.prune import retrained
-from fpcli.pruning.pruner import PruneContext, Pruner, Target
-from fpcli.pruning.ranking import filter_groups, is_there, most_within, num_at_start, supported, top
-from fpcli.scores.bn_scale import add_l1, scales
+from fpcli.pruning.prune import retrain
+from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
+from fpcli.pruning.ranking import (
+    find_most_within,
+    is_there,
+    keep_top,
+    list_filter_groups,
+    make_support,
+    num_at_start,
+)
+from fpcli.scores.bn_scale import add_l1, locate_scales
 from fpcli.scores.sample import Sample, score
 from fpcli.structure.layout import Group, Layout, Tensors
 
@@ -68,7 +75,7 @@ class ICA3PP(Pruner):
         """Tell whether sparse training was asked for."""
         return bool(options.sparse_epochs)
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: PruneTarget) -> Trained:
         """Train with the penalty if asked, then remove the channels with the lowest joint score.
 
         Raises:
@@ -76,9 +83,9 @@ class ICA3PP(Pruner):
             CheckError: the target cannot be met.
         """
         options: Options = px.options
-        groups = candidates(trained.layout, px.ignore)
+        groups = list_normalised(trained.layout, px.ignore)
         if options.sparse_epochs:
-            trained = retrained(
+            trained = retrain(
                 px,
                 trained,
                 purpose="ica3pp",
@@ -98,28 +105,28 @@ class ICA3PP(Pruner):
             else _from_data(px, trained, groups)
         )
         has = {group.name: is_there(trained, group) for group in groups}
-        pick = partial(chosen, u, v, has, options)
+        pick = partial(choose_channels, u, v, has, options)
         total = num_at_start(px, trained, groups)
         if target.measure == "ratio":
             stays = pick(total - math.floor(target.removed * total + 1e-9))
         else:
-            stays = most_within(px, trained, target, pick, total)
-        return trained.cut(supported(trained, stays))
+            stays = find_most_within(px, trained, target, pick, total)
+        return trained.cut(make_support(trained, stays))
 
 
-def candidates(layout: Layout, ignore: frozenset[str]) -> list[Group]:
+def list_normalised(layout: Layout, ignore: frozenset[str]) -> list[Group]:
     """Return the groups of convolutions that batch norm follows.
 
     Raises:
         LayoutError: there are none.
     """
-    found = [group for group in filter_groups(layout, ignore) if scales(layout, group)]
-    if not found:
+    groups = [group for group in list_filter_groups(layout, ignore) if locate_scales(layout, group)]
+    if not groups:
         raise LayoutError(
             "no convolution of the network is followed by batch norm",
             hint="`--method filters` needs none",
         )
-    return found
+    return groups
 
 
 def weight_criterion(groups: list[Group], values: Tensors, norm: str) -> dict[str, Tensor]:
@@ -133,7 +140,7 @@ def weight_criterion(groups: list[Group], values: Tensors, norm: str) -> dict[st
     >>> weight_criterion([Group("c", 4, (rows,))], values, "l1")
     {'c': tensor([1.6000, 0.4000, 0.8000, 1.2000])}
     """
-    found = {}
+    norms = {}
     for group in groups:
         layers = []
         for member in group.members:
@@ -142,15 +149,15 @@ def weight_criterion(groups: list[Group], values: Tensors, norm: str) -> dict[st
                 size = filters.abs().sum(1) if norm == "l1" else filters.norm(dim=1)
                 size = size[member.index].sum(1)
                 layers.append(size / size.mean().clamp_min(1e-12))
-        found[group.name] = torch.stack(layers).mean(0)
-    return found
+        norms[group.name] = torch.stack(layers).mean(0)
+    return norms
 
 
 def channel_criterion(layout: Layout, groups: list[Group], values: Tensors) -> dict[str, Tensor]:
     """Return v: the absolute scale of batch norm over the mean of all channels of all layers."""
     sizes = {
         group.name: torch.stack(
-            [values[at.tensor].abs()[at.index].sum(1) for at in scales(layout, group)]
+            [values[at.tensor].abs()[at.index].sum(1) for at in locate_scales(layout, group)]
         ).mean(0)
         for group in groups
     }
@@ -165,13 +172,13 @@ def _from_data(px: PruneContext, trained: Trained, groups: list[Group]) -> dict[
     )
     sample = Sample(trained.template, list(drawn), px.seed)
     name = "taylor" if options.channel == "taylor" else "activation-mean-mean"
-    found = score(name, trained.layout, trained.values, sample)
-    sizes = {group.name: found[group.name].abs() for group in groups}
+    scores = score(name, trained.layout, trained.values, sample)
+    sizes = {group.name: scores[group.name].abs() for group in groups}
     mean = torch.cat(list(sizes.values())).mean().clamp_min(1e-12)
     return {name: size / mean for name, size in sizes.items()}
 
 
-def chosen(
+def choose_channels(
     u: Mapping[str, Tensor],
     v: Mapping[str, Tensor],
     has: Mapping[str, Tensor],
@@ -191,13 +198,13 @@ def chosen(
     >>> u = {"a": torch.tensor([1.6, 0.4, 0.8, 1.2]), "b": torch.tensor([0.5, 1.5, 1.0])}
     >>> v = {"a": torch.tensor([0.28, 2.54, 1.41, 0.06]), "b": torch.tensor([1.69, 0.14, 0.87])}
     >>> has = {"a": torch.ones(4, dtype=torch.bool), "b": torch.ones(3, dtype=torch.bool)}
-    >>> [bits.int().tolist() for bits in chosen(u, v, has, Options(), 4).values()]
+    >>> [bits.int().tolist() for bits in choose_channels(u, v, has, Options(), 4).values()]
     [[0, 1, 1, 0], [1, 0, 1]]
     """
 
     def best(score: Mapping[str, Tensor]) -> dict[str, Tensor]:
         there = {name: torch.where(has[name], score[name], -math.inf) for name in score}
-        return top(there, num_kept, options.min_channels, is_first_kept=False)
+        return keep_top(there, num_kept, options.min_channels, is_first_kept=False)
 
     match options.rule:
         case "gamma":

@@ -19,11 +19,11 @@ from fpcli.engine.client_context import ClientContext
 from fpcli.engine.fit import fit
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import Answer, LocalConfig, Work
-from fpcli.scores.gradients import GradientTotals, Rule, spread, squared
+from fpcli.scores.gradients import GradientTotals, SquareRule, place_values, square_gradients
 from fpcli.structure.layout import Tensors
 
 
-def shows_gradients(rule: Rule, local: LocalConfig, *, is_exact: bool = True) -> bool:
+def shows_gradients(rule: SquareRule, local: LocalConfig, *, is_exact: bool = True) -> bool:
     """Tell whether the change of a weight, as it arrives, is minus lr times what the rule squares.
 
     Args:
@@ -37,7 +37,7 @@ def fit_adding(
     cx: ClientContext,
     model: nn.Module,
     loss: Callable[[ClientContext, nn.Module, Batch], Tensor],
-    rule: Rule,
+    rule: SquareRule,
     *,
     send: bool,
     keep: bool,
@@ -56,29 +56,35 @@ def fit_adding(
     totals = GradientTotals(weights, rule)
     fitted = fit(model, cx, loss, after_backward=totals.add)
     earlier = cx.recall("importance", since=since) if keep else {}
-    own = {n: x + earlier.get(n, 0.0) for n, x in totals.importance(fitted.num_samples).items()}
+    importance = {
+        n: x + earlier.get(n, 0.0) for n, x in totals.importance(fitted.num_samples).items()
+    }
     if not send:
-        cx.remember("importance", own)
+        cx.remember("importance", importance)
         return cx.result(model, fitted)
-    stats = {n: x[~cx.mask[n].cpu()] if is_shown else x.flatten() for n, x in own.items()}
+    stats = {n: x[~cx.mask[n].cpu()] if is_shown else x.flatten() for n, x in importance.items()}
     return cx.result(model, fitted, stats=stats)
 
 
 def collect(
-    ctx: RoundContext, rule: Rule, known: Tensors, answers: Sequence[Answer]
+    ctx: RoundContext, rule: SquareRule, received: Tensors, answers: Sequence[Answer]
 ) -> dict[str, Tensor]:
     """Add the clients' importance of one round to what is known, for every parameter.
 
     A part of the wrong size does not count.
     """
     shapes = {name: spec.shape for name, spec in ctx.layout.parameters.tensors.items()}
-    out = {name: known[name] if name in known else torch.zeros(shapes[name]) for name in shapes}
+    out = {
+        name: received[name] if name in received else torch.zeros(shapes[name]) for name in shapes
+    }
     is_shown = shows_gradients(rule, ctx.local, is_exact=ctx.is_upload_exact)
     for answer in answers:
         work, masks = answer.work, answer.ask.support.mask
         num = answer.num_examples * ctx.local.epochs
         for name, shape in shapes.items():
             seen = masks.get(name, torch.ones(shape, dtype=torch.bool)) & is_shown
-            shown = squared(work.values[name] / ctx.local.lr, num)
-            out[name] = out[name] + torch.where(seen, shown, spread(work.stats.get(name), ~seen))
+            shown = square_gradients(work.values[name] / ctx.local.lr, num)
+            out[name] = out[name] + torch.where(
+                seen, shown, place_values(work.stats.get(name), ~seen)
+            )
     return out

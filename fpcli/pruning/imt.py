@@ -27,14 +27,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fpcli.data.batches import Batch, batches
-from fpcli.engine.fit import cross_entropy, explain_lone_sample, one_epoch
+from fpcli.engine.fit import cross_entropy, explain_lone_sample, fit_epoch
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError
-from fpcli.pruning.pruner import PruneContext, Pruner, Target
-from fpcli.scores.curvature import Spectrum, exact, lanczos, loss_of, products
-from fpcli.scores.rates import along_segment, mass_above, nearby, spectral_gap, widest
-from fpcli.structure.budget import without_smallest
-from fpcli.structure.support import Support, place
+from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
+from fpcli.scores.curvature import Spectrum, make_loss, make_products, run_lanczos, solve_exactly
+from fpcli.scores.rates import (
+    bound_along_segment,
+    bound_nearby,
+    find_spectral_gap,
+    find_widest_gap,
+    measure_mass_above,
+)
+from fpcli.structure.budget import drop_smallest
+from fpcli.structure.support import Support, scatter
 
 MAX_EXACT = 3000
 """Parameters up to which all eigenvalues are computed."""
@@ -100,7 +106,7 @@ class IMT(Pruner):
         """Tell that the curvature says how much goes, unless the rate is fixed."""
         return bool(options.rate != "fixed")
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: PruneTarget) -> Trained:
         """Return the model with the smallest weights masked, at the rate that was found.
 
         Raises:
@@ -111,11 +117,11 @@ class IMT(Pruner):
         before = trained.module()
         after = trained.module()
         _warm_up(px, after, options.warmup_steps)
-        found = look(px, before, after, target)
-        px.log(event="curvature", **found._asdict())
-        px.tell(report(found))
-        mask = without_smallest(_eligible(after), found.rate)
-        return _masked(trained, before if options.rewind == "init" else after, mask)
+        finding = look(px, before, after, target)
+        px.log(event="curvature", **finding._asdict())
+        px.tell(report_rate(finding))
+        mask = drop_smallest(_eligible(after), finding.rate)
+        return _mask_module(trained, before if options.rewind == "init" else after, mask)
 
 
 def _warm_up(px: PruneContext, model: nn.Module, steps: int) -> None:
@@ -125,7 +131,7 @@ def _warm_up(px: PruneContext, model: nn.Module, steps: int) -> None:
     model.train()
     drawn = islice(_batches(px, px.retraining.batch_size), steps)
     with explain_lone_sample(px.retraining.batch_size, len(px.dataset.train), "batch_size"):
-        one_epoch(model, optimizer, drawn, cross_entropy)
+        fit_epoch(model, optimizer, drawn, cross_entropy)
     model.eval()
 
 
@@ -142,7 +148,7 @@ def _batches(px: PruneContext, size: int) -> Iterator[Batch]:
         )
 
 
-def look(px: PruneContext, before: nn.Module, after: nn.Module, target: Target) -> Finding:
+def look(px: PruneContext, before: nn.Module, after: nn.Module, target: PruneTarget) -> Finding:
     """Return the rate for one model, and everything that led to it.
 
     Args:
@@ -155,36 +161,36 @@ def look(px: PruneContext, before: nn.Module, after: nn.Module, target: Target) 
     """
     options: Options = px.options
     if options.rate == "fixed":
-        rate = _fixed(target, options)
+        rate = _choose_rate(target, options)
         return Finding(rate, "fixed", 0.0, 0.0, None, 0.0, 0.0, is_exact=True)
     batch = next(_batches(px, options.batch))
-    loss, at = loss_of(after, batch)
-    _, start = loss_of(before, batch)
-    product = products(loss, at)
+    loss, at = make_loss(after, batch)
+    _, start = make_loss(before, batch)
+    product = make_products(loss, at)
     spectrum = _spectrum(px, product, len(at))
     if options.lipschitz == "segment":
-        lipschitz = along_segment(loss, at, product, start - at)
+        lipschitz = bound_along_segment(loss, at, product, start - at)
     else:
-        lipschitz = nearby(loss, at, product, px.rng("imt/directions"))
+        lipschitz = bound_nearby(loss, at, product, px.rng("imt/directions"))
     is_nonnegative = options.gap_from == "nonnegative"
-    gap = spectral_gap(spectrum, lipschitz, pick=options.gap, is_nonnegative=is_nonnegative)
+    gap = find_spectral_gap(spectrum, lipschitz, pick=options.gap, is_nonnegative=is_nonnegative)
     if options.rate == "gap" and gap is not None:
         rate, branch = gap.rate, "gap"
     elif options.rate == "spectrum" or options.no_gap == "spectrum":
-        rate, branch = mass_above(spectrum), "spectrum"
+        rate, branch = measure_mass_above(spectrum), "spectrum"
     elif options.no_gap == "fixed":
-        rate, branch = _fixed(target, options), "fixed"
+        rate, branch = _choose_rate(target, options), "fixed"
     else:
         raise CheckError(
             f"no spectral gap is wider than 4 L = {4 * lipschitz:.3g}; "
-            f"the widest is {widest(spectrum):.3g}",
+            f"the widest is {find_widest_gap(spectrum):.3g}",
             hint="`--set method.no_gap=spectrum`, or `--set method.lipschitz=local`",
         )
     return Finding(
         rate=min(rate, options.max_rate),
         branch=branch,
         lipschitz=lipschitz,
-        widest=widest(spectrum),
+        widest=find_widest_gap(spectrum),
         below=gap.below if gap is not None and branch == "gap" else None,
         lowest=float(spectrum.values[0]),
         highest=float(spectrum.values[-1]),
@@ -192,20 +198,20 @@ def look(px: PruneContext, before: nn.Module, after: nn.Module, target: Target) 
     )
 
 
-def report(found: Finding) -> str:
+def report_rate(finding: Finding) -> str:
     """Return in one line where a rate came from."""
-    how = "all eigenvalues" if found.is_exact else "Ritz values"
+    how = "all eigenvalues" if finding.is_exact else "Ritz values"
     words = [
-        f"rate {found.rate:.4f} by {found.branch}",
-        f"{how} from {found.lowest:.3g} to {found.highest:.3g}",
-        f"4 L {4 * found.lipschitz:.3g}, widest gap {found.widest:.3g}",
+        f"rate {finding.rate:.4f} by {finding.branch}",
+        f"{how} from {finding.lowest:.3g} to {finding.highest:.3g}",
+        f"4 L {4 * finding.lipschitz:.3g}, widest gap {finding.widest:.3g}",
     ]
-    if found.below is not None and not found.is_exact:
+    if finding.below is not None and not finding.is_exact:
         words.append("warning: Ritz values stand for the spectrum, gaps between them are rough")
-    return "; ".join(words) if found.branch != "fixed" else words[0]
+    return "; ".join(words) if finding.branch != "fixed" else words[0]
 
 
-def _fixed(target: Target, options: Options) -> float:
+def _choose_rate(target: PruneTarget, options: Options) -> float:
     if target.measure != "ratio" or not target.removed:
         raise CheckError("a fixed rate needs to be said", hint="add `--ratio R`")
     return min(target.removed, options.max_rate)
@@ -213,9 +219,9 @@ def _fixed(target: Target, options: Options) -> float:
 
 def _spectrum(px: PruneContext, product: Callable[[Tensor], Tensor], size: int) -> Spectrum:
     if size <= MAX_EXACT:
-        return exact(product, size)
+        return solve_exactly(product, size)
     options: Options = px.options
-    return lanczos(
+    return run_lanczos(
         product,
         size,
         px.rng("imt/lanczos"),
@@ -236,12 +242,12 @@ def _eligible(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().abs() for name, p in model.named_parameters() if id(p) not in skipped}
 
 
-def _masked(trained: Trained, model: nn.Module, mask: dict[str, Tensor]) -> Trained:
+def _mask_module(trained: Trained, model: nn.Module, mask: dict[str, Tensor]) -> Trained:
     """Return the trained model with a module's values, masked in block coordinates."""
     layout = trained.layout
     axes = trained.support.axes(layout)
     dense = {
-        name: place(bits, axes[name], layout.tensors[name].shape) for name, bits in mask.items()
+        name: scatter(bits, axes[name], layout.tensors[name].shape) for name, bits in mask.items()
     }
     support = trained.support.intersect(Support(trained.support.keep, dense))
     return trained.updated(model).cut(support)

@@ -8,14 +8,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from fpcli.structure.stopwatch import in_turns
+from fpcli.structure.stopwatch import time_in_rotation
 
 BATCHES = (1, 64)
 _MIN_RUNS, _MAX_RUNS, _BUDGET_S = 5, 50, 2.0
 
 
 @torch.no_grad()
-def latency_ms(
+def measure_latency_ms(
     models: Sequence[nn.Module], input_shape: Sequence[int], batch: int
 ) -> tuple[float, ...]:
     """Return the median milliseconds of a forward pass of each model.
@@ -35,5 +35,5 @@ def latency_ms(
             torch.cuda.synchronize(device)
 
     runs = [partial(run, model.eval()) for model in models]
-    found = in_turns(runs, least=_MIN_RUNS, most=_MAX_RUNS, budget_s=_BUDGET_S)
-    return tuple(1000 * times.median_s for times in found)
+    timed = time_in_rotation(runs, least=_MIN_RUNS, most=_MAX_RUNS, budget_s=_BUDGET_S)
+    return tuple(1000 * times.median_s for times in timed)

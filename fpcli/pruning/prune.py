@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from fpcli.data.batches import evaluation_batches
-from fpcli.engine.central import train
+from fpcli.engine.central import train_centrally
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, LayoutError, UsageError
-from fpcli.pruning.amounts import alive, missed, size
-from fpcli.pruning.pruner import PruneContext, Pruner, Target
+from fpcli.pruning.amounts import explain_miss, list_alive, measure_size
+from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
 from fpcli.settings.learning import FitConfig
-from fpcli.structure.cost import Cost, cost
+from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.shrink import shrink
 
 TOLERANCE = 1e-5
@@ -28,7 +28,7 @@ _NUM_COMPARED = 64
 
 
 @dataclass(frozen=True)
-class Stage:
+class PruneStage:
     """A model at one moment: before, just cut, or retrained; scores are None without data."""
 
     cost: Cost
@@ -48,15 +48,15 @@ class Pruned:
     """
 
     trained: Trained
-    before: Stage
-    pruned: Stage
-    after: Stage
+    before: PruneStage
+    pruned: PruneStage
+    after: PruneStage
     widths: dict[str, tuple[int, int]]
     difference: float
 
 
-def prune(
-    pruner: Pruner, px: PruneContext, trained: Trained, target: Target, num_steps: int = 1
+def prune_in_steps(
+    pruner: Pruner, px: PruneContext, trained: Trained, target: PruneTarget, num_steps: int = 1
 ) -> Pruned:
     """Cut a model to a target in steps, and retrain it after each.
 
@@ -69,30 +69,33 @@ def prune(
         DivergedError: the retraining diverged.
         FpError: the method, its options and the model do not fit together.
     """
-    px = _starting(px, trained)
+    px = _start_at(px, trained)
     steps = pruner.steps(px, trained, target, num_steps)
-    before = pruned = judged(px, trained)
-    px.log(event="before", num_steps=len(steps), **_told(before))
+    before = pruned = judge_cut(px, trained)
+    px.log(event="before", num_steps=len(steps), **_to_json(before))
     start, difference = trained, 0.0
-    for number, (own, share) in enumerate(steps, start=1):
+    for number, (step_target, share) in enumerate(steps, start=1):
         log = partial(px.log, step=number)
-        trained = pruner.cut(replace(own, log=log), trained, share)
-        pruned, difference = judged(px, trained), max(difference, masked_difference(px, trained))
-        log(event="cut", **_told(pruned), widths=_widths(start, trained))
-        _check(own, start, trained, share, is_last=number == len(steps))
-        trained = retrained(replace(px, log=log), trained, purpose=f"prune/retrain/{number}")
-    after = judged(px, trained) if px.retraining.epochs else pruned
-    px.log(event="after", **_told(after))
+        trained = pruner.cut(replace(step_target, log=log), trained, share)
+        pruned, difference = (
+            judge_cut(px, trained),
+            max(difference, measure_masked_difference(px, trained)),
+        )
+        log(event="cut", **_to_json(pruned), widths=_widths(start, trained))
+        _check(step_target, start, trained, share, is_last=number == len(steps))
+        trained = retrain(replace(px, log=log), trained, purpose=f"prune/retrain/{number}")
+    after = judge_cut(px, trained) if px.retraining.epochs else pruned
+    px.log(event="after", **_to_json(after))
     widths = _widths(start, trained)
     return Pruned(trained, before, pruned, after, widths, difference)
 
 
-def planned(pruner: Pruner, px: PruneContext, trained: Trained, target: Target) -> Pruned:
+def plan_cut(pruner: Pruner, px: PruneContext, trained: Trained, target: PruneTarget) -> Pruned:
     """Cut a model in one go and judge nothing, so that no data is needed unless the method asks.
 
     Raises:
         UsageError: the method trains while it cuts.
-        FpError: as in :func:`prune`.
+        FpError: as in :func:`prune_in_steps`.
     """
     if pruner.trains(px.options):
         raise UsageError(
@@ -100,17 +103,18 @@ def planned(pruner: Pruner, px: PruneContext, trained: Trained, target: Target) 
             hint="try it with few epochs, without --dry-run",
             where="--dry-run",
         )
-    px = _starting(px, trained)
-    own, share = pruner.steps(px, trained, target, 1)[-1]
-    smaller = pruner.cut(own, trained, share)
-    _check(own, trained, smaller, share, is_last=True)
+    px = _start_at(px, trained)
+    step_target, share = pruner.steps(px, trained, target, 1)[-1]
+    smaller = pruner.cut(step_target, trained, share)
+    _check(step_target, trained, smaller, share, is_last=True)
     before, after = (
-        Stage(cost(model.layout, model.support), None, None) for model in (trained, smaller)
+        PruneStage(count_cost(model.layout, model.support), None, None)
+        for model in (trained, smaller)
     )
     return Pruned(smaller, before, after, after, _widths(trained, smaller), 0.0)
 
 
-def _starting(px: PruneContext, trained: Trained) -> PruneContext:
+def _start_at(px: PruneContext, trained: Trained) -> PruneContext:
     if not trained.layout.prunable:
         raise LayoutError(
             f"`{trained.model}` has no channels that may leave",
@@ -119,17 +123,17 @@ def _starting(px: PruneContext, trained: Trained) -> PruneContext:
     return replace(px, start=trained.support)
 
 
-def judged(px: PruneContext, trained: Trained) -> Stage:
+def judge_cut(px: PruneContext, trained: Trained) -> PruneStage:
     """Return cost and accuracy of a model."""
     small = trained.module().to(px.device)
     validation, test = (
         evaluate(small, split, px.dataset.normalise)
         for split in (px.dataset.validation, px.dataset.test)
     )
-    return Stage(cost(trained.layout, trained.support), validation, test)
+    return PruneStage(count_cost(trained.layout, trained.support), validation, test)
 
 
-def retrained(
+def retrain(
     px: PruneContext,
     trained: Trained,
     *,
@@ -154,7 +158,7 @@ def retrained(
         name: bits.to(px.device)
         for name, bits in trained.support.block_mask(trained.layout).items()
     }
-    for epoch in train(
+    for epoch in train_centrally(
         small,
         px.dataset,
         config or px.retraining,
@@ -176,7 +180,7 @@ def retrained(
 
 
 @torch.no_grad()
-def masked_difference(px: PruneContext, trained: Trained) -> float:
+def measure_masked_difference(px: PruneContext, trained: Trained) -> float:
     """Return how far the small network is from the dense one with zeros, on validation images.
 
     Returns:
@@ -190,14 +194,14 @@ def masked_difference(px: PruneContext, trained: Trained) -> float:
 
 
 def _check(
-    px: PruneContext, start: Trained, trained: Trained, target: Target, *, is_last: bool
+    px: PruneContext, start: Trained, trained: Trained, target: PruneTarget, *, is_last: bool
 ) -> None:
     layout, support = trained.layout, trained.support
     if target.measure != "ratio":
-        limit = size(layout, px.start, target.measure) * (1 - target.removed)
-        if size(layout, support, target.measure) > limit:
-            raise missed(px, layout, target, support)
-    if is_last and cost(layout, support) == cost(layout, start.support):
+        limit = measure_size(layout, px.start, target.measure) * (1 - target.removed)
+        if measure_size(layout, support, target.measure) > limit:
+            raise explain_miss(px, layout, target, support)
+    if is_last and count_cost(layout, support) == count_cost(layout, start.support):
         raise CheckError(
             "nothing was removed",
             hint="ask for more, round less, or ignore fewer groups",
@@ -208,14 +212,14 @@ def _check(
 def _widths(start: Trained, trained: Trained) -> dict[str, tuple[int, int]]:
     return {
         name: (
-            len(alive(start.layout, start.support, name)),
-            len(alive(trained.layout, trained.support, name)),
+            len(list_alive(start.layout, start.support, name)),
+            len(list_alive(trained.layout, trained.support, name)),
         )
         for name in start.layout.prunable
     }
 
 
-def _told(stage: Stage) -> dict[str, object]:
+def _to_json(stage: PruneStage) -> dict[str, object]:
     return {
         **asdict(stage.cost),
         "validation": stage.validation and asdict(stage.validation),

@@ -25,7 +25,7 @@ Measure = Literal["ratio", "params", "macs", "bytes"]
 
 
 @dataclass(frozen=True)
-class Target:
+class PruneTarget:
     """How much is to go.
 
     Attributes:
@@ -38,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class NoOptions:
+class NoPrunerOptions:
     """Options of a pruner that has none."""
 
 
@@ -101,7 +101,7 @@ class Pruner:
     """Paper, venue and year."""
     is_structured: ClassVar[bool] = True
     """False where single weights go and the model keeps its shape."""
-    Options: ClassVar[type] = NoOptions
+    Options: ClassVar[type] = NoPrunerOptions
 
     def decides(self, options: Any) -> bool:
         """Tell whether the options alone say how much goes, so that no target is needed."""
@@ -112,8 +112,8 @@ class Pruner:
         return False
 
     def steps(
-        self, px: PruneContext, trained: Trained, target: Target, num_steps: int
-    ) -> list[tuple[PruneContext, Target]]:
+        self, px: PruneContext, trained: Trained, target: PruneTarget, num_steps: int
+    ) -> list[tuple[PruneContext, PruneTarget]]:
         """Return what :meth:`cut` is called with, one after the other, with retraining behind each.
 
         By default every ratio and share grows evenly; the last step is the whole target.
@@ -127,7 +127,7 @@ class Pruner:
             for share in shares
         ]
 
-    def cut(self, px: PruneContext, trained: Trained, target: Target) -> Trained:
+    def cut(self, px: PruneContext, trained: Trained, target: PruneTarget) -> Trained:
         """Return the model with a smaller support; its values may have been trained too.
 
         Args:

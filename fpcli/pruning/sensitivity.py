@@ -18,20 +18,20 @@ from torch import Tensor
 
 from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, UsageError
-from fpcli.pruning.amounts import alive
+from fpcli.pruning.amounts import list_alive
 from fpcli.pruning.sweep import (
     BASELINE,
     SweepConfig,
     Tally,
+    count_kept,
+    key_after_retraining,
     key_of,
-    nums,
-    retrained,
     width_of,
 )
 from fpcli.scores.magnitude import l1
 from fpcli.structure.layout import Layout
 
-FORMAT = 1
+SWEEP_FORMAT = 1
 """Format number of a result file."""
 
 KIND = "sensitivity"
@@ -39,17 +39,17 @@ _LIMIT_BYTES = 64 * 2**20
 _SLACK = 1e-9
 
 
-def identity(trained: Trained, config: SweepConfig) -> dict[str, Any]:
+def identify_sweep(trained: Trained, config: SweepConfig) -> dict[str, Any]:
     """Return what two sweeps must have in common for one to go on where the other stopped."""
     return {
         "model": trained.model,
-        "model_sha256": digest(trained),
+        "model_sha256": digest_model(trained),
         "inputs": trained.inputs and asdict(trained.inputs),
         **asdict(config),
     }
 
 
-def digest(trained: Trained) -> str:
+def digest_model(trained: Trained) -> str:
     """Return the hex SHA-256 of a model: its layout, what is alive, and all values."""
     total = hashlib.sha256(trained.layout.digest.encode())
     for name, keep in sorted(trained.support.keep.items()):
@@ -89,23 +89,25 @@ def result(
     for name in trained.layout.prunable:
         curves = {score: _curve(trained, config, tallies, score, name) for score in config.scores}
         first = curves[config.scores[0]]
-        sizes = _normalised(norms[name][alive(trained.layout, trained.support, name)])
+        sizes = _normalise(norms[name][list_alive(trained.layout, trained.support, name)])
         groups.append(
             {
                 "name": name,
                 "width": width_of(trained, name),
                 "initial_width": trained.layout.groups[name].width,
                 **first,
-                "max_ratio": largest_ratio(config.ratios, first["accuracy"], accuracy, max_drop),
+                "max_ratio": find_largest_ratio(
+                    config.ratios, first["accuracy"], accuracy, max_drop
+                ),
                 "norms": sizes,
                 "norm_area": math.fsum(sizes) / len(sizes),
                 "curves": curves,
             }
         )
     return {
-        "format": FORMAT,
+        "format": SWEEP_FORMAT,
         "kind": KIND,
-        **identity(trained, config),
+        **identify_sweep(trained, config),
         "images": baseline.seen,
         "baseline_accuracy": accuracy,
         "baseline_loss": baseline.loss_sum / baseline.seen,
@@ -115,20 +117,20 @@ def result(
     }
 
 
-def largest_ratio(
+def find_largest_ratio(
     ratios: Sequence[float], accuracies: Sequence[float], baseline: float, max_drop: float
 ) -> float:
     """Return the largest ratio with a loss of at most ``max_drop`` points, 0 if there is none.
 
-    >>> largest_ratio([0.1, 0.5, 0.9], [0.9, 0.89, 0.7], 0.9, 1.0)
+    >>> find_largest_ratio([0.1, 0.5, 0.9], [0.9, 0.89, 0.7], 0.9, 1.0)
     0.5
     """
     limit = baseline - max_drop / 100 - _SLACK
-    kept = [ratio for ratio, found in zip(ratios, accuracies, strict=True) if found >= limit]
+    kept = [ratio for ratio, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= limit]
     return max(kept, default=0.0)
 
 
-def steep_to_flat(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+def order_by_steepness(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of groups in the order of the area below their sorted norms."""
     return [group["name"] for group in sorted(groups, key=lambda group: group["norm_area"])]
 
@@ -154,36 +156,36 @@ def read_rates(path: Path, max_drop: float, layout: Layout) -> dict[str, float]:
     content = _read(path)
     try:
         baseline, ratios = float(content["baseline_accuracy"]), _numbers(content["ratios"], 1)
-        found = {
+        rates = {
             str(group["name"]): (
                 int(group["initial_width"]),
-                largest_ratio(ratios, _numbers(group["accuracy"], 1), baseline, max_drop),
+                find_largest_ratio(ratios, _numbers(group["accuracy"], 1), baseline, max_drop),
             )
             for group in content["groups"]
         }
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
     wanted = {name: group.width for name, group in layout.prunable.items()}
-    if {name: width for name, (width, _) in found.items()} != wanted:
-        name = next(iter(found.keys() ^ wanted.keys()), None)
+    if {name: width for name, (width, _) in rates.items()} != wanted:
+        name = next(iter(rates.keys() ^ wanted.keys()), None)
         raise DataError(
             f"{path}: is of another network"
             + (f": `{name}` is not in both" if name else ": its groups have other widths"),
             hint="run `fp sensitivity` on the model that you prune",
             where=str(path),
         )
-    return {name: ratio for name, (_, ratio) in found.items()}
+    return {name: ratio for name, (_, ratio) in rates.items()}
 
 
 def _curve(
     trained: Trained, config: SweepConfig, tallies: Mapping[str, Tally], score: str, group: str
 ) -> dict[str, list[float]]:
     """Return the channels that stay, accuracy and loss at every ratio."""
-    left = nums(trained, group, config.ratios)
+    left = count_kept(trained, group, config.ratios)
     keys = [key_of(score, group, num) for num in left]
     curve: dict[str, list[float]] = {"kept": [*left], **_measures([tallies[key] for key in keys])}
     if config.retraining is not None:
-        again = _measures([tallies[retrained(key)] for key in keys])
+        again = _measures([tallies[key_after_retraining(key)] for key in keys])
         curve |= {f"retrained_{name}": values for name, values in again.items()}
     return curve
 
@@ -195,7 +197,7 @@ def _measures(points: Sequence[Tally]) -> dict[str, list[float]]:
     }
 
 
-def _normalised(norms: Tensor) -> list[float]:
+def _normalise(norms: Tensor) -> list[float]:
     ordered = norms.double().sort(descending=True).values
     largest = float(ordered[0])
     return [float(x) / largest if largest else 0.0 for x in ordered]
@@ -208,8 +210,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict) or content.get("kind") != KIND:
             raise ValueError("it is no result of `fp sensitivity`")
-        if content.get("format") != FORMAT:
-            raise ValueError(f"format {content.get('format')} is not {FORMAT}, which we read")
+        if content.get("format") != SWEEP_FORMAT:
+            raise ValueError(f"format {content.get('format')} is not {SWEEP_FORMAT}, which we read")
     except FileNotFoundError as error:
         raise DataError(
             f"no file {path}", hint="make one with `fp sensitivity -o FILE`", where=str(path)

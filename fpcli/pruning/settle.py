@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fpcli.data.batches import Batch
 from fpcli.engine.client_context import ClientContext
-from fpcli.engine.measure import accuracy, gradients
+from fpcli.engine.measure import measure_accuracy, measure_gradients
 from fpcli.fleet.linear import StepRates
 from fpcli.structure.budget import reconfigure
 from fpcli.structure.layout import Tensors
@@ -21,7 +21,7 @@ MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessin
 TOLERANCE, NUM_STABLE = 0.1, 5  # so many small changes of size in a row end it
 
 
-def settle(
+def settle_masks(
     model: nn.Module,
     batches: Sequence[Batch],
     loss: Callable[[nn.Module, Batch], Tensor],
@@ -60,12 +60,12 @@ def settle(
     for number in range(1, passes + 1):
         trained.append(masks)
         for batch in batches:
-            for name, gradient in gradients(model, loss(model, batch)).items():
+            for name, gradient in measure_gradients(model, loss(model, batch)).items():
                 step = gradient * masks[name] if name in masks else gradient
                 totals[name] += (gradient if may_regrow else step).square()
                 weights[name].data -= lr * step
         if not start and number % MEASURE_EVERY == 1:
-            is_learning = accuracy(model, batches) >= START_ACCURACY / num_classes
+            is_learning = measure_accuracy(model, batches) >= START_ACCURACY / num_classes
             start = number if is_learning else 0
         if not start or (number - start) % interval:
             continue
@@ -83,7 +83,7 @@ def settle(
     return {name: mask.cpu() for name, mask in masks.items()}, trained
 
 
-def seconds_of(
+def time_epochs(
     cx: ClientContext,
     rates: StepRates | None,
     batches: Sequence[Batch],

@@ -16,22 +16,22 @@ from torch.nn import functional as F
 from fpcli.data.batches import Batch, evaluation_batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.central import train
+from fpcli.engine.central import train_centrally
 from fpcli.engine.evaluate import judge_top1
 from fpcli.engine.trained import Trained
-from fpcli.pruning.amounts import alive, best, num_left
+from fpcli.pruning.amounts import choose_best, list_alive, num_left
 from fpcli.rng import stream
 from fpcli.scores.sample import Sample, score
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.layout import Tensors
 from fpcli.structure.reuse import (
     NOTHING,
-    Prefix,
     Recorded,
     Resumed,
+    SharedPrefix,
+    drop_prefix,
+    find_prefix,
     record,
-    shared_prefix,
-    without_prefix,
 )
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -105,36 +105,36 @@ def key_of(score: str, group: str, num: int) -> str:
     return f"{score}/{group}/{num}"
 
 
-def retrained(key: str) -> str:
+def key_after_retraining(key: str) -> str:
     """Return the key of the tally after retraining."""
     return f"{key}/retrained"
 
 
 def width_of(trained: Trained, group: str) -> int:
     """Return how many channels of a group are alive."""
-    return len(alive(trained.layout, trained.support, group))
+    return len(list_alive(trained.layout, trained.support, group))
 
 
-def nums(trained: Trained, group: str, ratios: Sequence[float]) -> list[int]:
+def count_kept(trained: Trained, group: str, ratios: Sequence[float]) -> list[int]:
     """Return how many channels of a group stay at each ratio, by the rule of Li et al."""
     block = trained.layout.groups[group].block
     return [num_left(width_of(trained, group), ratio, block) for ratio in ratios]
 
 
-def judging(dataset: Dataset, config: SweepConfig) -> Split:
+def choose_images(dataset: Dataset, config: SweepConfig) -> Split:
     """Return the images that judge, in stored order."""
     split = dataset.test if config.is_test else dataset.validation
     order = torch.randperm(len(split), generator=stream(config.seed, "sensitivity/samples"))
     return split.take(order[: config.samples].sort().values)
 
 
-def cuts_of(trained: Trained, dataset: Dataset, config: SweepConfig) -> list[Cut]:
+def list_cuts(trained: Trained, dataset: Dataset, config: SweepConfig) -> list[Cut]:
     """Return every distinct cut, group by group; scores look at validation images only.
 
     Raises:
         FpError: a score does not exist or cannot judge this network.
     """
-    few = judging(dataset, replace(config, is_test=False))
+    few = choose_images(dataset, replace(config, is_test=False))
     batches = list(evaluation_batches(few, dataset.normalise, batch_size=BATCH_SIZE))
     sample = Sample(trained.template, batches, config.seed)
     scores = {
@@ -143,17 +143,17 @@ def cuts_of(trained: Trained, dataset: Dataset, config: SweepConfig) -> list[Cut
     }
     cuts = []
     for group in trained.layout.prunable:
-        channels = alive(trained.layout, trained.support, group)
+        channels = list_alive(trained.layout, trained.support, group)
         block = trained.layout.groups[group].block
-        for name, found in scores.items():
-            for num in dict.fromkeys(nums(trained, group, config.ratios)):
-                keep = best(channels, found[group], num, block)
+        for name, scores_of in scores.items():
+            for num in dict.fromkeys(count_kept(trained, group, config.ratios)):
+                keep = choose_best(channels, scores_of[group], num, block)
                 places = torch.searchsorted(channels, keep)
                 cuts.append(Cut(key_of(name, group, num), group, keep, places))
     return cuts
 
 
-def sweep(
+def judge_cuts(
     trained: Trained,
     dataset: Dataset,
     config: SweepConfig,
@@ -163,7 +163,7 @@ def sweep(
     """Judge the whole model and all cuts.
 
     Args:
-        cuts: of :func:`cuts_of`.
+        cuts: of :func:`list_cuts`.
         tallies: of an earlier, interrupted call; what they have seen is not repeated.
 
     Yields:
@@ -173,33 +173,33 @@ def sweep(
     Raises:
         DivergedError: a retraining diverged.
     """
-    split = judging(dataset, config)
+    split = choose_images(dataset, config)
     whole = trained.module()
     rests = _rests(trained, whole, cuts, dataset.normalise(split.images[:_NUM_PROVING]))
     size = _part_size(rests)
     whole_parts = {*range(0, len(split), size), len(split)}
-    known = {key: tally for key, tally in tallies.items() if tally.seen in whole_parts}
+    finished = {key: tally for key, tally in tallies.items() if tally.seen in whole_parts}
     for start in range(0, len(split), size):
         part = Split(split.images[start : start + size], split.labels[start : start + size])
         end = start + len(part)
-        left = [cut for cut in cuts if known.get(cut.key, Tally()).seen < end]
-        if not left and known.get(BASELINE, Tally()).seen >= end:
+        left = [cut for cut in cuts if finished.get(cut.key, Tally()).seen < end]
+        if not left and finished.get(BASELINE, Tally()).seen >= end:
             continue
         batches = list(evaluation_batches(part, dataset.normalise, batch_size=BATCH_SIZE))
         recorded = _record(whole, [rests[group] for group in {cut.group for cut in left}], batches)
-        if known.get(BASELINE, Tally()).seen < end:
-            known[BASELINE] = _tally(known.get(BASELINE, Tally()), recorded, batches)
-            yield BASELINE, known[BASELINE]
+        if finished.get(BASELINE, Tally()).seen < end:
+            finished[BASELINE] = _tally(finished.get(BASELINE, Tally()), recorded, batches)
+            yield BASELINE, finished[BASELINE]
         for cut in left:
-            known[cut.key] = _judged(
-                trained, rests[cut.group], cut, known.get(cut.key, Tally()), recorded, batches
+            finished[cut.key] = _judge(
+                trained, rests[cut.group], cut, finished.get(cut.key, Tally()), recorded, batches
             )
-            yield cut.key, known[cut.key]
+            yield cut.key, finished[cut.key]
     if config.retraining is not None:
         for cut in cuts:
-            key = retrained(cut.key)
-            if key not in known:
-                yield key, _retrained(trained, dataset, config.retraining, config.seed, cut, split)
+            key = key_after_retraining(cut.key)
+            if key not in finished:
+                yield key, _retrain(trained, dataset, config.retraining, config.seed, cut, split)
 
 
 def _support(trained: Trained, cut: Cut) -> Support:
@@ -215,7 +215,7 @@ class _Rest:
         values: the dense tensors that it has.
     """
 
-    prefix: Prefix
+    prefix: SharedPrefix
     template: nn.Module
     values: Tensors
 
@@ -234,8 +234,8 @@ def _rests(trained: Trained, whole: nn.Module, cuts: Sequence[Cut], x: Tensor) -
     for group, cut in narrowest.items():
         small = _Rest(NOTHING, trained.template, trained.values).cut(trained, cut)
         width = width_of(trained, group)
-        prefix = shared_prefix(whole, small, layout, group, width, cut.places, x)
-        template = without_prefix(trained.template, prefix)
+        prefix = find_prefix(whole, small, layout, group, width, cut.places, x)
+        template = drop_prefix(trained.template, prefix)
         left = template.state_dict().keys() & trained.values.keys()
         rests[group] = _Rest(prefix, template, {name: trained.values[name] for name in left})
     return rests
@@ -267,7 +267,7 @@ def _tally(tally: Tally, recorded: Sequence[Recorded], batches: Sequence[Batch])
 
 
 @torch.no_grad()
-def _judged(
+def _judge(
     trained: Trained,
     rest: _Rest,
     cut: Cut,
@@ -281,14 +281,14 @@ def _judged(
     return tally
 
 
-def _retrained(
+def _retrain(
     trained: Trained, dataset: Dataset, config: FitConfig, seed: int, cut: Cut, split: Split
 ) -> Tally:
     support = _support(trained, cut)
     small = trained.cut(support).module()
     mask = support.block_mask(trained.layout)
     # The same batches for every cut, so that nothing but the cut makes the difference.
-    for _ in train(small, dataset, config, seed=seed, purpose="sensitivity", mask=mask):
+    for _ in train_centrally(small, dataset, config, seed=seed, purpose="sensitivity", mask=mask):
         pass
     small.eval()
     tally = Tally()

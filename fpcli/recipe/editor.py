@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from fpcli import plugins
 from fpcli.errors import FpError
 from fpcli.settings.declared import describe
-from fpcli.settings.fields import OptionRow, field_docs, options_table
+from fpcli.settings.fields import OptionRow, list_options, read_docs
 from fpcli.settings.learning import MethodChoice
 from fpcli.settings.recipes import Recipe
 
 
-def key_table(method: str | None = None) -> list[OptionRow]:
+def list_keys(method: str | None = None) -> list[OptionRow]:
     """Return every dotted key with its type, default and meaning.
 
     Args:
@@ -28,7 +28,7 @@ def key_table(method: str | None = None) -> list[OptionRow]:
     rows = list(_rows(Recipe))
     if method is None:
         return rows
-    options = options_table(describe("methods", method).Options)
+    options = list_options(describe("methods", method).Options)
     position = 1 + next(n for n, row in enumerate(rows) if row.name == "method.name")
     mine = [row._replace(name=f"method.{row.name}") for row in options]
     return [*rows[:position], *mine, *rows[position:]]
@@ -36,7 +36,7 @@ def key_table(method: str | None = None) -> list[OptionRow]:
 
 def _rows(cls: type, prefix: str = "") -> Iterator[OptionRow]:
     hints = get_type_hints(cls, include_extras=True)
-    for row in options_table(cls):
+    for row in list_options(cls):
         hint = hints[row.name]
         if is_dataclass(hint):
             yield from _rows(hint, f"{prefix}{row.name}.")  # type: ignore[arg-type]
@@ -44,17 +44,17 @@ def _rows(cls: type, prefix: str = "") -> Iterator[OptionRow]:
             yield row._replace(name=prefix + row.name)
 
 
-def json_schema() -> dict[str, Any]:
+def make_json_schema() -> dict[str, Any]:
     """Return a JSON schema of recipes, with the options of every registered method.
 
     Keys that no recipe has are refused, and every key carries its meaning.
     """
-    schema = _described(Recipe)
+    schema = _describe(Recipe)
     definitions = schema["$defs"]
     choices = []
-    for name in plugins.names("methods"):
+    for name in plugins.list_names("methods"):
         try:
-            options = _described(describe("methods", name).Options)
+            options = _describe(describe("methods", name).Options)
         except FpError:  # of another package that is broken
             continue
         definitions |= options.pop("$defs", {})
@@ -67,7 +67,7 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _described(cls: type) -> dict[str, Any]:
+def _describe(cls: type) -> dict[str, Any]:
     """Return the schema of a data class and of those in it, closed and with the fields' docs."""
     schema = TypeAdapter(cls).json_schema()
     _close(schema, cls)
@@ -89,7 +89,7 @@ def _parts(cls: type) -> Iterator[tuple[str, type]]:
 
 def _close(schema: dict[str, Any], cls: type) -> None:
     schema["additionalProperties"] = False
-    docs = field_docs(cls)
+    docs = read_docs(cls)
     for name, about in schema.get("properties", {}).items():
         about.pop("title", None)
         about["description"] = docs.get(name, "")

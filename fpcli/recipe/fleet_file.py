@@ -12,14 +12,14 @@ import yaml
 from annotated_types import Ge
 
 from fpcli import units
-from fpcli.errors import RecipeError, nearest
+from fpcli.errors import RecipeError, suggest
 from fpcli.fleet.boards import BOARDS
 from fpcli.recipe.resolve import Setting, check_value
-from fpcli.recipe.yaml_file import compose, pairs, plain
+from fpcli.recipe.yaml_file import compose, iterate_pairs, to_plain
 from fpcli.settings.hardware import DeviceClass
 from fpcli.settings.keys import Leaf
 
-FORMAT = 2
+FLEET_FORMAT = 2
 """The newest format of fleet files that this version reads; the second brought ``step``."""
 
 _LIMIT_BYTES = 12 * 1024
@@ -63,17 +63,17 @@ def read_fleet(path: Path) -> list[dict[str, Any]]:
         RecipeError: the file cannot be read, is of a newer format, or something in it is wrong.
     """
     root = compose(path, "fleet file", _LIMIT_BYTES)
-    known = ("fleet", "devices")
-    written = _settings(root, path, known)
+    keys = ("fleet", "devices")
+    written = _settings(root, path, keys)
     # Before anything else: a newer file may hold keys that this version cannot know.
     if (format_ := written.get("fleet")) is not None:
-        number = check_value("fleet", Leaf(Annotated[int, Ge(1)], FORMAT), format_)
-        if number > FORMAT:
+        number = check_value("fleet", Leaf(Annotated[int, Ge(1)], FLEET_FORMAT), format_)
+        if number > FLEET_FORMAT:
             raise format_.error(
-                f"fleet format {number} is newer than this version reads ({FORMAT})",
+                f"fleet format {number} is newer than this version reads ({FLEET_FORMAT})",
                 "update with `pip install -U fpcli`",
             )
-    _refuse_unknown(written, known)
+    _refuse_unknown(written, keys)
     devices = written.get("devices")
     nodes = devices.value if devices is not None else None
     if not isinstance(nodes, yaml.SequenceNode) or not nodes.value:
@@ -92,7 +92,9 @@ def fleet_text(classes: Sequence[DeviceClass], remark: str) -> str:
     Args:
         remark: stands on top, in one line.
     """
-    usual = {k: _plain(one.default) for k, one in _FIELDS.items() if one.default is not MISSING}
+    usual = {
+        k: _plain(entry.default) for k, entry in _FIELDS.items() if entry.default is not MISSING
+    }
     devices = [
         {
             k: _with_unit(k, v)
@@ -101,7 +103,9 @@ def fleet_text(classes: Sequence[DeviceClass], remark: str) -> str:
         }
         for item in classes
     ]
-    body = yaml.safe_dump({"fleet": FORMAT, "devices": devices}, sort_keys=False, width=10_000)
+    body = yaml.safe_dump(
+        {"fleet": FLEET_FORMAT, "devices": devices}, sort_keys=False, width=10_000
+    )
     return f"# {remark}\n{body}"
 
 
@@ -115,39 +119,39 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.5g}"))
 
 
-def _settings(node: Any, path: Path, known: tuple[str, ...]) -> dict[str, Setting]:
+def _settings(node: Any, path: Path, keys: tuple[str, ...]) -> dict[str, Setting]:
     place = f"{path}:{node.start_mark.line + 1}" if node is not None else str(path)
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(
             f"{place}: not a mapping of `key: value` lines",
-            hint=f"its keys are {', '.join(known)}",
+            hint=f"its keys are {', '.join(keys)}",
             where=place,
         )
     settings = {}
-    for key, value, line in pairs(node, str(path)):
+    for key, value, line in iterate_pairs(node, str(path)):
         is_list_of_classes = key == "devices" and isinstance(value, yaml.SequenceNode)
-        said = value if is_list_of_classes else plain(value, str(path))
-        settings[key] = Setting(said, f"{path}:{line}", is_in_file=True)
+        value_read = value if is_list_of_classes else to_plain(value, str(path))
+        settings[key] = Setting(value_read, f"{path}:{line}", is_in_file=True)
     return settings
 
 
-def _refuse_unknown(settings: Mapping[str, Setting], known: tuple[str, ...]) -> None:
+def _refuse_unknown(settings: Mapping[str, Setting], keys: tuple[str, ...]) -> None:
     for key, setting in settings.items():
-        if key not in known:
-            hint = nearest(key, known) or f"keys are {', '.join(known)}"
+        if key not in keys:
+            hint = suggest(key, keys) or f"keys are {', '.join(keys)}"
             raise setting.error(f"unknown key `{key}`", hint)
 
 
 def _device(node: yaml.Node, path: Path, number: int) -> dict[str, Any]:
-    known = ("device", *_FIELDS)
-    said = _settings(node, path, known)
-    _refuse_unknown(said, known)
+    keys = ("device", *_FIELDS)
+    settings = _settings(node, path, keys)
+    _refuse_unknown(settings, keys)
     values: dict[str, Any] = {"name": f"class {number}"}
-    if (board := said.pop("device", None)) is not None:
-        values |= _published(board)
-    values |= {key: _value(key, setting) for key, setting in said.items()}
-    if said.keys() >= {"share", "clients"}:
-        raise said["share"].error(
+    if (board := settings.pop("device", None)) is not None:
+        values |= _publish(board)
+    values |= {key: _value(key, setting) for key, setting in settings.items()}
+    if settings.keys() >= {"share", "clients"}:
+        raise settings["share"].error(
             "`share` and `clients` exclude each other", "a class has a share, or its own clients"
         )
     place = f"{path}:{node.start_mark.line + 1}"
@@ -161,10 +165,10 @@ def _device(node: yaml.Node, path: Path, number: int) -> dict[str, Any]:
     return asdict(DeviceClass(**values))
 
 
-def _published(setting: Setting) -> dict[str, Any]:
+def _publish(setting: Setting) -> dict[str, Any]:
     name = str(setting.value)
     if name not in BOARDS:
-        hint = nearest(name, BOARDS) or f"known: {', '.join(BOARDS)}"
+        hint = suggest(name, BOARDS) or f"known: {', '.join(BOARDS)}"
         raise setting.error(f"unknown device `{name}`", hint)
     level = BOARDS[name].level(name)
     return {

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpcli.errors import RecipeError, nearest
+from fpcli.errors import RecipeError, suggest
 
 FIELDS = ("paper", "result", "expected", "tolerance", "machine", "minutes")
 MEASURES = ("accuracy", "best_accuracy", "clients_accuracy", "local_accuracy")
@@ -84,9 +84,9 @@ def parse_header(lines: Sequence[str], name: str) -> Header:
     about: list[str] = []
     fields: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(lines[:length], start=1):
-        found = _FIELD.fullmatch(line)
-        if found and (found[1] in FIELDS or fields):
-            _add(fields, found[1], found[2], f"{name}:{number}")
+        match = _FIELD.fullmatch(line)
+        if match and (match[1] in FIELDS or fields):
+            _add(fields, match[1], match[2], f"{name}:{number}")
         elif fields and line.startswith("#   "):
             last = next(reversed(fields))
             fields[last] = (f"{fields[last][0]} {line[1:].strip()}", fields[last][1])
@@ -104,7 +104,7 @@ def parse_header(lines: Sequence[str], name: str) -> Header:
 
 def _add(fields: dict[str, tuple[str, int]], key: str, value: str, place: str) -> None:
     if key not in FIELDS:
-        raise _error(place, f"unknown field `{key}`", nearest(key, FIELDS))
+        raise _error(place, f"unknown field `{key}`", suggest(key, FIELDS))
     if key in fields:
         raise _error(place, f"field `{key}` stands twice")
     if key != FIELDS[len(fields)]:
@@ -114,24 +114,31 @@ def _add(fields: dict[str, tuple[str, int]], key: str, value: str, place: str) -
 
 def _header(about: str, fields: Mapping[str, tuple[str, int]], name: str) -> Header:
     places = {key: f"{name}:{line}" for key, (_, line) in fields.items()}
-    said = {key: value for key, (value, _) in fields.items()}
+    texts = {key: value for key, (value, _) in fields.items()}
     measure, expected = None, None
-    if said["expected"] != _NOT_MEASURED:
-        measure, _, text = said["expected"].partition(" ")
+    if texts["expected"] != _NOT_MEASURED:
+        measure, _, text = texts["expected"].partition(" ")
         if measure not in MEASURES:
-            hint = nearest(measure, MEASURES) or f"`{_NOT_MEASURED}`, or one of {MEASURES}"
+            hint = suggest(measure, MEASURES) or f"`{_NOT_MEASURED}`, or one of {MEASURES}"
             raise _error(places["expected"], f"unknown measure `{measure}`", hint)
         expected = _number(text, places["expected"], highest=1)
     tolerance = None
-    if said["tolerance"] != "none":
-        tolerance = _number(said["tolerance"], places["tolerance"], highest=1)
+    if texts["tolerance"] != "none":
+        tolerance = _number(texts["tolerance"], places["tolerance"], highest=1)
     if (tolerance is None) != (expected is None):
         raise _error(places["tolerance"], "`tolerance` is `none` exactly where nothing is expected")
     minutes = None
-    if said["minutes"] != _NOT_MEASURED:
-        minutes = _number(said["minutes"], places["minutes"], highest=1e6)
+    if texts["minutes"] != _NOT_MEASURED:
+        minutes = _number(texts["minutes"], places["minutes"], highest=1e6)
     return Header(
-        about, said["paper"], said["result"], measure, expected, tolerance, said["machine"], minutes
+        about,
+        texts["paper"],
+        texts["result"],
+        measure,
+        expected,
+        tolerance,
+        texts["machine"],
+        minutes,
     )
 
 

@@ -9,7 +9,7 @@ from fpcli.settings.recipes import Recipe
 CODE = "F302"
 
 
-def idle(recipe: Recipe) -> list[str]:
+def find_idle(recipe: Recipe) -> list[str]:
     """Return one line per setting without effect: code, what and why, and the remedy.
 
     That is no error, since more rounds may follow later (`fp train --resume RUN --rounds N`).

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import yaml
 
 from fpcli import models
-from fpcli.errors import RecipeError, UsageError, nearest
+from fpcli.errors import RecipeError, UsageError, suggest
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
 from fpcli.recipe.resolve import SECTIONS, Setting, resolve
-from fpcli.recipe.yaml_file import compose, construct, is_null, pairs, plain
-from fpcli.settings.keys import flags_of
-from fpcli.settings.recipes import KINDS, AnyRecipe, FitRecipe, PruneRecipe, Recipe
+from fpcli.recipe.yaml_file import compose, construct, is_null, iterate_pairs, to_plain
+from fpcli.settings.keys import collect_flags
+from fpcli.settings.recipes import RECIPE_KINDS, AnyRecipe, FitRecipe, PruneRecipe, Recipe
 
-R = TypeVar("R", Recipe, FitRecipe, PruneRecipe)
+_R = TypeVar("_R", Recipe, FitRecipe, PruneRecipe)
 
 NOT_IN_DIGEST = frozenset(
     {
@@ -48,14 +48,14 @@ _NOT_WHILE_USUAL: Mapping[str, Any] = {
 lack them."""
 
 
-def load(
+def load_recipe(
     path: Path | None,
     overrides: Sequence[tuple[str, str]] = (),
     flags: Mapping[str, Any] = MappingProxyType({}),
     *,
-    cls: type[R] = Recipe,  # type: ignore[assignment]
+    cls: type[_R] = Recipe,  # type: ignore[assignment]
     overlay: Path | None = None,
-) -> R:
+) -> _R:
     """Return the recipe that a file, ``--set`` and flags describe together.
 
     A flag wins over ``--set``, that over the file, the file over the defaults. When the command
@@ -77,23 +77,23 @@ def load(
     """
     written = read_settings(path) if path is not None else {}
     if overlay is not None:
-        written = _overlaid(written, read_settings(overlay))
-    said = {key: _override(key, text) for key, text in overrides}
-    options = flags_of(cls)
+        written = _overlay(written, read_settings(overlay))
+    overridden = {key: _override(key, text) for key, text in overrides}
+    options = collect_flags(cls)
     for key, value in flags.items():
         if isinstance(value, Setting):
-            said[key] = value
+            overridden[key] = value
         elif value is not None:
             text = str(value) if isinstance(value, Path) else value
             place = options[key].name if key in options else f"--set {key}"
-            said[key] = Setting(text, place, is_in_file=False)
-    if {"method.name"} <= written.keys() & said.keys() and (
-        written["method.name"].value != said["method.name"].value
+            overridden[key] = Setting(text, place, is_in_file=False)
+    if {"method.name"} <= written.keys() & overridden.keys() and (
+        written["method.name"].value != overridden["method.name"].value
     ):
         written = {key: item for key, item in written.items() if not key.startswith("method.")}
-    if "fleet.profile" in said:
+    if "fleet.profile" in overridden:
         written.pop("fleet.devices", None)
-    settings = written | said
+    settings = written | overridden
     fleet = settings.get("fleet.profile")
     if fleet is not None and is_fleet_file(fleet.value) and "fleet.devices" not in settings:
         folder = path.parent if fleet.is_in_file and path is not None else Path()
@@ -106,7 +106,7 @@ def load(
     return recipe
 
 
-def _overlaid(below: dict[str, Setting], above: Mapping[str, Setting]) -> dict[str, Setting]:
+def _overlay(below: dict[str, Setting], above: Mapping[str, Setting]) -> dict[str, Setting]:
     if "method.name" in above:
         below = {key: item for key, item in below.items() if not key.startswith("method.")}
     wanted = {
@@ -115,16 +115,16 @@ def _overlaid(below: dict[str, Setting], above: Mapping[str, Setting]) -> dict[s
     return below | wanted
 
 
-def command_of(path: Path) -> str:
+def find_command(path: Path) -> str:
     """Return the command that a recipe file is for: its section ``fit`` or ``prune``, or ``train``.
 
     Raises:
         RecipeError: it cannot be read.
     """
-    return command_for(read_settings(path))
+    return choose_command(read_settings(path))
 
 
-def command_for(keys: Iterable[str]) -> str:
+def choose_command(keys: Iterable[str]) -> str:
     """Return the command that a recipe with some dotted keys is for."""
     sections = {key.partition(".")[0] for key in keys}
     return next((command for command in ("fit", "prune") if command in sections), "train")
@@ -136,8 +136,8 @@ def load_any(path: Path) -> tuple[str, AnyRecipe]:
     Raises:
         RecipeError: something in the file is wrong.
     """
-    command = command_of(path)
-    return command, load(path, cls=KINDS[command])  # type: ignore[type-var]
+    command = find_command(path)
+    return command, load_recipe(path, cls=RECIPE_KINDS[command])  # type: ignore[type-var]
 
 
 def _override(key: str, text: str) -> Setting:
@@ -146,7 +146,7 @@ def _override(key: str, text: str) -> Setting:
         return setting
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return dataclasses.replace(setting, value=plain(node, setting.place))
+        return dataclasses.replace(setting, value=to_plain(node, setting.place))
     except (yaml.YAMLError, RecipeError, RecursionError) as error:
         raise setting.error(f"`{key}` is not a list", "write it like `[1, 0.5]`") from error
 
@@ -183,21 +183,21 @@ def _settings(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[s
             where=place,
             hint=f"for example `{section or 'task'}: {{KEY: VALUE}}`",
         )
-    for key, value, line in pairs(node, str(path)):
+    for key, value, line in iterate_pairs(node, str(path)):
         dotted = prefix + key
         if dotted in SECTIONS:
             yield from _settings(value, path, f"{dotted}.")
         else:
-            yield dotted, Setting(plain(value, str(path)), f"{path}:{line}", is_in_file=True)
+            yield dotted, Setting(to_plain(value, str(path)), f"{path}:{line}", is_in_file=True)
 
 
 def to_yaml(recipe: AnyRecipe) -> str:
     """Return a recipe with every key written out; loading it gives an equal recipe."""
     # ASCII only: PyYAML loses line breaks such as U+0085 when it writes them as they are.
-    return yaml.safe_dump(_nested(recipe), sort_keys=False, width=10_000)
+    return yaml.safe_dump(_nest(recipe), sort_keys=False, width=10_000)
 
 
-def _nested(recipe: AnyRecipe) -> dict[str, Any]:
+def _nest(recipe: AnyRecipe) -> dict[str, Any]:
     nested = dataclasses.asdict(recipe)
     if isinstance(recipe, Recipe | PruneRecipe):
         nested["method"] = {"name": recipe.method.name} | nested["method"]["options"]
@@ -207,7 +207,7 @@ def _nested(recipe: AnyRecipe) -> dict[str, Any]:
 
 def flatten(recipe: AnyRecipe) -> dict[str, Any]:
     """Return dotted key -> plain value (lists for tuples), in the order of the schema."""
-    return dict(_walk(_nested(recipe), ""))
+    return dict(_walk(_nest(recipe), ""))
 
 
 def _walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -219,7 +219,7 @@ def _walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield dotted, value
 
 
-def stored(path: Path) -> dict[str, Any]:
+def read_stored(path: Path) -> dict[str, Any]:
     """Return dotted key -> plain value of a run's recipe, of whatever version of fpcli.
 
     Nothing is looked up or checked against the schema, so that runs of methods, models or data
@@ -235,14 +235,14 @@ def stored(path: Path) -> dict[str, Any]:
     return dict(_walk(construct(root, path), ""))
 
 
-def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+def compare_recipes(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:
     """Return dotted key -> both values where two recipes differ; None where one has no such key."""
     left, right = flatten(a), flatten(b)
     keys = [*left, *(key for key in right if key not in left)]
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
 
-def digest(recipe: AnyRecipe) -> str:
+def digest_recipe(recipe: AnyRecipe) -> str:
     """Return the hex SHA-256 of everything in a recipe that decides the trained bits."""
     deciding = {
         key: value
@@ -253,7 +253,7 @@ def digest(recipe: AnyRecipe) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
-def _shipped_root() -> Path | None:
+def _find_shipped() -> Path | None:
     package = Path(__file__).parents[1]
     if (package / "recipes").is_dir():
         return package / "recipes"
@@ -262,16 +262,16 @@ def _shipped_root() -> Path | None:
     return beside if (package.parent / "pyproject.toml").is_file() and beside.is_dir() else None
 
 
-def shipped() -> list[Path]:
+def list_shipped() -> list[Path]:
     """Return the recipes that come with fpcli, sorted."""
-    root = _shipped_root()
+    root = _find_shipped()
     return sorted(root.rglob("*.yaml")) if root else []
 
 
-def shipped_names() -> dict[str, Path]:
+def name_shipped() -> dict[str, Path]:
     """Return name (``fedmp/digits``) -> file of the recipes that come with fpcli."""
-    root = _shipped_root() or Path()
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in shipped()}
+    root = _find_shipped() or Path()
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in list_shipped()}
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -283,13 +283,13 @@ def find_recipe(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    names = shipped_names()
+    names = name_shipped()
     name = name_or_path.removesuffix(".yaml")
     if name in names:
         return names[name]
     listed = f"shipped: {', '.join(names)}" if names else "give the path of a YAML file"
     raise UsageError(
         f"no recipe `{name_or_path}`: neither a file nor a shipped recipe",
-        hint=nearest(name, names) or listed,
+        hint=suggest(name, names) or listed,
         where=name_or_path,
     )

@@ -12,18 +12,20 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fpcli import plugins
 from fpcli.data.normalise import read_normalise
-from fpcli.errors import FpError, RecipeError, UsageError, nearest
+from fpcli.errors import FpError, RecipeError, UsageError, suggest
 from fpcli.fleet.server_hardware import find_server
-from fpcli.models.names import find
+from fpcli.models.names import find_model_name
 from fpcli.settings.declared import describe
-from fpcli.settings.fields import is_share, type_text
+from fpcli.settings.fields import describe_type, is_share
 from fpcli.settings.flags import Flag
-from fpcli.settings.keys import Leaf, flags_of, leaves, sections
+from fpcli.settings.keys import Leaf, collect_flags, list_leaves, list_sections
 from fpcli.settings.learning import MethodChoice
-from fpcli.settings.recipes import FORMAT, KINDS, AnyRecipe, PruneRecipe, Recipe
+from fpcli.settings.recipes import RECIPE_FORMAT, RECIPE_KINDS, AnyRecipe, PruneRecipe, Recipe
 from fpcli.units import parse_share, share_hint
 
-SECTIONS = tuple(dict.fromkeys(name for cls in KINDS.values() for name in sections(cls)))
+SECTIONS = tuple(
+    dict.fromkeys(name for cls in RECIPE_KINDS.values() for name in list_sections(cls))
+)
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 _MAY_BE_CODE = ("task.model", "task.data", "method.name")
 _FINITE = ConfigDict(allow_inf_nan=False)
@@ -70,18 +72,18 @@ def resolve(
         UsageError: a setting from the command line is wrong.
     """
     _check_format(settings.get("recipe"))
-    _refuse_code(settings, flags_of(cls))
-    known = leaves(cls)
+    _refuse_code(settings, collect_flags(cls))
+    leaves = list_leaves(cls)
     usual: dict[str, Setting] = {}
-    if "method.name" in known:
+    if "method.name" in leaves:
         kind = "pruners" if cls is PruneRecipe else "methods"
-        method = _method(kind, settings.get("method.name"), known["method.name"].default)
-        known |= leaves(method.Options, "method.")
+        method = _method(kind, settings.get("method.name"), leaves["method.name"].default)
+        leaves |= list_leaves(method.Options, "method.")
         usual = {
             key: Setting(value, f"default of `{method.__name__}`", is_in_file=False)
             for key, value in getattr(method, "defaults", {}).items()
         }
-    values = _checked({**usual, **settings}, known)
+    values = _check({**usual, **settings}, leaves)
     _check_names(settings, values)
     if not values["task.model"]:
         values["task.model"] = _default_model(values["task.data"], settings, default_models)
@@ -96,9 +98,9 @@ def resolve(
 def _check_format(setting: Setting | None) -> None:
     # Before anything else: a newer recipe may hold keys that this version cannot know.
     text = "" if setting is None else str(setting.value)
-    if setting is not None and text.isdecimal() and int(text) > FORMAT:
+    if setting is not None and text.isdecimal() and int(text) > RECIPE_FORMAT:
         raise setting.error(
-            f"recipe format {text} is newer than this version reads ({FORMAT})",
+            f"recipe format {text} is newer than this version reads ({RECIPE_FORMAT})",
             "update with `pip install -U fpcli`",
         )
 
@@ -124,20 +126,20 @@ def _method(kind: str, setting: Setting | None, default: str) -> Any:
     if setting is None:
         return describe(kind, default)
     name = _name(kind, setting)
-    found = describe(kind, name)
-    if not is_dataclass(getattr(found, "Options", None)):
+    method = describe(kind, name)
+    if not is_dataclass(getattr(method, "Options", None)):
         raise setting.error(f"`{name}` is not a method: it has no data class `Options`")
-    return found
+    return method
 
 
-def _checked(settings: Mapping[str, Setting], known: Mapping[str, Leaf]) -> dict[str, Any]:
-    values = {key: leaf.default for key, leaf in known.items()}
+def _check(settings: Mapping[str, Setting], leaves: Mapping[str, Leaf]) -> dict[str, Any]:
+    values = {key: leaf.default for key, leaf in leaves.items()}
     for key, setting in settings.items():
         if key in SECTIONS:
             raise setting.error(f"`{key}` is a section, not a value", f"name a key: {key}.KEY")
-        if key not in known:
-            raise setting.error(f"unknown key `{key}`", _suggestion(key, known))
-        values[key] = check_value(key, known[key], setting)
+        if key not in leaves:
+            raise setting.error(f"unknown key `{key}`", _suggestion(key, leaves))
+        values[key] = check_value(key, leaves[key], setting)
     for key, value in values.items():
         if value is MISSING:
             raise RecipeError(f"`{key}` must be given", hint=f"`--set {key}=VALUE`", where=key)
@@ -159,12 +161,12 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
         return TypeAdapter(leaf.hint, config=_FINITE).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]
-    text = type_text(leaf.hint)
+    text = describe_type(leaf.hint)
     wanted = f"a {text}" if text.startswith(("number", "whole", "list")) else text
     if problem["type"] in _RANGES and not problem["loc"]:
         wanted = _RANGES[problem["type"]].format(**problem["ctx"])
     shown = "null" if raw is None else "a mapping" if isinstance(raw, Mapping) else raw
-    hint = nearest(str(raw), text.removeprefix("one of ").split(", ")) if "one of" in text else ""
+    hint = suggest(str(raw), text.removeprefix("one of ").split(", ")) if "one of" in text else ""
     if isinstance(raw, str) and re.fullmatch(r"\d+,\d+", raw):
         hint = f"write `{raw.replace(',', '.')}`"
     elif is_share(leaf.hint) and not isinstance(raw, list | tuple | Mapping):
@@ -182,17 +184,17 @@ def _without_percent(raw: Any) -> Any:
         return raw
 
 
-def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
+def _suggestion(key: str, leaves: Mapping[str, Leaf]) -> str:
     section, _, last = key.rpartition(".")
     groups = [
-        {word.rpartition(".")[2]: word for word in known if word.rpartition(".")[0] == section},
-        {word.rpartition(".")[2]: word for word in reversed([*known])},  # the first of a name wins
+        {word.rpartition(".")[2]: word for word in leaves if word.rpartition(".")[0] == section},
+        {word.rpartition(".")[2]: word for word in reversed([*leaves])},  # the first of a name wins
         {word: word for word in SECTIONS},
     ]
     parts = []
     for words in groups:
-        if found := difflib.get_close_matches(last, words, n=1, cutoff=0.6):
-            parts = [f"did you mean `{words[found[0]]}`?"]
+        if matches := difflib.get_close_matches(last, words, n=1, cutoff=0.6):
+            parts = [f"did you mean `{words[matches[0]]}`?"]
             break
     if section == "method":
         parts.append("`fp methods NAME` lists the options of a method")
@@ -200,11 +202,11 @@ def _suggestion(key: str, known: Mapping[str, Leaf]) -> str:
 
 
 def _name(kind: str, setting: Setting) -> str:
-    value, table = str(setting.value), plugins.names(kind)
+    value, table = str(setting.value), plugins.list_names(kind)
     is_code = kind in plugins.OF_USERS and plugins.is_code(value)
     if not is_code and value not in table:
         singular = _SINGULAR.get(kind, kind.removesuffix("s"))
-        hint = nearest(value, table) or f"known: {', '.join(table)}"
+        hint = suggest(value, table) or f"known: {', '.join(table)}"
         raise setting.error(f"unknown {singular} `{value}`", hint)
     return value
 
@@ -230,7 +232,7 @@ def _check_model(setting: Setting) -> None:
     if plugins.is_code(value) or value.startswith(plugins.TORCHVISION):
         return
     try:
-        find(value)
+        find_model_name(value)
     except UsageError as error:
         raise setting.error(error.message, error.hint) from error
 
@@ -287,19 +289,19 @@ def _check_options(cls: Any, choice: MethodChoice, settings: Mapping[str, Settin
     try:
         cls(**choice.options)
     except ValueError as error:
-        said = [item for key, item in settings.items() if key.startswith("method.")]
-        setting = said[-1] if said else Setting(None, "method", True)
+        options = [item for key, item in settings.items() if key.startswith("method.")]
+        setting = options[-1] if options else Setting(None, "method", True)
         raise setting.error(f"options of method `{choice.name}`: {error}") from error
 
 
 def _build(cls: Any, prefix: str, values: Mapping[str, Any]) -> Any:
     if issubclass(cls, MethodChoice):
-        said = {
+        by_section = {
             key.removeprefix(prefix): value
             for key, value in values.items()
             if key.startswith(prefix)
         }
-        return cls(said.pop("name"), said)
+        return cls(by_section.pop("name"), by_section)
     hints = get_type_hints(cls)
     return cls(
         **{

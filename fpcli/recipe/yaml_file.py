@@ -86,7 +86,7 @@ class _CarefulLoader(yaml.SafeLoader):
         return node
 
 
-def pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, yaml.Node, int]]:
+def iterate_pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, yaml.Node, int]]:
     """Yield key, value and line of a mapping.
 
     Args:
@@ -110,16 +110,16 @@ def pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, yaml.Node, i
         yield key.value, value, line
 
 
-def plain(node: yaml.Node | None, name: str) -> Any:
+def to_plain(node: yaml.Node | None, name: str) -> Any:
     """Return text, None, or lists and mappings of these.
 
     Scalars stay text: the key's type decides whether `1e-3` is a number and `no` a boolean.
-    Arguments and errors as in :func:`pairs`.
+    Arguments and errors as in :func:`iterate_pairs`.
     """
     if isinstance(node, yaml.MappingNode):
-        return {key: plain(value, name) for key, value, _ in pairs(node, name)}
+        return {key: to_plain(value, name) for key, value, _ in iterate_pairs(node, name)}
     if isinstance(node, yaml.SequenceNode):
-        return [plain(value, name) for value in node.value]
+        return [to_plain(value, name) for value in node.value]
     return None if node is None or is_null(node) else node.value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpcli.report.canvas import drawing, figure, save
+from fpcli.report.canvas import draw_in_style, make_figure, save_figure
 from fpcli.report.charts import SERIES
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def draw_bench(
     Raises:
         NeedError: the folder cannot be written.
     """
-    with drawing():
-        return save(_figure(labels, panels), stem)
+    with draw_in_style():
+        return save_figure(_figure(labels, panels), stem)
 
 
 def _figure(labels: Sequence[str], panels: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    picture = figure(9, 0.9 + len(panels) * (0.75 + 0.28 * len(labels)))
+    picture = make_figure(9, 0.9 + len(panels) * (0.75 + 0.28 * len(labels)))
     plots = picture.subplots(len(panels), 1, squeeze=False)[:, 0]
     colours = [SERIES[number % len(SERIES)] for number in range(len(labels))]
     for axes, (title, numbers) in zip(plots, panels.items(), strict=True):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Events = Sequence[Mapping[str, Any]]
 
 INK = "#333333"
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#888888"
@@ -38,7 +37,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def draw_in_style() -> Iterator[None]:
     """Draw in our style while the context lasts."""
     # Importing matplotlib takes longer than most commands; nothing but drawing needs it.
     import matplotlib
@@ -47,7 +46,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,7 +60,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {"png": {"Software": None}, "svg": {"D
 """Kind of file -> metadata that would make every drawing another file."""
 
 
-def save(figure: Figure, stem: Path, kinds: Sequence[str] = tuple(_KINDS)) -> list[Path]:
+def save_figure(figure: Figure, stem: Path, kinds: Sequence[str] = tuple(_KINDS)) -> list[Path]:
     """Write a figure as PNG and as SVG; equal figures give equal files.
 
     Raises:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fpcli.report.canvas import INK, count_axis, drawing, figure
+from fpcli.report.canvas import INK, count_axis, draw_in_style, make_figure
 
 SERIES = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a67c00", "#2a9bd4", "#7a5195", "#6b6b6b",
@@ -79,7 +79,7 @@ class Line(NamedTuple):
         return DASHES[self.number // len(SERIES) % len(DASHES)]
 
 
-class Axis(NamedTuple):
+class ChartAxis(NamedTuple):
     """What an axis shows.
 
     Attributes:
@@ -93,7 +93,7 @@ class Axis(NamedTuple):
     high: float | None = None
 
 
-def chart(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, about: str) -> str:
+def draw_chart(lines: Sequence[Line], x: ChartAxis, y: ChartAxis, *, name: str, about: str) -> str:
     """Return an SVG element.
 
     Args:
@@ -102,8 +102,8 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, about: str) -> 
     """
     import matplotlib as mpl
 
-    with drawing(), mpl.rc_context(_STYLE):
-        picture = figure(5.2, 3.1)
+    with draw_in_style(), mpl.rc_context(_STYLE):
+        picture = make_figure(5.2, 3.1)
         axes = picture.subplots()
         (x_unit, x_factor), (y_unit, y_factor) = _unit(x, lines, 0), _unit(y, lines, 1)
         for line in lines:
@@ -132,7 +132,7 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, about: str) -> 
     return _inline(buffer.getvalue(), name, about)
 
 
-def _unit(axis: Axis, lines: Sequence[Line], position: int) -> tuple[str, float]:
+def _unit(axis: ChartAxis, lines: Sequence[Line], position: int) -> tuple[str, float]:
     """Return how the unit is written, and how much of it is one on the axis."""
     if axis.kind == "percent":
         return " (%)", 0.01
@@ -157,11 +157,11 @@ def _inline(svg: str, name: str, about: str) -> str:
     svg = svg[svg.index("<svg") :]
     for pattern, instead in _CUTS:
         svg = pattern.sub(instead, svg)
-    svg = re.sub(r'id="|(?<=url\()#|(?<=href=")#', lambda found: f"{found[0]}{name}-", svg)
+    svg = re.sub(r'id="|(?<=url\()#|(?<=href=")#', lambda match: f"{match[0]}{name}-", svg)
     svg = re.sub(r"#[0-9a-f]{6}\b", _variable, svg)
     head = f'<svg role="img" aria-label="{html.escape(about)}"'
     return head + svg.removeprefix("<svg").rstrip()
 
 
-def _variable(found: re.Match[str]) -> str:
-    return f"var({_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0]
+def _variable(match: re.Match[str]) -> str:
+    return f"var({_VARIABLES[match[0]]})" if match[0] in _VARIABLES else match[0]

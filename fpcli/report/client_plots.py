@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fpcli.report.canvas import BLUE, GREY, ORANGE, Events, count_axis, figure
+from fpcli.report.canvas import BLUE, GREY, ORANGE, count_axis, make_figure
+from fpcli.store.events import Events
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ _MOST_BARS = 60
 _MOST_NAMES = 12
 
 
-def overlap_series(rounds: Events) -> dict[str, list[tuple[int, float]]]:
+def collect_overlaps(rounds: Events) -> dict[str, list[tuple[int, float]]]:
     """Return for each kind of pairs that rounds note the rounds and the mean overlaps."""
     series = {
         label: [
@@ -38,14 +39,14 @@ def overlap_series(rounds: Events) -> dict[str, list[tuple[int, float]]]:
     return {label: points for label, points in series.items() if points}
 
 
-def clients_figure(rounds: Events, personal: Events, title: str) -> Figure:
+def draw_clients(rounds: Events, personal: Events, title: str) -> Figure:
     """Draw the clients' accuracies over the rounds and at the end, and the masks' overlap.
 
     Args:
         personal: the rounds in which the clients' models were judged.
     """
-    overlaps = overlap_series(rounds)
-    picture = figure(12 if overlaps else 9, 3.8)
+    overlaps = collect_overlaps(rounds)
+    picture = make_figure(12 if overlaps else 9, 3.8)
     panels = picture.subplots(1, 3 if overlaps else 2)
     _spread(panels[0], personal)
     _bars(panels[1], personal[-1])

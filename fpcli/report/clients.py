@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fpcli.report import markup
-from fpcli.report.plots import client_list
+from fpcli.report.plots import name_clients
 from fpcli.report.runs import Run
 from fpcli.units import format_bytes, format_seconds
 
 
-def client_table(run: Run, most: int) -> Iterator[str]:
+def list_clients(run: Run, most: int) -> Iterator[str]:
     """Yield a table with a line per client, of the first ``most`` clients."""
-    found: dict[int, list[Mapping[str, Any]]] = {}
+    by_client: dict[int, list[Mapping[str, Any]]] = {}
     for event in run.rounds:
         for record in event["clients"]:
-            found.setdefault(record["client"], []).append(record)
-    if not (found and most):
+            by_client.setdefault(record["client"], []).append(record)
+    if not (by_client and most):
         return
     judged = next((event for event in run.judged[::-1] if event.get("personal")), {})
     scores = {
@@ -26,23 +26,27 @@ def client_table(run: Run, most: int) -> Iterator[str]:
         for key, title in {"personal": "own accuracy", "local": "local accuracy"}.items()
         if judged.get(key)
     }
-    has_ratio = any("ratio" in record["notes"] for records in found.values() for record in records)
+    has_ratio = any(
+        "ratio" in record["notes"] for records in by_client.values() for record in records
+    )
     headers = ["client", "examples", "rounds", "params, mean", "received", "sent", "computing",
                "transfer"]  # fmt: skip
     headers += ["ratio, mean"] * has_ratio + list(scores)
     rows = []
-    for client in sorted(found)[:most]:
-        row = _row(client, found[client])
-        ratios = [r["notes"]["ratio"] for r in found[client] if _is_number(r["notes"].get("ratio"))]
+    for client in sorted(by_client)[:most]:
+        row = _row(client, by_client[client])
+        ratios = [
+            r["notes"]["ratio"] for r in by_client[client] if _is_number(r["notes"].get("ratio"))
+        ]
         if has_ratio:
             row.append(f"{statistics.fmean(ratios):.3f}" if ratios else "-")
         accuracies = [score.get(str(client)) for score in scores.values()]
-        row += [f"{one:.2%}" if _is_number(one) else "-" for one in accuracies]
+        row += [f"{accuracy:.2%}" if _is_number(accuracy) else "-" for accuracy in accuracies]
         rows.append(row)
-    table = markup.table(headers, rows, range(1, len(headers)))
-    left = len(found) - len(rows)
-    more = markup.element("p", f"{left} more clients are not shown.", "quiet") if left else ""
-    yield markup.fold(f"{len(found)} clients took part; seconds are simulated", table + more)
+    table = markup.make_table(headers, rows, range(1, len(headers)))
+    left = len(by_client) - len(rows)
+    more = markup.make_element("p", f"{left} more clients are not shown.", "quiet") if left else ""
+    yield markup.fold(f"{len(by_client)} clients took part; seconds are simulated", table + more)
 
 
 def _row(client: int, records: list[Mapping[str, Any]]) -> list[str]:
@@ -62,7 +66,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def refusals(run: Run) -> list[str]:
+def list_refusals(run: Run) -> list[str]:
     """Return a line per kind of reply that was not used, with its rounds and clients."""
     kinds: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     for event in run.rounds:
@@ -73,7 +77,7 @@ def refusals(run: Run) -> list[str]:
     lines = []
     for (kind, code, reason), where in kinds.items():
         rounds = [number for number, _ in where]
-        clients = client_list(sorted({client for _, client in where}))
+        clients = name_clients(sorted({client for _, client in where}))
         when = (
             f"round {rounds[0]}" if len({*rounds}) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
         )

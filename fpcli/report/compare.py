@@ -10,16 +10,24 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fpcli import plugins
-from fpcli.errors import FpError, UsageError, nearest
-from fpcli.report.measures import EFFORTS, SHORT, Budget, Value, effort, measure, over_seeds
+from fpcli.errors import FpError, UsageError, suggest
+from fpcli.report.measures import (
+    EFFORTS,
+    SHORT,
+    Budget,
+    Value,
+    average_seeds,
+    measure_effort,
+    measure_run,
+)
 from fpcli.report.runs import Run
 from fpcli.settings.declared import describe
-from fpcli.settings.fields import default_of
-from fpcli.store.events import nan_to_none
+from fpcli.settings.fields import find_default
+from fpcli.store.events import replace_nan
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """Runs with the same settings but for the seed.
 
     Attributes:
@@ -50,7 +58,7 @@ class Comparison:
         budgets: efforts after which accuracy is asked for.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
     reference: str
     target: float | None
     budgets: tuple[Budget, ...]
@@ -65,7 +73,7 @@ class Comparison:
         name = SHORT.get(name, name)
         return f"target_{name}" if self.target is not None and name in EFFORTS else name
 
-    def named(self, name: str) -> list[Row]:
+    def named(self, name: str) -> list[ComparedRow]:
         """Return the rows that a label, a run's folder name or a method's name stands for."""
         rows = [row for row in self.rows if row.label == name]
         if not rows:
@@ -76,11 +84,11 @@ class Comparison:
     def names(self) -> list[str]:
         """Return everything that ``named`` knows."""
         runs = [run for row in self.rows for run in row.runs]
-        found = [row.label for row in self.rows]
-        return list(dict.fromkeys([*found, *(r.name for r in runs), *(r.method for r in runs)]))
+        labels = [row.label for row in self.rows]
+        return list(dict.fromkeys([*labels, *(r.name for r in runs), *(r.method for r in runs)]))
 
 
-def compare(
+def compare_runs(
     runs: Sequence[Run],
     *,
     target: float | None = None,
@@ -104,15 +112,15 @@ def compare(
         _row(label, group, target, budgets)
         for label, group in zip(_labels(groups), groups, strict=True)
     ]
-    found = Comparison(tuple(rows), rows[0].label, target, tuple(budgets), ())
-    base = _reference(found, reference)
+    comparison = Comparison(tuple(rows), rows[0].label, target, tuple(budgets), ())
+    base = _reference(comparison, reference)
     rows = _with_differences(rows, base)
     if by is not None:
-        key = found.field(by)
+        key = comparison.field(by)
         sign = -1 if key.endswith("accuracy") else 1
         rows.sort(key=lambda row: _order(row.values[key].mean, sign))
     warnings = _warnings(runs, rows, budgets)
-    return replace(found, rows=tuple(rows), reference=base.label, warnings=warnings)
+    return replace(comparison, rows=tuple(rows), reference=base.label, warnings=warnings)
 
 
 def _order(value: float | None, sign: int) -> float:
@@ -123,7 +131,7 @@ def _groups(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     """Collect runs by their settings; a second run of the same seed opens a group of its own."""
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        settings = json.dumps(nan_to_none(run.important), sort_keys=True, default=str)
+        settings = json.dumps(replace_nan(run.important), sort_keys=True, default=str)
         turn = 0
         while any(run.seed == other.seed for other in groups.get((settings, turn), ())):
             turn += 1
@@ -153,33 +161,42 @@ def _label(runs: Sequence[Run]) -> str:
     return stems.pop() if len(stems) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _row(label: str, runs: tuple[Run, ...], target: float | None, budgets: Sequence[Budget]) -> Row:
-    found = [measure(run, target, budgets) for run in runs]
-    return Row(label, runs, {key: over_seeds([one[key] for one in found]) for key in found[0]}, {})
+def _row(
+    label: str, runs: tuple[Run, ...], target: float | None, budgets: Sequence[Budget]
+) -> ComparedRow:
+    measured = [measure_run(run, target, budgets) for run in runs]
+    return ComparedRow(
+        label,
+        runs,
+        {key: average_seeds([values[key] for values in measured]) for key in measured[0]},
+        {},
+    )
 
 
-def _reference(found: Comparison, name: str | None) -> Row:
+def _reference(comparison: Comparison, name: str | None) -> ComparedRow:
     if name is None:
-        return found.rows[0]
-    runs = {run.path for row in found.named(name) for run in row.runs}
-    rows = [row for row in found.rows if runs & {run.path for run in row.runs}]
+        return comparison.rows[0]
+    runs = {run.path for row in comparison.named(name) for run in row.runs}
+    rows = [row for row in comparison.rows if runs & {run.path for run in row.runs}]
     if len(rows) == 1:
         return rows[0]
-    known = ", ".join(row.label for row in rows or found.rows)
+    labels = ", ".join(row.label for row in rows or comparison.rows)
     raise UsageError(
         f"--reference: `{name}` names {'several rows' if rows else 'no run of these'}",
-        hint=nearest(name, found.names()) if not rows else f"choose one: {known}",
+        hint=suggest(name, comparison.names()) if not rows else f"choose one: {labels}",
         where="--reference",
     )
 
 
-def _with_differences(rows: Sequence[Row], base: Row) -> list[Row]:
+def _with_differences(rows: Sequence[ComparedRow], base: ComparedRow) -> list[ComparedRow]:
     """Fill in what sets every row apart from the reference."""
     ours = base.runs[0].important
-    found = {row.label: _differences(ours, row.runs[0].important) for row in rows}
-    varied = dict.fromkeys(key for differs in found.values() for key in differs if key in ours)
-    found[base.label] = {key: ours[key] for key in varied}
-    return [replace(row, differs=found[row.label]) for row in rows]
+    differences = {row.label: _differences(ours, row.runs[0].important) for row in rows}
+    varied = dict.fromkeys(
+        key for differs in differences.values() for key in differs if key in ours
+    )
+    differences[base.label] = {key: ours[key] for key in varied}
+    return [replace(row, differs=differences[row.label]) for row in rows]
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,27 +210,27 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
 
 def _defaults(method: str) -> dict[str, Any]:
     """Return the defaults of a registered method's options; none of code that only a run names."""
-    if method not in plugins.names("methods"):
+    if method not in plugins.list_names("methods"):
         return {}
     try:
         options = fields(describe("methods", method).Options)
     except FpError:  # of another package that is broken
         return {}
-    plain = {f"method.{item.name}": default_of(item) for item in options}
+    plain = {f"method.{item.name}": find_default(item) for item in options}
     defaults: dict[str, Any] = json.loads(json.dumps(plain, default=str))
     return defaults
 
 
 def _warnings(
-    runs: Sequence[Run], rows: Sequence[Row], budgets: Sequence[Budget]
+    runs: Sequence[Run], rows: Sequence[ComparedRow], budgets: Sequence[Budget]
 ) -> tuple[str, ...]:
     texts = [f"{run.path} {problem}" for run in runs if (problem := run.problem())]
     for budget in budgets:
         for run in runs:
-            if run.rounds and effort(run, run.rounds[-1])[budget.effort] < budget.limit:
+            if run.rounds and measure_effort(run, run.rounds[-1])[budget.effort] < budget.limit:
                 texts.append(f"{run.path} ended before {budget}; its last value stands")
     seeds = Counter(tuple(sorted(row.seeds)) for row in rows)
     if len(seeds) > 1:
-        sets = (f"{', '.join(map(str, one))} in {count}" for one, count in seeds.items())
+        sets = (f"{', '.join(map(str, numbers))} in {count}" for numbers, count in seeds.items())
         texts.append(f"rows have different seeds ({'; '.join(sets)})")
     return tuple(texts)

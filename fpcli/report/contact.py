@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from fpcli.data.datasets import Dataset
-from fpcli.report.canvas import drawing, figure, save
+from fpcli.report.canvas import draw_in_style, make_figure, save_figure
 
 PER_CLASS = 8
 _ROW_INCHES = 0.45
 
 
-def contact_sheet(dataset: Dataset, path: Path) -> Path:
+def draw_contact_sheet(dataset: Dataset, path: Path) -> Path:
     """Write the first training images of every class, one class per row.
 
     Args:
@@ -27,8 +27,8 @@ def contact_sheet(dataset: Dataset, path: Path) -> Path:
     sheet = _mosaic(dataset)
     height, width = sheet.shape[:2]
     rows = dataset.num_classes
-    with drawing():
-        picture = figure(1.6 + _ROW_INCHES * rows * width / height, 0.3 + _ROW_INCHES * rows)
+    with draw_in_style():
+        picture = make_figure(1.6 + _ROW_INCHES * rows * width / height, 0.3 + _ROW_INCHES * rows)
         axes = picture.subplots()
         axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         middles = [(row + 0.5) * height / rows for row in range(rows)]
@@ -37,7 +37,7 @@ def contact_sheet(dataset: Dataset, path: Path) -> Path:
         axes.tick_params(length=0)
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        (written,) = save(picture, path.with_suffix(""), ("png",))
+        (written,) = save_figure(picture, path.with_suffix(""), ("png",))
     return written
 
 

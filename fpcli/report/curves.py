@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from fpcli.report.charts import Axis, Line
-from fpcli.report.client_plots import overlap_series
-from fpcli.report.compare import Row
-from fpcli.report.measures import effort
-from fpcli.report.plots import client_kinds, client_list, client_ratios, client_speeds
+from fpcli.report.charts import ChartAxis, Line
+from fpcli.report.client_plots import collect_overlaps
+from fpcli.report.compare import ComparedRow
+from fpcli.report.measures import measure_effort
+from fpcli.report.plots import collect_ratios, group_by_speed, measure_speeds, name_clients
 from fpcli.report.runs import Event, Run
 
-ACCURACY = Axis("test accuracy", "percent", 0, 1.02)
+ACCURACY = ChartAxis("test accuracy", "percent", 0, 1.02)
 _EFFORTS = {
-    "rounds": Axis("round", "count", 0),
-    "bytes": Axis("traffic", "bytes", 0),
-    "clock_s": Axis("simulated time", "seconds", 0),
-    "real_s": Axis("real time", "seconds", 0),
+    "rounds": ChartAxis("round", "count", 0),
+    "bytes": ChartAxis("traffic", "bytes", 0),
+    "clock_s": ChartAxis("simulated time", "seconds", 0),
+    "real_s": ChartAxis("real time", "seconds", 0),
 }
 _MOST_LAYERS = 24
 
@@ -29,19 +29,19 @@ class Chart(NamedTuple):
 
     title: str
     lines: Sequence[Line]
-    x: Axis
-    y: Axis
+    x: ChartAxis
+    y: ChartAxis
     note: str = ""
 
 
-def of_rows(rows: Sequence[Row]) -> Iterator[Chart]:
+def draw_rows(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
     """Yield the charts that set all rows side by side; a single row shows more of itself."""
     is_single = len(rows) == 1
     for name, axis in _EFFORTS.items():
-        lines = [_judged(row, number, name, _test) for number, row in enumerate(rows)]
+        lines = [_draw_judged(row, number, name, _test) for number, row in enumerate(rows)]
         title, y = f"Test accuracy by {axis.title}", ACCURACY
         if is_single:
-            second = _judged(rows[0], 1, name, _validation)
+            second = _draw_judged(rows[0], 1, name, _validation)
             lines = [lines[0]._replace(label="test"), second._replace(label="validation")]
             title, y = f"Accuracy by {axis.title}", ACCURACY._replace(title="accuracy")
         yield Chart(title, lines, axis, y)
@@ -52,10 +52,12 @@ def of_rows(rows: Sequence[Row]) -> Iterator[Chart]:
             testing[0]._replace(label="test"),
             training[0]._replace(label="training", number=2),
         ]
-        yield Chart("Loss", lines, _EFFORTS["rounds"], Axis("loss"))
+        yield Chart("Loss", lines, _EFFORTS["rounds"], ChartAxis("loss"))
     else:
-        yield Chart("Training loss", training, _EFFORTS["rounds"], Axis("mean loss of the clients"))
-        yield Chart("Test loss", testing, _EFFORTS["rounds"], Axis("test loss"))
+        yield Chart(
+            "Training loss", training, _EFFORTS["rounds"], ChartAxis("mean loss of the clients")
+        )
+        yield Chart("Test loss", testing, _EFFORTS["rounds"], ChartAxis("test loss"))
     yield from _of_clients(rows)
     withheld = [_over_seeds(row, number, _withheld) for number, row in enumerate(rows)]
     if any(line.points for line in withheld):
@@ -63,13 +65,13 @@ def of_rows(rows: Sequence[Row]) -> Iterator[Chart]:
         yield Chart("Accuracy on withheld classes", withheld, _EFFORTS["rounds"], ACCURACY, note)
 
 
-def _of_clients(rows: Sequence[Row]) -> Iterator[Chart]:
+def _of_clients(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
     """Yield what clients reach on their own classes, with all logits and with their own ones."""
     personal, local = (
         [_over_seeds(row, number, partial(_clients_mean, key)) for number, row in enumerate(rows)]
         for key in ("clients_accuracy", "local_accuracy")
     )
-    axis = Axis("mean accuracy", "percent", 0, 1.02)
+    axis = ChartAxis("mean accuracy", "percent", 0, 1.02)
     note = "each client's model on the test samples of its own classes"
     masked = "the logits of its other classes set to 0"
     if len(rows) == 1:
@@ -84,9 +86,9 @@ def _of_clients(rows: Sequence[Row]) -> Iterator[Chart]:
         yield Chart("Local accuracy", local, _EFFORTS["rounds"], axis, f"{note}, with {masked}")
 
 
-def _judged(row: Row, number: int, name: str, score: Callable[[Event], float]) -> Line:
+def _draw_judged(row: ComparedRow, number: int, name: str, score: Callable[[Event], float]) -> Line:
     def points(run: Run) -> dict[int, tuple[float, float]]:
-        return {e["round"]: (effort(run, e)[name], score(e)) for e in run.judged}
+        return {e["round"]: (measure_effort(run, e)[name], score(e)) for e in run.judged}
 
     return _over_seeds(row, number, points)
 
@@ -100,71 +102,71 @@ def _validation(event: Event) -> float:
 
 
 def _training(run: Run) -> dict[int, tuple[float, float]]:
-    found = ((e["round"], e.get("loss")) for e in run.rounds)
-    return {number: (number, loss) for number, loss in found if loss is not None}
+    losses = ((e["round"], e.get("loss")) for e in run.rounds)
+    return {number: (number, loss) for number, loss in losses if loss is not None}
 
 
 def _test_loss(run: Run) -> dict[int, tuple[float, float]]:
-    found = ((e["round"], e["test"].get("loss")) for e in run.judged)
-    return {number: (number, loss) for number, loss in found if loss is not None}
+    losses = ((e["round"], e["test"].get("loss")) for e in run.judged)
+    return {number: (number, loss) for number, loss in losses if loss is not None}
 
 
 def _clients_mean(key: str, run: Run) -> dict[int, tuple[float, float]]:
-    found = ((e["round"], e.get(key)) for e in run.judged)
-    return {number: (number, score["mean"]) for number, score in found if score}
+    values = ((e["round"], e.get(key)) for e in run.judged)
+    return {number: (number, score["mean"]) for number, score in values if score}
 
 
 def _withheld(run: Run) -> dict[int, tuple[float, float]]:
-    found = ((e["round"], e.get("withheld")) for e in run.judged)
-    return {number: (number, score["accuracy"]) for number, score in found if score}
+    scores = ((e["round"], e.get("withheld")) for e in run.judged)
+    return {number: (number, score["accuracy"]) for number, score in scores if score}
 
 
 def _over_seeds(
-    row: Row, number: int, points: Callable[[Run], Mapping[int, tuple[float, float]]]
+    row: ComparedRow, number: int, points: Callable[[Run], Mapping[int, tuple[float, float]]]
 ) -> Line:
     """Return the means over a row's runs, and where there are several their lowest and highest.
 
     Rounds that some run lacks are left out, since a mean of fewer runs would jump.
     """
-    found = [points(run) for run in row.runs]
-    shared = [key for key in found[0] if all(key in one for one in found)]
+    curves = [points(run) for run in row.runs]
+    shared = [key for key in curves[0] if all(key in curve for curve in curves)]
     mean, band = [], []
     for key in shared:
-        x = statistics.fmean(one[key][0] for one in found)
-        ys = [one[key][1] for one in found]
+        x = statistics.fmean(curve[key][0] for curve in curves)
+        ys = [curve[key][1] for curve in curves]
         mean.append((x, statistics.fmean(ys)))
         band.append((x, min(ys), max(ys)))
-    return Line(row.label, number, mean, band if len(found) > 1 else ())
+    return Line(row.label, number, mean, band if len(curves) > 1 else ())
 
 
-def of_run(run: Run) -> Iterator[Chart]:
+def draw_run_charts(run: Run) -> Iterator[Chart]:
     """Yield the charts that only some methods have material for."""
     if ratios := _ratios(run):
         note = "mean and range of clients whose devices are about equally fast"
         yield Chart(
             "Pruning ratio per client", ratios, _EFFORTS["rounds"],
-            Axis("share of channels left out", "percent", 0, 1), note,
+            ChartAxis("share of channels left out", "percent", 0, 1), note,
         )  # fmt: skip
     if densities := _densities(run):
         yield Chart(
             "Density per layer", densities, _EFFORTS["rounds"],
-            Axis("weights alive", "percent", 0, 1.02),
+            ChartAxis("weights alive", "percent", 0, 1.02),
         )  # fmt: skip
     if any(c["pruning_error"] > 0 for e in run.rounds for c in e["clients"]):
         yield from _coverage(run)
-    if overlaps := overlap_series(run.rounds):
+    if overlaps := collect_overlaps(run.rounds):
         named = enumerate(overlaps.items())
         lines = [Line(label, number, points) for number, (label, points) in named]
         yield Chart(
             "Overlap of the clients' masks", lines, _EFFORTS["rounds"],
-            Axis("shared weights, mean of pairs", "percent", 0, 1.02),
+            ChartAxis("shared weights, mean of pairs", "percent", 0, 1.02),
         )  # fmt: skip
 
 
 def _ratios(run: Run) -> list[Line]:
-    ratios, speeds = client_ratios(run.rounds), client_speeds(run.rounds)
+    ratios, speeds = collect_ratios(run.rounds), measure_speeds(run.rounds)
     lines = []
-    for number, kind in enumerate(client_kinds(list(ratios), speeds)):
+    for number, kind in enumerate(group_by_speed(list(ratios), speeds)):
         rounds: dict[int, list[float]] = {}
         for client in kind:
             for round, ratio in ratios[client]:
@@ -173,7 +175,7 @@ def _ratios(run: Run) -> list[Line]:
         speed = statistics.median(speeds.get(client, 1.0) for client in kind)
         lines.append(
             Line(
-                f"{client_list(kind)}, speed {speed:.2g}",
+                f"{name_clients(kind)}, speed {speed:.2g}",
                 number,
                 [(round, statistics.fmean(values)) for round, values in ordered],
                 [(round, min(values), max(values)) for round, values in ordered],
@@ -202,17 +204,17 @@ def _coverage(run: Run) -> Iterator[Chart]:
     yield Chart(
         "Clients that hold the least covered parameter",
         [Line("coverage", 0, lowest), Line("clients used", 15, used)],
-        _EFFORTS["rounds"], Axis("clients", "number", 0),
+        _EFFORTS["rounds"], ChartAxis("clients", "number", 0),
     )  # fmt: skip
     sizes = [[c["params"] for c in e["clients"]] for e in run.rounds]
-    whole = max([e["params"] for e in run.rounds] + [size for one in sizes for size in one])
-    pairs = [(e["round"], one) for e, one in zip(run.rounds, sizes, strict=True) if one]
+    whole = max([e["params"] for e in run.rounds] + [size for group in sizes for size in group])
+    pairs = [(e["round"], group) for e, group in zip(run.rounds, sizes, strict=True) if group]
     yield Chart(
         "Size of the clients' models",
         [Line(
             "mean, and smallest to largest", 0,
-            [(number, statistics.fmean(one) / whole) for number, one in pairs],
-            [(number, min(one) / whole, max(one) / whole) for number, one in pairs],
+            [(number, statistics.fmean(group) / whole) for number, group in pairs],
+            [(number, min(group) / whole, max(group) / whole) for number, group in pairs],
         )],
-        _EFFORTS["rounds"], Axis("parameters kept", "percent", 0, 1.02),
+        _EFFORTS["rounds"], ChartAxis("parameters kept", "percent", 0, 1.02),
     )  # fmt: skip

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fpcli.errors import UsageError, nearest
+from fpcli.errors import UsageError, suggest
 from fpcli.units import parse_bytes, parse_seconds, parse_share
 
 _TESTS: Mapping[str, Callable[[float, float], bool]] = {
@@ -148,8 +148,8 @@ class _Reader:
             value = self.named(token)
             self.at += 1
         else:
-            found = f"`{token.text}`" if token.text else "the end"
-            raise self.error(f"a number or NAME.MEASURE is missing before {found}")
+            shown = f"`{token.text}`" if token.text else "the end"
+            raise self.error(f"a number or NAME.MEASURE is missing before {shown}")
         self.depth -= 1
         return value
 
@@ -172,7 +172,9 @@ class _Reader:
             raise self.error("nested deeper than anyone can read")
 
 
-def judge(text: str, names: Iterable[str], lookup: Callable[[str, str], float]) -> Verdict:
+def judge_condition(
+    text: str, names: Iterable[str], lookup: Callable[[str, str], float]
+) -> Verdict:
     """Return whether a condition holds.
 
     Args:
@@ -184,7 +186,8 @@ def judge(text: str, names: Iterable[str], lookup: Callable[[str, str], float]) 
         UsageError: the condition cannot be read; the message says at which column.
 
     >>> values = {"a": 2.0, "b": 3.0}
-    >>> judge("a.x + 1 >= b.x and not b.x < 2", values, lambda name, measure: values[name])
+    >>> condition = "a.x + 1 >= b.x and not b.x < 2"
+    >>> judge_condition(condition, values, lambda name, measure: values[name])
     Verdict(holds=True, values={'a.x': 2.0, 'b.x': 3.0})
     """
     reader = _Reader(text, lookup, _tokens(text, names))
@@ -197,8 +200,10 @@ def judge(text: str, names: Iterable[str], lookup: Callable[[str, str], float]) 
 
 def _tokens(text: str, names: Iterable[str]) -> list[_Token]:
     ordered = sorted(names, key=len, reverse=True)
-    known = re.compile(rf"({'|'.join(map(re.escape, ordered))})\.(\w+)") if ordered else _REFERENCE
-    kinds = (("name", known), ("number", _NUMBER), ("sign", _SIGN), ("name", _REFERENCE))
+    reference = (
+        re.compile(rf"({'|'.join(map(re.escape, ordered))})\.(\w+)") if ordered else _REFERENCE
+    )
+    kinds = (("name", reference), ("number", _NUMBER), ("sign", _SIGN), ("name", _REFERENCE))
     tokens: list[_Token] = []
     at = 0
     while at < len(text):
@@ -207,28 +212,28 @@ def _tokens(text: str, names: Iterable[str]) -> list[_Token]:
             continue
         token = next((t for kind, pattern in kinds if (t := _match(kind, pattern, text, at))), None)
         if token is None:
-            raise _unknown(text, at, ordered)
+            raise _explain_unknown(text, at, ordered)
         tokens.append(token)
         at += len(token.text)
     return [*tokens, _Token("end", "", len(text))]
 
 
 def _match(kind: str, pattern: re.Pattern[str], text: str, at: int) -> _Token | None:
-    found = pattern.match(text, at)
-    return _Token(kind, found[0], at) if found else None
+    match = pattern.match(text, at)
+    return _Token(kind, match[0], at) if match else None
 
 
-def _unknown(text: str, at: int, names: Iterable[str]) -> UsageError:
-    found = _WORD.match(text, at)
-    word = found[0] if found else text[at]
-    hint = nearest(word, [*names, "and", "or", "not"])
+def _explain_unknown(text: str, at: int, names: Iterable[str]) -> UsageError:
+    match = _WORD.match(text, at)
+    word = match[0] if match else text[at]
+    hint = suggest(word, [*names, "and", "or", "not"])
     example = "write NAME.MEASURE, for example `fedmp.bytes`"
     return _error(text, at, f"`{word}` is neither a measure nor a number", hint or example)
 
 
 def _number(text: str, token: _Token) -> float:
-    found = _NUMBER.fullmatch(token.text)
-    number, unit = (found[1], found[2]) if found else (token.text, "")
+    match = _NUMBER.fullmatch(token.text)
+    number, unit = (match[1], match[2]) if match else (token.text, "")
     if not unit:
         return float(number)
     if unit == "%":

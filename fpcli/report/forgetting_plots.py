@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fpcli.report.canvas import BLUE, INK, ORANGE, Events, count_axis, drawing, figure, save
+from fpcli.report.canvas import (
+    BLUE,
+    INK,
+    ORANGE,
+    count_axis,
+    draw_in_style,
+    make_figure,
+    save_figure,
+)
+from fpcli.store.events import Events
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,12 +65,16 @@ def draw_forgetting(
         NeedError: the folder cannot be written.
     """
     paths = []
-    with drawing():
+    with draw_in_style():
         for scored in classes:
-            paths += save(_channels(scored, class_names), folder / f"channels-{scored.target}")
-        paths += save(forgetting_figure(curves, folder.name, starts), folder / "forgetting")
+            paths += save_figure(
+                _channels(scored, class_names), folder / f"channels-{scored.target}"
+            )
+        paths += save_figure(
+            make_forgetting_figure(curves, folder.name, starts), folder / "forgetting"
+        )
         if search and len(search["trials"]) > 1:
-            paths += save(_search_figure(search, folder.name), folder / "search")
+            paths += save_figure(_search_figure(search, folder.name), folder / "search")
     return paths
 
 
@@ -85,13 +98,13 @@ def _channels(scored: Scored, class_names: Sequence[str]) -> Figure:
     rows = -(-len(maps) // columns)
     height = 0.6 + 0.16 * len(maps[0].names)
     top = 1.8 + (len(scored.scores) > _MOST_LEVEL)
-    picture = figure(2.8 + 4.2 * columns, 0.6 + top + height * rows)
+    picture = make_figure(2.8 + 4.2 * columns, 0.6 + top + height * rows)
     grid = picture.add_gridspec(2, 1, height_ratios=(top, height * rows))
     _bars(picture.add_subfigure(grid[0]).subplots(), scored)
     below = picture.add_subfigure(grid[1])
     panels = below.subplots(rows, columns, squeeze=False)
-    for one, axes in zip(maps, panels.T.flat, strict=False):
-        image = _panel(axes, one, most=max(len(x.is_pruned) for x in maps))
+    for channel_map, axes in zip(maps, panels.T.flat, strict=False):
+        image = _panel(axes, channel_map, most=max(len(x.is_pruned) for x in maps))
     for axes in panels.T.flat[len(maps) :]:
         axes.remove()
     bar = below.colorbar(
@@ -108,9 +121,9 @@ def _channels(scored: Scored, class_names: Sequence[str]) -> Figure:
     below.suptitle(
         f"channels by score, highest first{more}; orange: pruned", x=0.01, ha="left", fontsize=9.5
     )
-    gone, total = (sum(map(len, x.values())) for x in (scored.pruned, scored.scores))
+    num_pruned, total = (sum(map(len, x.values())) for x in (scored.pruned, scored.scores))
     picture.suptitle(
-        f"class {class_names[scored.target]}: {gone:,} of {total:,} channels pruned",
+        f"class {class_names[scored.target]}: {num_pruned:,} of {total:,} channels pruned",
         x=0.01, ha="left", fontweight="bold",
     )  # fmt: skip
     return picture
@@ -145,31 +158,35 @@ def _map(layer: str, scored: Scored, class_names: Sequence[str]) -> _Map:
     return _Map(layer, cells, names, target, is_pruned[columns], len(pruned), len(scores))
 
 
-def _panel(axes: Axes, one: _Map, most: int) -> Any:
+def _panel(axes: Axes, channel_map: _Map, most: int) -> Any:
     """Draw one map: a frame around the class's row, orange over what is pruned; ``most`` columns
     are as wide as the panel."""
     from matplotlib.patches import Rectangle
 
-    rows, columns = one.cells.shape
+    rows, columns = channel_map.cells.shape
     image = axes.imshow(
-        one.cells, cmap="Blues", vmin=0, vmax=_TOP, aspect="auto", interpolation="nearest"
+        channel_map.cells, cmap="Blues", vmin=0, vmax=_TOP, aspect="auto", interpolation="nearest"
     )
     axes.grid(visible=False)
     axes.set_xlim(-0.6, most - 0.4)
     axes.set_ylim(rows - 0.4, -1.5)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.add_patch(
-        Rectangle((-0.5, one.target - 0.5), columns, 1, fill=False, edgecolor=INK, linewidth=1.1)
+        Rectangle(
+            (-0.5, channel_map.target - 0.5), columns, 1, fill=False, edgecolor=INK, linewidth=1.1
+        )
     )
-    for column in np.flatnonzero(one.is_pruned):
+    for column in np.flatnonzero(channel_map.is_pruned):
         axes.add_patch(Rectangle((column - 0.42, -1.4), 0.84, 0.6, color=ORANGE, linewidth=0))
     axes.set_xticks([])
     axes.tick_params(length=0)
-    axes.set_yticks(range(rows), one.names, fontsize=7)
-    axes.get_yticklabels()[one.target].set(color=INK, fontweight="bold")
-    shown = f", {columns} shown" if columns < one.width else ""
+    axes.set_yticks(range(rows), channel_map.names, fontsize=7)
+    axes.get_yticklabels()[channel_map.target].set(color=INK, fontweight="bold")
+    shown = f", {columns} shown" if columns < channel_map.width else ""
     axes.set_title(
-        f"{one.layer}: {one.num_pruned} of {one.width} pruned{shown}", loc="left", fontsize=8.5
+        f"{channel_map.layer}: {channel_map.num_pruned} of {channel_map.width} pruned{shown}",
+        loc="left",
+        fontsize=8.5,
     )
     return image
 
@@ -188,7 +205,7 @@ def _bars(axes: Axes, scored: Scored) -> None:
     axes.set_ylabel("pruned (% of layer)")
 
 
-def forgetting_figure(
+def make_forgetting_figure(
     curves: Mapping[str, Events],
     title: str,
     starts: Mapping[str, tuple[float, float]] | None = None,
@@ -196,7 +213,7 @@ def forgetting_figure(
     """Return two panels, accuracy on the withheld and on the other classes over the rounds, with
     a line for each run (arguments as in :func:`draw_forgetting`; a run without rounds judged on
     withheld classes has none)."""
-    picture = figure(9, 3.8)
+    picture = make_figure(9, 3.8)
     panels = picture.subplots(1, 2, sharey=True)
     for number, (label, history) in enumerate(curves.items()):
         judged = [event for event in history if event.get("withheld") and event.get("test")]
@@ -225,7 +242,7 @@ def _search_figure(search: Mapping[str, Any], title: str) -> Figure:
     """Draw what every share that was tried left of the class, and of the other classes."""
     trials = sorted(search["trials"], key=lambda trial: float(trial["ratio"]))
     shares = [100 * trial["ratio"] for trial in trials]
-    picture = figure(8, 3.8)
+    picture = make_figure(8, 3.8)
     axes = picture.subplots()
     for key, what, colour in (
         ("forget_accuracy", "forgotten class", ORANGE),

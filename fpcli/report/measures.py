@@ -75,7 +75,7 @@ def to_text(name: str, value: float) -> str:
     return f"{value:.4f}" if name == "loss" else f"{value:,.0f}"
 
 
-def effort(run: Run, event: Event) -> dict[str, float]:
+def measure_effort(run: Run, event: Event) -> dict[str, float]:
     """Return what a run had cost at the end of one of its rounds."""
     return {
         "rounds": event["round"],
@@ -85,7 +85,7 @@ def effort(run: Run, event: Event) -> dict[str, float]:
     }
 
 
-def measure(
+def measure_run(
     run: Run, target: float | None = None, budgets: Sequence[Budget] = ()
 ) -> dict[str, float | None]:
     """Return all measures of a run; None where the run has no such number.
@@ -109,14 +109,14 @@ def measure(
         "params": last["params"] if last else None,
         "macs": last["macs"] if last else None,
     }
-    values |= effort(run, last) if last else dict.fromkeys(EFFORTS)
+    values |= measure_effort(run, last) if last else dict.fromkeys(EFFORTS)
     if target is not None:
         hits = (e for e in run.judged if e["validation"]["accuracy"] >= target)
         hit = next(hits, None)
-        costs = effort(run, hit) if hit else dict.fromkeys(EFFORTS)
+        costs = measure_effort(run, hit) if hit else dict.fromkeys(EFFORTS)
         values |= {f"target_{name}": value for name, value in costs.items()}
     for number, budget in enumerate(budgets, start=1):
-        within = [e for e in run.judged if effort(run, e)[budget.effort] <= budget.limit]
+        within = [e for e in run.judged if measure_effort(run, e)[budget.effort] <= budget.limit]
         values[f"at_{number}"] = within[-1]["test"]["accuracy"] if within else None
     return values
 
@@ -126,22 +126,22 @@ def _mean_of_clients(run: Run, key: str) -> float | None:
     return next((event[key]["mean"] for event in run.judged[::-1] if event.get(key)), None)
 
 
-def over_seeds(values: Sequence[float | None]) -> Value:
+def average_seeds(values: Sequence[float | None]) -> Value:
     """Return the mean of one measure over runs that differ in their seed only.
 
-    >>> mean, half_width, _ = over_seeds([0.90, 0.92, 0.94])
+    >>> mean, half_width, _ = average_seeds([0.90, 0.92, 0.94])
     >>> round(mean, 4), round(half_width, 4)  # 4.3027 * 0.02 / sqrt(3)
     (0.92, 0.0497)
-    >>> over_seeds([0.9, None])
+    >>> average_seeds([0.9, None])
     Value(mean=None, half_width=None, num_known=1)
     """
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return Value(None, None, len(known))
-    if len(known) == 1:
-        return Value(known[0], None, 1)
-    error = statistics.stdev(known) / math.sqrt(len(known))
-    return Value(statistics.fmean(known), _student(len(known) - 1) * error, len(known))
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
+        return Value(None, None, len(numbers))
+    if len(numbers) == 1:
+        return Value(numbers[0], None, 1)
+    error = statistics.stdev(numbers) / math.sqrt(len(numbers))
+    return Value(statistics.fmean(numbers), _student(len(numbers) - 1) * error, len(numbers))
 
 
 def _student(freedom: int) -> float:

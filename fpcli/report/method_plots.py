@@ -6,15 +6,16 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, Events, count_axis, figure
-from fpcli.report.client_plots import clients_figure
-from fpcli.report.forgetting_plots import forgetting_figure
+from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, count_axis, make_figure
+from fpcli.report.client_plots import draw_clients
+from fpcli.report.forgetting_plots import make_forgetting_figure
+from fpcli.store.events import Events
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def method_figures(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
+def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure of every picture that the events have material for.
 
     ``density`` if rounds note the density per layer, ``coverage`` if some client held less than
@@ -28,16 +29,16 @@ def method_figures(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
         yield "coverage", _coverage(rounds, title)
     personal = [event for event in rounds if event.get("personal")]
     if personal:
-        yield "clients", clients_figure(rounds, personal, title)
+        yield "clients", draw_clients(rounds, personal, title)
     if any(event.get("withheld") for event in rounds):
-        yield "forgetting", forgetting_figure({title: rounds}, title)
+        yield "forgetting", make_forgetting_figure({title: rounds}, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:
     """Draw the share of alive weights of every layer, and of all of them, over the rounds."""
     from matplotlib import colormaps
 
-    picture = figure(9, 4.2)
+    picture = make_figure(9, 4.2)
     axes = picture.subplots()
     xs = [event["round"] for event in rounds]
     layers = list(rounds[-1]["notes"]["density"])
@@ -61,7 +62,7 @@ def _density(rounds: Events, title: str) -> Figure:
 
 def _coverage(rounds: Events, title: str) -> Figure:
     """Draw how many clients hold the least covered parameter, and how much each client held."""
-    picture = figure(10, 3.8)
+    picture = make_figure(10, 3.8)
     left, right = picture.subplots(1, 2)
     xs = [event["round"] for event in rounds]
     left.step(

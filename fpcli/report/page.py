@@ -9,12 +9,12 @@ from typing import Any
 
 from fpcli.report import curves, markup, text_tables
 from fpcli.report.charts import DASHES, SERIES
-from fpcli.report.clients import client_table, refusals
-from fpcli.report.compare import Comparison, Row
-from fpcli.report.markup import element, text
+from fpcli.report.clients import list_clients, list_refusals
+from fpcli.report.compare import ComparedRow, Comparison
+from fpcli.report.markup import escape, make_element
 from fpcli.report.runs import Run
 from fpcli.report.style import CSS
-from fpcli.report.trials import HEAD, trial_rows
+from fpcli.report.trials import HEAD, list_trials
 from fpcli.version import __version__
 
 LIMIT_BYTES = 2_000_000
@@ -39,15 +39,21 @@ _TILES = {
 }
 
 
-def page(found: Comparison) -> str:
+def make_page(comparison: Comparison) -> str:
     """Return a page as HTML, of at most ``LIMIT_BYTES``; equal runs give an equal page."""
-    runs = [run for row in found.rows for run in row.runs]
-    title = found.rows[0].label if len(found.rows) == 1 else f"{len(found.rows)} settings compared"
-    head = f"{_HEAD}<title>{text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>"
-    above = [head, element("h1", text(title)), *_overview(found, runs)]
-    charts = {row.runs[0].path: _run_charts(row.runs[0], n) for n, row in enumerate(found.rows)}
+    runs = [run for row in comparison.rows for run in row.runs]
+    title = (
+        comparison.rows[0].label
+        if len(comparison.rows) == 1
+        else f"{len(comparison.rows)} settings compared"
+    )
+    head = f"{_HEAD}<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>"
+    above = [head, make_element("h1", escape(title)), *_overview(comparison, runs)]
+    charts = {
+        row.runs[0].path: _run_charts(row.runs[0], n) for n, row in enumerate(comparison.rows)
+    }
     below = [
-        element("footer", element("p", f"fpcli {text(__version__)}", "quiet")),
+        make_element("footer", make_element("p", f"fpcli {escape(__version__)}", "quiet")),
         "</body>\n</html>\n",
     ]
     for num_clients, num_runs in ((100, 50), (20, 20), (0, 5), (0, 0)):
@@ -58,15 +64,15 @@ def page(found: Comparison) -> str:
     return html
 
 
-def _overview(found: Comparison, runs: Sequence[Run]) -> Iterator[str]:
+def _overview(comparison: Comparison, runs: Sequence[Run]) -> Iterator[str]:
     rounds = sum(len(run.rounds) for run in runs)
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}, {rounds:,} rounds"
-    yield element("p", text(about), "quiet")
-    yield from _warnings(found)
-    if len(found.rows) == 1:
-        yield _tiles(found.rows[0])
-    yield from _numbers(found)
-    yield from _charts(found)
+    yield make_element("p", escape(about), "quiet")
+    yield from _warnings(comparison)
+    if len(comparison.rows) == 1:
+        yield _tiles(comparison.rows[0])
+    yield from _numbers(comparison)
+    yield from _charts(comparison)
 
 
 def _runs(
@@ -75,99 +81,109 @@ def _runs(
     for run in shown:
         if drawn := charts.get(run.path):
             of = f" of {run.name}" if total > 1 else ""
-            yield element("h2", text(f"Clients and layers{of}"))
-            yield element("div", drawn, "charts")
-    yield element("h2", "Every run" if total > 1 else "The run")
+            yield make_element("h2", escape(f"Clients and layers{of}"))
+            yield make_element("div", drawn, "charts")
+    yield make_element("h2", "Every run" if total > 1 else "The run")
     for run in shown:
         yield _details(run, num_clients, is_open=total == 1)
     if left := total - len(shown):
         words = f"{left} more runs are not shown, to keep the page small."
-        yield element("p", words, "quiet")
+        yield make_element("p", words, "quiet")
 
 
-def _warnings(found: Comparison) -> Iterator[str]:
+def _warnings(comparison: Comparison) -> Iterator[str]:
     refused = sum(
         len(event.get(kind) or ())
-        for row in found.rows
+        for row in comparison.rows
         for run in row.runs
         for event in run.rounds
         for kind in ("rejected", "dropped")
     )
-    texts = list(found.warnings)
+    texts = list(comparison.warnings)
     if refused:
         texts.append(f"{refused} replies of clients were not used; each run below says why")
     if texts:
-        yield markup.items(texts, "warnings")
+        yield markup.make_items(texts, "warnings")
 
 
-def _tiles(row: Row) -> str:
+def _tiles(row: ComparedRow) -> str:
     tiles = [
-        element("div", element("b", text(text_tables.cell(key, value, len(row.runs))))
-                + element("span", text(title)), "tile")
+        make_element(
+            "div",
+            make_element("b", escape(text_tables.format_cell(key, value, len(row.runs))))
+            + make_element("span", escape(title)),
+            "tile",
+        )
         for key, title in _TILES.items()
         if (value := row.values[key]).num_known
     ]  # fmt: skip
-    return element("div", "".join(tiles), "tiles")
+    return make_element("div", "".join(tiles), "tiles")
 
 
-def _numbers(found: Comparison) -> Iterator[str]:
-    if len(found.rows) > 1 or found.target is not None or found.budgets:
-        table = text_tables.table(found)
+def _numbers(comparison: Comparison) -> Iterator[str]:
+    if len(comparison.rows) > 1 or comparison.target is not None or comparison.budgets:
+        table = text_tables.format_comparison(comparison)
         rows = [row[:-1] for row in table.rows]
-        yield markup.table(table.headers[:-1], rows, table.right)
-    for note in text_tables.notes(found):
-        yield element("p", text(note), "quiet")
-    if keys := list(dict.fromkeys(key for row in found.rows for key in row.differs)):
-        settings = [row.runs[0].important for row in found.rows]
-        yield element("h2", "Settings that differ")
-        yield markup.table(
-            ["setting", *(row.label for row in found.rows)],
+        yield markup.make_table(table.headers[:-1], rows, table.right)
+    for note in text_tables.list_notes(comparison):
+        yield make_element("p", escape(note), "quiet")
+    if keys := list(dict.fromkeys(key for row in comparison.rows for key in row.differs)):
+        settings = [row.runs[0].important for row in comparison.rows]
+        yield make_element("h2", "Settings that differ")
+        yield markup.make_table(
+            ["setting", *(row.label for row in comparison.rows)],
             [
-                [key, *(text_tables.plain(one[key]) if key in one else "-" for one in settings)]
+                [
+                    key,
+                    *(
+                        text_tables.format_setting(setting[key]) if key in setting else "-"
+                        for setting in settings
+                    ),
+                ]
                 for key in keys
             ],
         )
 
 
-def _charts(found: Comparison) -> Iterator[str]:
-    rows = found.rows[:_MOST_LINES]
-    charts = [chart for chart in curves.of_rows(rows) if any(x.points for x in chart.lines)]
+def _charts(comparison: Comparison) -> Iterator[str]:
+    rows = comparison.rows[:_MOST_LINES]
+    charts = [chart for chart in curves.draw_rows(rows) if any(x.points for x in chart.lines)]
     if not charts:
         return
-    yield element("h2", "Curves")
+    yield make_element("h2", "Curves")
     notes = ["lines: means over seeds; bands: lowest to highest seed"] * any(
         len(row.runs) > 1 for row in rows
     )
-    notes += [f"only the first {_MOST_LINES} rows are drawn"] * (len(rows) < len(found.rows))
-    yield from (element("p", note, "quiet") for note in notes)
+    notes += [f"only the first {_MOST_LINES} rows are drawn"] * (len(rows) < len(comparison.rows))
+    yield from (make_element("p", note, "quiet") for note in notes)
     # Once for all charts, since they have the same lines.
     lines = {line.label: line for chart in charts for line in chart.lines if line.points}
-    yield markup.legend(lines.values())
-    drawn = (markup.figure(c, f"c{n}-", has_legend=False) for n, c in enumerate(charts))
-    yield element("div", "\n".join(drawn), "charts")
+    yield markup.make_legend(lines.values())
+    drawn = (markup.make_chart(c, f"c{n}-", has_legend=False) for n, c in enumerate(charts))
+    yield make_element("div", "\n".join(drawn), "charts")
 
 
 def _run_charts(run: Run, number: int) -> str:
     drawn = (
-        markup.figure(chart, f"r{number}-{place}-", has_legend=True)
-        for place, chart in enumerate(curves.of_run(run))
+        markup.make_chart(chart, f"r{number}-{place}-", has_legend=True)
+        for place, chart in enumerate(curves.draw_run_charts(run))
     )
     return "\n".join(drawn)
 
 
 def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
-    settings = [(key, text_tables.plain(value)) for key, value in run.settings.items()]
+    settings = [(key, text_tables.format_setting(value)) for key, value in run.settings.items()]
     parts = [
-        element("p", text(str(run.path)), "quiet"),
-        *([markup.items(texts, "warnings")] if (texts := refusals(run)) else []),
-        *client_table(run, num_clients),
+        make_element("p", escape(str(run.path)), "quiet"),
+        *([markup.make_items(texts, "warnings")] if (texts := list_refusals(run)) else []),
+        *list_clients(run, num_clients),
         *_trials(run),
-        markup.fold("All settings", markup.facts(settings)),
+        markup.fold("All settings", markup.make_facts(settings)),
     ]
     if environment := _environment(run.path / "environment.json"):
-        parts.append(markup.fold("Environment", markup.facts(environment)))
+        parts.append(markup.fold("Environment", markup.make_facts(environment)))
     if command := _text(run.path / "command.txt"):
-        parts.append(markup.fold("Command", markup.code(command)))
+        parts.append(markup.fold("Command", markup.make_code(command)))
     if is_open:
         return "\n".join(parts)
     return markup.fold(run.name, "\n".join(parts))
@@ -176,24 +192,24 @@ def _details(run: Run, num_clients: int, *, is_open: bool) -> str:
 def _trials(run: Run) -> Iterator[str]:
     if run.trials:
         about = "Shares of channels that were tried; accuracy on the clients' training samples"
-        table = markup.table(HEAD, trial_rows(run.trials), range(len(HEAD) - 1))
+        table = markup.make_table(HEAD, list_trials(run.trials), range(len(HEAD) - 1))
         yield markup.fold(about, table)
 
 
 def _environment(path: Path) -> Sequence[tuple[str, str]]:
     try:
-        found = json.loads(_text(path) or "{}")
+        environment = json.loads(_text(path) or "{}")
     except (ValueError, RecursionError):
         return ()
-    return list(_flat(found)) if isinstance(found, Mapping) else ()
+    return list(_flat(environment)) if isinstance(environment, Mapping) else ()
 
 
-def _flat(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in found.items():
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", text_tables.plain(value)
+            yield f"{prefix}{key}", text_tables.format_setting(value)
 
 
 def _text(path: Path) -> str:

@@ -8,8 +8,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.report.canvas import BLUE, ORANGE, Events, count_axis, drawing, figure, save
-from fpcli.report.method_plots import method_figures
+from fpcli.report.canvas import (
+    BLUE,
+    ORANGE,
+    count_axis,
+    draw_in_style,
+    make_figure,
+    save_figure,
+)
+from fpcli.report.method_plots import draw_methods
+from fpcli.store.events import Events
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,20 +42,20 @@ def draw_run(history: Events, folder: Path) -> list[Path]:
         NeedError: the folder cannot be written.
     """
     rounds = [event for event in history if event.get("event") == "round"]
-    with drawing():
-        paths = save(_curves(rounds, folder.name), folder / "curves")
-        if ratios := client_ratios(rounds):
-            paths += save(
-                _ratio_figure(ratios, client_speeds(rounds), folder.name), folder / "ratios"
+    with draw_in_style():
+        paths = save_figure(_curves(rounds, folder.name), folder / "curves")
+        if ratios := collect_ratios(rounds):
+            paths += save_figure(
+                _ratio_figure(ratios, measure_speeds(rounds), folder.name), folder / "ratios"
             )
-        for stem, picture in method_figures(rounds, folder.name):
-            paths += save(picture, folder / stem)
+        for stem, picture in draw_methods(rounds, folder.name):
+            paths += save_figure(picture, folder / stem)
     return paths
 
 
 def _curves(rounds: Events, title: str) -> Figure:
     judged = [event for event in rounds if event.get("test")]
-    picture = figure(11, 3.6)
+    picture = make_figure(11, 3.6)
     panels = picture.subplots(1, 3, sharey=True)
     sent = [event["total_down_bytes"] + event["total_up_bytes"] for event in judged]
     seconds = [event["clock_s"] for event in judged]
@@ -77,8 +85,8 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
     epochs = [event for event in history if event.get("event") == "epoch"]
     xs = [event["round"] for event in epochs]
     marker = "o" if len(epochs) < 3 else ""
-    with drawing():
-        picture = figure(11, 3.6)
+    with draw_in_style():
+        picture = make_figure(11, 3.6)
         scores, losses, rates = picture.subplots(1, 3)
         _panel(scores, epochs, xs, "epoch")
         scores.set_ylabel("accuracy (%)")
@@ -101,7 +109,7 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
             losses.legend(loc="upper right")
         title = _headline(epochs, folder.name, "epoch")
         picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        return save(picture, folder / "curves")
+        return save_figure(picture, folder / "curves")
 
 
 def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:
@@ -128,7 +136,7 @@ def _unit(values: Sequence[float], units: Sequence[tuple[str, float]]) -> tuple[
     return next((unit for unit in reversed(units) if highest >= unit[1]), units[0])
 
 
-def client_ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
+def collect_ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
     """Return for each client its rounds and pruning ratios."""
     ratios: dict[int, list[tuple[int, float]]] = {}
     for event in rounds:
@@ -139,7 +147,7 @@ def client_ratios(rounds: Events) -> dict[int, list[tuple[int, float]]]:
     return ratios
 
 
-def client_speeds(rounds: Events) -> dict[int, float]:
+def measure_speeds(rounds: Events) -> dict[int, float]:
     """Return each client's computing speed relative to the fastest one, by the simulated clock."""
     seen: dict[int, list[float]] = {}
     for event in rounds:
@@ -152,7 +160,7 @@ def client_speeds(rounds: Events) -> dict[int, float]:
     return {client: speed / highest for client, speed in speeds.items()}
 
 
-def client_kinds(clients: Sequence[int], speeds: Mapping[int, float]) -> list[list[int]]:
+def group_by_speed(clients: Sequence[int], speeds: Mapping[int, float]) -> list[list[int]]:
     """Return the clients in groups of about equal speed, the fastest first."""
     ordered = sorted(clients, key=lambda client: (-speeds.get(client, 1.0), client))
     groups: list[list[int]] = []
@@ -170,9 +178,9 @@ def _ratio_figure(
 ) -> Figure:
     from matplotlib import colormaps
 
-    picture = figure(9, 4.2)
+    picture = make_figure(9, 4.2)
     axes = picture.subplots()
-    kinds = client_kinds(list(ratios), speeds)
+    kinds = group_by_speed(list(ratios), speeds)
     typical = [statistics.median(speeds.get(client, 1.0) for client in kind) for kind in kinds]
     for number, clients in enumerate(kinds):
         colour = colormaps["viridis"](0.85 * number / max(len(kinds) - 1, 1))
@@ -180,7 +188,7 @@ def _ratio_figure(
         _draw_kind(axes, lines, colour)
         mean = statistics.fmean(ratio for line in lines for _, ratio in line)
         speed = typical[number] / typical[0]
-        name = f"{client_list(clients)}\nspeed {speed:.2g}, mean ratio {mean:.2f}"
+        name = f"{name_clients(clients)}\nspeed {speed:.2g}, mean ratio {mean:.2f}"
         axes.plot([], [], color=colour, linewidth=2.6, label=name)
     axes.set_xlabel("round")
     axes.set_xlim(left=0)
@@ -211,10 +219,10 @@ def _draw_kind(axes: Axes, lines: Sequence[Sequence[tuple[int, float]]], colour:
     axes.plot(rounds, values, color=colour, linewidth=2.6, marker="o" if len(means) == 1 else "")
 
 
-def client_list(clients: Sequence[int]) -> str:
+def name_clients(clients: Sequence[int]) -> str:
     """Return a short list of clients.
 
-    >>> client_list([3]), client_list([1, 3, 5]), client_list(list(range(20)))
+    >>> name_clients([3]), name_clients([1, 3, 5]), name_clients(list(range(20)))
     ('client 3', 'clients 1, 3, 5', '20 clients')
     """
     if len(clients) > 8:

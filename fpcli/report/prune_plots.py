@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.report.canvas import BLUE, GREY, ORANGE, Events, count_axis, drawing, figure, save
+from fpcli.report.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    count_axis,
+    draw_in_style,
+    make_figure,
+    save_figure,
+)
+from fpcli.store.events import Events
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,15 +37,15 @@ def draw_pruning(
     Raises:
         NeedError: the folder cannot be written.
     """
-    with drawing():
-        paths = save(_widths(widths), folder / "widths")
+    with draw_in_style():
+        paths = save_figure(_widths(widths), folder / "widths")
         if any(event["event"] == "epoch" for event in history):
-            paths += save(_accuracy(history), folder / "accuracy")
+            paths += save_figure(_accuracy(history), folder / "accuracy")
     return paths
 
 
 def _widths(widths: Mapping[str, tuple[int, int]]) -> Figure:
-    picture = figure(max(5.0, min(14.0, 1.5 + 0.4 * len(widths))), 4)
+    picture = make_figure(max(5.0, min(14.0, 1.5 + 0.4 * len(widths))), 4)
     axes = picture.subplots()
     places = range(len(widths))
     before, after = zip(*widths.values(), strict=True)
@@ -46,8 +55,8 @@ def _widths(widths: Mapping[str, tuple[int, int]]) -> Figure:
     axes.set_xticks(places[::every], list(widths)[::every], rotation=60, ha="right")
     axes.set_ylabel("channels")
     axes.legend(loc="best")
-    gone = 1 - sum(after) / sum(before)
-    axes.set_title(f"{gone:.1%} of all channels removed", loc="left", fontweight="bold")
+    share_pruned = 1 - sum(after) / sum(before)
+    axes.set_title(f"{share_pruned:.1%} of all channels removed", loc="left", fontweight="bold")
     return picture
 
 
@@ -63,7 +72,7 @@ def _accuracy(history: Events) -> Figure:
             epochs += 1
             xs.append(epochs)
             ys.append(_validation(event))
-    picture = figure(6, 4)
+    picture = make_figure(6, 4)
     axes = picture.subplots()
     axes.plot(xs, ys, "-", color=BLUE, marker="o", markersize=4, label="validation")
     for number, at in enumerate(cuts):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.errors import DataError, ResumeError
-from fpcli.recipe.load import NOT_IN_DIGEST, stored
+from fpcli.recipe.load import NOT_IN_DIGEST, read_stored
 from fpcli.report.trials import read_search
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
@@ -94,7 +94,7 @@ class Run:
         return "" if self.judged else "was never evaluated"
 
 
-def find(words: Sequence[Path], runs_dir: Path) -> list[Run]:
+def find_runs(words: Sequence[Path], runs_dir: Path) -> list[Run]:
     """Read runs, each once, in the order in which they were named.
 
     Args:
@@ -103,12 +103,12 @@ def find(words: Sequence[Path], runs_dir: Path) -> list[Run]:
     Raises:
         DataError: a folder does not exist or is no run, or its files cannot be read.
     """
-    found: dict[Path, Run] = {}
+    runs_read: dict[Path, Run] = {}
     for word in words:
         for path in _folders(word, runs_dir):
             key = path.resolve()
-            found[key] = found.get(key) or read(path)
-    return list(found.values())
+            runs_read[key] = runs_read.get(key) or read_run(path)
+    return list(runs_read.values())
 
 
 def _folders(word: Path, runs_dir: Path) -> list[Path]:
@@ -122,7 +122,7 @@ def _folders(word: Path, runs_dir: Path) -> list[Path]:
         raise DataError(error.message, hint=error.hint, where=error.where) from error
 
 
-def read(path: Path) -> Run:
+def read_run(path: Path) -> Run:
     """Read one run's folder; it may be in use.
 
     Raises:
@@ -130,12 +130,12 @@ def read(path: Path) -> Run:
         DataError: its events, or the shares that it tried, cannot be read.
     """
     folder = RunFolder(path)
-    history = events.read(folder.events)
+    history = events.read_events(folder.events)
     rounds = tuple(event for event in history if event.get("event") == "round")
     for event in rounds:
         for problem in _problems(event):
             raise _foreign(folder.events, f"round {event.get('round')}: {problem}")
-    settings = stored(folder.recipe)
+    settings = read_stored(folder.recipe)
     for key in ("seed", "rounds", "target_accuracy"):
         if not _is_number_or_none(settings.get(key)):
             raise _foreign(folder.recipe, f"`{key}` is not a number")

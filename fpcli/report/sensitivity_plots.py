@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpcli.report.canvas import INK, drawing, figure, save
+from fpcli.report.canvas import INK, draw_in_style, make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,18 +27,20 @@ def draw_sensitivity(result: Mapping[str, Any], stem: Path) -> list[Path]:
     Raises:
         NeedError: the folder cannot be written.
     """
-    with drawing():
-        paths = save(_norms(result), stem.with_name(f"{stem.name}-norms"))
-        paths += save(_curves(result, "accuracy", ""), stem.with_name(f"{stem.name}-accuracy"))
+    with draw_in_style():
+        paths = save_figure(_norms(result), stem.with_name(f"{stem.name}-norms"))
+        paths += save_figure(
+            _curves(result, "accuracy", ""), stem.with_name(f"{stem.name}-accuracy")
+        )
         if "retrained_accuracy" in result["groups"][0]:
             retrained = _curves(result, "retrained_accuracy", ", retrained")
-            paths += save(retrained, stem.with_name(f"{stem.name}-retrained"))
+            paths += save_figure(retrained, stem.with_name(f"{stem.name}-retrained"))
     return paths
 
 
 def _norms(result: Mapping[str, Any]) -> Figure:
     groups = result["groups"]
-    picture = figure(8.5, 4.4)
+    picture = make_figure(8.5, 4.4)
     axes = picture.subplots()
     for group, colour in zip(groups, _colours(len(groups)), strict=True):
         sizes = group["norms"]
@@ -58,7 +60,7 @@ def _curves(result: Mapping[str, Any], measure: str, remark: str) -> Figure:
     scores = list(result["groups"][0]["curves"])
     columns = min(len(scores), _MOST_COLUMNS)
     rows = -(-len(scores) // columns)
-    picture = figure(3.0 + 5.5 * columns, 0.4 + 4.0 * rows)
+    picture = make_figure(3.0 + 5.5 * columns, 0.4 + 4.0 * rows)
     panels = picture.subplots(rows, columns, sharey=True, squeeze=False)
     for score, axes in zip(scores, panels.flat, strict=False):
         _panel(axes, result, score, measure)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fpcli.report.canvas import BLUE, INK, drawing, figure, save
+from fpcli.report.canvas import BLUE, INK, draw_in_style, make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,16 +33,16 @@ def draw_split(
     Raises:
         NeedError: the folder cannot be written.
     """
-    with drawing():
+    with draw_in_style():
         rows = [*table, server] if server is not None else table
-        return save(_split_figure(np.array(rows).T, len(table), title), stem)
+        return save_figure(_split_figure(np.array(rows).T, len(table), title), stem)
 
 
 def _split_figure(counts: NDArray[np.int64], num_clients: int, title: str) -> Figure:
     """Draw ``[classes, clients]``, or with a column more for the server."""
     num_classes, num_columns = counts.shape
     width, height = min(2.5 + 0.45 * num_columns, 14), min(1 + 0.3 * num_classes, 8)
-    picture = figure(max(width, 6), height + 1.6)
+    picture = make_figure(max(width, 6), height + 1.6)
     bars, cells = picture.subplots(2, 1, sharex=True, height_ratios=(1.2, height))
     bars.bar(np.arange(num_columns), counts.sum(0), width=0.8, color=BLUE)
     bars.set_ylabel("samples")

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fpcli.report.compare import Comparison, Row
+from fpcli.report.compare import ComparedRow, Comparison
 from fpcli.report.measures import Value, to_text
 
 
-class Table(NamedTuple):
+class ComparisonTable(NamedTuple):
     """Headers and cells; ``right`` numbers the columns that hold numbers."""
 
     headers: list[str]
@@ -21,48 +21,50 @@ class Table(NamedTuple):
     right: list[int]
 
 
-def columns(found: Comparison) -> dict[str, str]:
+def choose_columns(comparison: Comparison) -> dict[str, str]:
     """Return measure -> header of what a table shows."""
     titles = {"accuracy": "test acc last", "best_accuracy": "at best val"}
     of_clients = {"clients_accuracy": "clients' acc", "local_accuracy": "local acc"}
     titles |= {
         name: title
         for name, title in of_clients.items()
-        if any(row.values[name].num_known for row in found.rows)
+        if any(row.values[name].num_known for row in comparison.rows)
     }
     titles |= {
-        f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(found.budgets, start=1)
+        f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(comparison.budgets, start=1)
     }
     words = {"rounds": "rounds", "bytes": "down+up", "clock_s": "clock"}
-    if found.target is None:
+    if comparison.target is None:
         titles |= words
     else:
-        goal = f"{100 * found.target:g}% val"
+        goal = f"{100 * comparison.target:g}% val"
         titles |= {f"target_{name}": f"{word} to {goal}" for name, word in words.items()}
     return titles | {"params": "params", "macs": "multiply-adds"}
 
 
-def table(found: Comparison) -> Table:
+def format_comparison(comparison: Comparison) -> ComparisonTable:
     """Return a comparison as text: means, with ± half of the 95 % interval over seeds."""
-    shown = columns(found)
+    shown = choose_columns(comparison)
     headers = ["run", "seeds", *shown.values(), "differs in"]
     rows = [
         [
             row.label,
             str(len(row.runs)),
-            *(cell(key, row.values[key], len(row.runs)) for key in shown),
-            differing(row, is_reference=row.label == found.reference),
+            *(format_cell(key, row.values[key], len(row.runs)) for key in shown),
+            list_differing(row, is_reference=row.label == comparison.reference),
         ]
-        for row in found.rows
+        for row in comparison.rows
     ]
-    return Table(headers, rows, list(range(1, len(headers) - 1)))
+    return ComparisonTable(headers, rows, list(range(1, len(headers) - 1)))
 
 
-def cell(name: str, value: Value, num_runs: int) -> str:
+def format_cell(name: str, value: Value, num_runs: int) -> str:
     """Return a measure as text.
 
-    >>> cell("accuracy", Value(0.9694, 0.0041, 3), 3), cell("rounds", Value(None, None, 2), 3)
-    ('96.94% ± 0.41', '2 of 3 seeds')
+    >>> format_cell("accuracy", Value(0.9694, 0.0041, 3), 3)
+    '96.94% ± 0.41'
+    >>> format_cell("rounds", Value(None, None, 2), 3)
+    '2 of 3 seeds'
     """
     if value.mean is None:
         return f"{value.num_known} of {num_runs} seeds" if value.num_known else "-"
@@ -73,26 +75,26 @@ def cell(name: str, value: Value, num_runs: int) -> str:
     return f"{text} ± {half.removesuffix('%')}"
 
 
-def differing(row: Row, *, is_reference: bool) -> str:
+def list_differing(row: ComparedRow, *, is_reference: bool) -> str:
     """Return the settings that set a row apart, as `key=value`."""
-    words = [f"{key}={plain(value)}" for key, value in row.differs.items()]
+    words = [f"{key}={format_setting(value)}" for key, value in row.differs.items()]
     return " ".join(["(reference)"] * is_reference + words)
 
 
-def plain(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """Return a setting as it is written in a recipe, in one word where possible."""
     return value if isinstance(value, str) and value else json.dumps(value, default=str)
 
 
-def notes(found: Comparison) -> list[str]:
+def list_notes(comparison: Comparison) -> list[str]:
     """Return what a reader must know about the numbers."""
-    if len(found.rows) == len(found.rows[0].runs) == 1:
+    if len(comparison.rows) == len(comparison.rows[0].runs) == 1:
         return []
-    if any(len(row.runs) > 1 for row in found.rows):
+    if any(len(row.runs) > 1 for row in comparison.rows):
         texts = ["± is half of the 95 % interval of the mean over seeds"]
     else:
         texts = ["one seed each: give several seeds of a setting for a mean and its 95 % interval"]
-    if (points := _chance(found)) and any(len(row.runs) == 1 for row in found.rows):
+    if (points := _chance(comparison)) and any(len(row.runs) == 1 for row in comparison.rows):
         texts.append(
             f"for one seed, differences of accuracy below {points:.1f} points are within what "
             "the size of the test set leaves to chance"
@@ -100,9 +102,9 @@ def notes(found: Comparison) -> list[str]:
     return texts
 
 
-def _chance(found: Comparison) -> float | None:
+def _chance(comparison: Comparison) -> float | None:
     """Return 1.96 standard errors of the difference of two accuracies like the reference's."""
-    base = next(row for row in found.rows if row.label == found.reference).runs[0]
+    base = next(row for row in comparison.rows if row.label == comparison.reference).runs[0]
     if not base.judged or not base.judged[-1]["test"].get("num_examples"):
         return None
     score = base.judged[-1]["test"]
@@ -110,9 +112,9 @@ def _chance(found: Comparison) -> float | None:
     return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / score["num_examples"])
 
 
-def to_markdown(found: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """Return a comparison as a table in Markdown."""
-    headers, rows, right = table(found)
+    headers, rows, right = format_comparison(comparison)
     rule = ["---:" if number in right else "---" for number in range(len(headers))]
     lines = [headers, rule, *rows]
     return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
@@ -124,23 +126,28 @@ def _markdown(text: str) -> str:
     return " ".join(text.split())
 
 
-def to_csv(found: Comparison) -> str:
+def to_csv(comparison: Comparison) -> str:
     """Return a comparison as CSV: plain numbers, one line per row, settings in the last columns."""
-    items = [item(row) for row in found.rows]
+    items = [make_item(row) for row in comparison.rows]
     names = [name for name in items[0] if name not in ("paths", "seeds", "interval", "differs")]
-    settings = list(dict.fromkeys(key for row in found.rows for key in row.differs))
+    settings = list(dict.fromkeys(key for row in comparison.rows for key in row.differs))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     halves = [f"{name}_interval" for name in items[0]["interval"]]
     writer.writerow([*names, "seeds", *halves, *settings])
-    for one in items:
-        said = [plain(one["differs"][key]) if key in one["differs"] else "" for key in settings]
-        seeds = " ".join(map(str, one["seeds"]))
-        writer.writerow([*(one[k] for k in names), seeds, *one["interval"].values(), *said])
+    for record in items:
+        columns = [
+            format_setting(record["differs"][key]) if key in record["differs"] else ""
+            for key in settings
+        ]
+        seeds = " ".join(map(str, record["seeds"]))
+        writer.writerow(
+            [*(record[k] for k in names), seeds, *record["interval"].values(), *columns]
+        )
     return text.getvalue().rstrip("\n")
 
 
-def item(row: Row) -> dict[str, Any]:
+def make_item(row: ComparedRow) -> dict[str, Any]:
     """Return a row as plain data: means by measure, and half of their intervals."""
     return {
         "run": row.label,
@@ -153,11 +160,11 @@ def item(row: Row) -> dict[str, Any]:
     }
 
 
-def to_data(found: Comparison) -> Mapping[str, Any]:
+def to_data(comparison: Comparison) -> Mapping[str, Any]:
     """Return a comparison as the contract of ``fp compare --json`` has it."""
     return {
-        "runs": [item(row) for row in found.rows],
-        "reference": found.reference,
-        "target": found.target,
-        "budgets": [{budget.effort: budget.limit} for budget in found.budgets],
+        "runs": [make_item(row) for row in comparison.rows],
+        "reference": comparison.reference,
+        "target": comparison.target,
+        "budgets": [{budget.effort: budget.limit} for budget in comparison.budgets],
     }

@@ -33,10 +33,10 @@ def read_search(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if lacking := {"ratio", "max_ratio", "trials", "cost"} - {*found}:
+        search: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if lacking := {"ratio", "max_ratio", "trials", "cost"} - {*search}:
             raise ValueError(f"`{min(lacking)}` is missing")
-        if not all(map(_is_whole, found["trials"])):
+        if not all(map(_is_whole, search["trials"])):
             raise ValueError("a trial of a share of channels is not whole")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
@@ -44,7 +44,7 @@ def read_search(folder: Path) -> dict[str, Any] | None:
             hint="restore the file from a copy, or unlearn anew with `--force`",
             where=str(path),
         ) from error
-    return found
+    return search
 
 
 def _is_whole(trial: Any) -> bool:
@@ -58,7 +58,7 @@ def _is_whole(trial: Any) -> bool:
     return all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
 
 
-def trial_rows(trials: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def list_trials(trials: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return a row below ``HEAD`` for each trial (``run.ratio_search.Trial``), by share."""
     return [
         (

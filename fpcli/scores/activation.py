@@ -12,36 +12,34 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fpcli.scores.producers import maps, producers, summed, watched
+from fpcli.scores.producers import list_producers, reshape_to_maps, sum_scores, watch_outputs
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout, Tensors
 
 
 def mean_mean(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score every channel by the mean over images of its map's mean."""
-    return _scored(layout, values, sample, lambda x: x.mean(2), _mean)
+    return _score(layout, values, sample, lambda x: x.mean(2), _mean)
 
 
 def mean_std(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score every channel by the mean over images of its map's standard deviation."""
-    return _scored(layout, values, sample, lambda x: x.std(2, correction=0), _mean)
+    return _score(layout, values, sample, lambda x: x.std(2, correction=0), _mean)
 
 
 def mean_l1(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score every channel by the mean over images of its map's l1 norm."""
-    return _scored(layout, values, sample, lambda x: x.abs().sum(2), _mean)
+    return _score(layout, values, sample, lambda x: x.abs().sum(2), _mean)
 
 
 def mean_l2(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score every channel by the mean over images of its map's l2 norm."""
-    return _scored(layout, values, sample, lambda x: x.norm(dim=2), _mean)
+    return _score(layout, values, sample, lambda x: x.norm(dim=2), _mean)
 
 
 def var_l2(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score every channel by the variance over images of its map's l2 norm."""
-    return _scored(
-        layout, values, sample, lambda x: x.norm(dim=2), lambda x: x.var(0, correction=0)
-    )
+    return _score(layout, values, sample, lambda x: x.norm(dim=2), lambda x: x.var(0, correction=0))
 
 
 def _mean(per_image: Tensor) -> Tensor:
@@ -49,7 +47,7 @@ def _mean(per_image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _scored(
+def _score(
     layout: Layout,
     values: Tensors,
     sample: Sample,
@@ -62,9 +60,9 @@ def _scored(
     seen: dict[str, list[Tensor]] = {}
 
     def see(name: str, output: Tensor) -> None:
-        seen.setdefault(name, []).append(of_map(maps(layers[name], output)).double())
+        seen.setdefault(name, []).append(of_map(reshape_to_maps(layers[name], output)).double())
 
-    with watched(model, producers(layout), see):
+    with watch_outputs(model, list_producers(layout), see):
         for x, _ in sample.batches:
             model(x)
-    return summed(layout, {name: over_images(torch.cat(parts)) for name, parts in seen.items()})
+    return sum_scores(layout, {name: over_images(torch.cat(parts)) for name, parts in seen.items()})

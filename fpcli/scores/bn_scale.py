@@ -34,13 +34,13 @@ def bn_scale(layout: Layout, values: Tensors) -> dict[str, Tensor]:
     """
     scores = {}
     for name, group in layout.prunable.items():
-        parts = [values[at.tensor].abs()[at.index].sum(1) for at in scales(layout, group)]
+        parts = [values[at.tensor].abs()[at.index].sum(1) for at in locate_scales(layout, group)]
         if parts:
             scores[name] = torch.stack(parts).sum(0)
     return scores
 
 
-def scales(layout: Layout, group: Group) -> list[Member]:
+def locate_scales(layout: Layout, group: Group) -> list[Member]:
     """Return where a group's channels lie in the scales of the batch norms they go through."""
     return [
         member
@@ -61,20 +61,20 @@ def bn_scale_or_l1(layout: Layout, values: Tensors) -> dict[str, Tensor]:
     Raises:
         RecipeError: no group goes through batch norm.
     """
-    known = bn_scale(layout, values)
-    if not known:
+    scores = bn_scale(layout, values)
+    if not scores:
         raise RecipeError(
             "score `bn-scale` needs a network with batch norm",
             hint="choose another score, such as l1",
         )
     norms = l1(layout, values)
     return {
-        name: known[name] if name in known else norms[name] / norms[name].mean().clamp(min=1e-30)
+        name: scores[name] if name in scores else norms[name] / norms[name].mean().clamp(min=1e-30)
         for name in layout.prunable
     }
 
 
-def above_share(scores: Tensor, share: float, floor: int, *, is_strict: bool) -> Tensor:
+def choose_above_share(scores: Tensor, share: float, floor: int, *, is_strict: bool) -> Tensor:
     """Choose the channels of one group whose score lies above the given share of all scores.
 
     Args:
@@ -89,9 +89,9 @@ def above_share(scores: Tensor, share: float, floor: int, *, is_strict: bool) ->
     Source: Sub-FedAvg (ICDCSW 2021), official code (strict).
 
     >>> scores = torch.tensor([0.5, 0.1, 0.3, 0.4])
-    >>> above_share(scores, 0.25, 1, is_strict=True).tolist()
+    >>> choose_above_share(scores, 0.25, 1, is_strict=True).tolist()
     [True, False, False, True]
-    >>> above_share(scores, 0.25, 3, is_strict=True).tolist()
+    >>> choose_above_share(scores, 0.25, 3, is_strict=True).tolist()
     [True, True, True, True]
     """
     everything = torch.ones(len(scores), dtype=torch.bool)

@@ -31,7 +31,7 @@ class Spectrum:
     is_exact: bool
 
 
-def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Loss, Tensor]:
+def make_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Loss, Tensor]:
     """Return the mean cross-entropy as a function of all parameters, and where they are now.
 
     Batch norm and dropout are those of evaluation. Parameters are flattened in the order in which
@@ -65,21 +65,21 @@ def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Loss, Tenso
     return loss, torch.cat([p.flatten() for p in named.values()])
 
 
-def gradient(loss: Loss, at: Tensor) -> Tensor:
+def compute_gradient(loss: Loss, at: Tensor) -> Tensor:
     """Return the gradient, ``[d]``.
 
-    >>> gradient(lambda w: (w**2).sum() / 2, torch.tensor([1.0, 2.0])).tolist()
+    >>> compute_gradient(lambda w: (w**2).sum() / 2, torch.tensor([1.0, 2.0])).tolist()
     [1.0, 2.0]
     """
     point = at.detach().clone().requires_grad_()
-    (found,) = torch.autograd.grad(loss(point), point)
-    return found
+    (gradient,) = torch.autograd.grad(loss(point), point)
+    return gradient
 
 
-def products(loss: Loss, at: Tensor) -> Callable[[Tensor], Tensor]:
+def make_products(loss: Loss, at: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the function that multiplies the Hessian at a point with a vector.
 
-    >>> product = products(lambda w: w[0] * w[1], torch.tensor([1.0, 2.0]))
+    >>> product = make_products(lambda w: w[0] * w[1], torch.tensor([1.0, 2.0]))
     >>> product(torch.tensor([1.0, 0.0])).tolist()
     [0.0, 1.0]
     """
@@ -89,15 +89,15 @@ def products(loss: Loss, at: Tensor) -> Callable[[Tensor], Tensor]:
     def product(vector: Tensor) -> Tensor:
         if not slope.requires_grad:  # a linear loss
             return torch.zeros_like(at)
-        (found,) = torch.autograd.grad(
+        (product_,) = torch.autograd.grad(
             slope, point, vector, retain_graph=True, materialize_grads=True
         )
-        return found
+        return product_
 
     return product
 
 
-def exact(product: Callable[[Tensor], Tensor], size: int) -> Spectrum:
+def solve_exactly(product: Callable[[Tensor], Tensor], size: int) -> Spectrum:
     """Return all eigenvalues of a symmetric ``size x size`` matrix that is known by products.
 
     Raises:
@@ -111,7 +111,7 @@ def exact(product: Callable[[Tensor], Tensor], size: int) -> Spectrum:
     return Spectrum(values, torch.full((size,), 1 / size, dtype=torch.float64), is_exact=True)
 
 
-def lanczos(
+def run_lanczos(
     product: Callable[[Tensor], Tensor], size: int, rng: torch.Generator, *, steps: int, probes: int
 ) -> Spectrum:
     """Return a quadrature of the spectrum by stochastic Lanczos.
@@ -127,14 +127,14 @@ def lanczos(
 
     Source: Golub and Welsch, Math. Comp. 1969; Ghorbani et al., ICML 2019, algorithm 1.
     """
-    found = [_one_probe(product, size, rng, min(steps, size)) for _ in range(probes)]
-    values = torch.cat([ritz for ritz, _ in found])
-    weights = torch.cat([weight for _, weight in found]) / probes
+    probes_run = [_run_probe(product, size, rng, min(steps, size)) for _ in range(probes)]
+    values = torch.cat([ritz for ritz, _ in probes_run])
+    weights = torch.cat([weight for _, weight in probes_run]) / probes
     order = values.argsort()
     return Spectrum(values[order], weights[order], is_exact=False)
 
 
-def _one_probe(
+def _run_probe(
     product: Callable[[Tensor], Tensor], size: int, rng: torch.Generator, steps: int
 ) -> tuple[Tensor, Tensor]:
     signs = torch.randint(0, 2, (size,), generator=rng).double() * 2 - 1

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from fpcli.scores.producers import producers, summed, watched
+from fpcli.scores.producers import list_producers, sum_scores, watch_outputs
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout, Tensors
 
@@ -47,12 +47,12 @@ def feature_rank(layout: Layout, values: Tensors, sample: Sample) -> dict[str, T
         seen.setdefault(name, []).append(_ranks(output.float()))
 
     follower = _Follower(finish)
-    with watched(model, producers(layout), follower.begin):
+    with watch_outputs(model, list_producers(layout), follower.begin):
         for x in _first(sample, NUM_IMAGES):
             with follower:
                 model(x)
             follower.end()
-    return summed(layout, {name: torch.cat(parts).mean(0) for name, parts in seen.items()})
+    return sum_scores(layout, {name: torch.cat(parts).mean(0) for name, parts in seen.items()})
 
 
 def _first(sample: Sample, count: int) -> Iterable[Tensor]:

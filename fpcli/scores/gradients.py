@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fpcli.structure.layout import Tensors
 
-Rule = Literal["sum", "last", "step_sq"]
+SquareRule = Literal["sum", "last", "step_sq"]
 
 
 def snip(weights: Tensors, gradients: Sequence[Tensors]) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def snip(weights: Tensors, gradients: Sequence[Tensors]) -> dict[str, Tensor]:
     {'w': tensor([1., 3.])}
     """
     return {
-        name: (weight.detach() * sum(one[name] for one in gradients)).abs()
+        name: (weight.detach() * sum(batch[name] for batch in gradients)).abs()
         for name, weight in weights.items()
     }
 
@@ -40,7 +40,7 @@ class GradientTotals:
         rule: ``sum`` adds gradients, ``last`` keeps the latest one, ``step_sq`` adds squares.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], rule: Rule) -> None:
+    def __init__(self, weights: Mapping[str, nn.Parameter], rule: SquareRule) -> None:
         self._weights, self._rule = weights, rule
         self._totals = {name: torch.zeros_like(x.detach()) for name, x in weights.items()}
 
@@ -60,26 +60,26 @@ class GradientTotals:
         """Return samples times what was added up, squared where it is not yet, on the CPU."""
         is_square = self._rule == "step_sq"
         return {
-            name: (num_samples * total if is_square else squared(total, num_samples)).cpu()
+            name: (num_samples * total if is_square else square_gradients(total, num_samples)).cpu()
             for name, total in self._totals.items()
         }
 
 
-def squared(total: Tensor, num_samples: int) -> Tensor:
+def square_gradients(total: Tensor, num_samples: int) -> Tensor:
     """Return the importance of one client's round: samples times the sum of gradients, squared.
 
     Source: PruneFL's official code.
 
-    >>> squared(torch.tensor([3.0]), 2)
+    >>> square_gradients(torch.tensor([3.0]), 2)
     tensor([18.])
     """
     return num_samples * total.square()
 
 
-def spread(flat: Tensor | None, place: Tensor) -> Tensor:
+def place_values(flat: Tensor | None, place: Tensor) -> Tensor:
     """Put flat values at the True positions of a mask, row-major; zeros if they do not fit it.
 
-    >>> spread(torch.tensor([5.0]), torch.tensor([[False, True]]))
+    >>> place_values(torch.tensor([5.0]), torch.tensor([[False, True]]))
     tensor([[0., 5.]])
     """
     zeros = torch.zeros(place.shape)

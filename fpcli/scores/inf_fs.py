@@ -8,7 +8,7 @@ from torch import Tensor
 from fpcli.errors import RecipeError
 
 
-def infinite_feature_selection(
+def select_infinite_features(
     responses: Tensor, *, alpha: float = 0.5, radius: float = 0.9
 ) -> Tensor:
     """Score every feature by its part in paths of any length between features.
@@ -30,7 +30,7 @@ def infinite_feature_selection(
     Source: Roffo et al., "Infinite Feature Selection", ICCV 2015; both constants as in public
     implementations of NISP, constant features and population deviations ours.
 
-    >>> infinite_feature_selection(torch.tensor([[1.0, 0.0, 7.0], [2.0, 3.0, 7.0]]))[2].item()
+    >>> select_infinite_features(torch.tensor([[1.0, 0.0, 7.0], [2.0, 3.0, 7.0]]))[2].item()
     0.0
     """
     table = responses.double()
@@ -43,7 +43,7 @@ def infinite_feature_selection(
     table = table[:, varies]
     spread = table.std(0, correction=0)
     edges = alpha * torch.maximum(spread[:, None], spread) + (1 - alpha) * (
-        1 - spearman(table).abs()
+        1 - correlate_ranks(table).abs()
     )
     scale = radius / torch.linalg.eigvalsh(edges).abs().max()
     identity = torch.eye(len(edges), dtype=torch.float64)
@@ -54,13 +54,13 @@ def infinite_feature_selection(
     return result
 
 
-def spearman(table: Tensor) -> Tensor:
+def correlate_ranks(table: Tensor) -> Tensor:
     """Return the rank correlations of the columns, equal values sharing their mean rank.
 
     Args:
         table: ``[samples, features]``, no feature constant.
 
-    >>> round(spearman(torch.tensor([[1.0, 9.0], [2.0, 8.0], [3.0, 7.0]]))[0, 1].item(), 6)
+    >>> round(correlate_ranks(torch.tensor([[1.0, 9.0], [2.0, 8.0], [3.0, 7.0]]))[0, 1].item(), 6)
     -1.0
     """
     columns = table.double().T.contiguous()

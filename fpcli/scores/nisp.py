@@ -21,8 +21,15 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from fpcli.errors import RecipeError
-from fpcli.scores.inf_fs import infinite_feature_selection
-from fpcli.scores.producers import classifier, entered, maps, producers, summed, watched
+from fpcli.scores.inf_fs import select_infinite_features
+from fpcli.scores.producers import (
+    find_classifier,
+    list_producers,
+    reshape_to_maps,
+    sum_scores,
+    watch_input,
+    watch_outputs,
+)
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout, Tensors
 
@@ -47,14 +54,14 @@ def ones_out(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tenso
     Raises:
         RecipeError: the network is more than layers, activations, pooling and sums.
     """
-    return _scored(layout, values, sample, lambda name, twin: twin[""].sum())
+    return _score(layout, values, sample, lambda name, twin: twin[""].sum())
 
 
 def ones(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score by importance that starts as 1 at every input of the classifier, whose weights do not
     count; result and errors as of :func:`ones_out`.
     """
-    return _scored(layout, values, sample, lambda name, twin: twin[name].sum())
+    return _score(layout, values, sample, lambda name, twin: twin[name].sum())
 
 
 def inf_fs(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
@@ -68,10 +75,10 @@ def inf_fs(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]
 
     def start(name: str, twin: Tensors) -> Tensor:
         responses = _responses(sample.module(values), name, sample)
-        weights = infinite_feature_selection(responses.flatten(1))
+        weights = select_infinite_features(responses.flatten(1))
         return (twin[name].flatten(1) * weights.to(twin[name])).sum()
 
-    return _scored(layout, values, sample, start)
+    return _score(layout, values, sample, start)
 
 
 def score_maps(
@@ -97,16 +104,18 @@ def score_maps(
         RecipeError: the twin is not linear, or scores are not finite.
     """
     _make_absolute(model)
-    last = classifier(model, x.double())
+    last = find_classifier(model, x.double())
     outputs: dict[str, list[Tensor]] = {}
     inputs: dict[str, Tensor] = {}
     # Weights are constants here; what they are multiplied with is not.
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     x = torch.ones_like(x, dtype=torch.float64).requires_grad_()
-    with _Absolute(), entered(model, last, lambda y: inputs.update({last: y})):
+    with _Absolute(), watch_input(model, last, lambda y: inputs.update({last: y})):
         doubled = model(2 * x.detach())
-        with watched(model, list(layers), lambda name, y: outputs.setdefault(name, []).append(y)):
+        with watch_outputs(
+            model, list(layers), lambda name, y: outputs.setdefault(name, []).append(y)
+        ):
             inputs[""] = model(x)
     if not torch.allclose(doubled, 2 * inputs[""], rtol=1e-6, atol=0):
         raise RecipeError(
@@ -115,9 +124,11 @@ def score_maps(
             hint="gates and attention multiply what they read; choose another score",
         )
     flat = [(name, y) for name, parts in outputs.items() for y in parts]
-    found = torch.autograd.grad(start(last, inputs), [x, *(y for _, y in flat)], allow_unused=True)
+    gradients = torch.autograd.grad(
+        start(last, inputs), [x, *(y for _, y in flat)], allow_unused=True
+    )
     scores = {"": torch.zeros_like(x)} | {name: torch.zeros_like(y) for name, y in flat}
-    for name, gradient in zip(["", *(name for name, _ in flat)], found, strict=True):
+    for name, gradient in zip(["", *(name for name, _ in flat)], gradients, strict=True):
         if gradient is not None:
             scores[name] = scores[name] + gradient
     if not all(bool(score.isfinite().all()) for score in scores.values()):
@@ -125,14 +136,16 @@ def score_maps(
     return scores
 
 
-def _scored(
+def _score(
     layout: Layout, values: Tensors, sample: Sample, start: Callable[[str, Tensors], Tensor]
 ) -> dict[str, Tensor]:
     model = sample.module(values)
     layers = dict(model.named_modules())
-    found = score_maps(model, sample.batches[0][0][:1], producers(layout), start)
-    per_layer = {name: maps(layers[name], score)[0].sum(1) for name, score in found.items() if name}
-    groups = summed(layout, per_layer)
+    maps = score_maps(model, sample.batches[0][0][:1], list_producers(layout), start)
+    per_layer = {
+        name: reshape_to_maps(layers[name], score)[0].sum(1) for name, score in maps.items() if name
+    }
+    groups = sum_scores(layout, per_layer)
     return {name: score / score.sum().clamp(min=1e-300) for name, score in groups.items()}
 
 
@@ -150,7 +163,7 @@ def _make_absolute(model: nn.Module) -> None:
 def _responses(model: nn.Module, last: str, sample: Sample) -> Tensor:
     """Return what the classifier reads of every image of a sample, ``[images, ...]``."""
     seen: list[Tensor] = []
-    with entered(model, last, seen.append):
+    with watch_input(model, last, seen.append):
         for x, _ in sample.batches:
             model(x)
     return torch.cat(seen)

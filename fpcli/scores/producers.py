@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from fpcli.structure.layout import Group, Layout
 
 
-def producers(layout: Layout) -> list[str]:
+def list_producers(layout: Layout) -> list[str]:
     """Return the names of the convolutions and linear layers that make prunable channels."""
     made = [
         member.tensor.rpartition(".")[0]
@@ -23,12 +23,12 @@ def producers(layout: Layout) -> list[str]:
     return list(dict.fromkeys(made))
 
 
-def summed(layout: Layout, per_layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def sum_scores(layout: Layout, per_layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put scores per output channel of layers together to scores of groups.
 
     Args:
         layout: the groups.
-        per_layer: layer -> ``[output channels]``, for every layer of :func:`producers`.
+        per_layer: layer -> ``[output channels]``, for every layer of :func:`list_producers`.
 
     Returns:
         Prunable group -> ``[width]``; the layers that make one group (residual sums) add up.
@@ -46,7 +46,7 @@ def _sum(group: Group, per_layer: Mapping[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def watched(
+def watch_outputs(
     model: nn.Module, layers: list[str], see: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
     """Call ``see`` with a layer's name and its output whenever one of the layers has run."""
@@ -64,7 +64,7 @@ def watched(
 
 
 @contextmanager
-def entered(model: nn.Module, layer: str, see: Callable[[Tensor], None]) -> Iterator[None]:
+def watch_input(model: nn.Module, layer: str, see: Callable[[Tensor], None]) -> Iterator[None]:
     """Call ``see`` with the input of a layer whenever it is about to run."""
     module = dict(model.named_modules())[layer]
     handle = module.register_forward_pre_hook(lambda module, inputs: see(inputs[0]))
@@ -75,16 +75,16 @@ def entered(model: nn.Module, layer: str, see: Callable[[Tensor], None]) -> Iter
 
 
 @torch.no_grad()
-def classifier(model: nn.Module, x: Tensor) -> str:
+def find_classifier(model: nn.Module, x: Tensor) -> str:
     """Return the name of the convolution or linear layer that runs last on a batch."""
     layers = [name for name, part in model.named_modules() if isinstance(part, _ConvNd | nn.Linear)]
     order: list[str] = []
-    with watched(model, layers, lambda name, output: order.append(name)):
+    with watch_outputs(model, layers, lambda name, output: order.append(name)):
         model(x)
     return order[-1]
 
 
-def maps(layer: nn.Module, output: Tensor) -> Tensor:
+def reshape_to_maps(layer: nn.Module, output: Tensor) -> Tensor:
     """Return an output as one map per channel, ``[b, channels, positions]``.
 
     A linear layer has its channels on the last axis; without further axes a map is one number.

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fpcli.scores.curvature import Loss, Spectrum, gradient
+from fpcli.scores.curvature import Loss, Spectrum, compute_gradient
 
 Pick = Literal["first", "last", "largest"]
 
@@ -27,19 +27,19 @@ class Gap(NamedTuple):
     width: float
 
 
-def widest(spectrum: Spectrum) -> float:
+def find_widest_gap(spectrum: Spectrum) -> float:
     """Return the largest difference between neighbouring eigenvalues."""
     return float(spectrum.values.diff().max()) if len(spectrum.values) > 1 else 0.0
 
 
-def spectral_gap(
+def find_spectral_gap(
     spectrum: Spectrum, lipschitz: float, *, pick: Pick, is_nonnegative: bool = True
 ) -> Gap | None:
     """Return a gap wider than four times a Lipschitz constant, or None where there is none.
 
     Args:
         spectrum: ascending.
-        lipschitz: of the nonlinear part of the gradient flow (:func:`along_segment`).
+        lipschitz: of the nonlinear part of the gradient flow (:func:`bound_along_segment`).
         pick: the ``first`` such gap from below, the ``last`` one or the ``largest``.
         is_nonnegative: leave out gaps that begin below zero: directions in which the loss falls
             are not slow.
@@ -49,7 +49,7 @@ def spectral_gap(
 
     >>> values = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     >>> spectrum = Spectrum(values, torch.full((5,), 0.2, dtype=torch.float64), True)
-    >>> gap = spectral_gap(spectrum, 0.0, pick="last")
+    >>> gap = find_spectral_gap(spectrum, 0.0, pick="last")
     >>> gap.below, round(gap.rate, 6)
     (3, 0.6)
     """
@@ -59,15 +59,17 @@ def spectral_gap(
     wide = gaps > 4 * lipschitz + tolerance
     if is_nonnegative:
         wide &= values[:-1] >= -tolerance
-    found = wide.nonzero().flatten()
-    if not len(found):
+    places = wide.nonzero().flatten()
+    if not len(places):
         return None
-    chosen = {"first": found[0], "last": found[-1], "largest": found[gaps[found].argmax()]}[pick]
+    chosen = {"first": places[0], "last": places[-1], "largest": places[gaps[places].argmax()]}[
+        pick
+    ]
     below = int(chosen) + 1
     return Gap(below, float(spectrum.weights[:below].sum()), float(gaps[chosen]))
 
 
-def along_segment(
+def bound_along_segment(
     loss: Loss, at: Tensor, product: Callable[[Tensor], Tensor], shift: Tensor, points: int = 11
 ) -> float:
     """Return a Lipschitz constant of ``B(x) = H x - grad L(at + x)`` from the segment to a shift.
@@ -80,11 +82,11 @@ def along_segment(
         shift: the other end of the segment, which starts at 0.
         points: on the segment, both ends included.
 
-    >>> from fpcli.scores.curvature import products
+    >>> from fpcli.scores.curvature import make_products
     >>> loss = lambda w: w[0] ** 4 / 4 + w[1] ** 2
     >>> at = torch.ones(2, dtype=torch.float64)
     >>> shift = torch.tensor([-0.5, 0.3], dtype=torch.float64)
-    >>> round(along_segment(loss, at, products(loss, at), shift), 6)
+    >>> round(bound_along_segment(loss, at, make_products(loss, at), shift), 6)
     1.862903
     """
     if not bool(shift.any()):
@@ -97,7 +99,7 @@ def along_segment(
     )
 
 
-def nearby(
+def bound_nearby(
     loss: Loss,
     at: Tensor,
     product: Callable[[Tensor], Tensor],
@@ -116,10 +118,10 @@ def nearby(
 
 
 def _rest(loss: Loss, at: Tensor, product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return product(x) - gradient(loss, at + x)
+    return product(x) - compute_gradient(loss, at + x)
 
 
-def mass_above(spectrum: Spectrum) -> float:
+def measure_mass_above(spectrum: Spectrum) -> float:
     """Return the share of the spectrum above the point at which it stops to fall.
 
     Source: FedDUAP's official code: the spectrum is smoothed by Gaussians of variance
@@ -129,7 +131,7 @@ def mass_above(spectrum: Spectrum) -> float:
 
     >>> values = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     >>> spectrum = Spectrum(values, torch.full((5,), 0.2, dtype=torch.float64), True)
-    >>> round(mass_above(spectrum), 6)
+    >>> round(measure_mass_above(spectrum), 6)
     0.4
     """
     values, weights = spectrum.values, spectrum.weights

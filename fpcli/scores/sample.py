@@ -52,16 +52,16 @@ def score(
         NeedError: the score needs a sample, and there is none.
         RecipeError: the network is not one that the score can judge.
     """
-    found = plugins.lookup("scores", name)
+    function = plugins.lookup("scores", name)
     if not needs_sample(name):
-        return dict(found(layout, values))
+        return dict(function(layout, values))
     if sample is None:
         raise NeedError(
             f"score `{name}` needs the network and validation data",
             hint=f"scores that need only weights: {', '.join(_of_weights())}",
             where=name,
         )
-    return dict(found(layout, values, sample))
+    return dict(function(layout, values, sample))
 
 
 def score_of_weights(name: str, layout: Layout, values: Tensors) -> dict[str, Tensor]:
@@ -90,4 +90,4 @@ def needs_sample(name: str) -> bool:
 
 
 def _of_weights() -> list[str]:
-    return [name for name in plugins.names("scores") if not needs_sample(name)]
+    return [name for name in plugins.list_names("scores") if not needs_sample(name)]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpcli.scores.producers import summed
+from fpcli.scores.producers import sum_scores
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout, Tensors
 
 
 def taylor(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
-    """Score every channel by :func:`saliency`, averaged over the batches of a sample.
+    """Score every channel by :func:`measure_saliency`, averaged over the batches of a sample.
 
     The network is in evaluation mode and nothing is drawn; the loss is the mean cross-entropy.
 
@@ -24,16 +24,16 @@ def taylor(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]
     totals = {name: torch.zeros(group.width) for name, group in layout.prunable.items()}
     for x, y in sample.batches:
         loss = F.cross_entropy(model(x), y)
-        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         gradients = {
-            name: grad for name, grad in zip(parameters, found, strict=True) if grad is not None
+            name: grad for name, grad in zip(parameters, grads, strict=True) if grad is not None
         }
-        for name, size in saliency(layout, values, gradients).items():
+        for name, size in measure_saliency(layout, values, gradients).items():
             totals[name] = totals[name] + size / len(sample.batches)
     return totals
 
 
-def saliency(
+def measure_saliency(
     layout: Layout, values: Tensors, gradients: Tensors, *, with_bias: bool = True
 ) -> dict[str, Tensor]:
     """Return the absolute first-order change of one batch's loss when a filter is set to 0.
@@ -65,7 +65,7 @@ def saliency(
             if with_bias and bias in values:
                 change = change + _product(values, gradients, bias)
             per_layer[layer] = change.abs()
-    return summed(layout, per_layer)
+    return sum_scores(layout, per_layer)
 
 
 def _product(values: Tensors, gradients: Tensors, name: str) -> Tensor:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.errors import RecipeError
-from fpcli.scores.producers import watched
+from fpcli.scores.producers import watch_outputs
 from fpcli.structure.layout import Tensors
 
 Aggregation = Literal["count", "holders", "naive"]
-Reference = Literal["channel", "class"]
+IdfReference = Literal["channel", "class"]
 Scope = Literal["global", "layer"]
 Direction = Literal["highest", "lowest", "random"]
 Smoothing = Literal["paper", "code"]
@@ -34,13 +34,13 @@ class Means(NamedTuple):
     counts: Tensor
 
 
-def convolutions(model: nn.Module) -> list[str]:
+def list_convolutions(model: nn.Module) -> list[str]:
     """Return the names of all convolutions, in the order of the network's modules."""
     return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
 
 
 @torch.no_grad()
-def class_means(
+def measure_class_means(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
 ) -> Means:
     """Return the mean activation of every channel on the images of each class.
@@ -52,7 +52,7 @@ def class_means(
         model: is judged in evaluation mode and changes in nothing but its mode.
         batches: images ``[b, C, H, W]`` and labels ``[b]``.
     """
-    layers = convolutions(model)
+    layers = list_convolutions(model)
     sums: dict[str, Tensor] = {}
     counts = torch.zeros(num_classes, dtype=torch.int64)
     labels = torch.empty(0, dtype=torch.int64)
@@ -62,7 +62,7 @@ def class_means(
         total = sums.setdefault(name, means.new_zeros(num_classes, means.shape[1]))
         total.index_add_(0, labels, means)
 
-    with watched(model.eval(), layers, see):
+    with watch_outputs(model.eval(), layers, see):
         for x, labels in batches:
             model(x)
             counts += torch.bincount(labels.cpu(), minlength=num_classes)
@@ -70,7 +70,7 @@ def class_means(
     return Means({n: (sums[n].cpu() / divisor).float() for n in layers if n in sums}, counts)
 
 
-def aggregated(means: Sequence[Means], how: Aggregation) -> dict[str, Tensor]:
+def aggregate_means(means: Sequence[Means], how: Aggregation) -> dict[str, Tensor]:
     """Return the mean activations of all clients together, layer -> ``[classes, channels]``.
 
     Args:
@@ -81,24 +81,24 @@ def aggregated(means: Sequence[Means], how: Aggregation) -> dict[str, Tensor]:
 
     >>> one = Means({"a": torch.tensor([[8.0], [3.0]])}, torch.tensor([3, 1]))
     >>> other = Means({"a": torch.tensor([[4.0], [0.0]])}, torch.tensor([1, 0]))
-    >>> [aggregated([one, other], how)["a"].flatten().tolist() for how in ("count", "naive")]
+    >>> [aggregate_means([one, other], how)["a"].flatten().tolist() for how in ("count", "naive")]
     [[7.0, 3.0], [6.0, 1.5]]
     """
-    counts = torch.stack([one.counts for one in means]).double()
+    counts = torch.stack([mean.counts for mean in means]).double()
     weights = counts if how == "count" else (counts > 0).double()
     totals = torch.full_like(weights[0], len(means)) if how == "naive" else weights.sum(0)
     out = {}
     for layer in means[0].activations:
-        values = torch.stack([one.activations[layer] for one in means]).double()
+        values = torch.stack([mean.activations[layer] for mean in means]).double()
         total = (values * weights[:, :, None]).sum(0)
         out[layer] = (total / totals.clamp(min=1)[:, None]).float()
     return out
 
 
-def tfidf(
+def score_tfidf(
     activations: Tensor,
     target: int,
-    reference: Reference = "channel",
+    reference: IdfReference = "channel",
     smoothing: Smoothing = "paper",
 ) -> Tensor:
     """Score the channels of one layer by how much they tell a class apart, ``[channels]``.
@@ -115,7 +115,7 @@ def tfidf(
         reference: ``channel`` or ``class``.
         smoothing: whose IDF.
 
-    >>> scores = tfidf(torch.tensor([[4.0, 1, 1, 2], [1, 1, 3, 2], [1, 1, 2, 2]]), 0)
+    >>> scores = score_tfidf(torch.tensor([[4.0, 1, 1, 2], [1, 1, 3, 2], [1, 1, 2, 2]]), 0)
     >>> [round(score, 6) for score in scores.tolist()]
     [0.346574, 0.0, 0.03596, 0.0]
     """
@@ -129,7 +129,7 @@ def tfidf(
     return share * torch.log(count / (1 + reached))
 
 
-def chosen(
+def choose_forgotten(
     scores: Tensors,
     alive: Tensors,
     *,
@@ -161,9 +161,9 @@ def chosen(
     """
     if direction == "random":
         rule: dict[str, Any] = {"ratio": ratio, "min_keep": min_keep, "nni_skip": nni_skip}
-        numbers = chosen(scores, alive, scope=scope, **rule)
+        numbers = choose_forgotten(scores, alive, scope=scope, **rule)
         return {
-            layer: _drawn(alive[layer], len(channels), generator)
+            layer: _draw(alive[layer], len(channels), generator)
             for layer, channels in numbers.items()
         }
     sign = -1.0 if direction == "highest" else 1.0
@@ -193,7 +193,7 @@ def _first(keys: Tensor, alive: Tensor, number: int) -> Tensor:
     return order[:number].sort().values
 
 
-def _drawn(alive: Tensor, number: int, generator: torch.Generator | None) -> Tensor:
+def _draw(alive: Tensor, number: int, generator: torch.Generator | None) -> Tensor:
     channels = alive.nonzero().flatten()
     return channels[torch.randperm(len(channels), generator=generator)[:number]].sort().values
 
@@ -229,7 +229,7 @@ def _too_many(problem: str) -> RecipeError:
     )  # fmt: skip
 
 
-def followers(model: nn.Module, x: Tensor) -> dict[str, str]:
+def find_followers(model: nn.Module, x: Tensor) -> dict[str, str]:
     """Return convolution -> the normalisation that takes exactly its output, where there is one.
 
     Args:
@@ -237,11 +237,11 @@ def followers(model: nn.Module, x: Tensor) -> dict[str, str]:
         x: one batch.
     """
     made: list[tuple[Tensor, str]] = []
-    found: dict[str, str] = {}
+    followers: dict[str, str] = {}
 
     def taken(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found.update({conv: name for output, conv in made if output is inputs[0]})
+            followers.update({conv: name for output, conv in made if output is inputs[0]})
 
         return hook
 
@@ -253,9 +253,9 @@ def followers(model: nn.Module, x: Tensor) -> dict[str, str]:
     ]
     try:
         see: Callable[[str, Tensor], None] = lambda name, y: made.append((y, name))  # noqa: E731
-        with torch.no_grad(), watched(model.eval(), convolutions(model), see):
+        with torch.no_grad(), watch_outputs(model.eval(), list_convolutions(model), see):
             model(x)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return followers

@@ -28,10 +28,10 @@ def describe(kind: str, name: str) -> Any:
 
     Raises:
         UsageError: see :func:`plugins.lookup`.
-        NeedError: see :func:`plugins.load`.
+        NeedError: see :func:`plugins.load_reference`.
     """
     if plugins.is_shipped(kind, name):
-        return _make(plugins.reference(kind, name))
+        return _make(plugins.find_reference(kind, name))
     return plugins.lookup(kind, name)
 
 
@@ -84,7 +84,7 @@ class _Part(SourceFileLoader):
 
 def _needed(body: Iterable[ast.stmt], wanted: str) -> Iterator[ast.stmt]:
     """Yield the statements that make a name, in their order, with docstring and ``__future__``."""
-    statements = [part for statement in body for part in _simplified(statement)]
+    statements = [part for statement in body for part in _simplify(statement)]
     makers = {name: item for item in statements for name in _names_made(item)}
     needed, names = set(), {wanted, "annotations"}  # the latter is what `__future__` makes
     while names:
@@ -99,7 +99,7 @@ def _needed(body: Iterable[ast.stmt], wanted: str) -> Iterator[ast.stmt]:
             yield _from_part(item) if isinstance(item, ast.ImportFrom) else item
 
 
-def _simplified(statement: ast.stmt) -> Iterator[ast.stmt]:
+def _simplify(statement: ast.stmt) -> Iterator[ast.stmt]:
     """Yield an import name by name, and of a class that is no data class its declarations.
 
     So a name that nothing needs loads nothing, nor does a hook.

@@ -27,12 +27,12 @@ class OptionRow(NamedTuple):
     doc: str
 
 
-def field_docs(cls: type) -> dict[str, str]:
+def read_docs(cls: type) -> dict[str, str]:
     """Return what is said of each field of a data class, in one line: the text literal under it,
     here or in a base, or else the help of its option.
 
     >>> from fpcli.settings.hardware import WireChoice
-    >>> field_docs(WireChoice)["down"]
+    >>> read_docs(WireChoice)["down"]
     'Codec of what the server sends; null means `codec`.'
     """
     literals: dict[str, str] = {}
@@ -47,7 +47,7 @@ def field_docs(cls: type) -> dict[str, str]:
 @cache
 def _literals(module: types.ModuleType) -> dict[str, dict[str, str]]:
     """Return class -> field -> the text literal under it, of all classes of a module."""
-    found: dict[str, dict[str, str]] = {}
+    literals: dict[str, dict[str, str]] = {}
     classes = (
         n for n in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(n, ast.ClassDef)
     )
@@ -58,31 +58,31 @@ def _literals(module: types.ModuleType) -> dict[str, dict[str, str]]:
                     ast.AnnAssign(target=ast.Name(id=name)),
                     ast.Expr(value=ast.Constant(value=str(text))),
                 ):
-                    found.setdefault(node.name, {})[name] = " ".join(text.split())
-    return found
+                    literals.setdefault(node.name, {})[name] = " ".join(text.split())
+    return literals
 
 
-def default_of(item: Field[Any]) -> Any:
+def find_default(item: Field[Any]) -> Any:
     """Return a data class field's default, or ``MISSING`` where it has none."""
     if item.default_factory is not MISSING:
         return item.default_factory()
     return item.default
 
 
-def options_table(cls: type) -> list[OptionRow]:
+def list_options(cls: type) -> list[OptionRow]:
     """Return name, type with range, default and doc of every field of a data class.
 
     >>> from fpcli.settings.hardware import FleetChoice
-    >>> options_table(FleetChoice)[1][:3]
+    >>> list_options(FleetChoice)[1][:3]
     ('variation', 'number >= 0', '0.1')
     """
-    docs = field_docs(cls)
+    docs = read_docs(cls)
     hints = get_type_hints(cls, include_extras=True)
     return [
         OptionRow(
             item.name,
-            type_text(hints[item.name]),
-            _default_text(default_of(item)),
+            describe_type(hints[item.name]),
+            _default_text(find_default(item)),
             docs.get(item.name, ""),
         )
         for item in fields(cls)
@@ -106,22 +106,22 @@ _NAMES: Mapping[Any, str] = {
 }
 
 
-def type_text(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """Describe a type in words.
 
-    >>> type_text(Annotated[float, Ge(0), Lt(1)])
+    >>> describe_type(Annotated[float, Ge(0), Lt(1)])
     'number >= 0 and < 1'
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = [text for item in arguments[1:] for text in _bounds(item)]
-        return " ".join([type_text(arguments[0]), " and ".join(bounds)]).strip()
+        return " ".join([describe_type(arguments[0]), " and ".join(bounds)]).strip()
     if origin is Literal:
         return "one of " * (len(arguments) > 1) + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
-        return " or ".join(type_text(choice) for choice in arguments)
+        return " or ".join(describe_type(choice) for choice in arguments)
     if origin in (list, tuple):
-        return f"list of {type_text(arguments[0])}"
+        return f"list of {describe_type(arguments[0])}"
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
 
 

@@ -66,10 +66,10 @@ class Flag:
         return self.name.lstrip("-").replace("-", "_")
 
 
-def default_text(flag: Flag, value: Any) -> str:
+def describe_default(flag: Flag, value: Any) -> str:
     """Return how a default reads in the help.
 
-    >>> default_text(Flag("--wait TIME", "How long", reads="seconds"), 600.0)
+    >>> describe_default(Flag("--wait TIME", "How long", reads="seconds"), 600.0)
     '10m'
     """
     if flag.default is not None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fpcli.settings.fields import default_of, field_docs
-from fpcli.settings.flags import Flag, default_text, split_flag
+from fpcli.settings.fields import find_default, read_docs
+from fpcli.settings.flags import Flag, describe_default, split_flag
 
 
 @dataclass(frozen=True)
@@ -19,69 +19,69 @@ class Leaf:
     flag: Flag | None = None
 
 
-def leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
+def list_leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
     """Return every dotted key of a data class that takes a value.
 
     An option says what it does, and where in the help, by its class where it does not by itself.
     """
-    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
-    found: dict[str, Leaf] = {}
+    hints, docs = get_type_hints(cls, include_extras=True), read_docs(cls)
+    leaves: dict[str, Leaf] = {}
     for item in fields(cls):
         key, hint = prefix + item.name, hints[item.name]
         if is_dataclass(hint):
-            found |= leaves(hint, f"{key}.")  # type: ignore[arg-type]
+            leaves |= list_leaves(hint, f"{key}.")  # type: ignore[arg-type]
         elif not item.metadata.get("is_open"):
             plain, flag = split_flag(hint)
             if flag:
                 text = flag.help or docs[item.name].partition(". ")[0].removesuffix(".")
                 panel = flag.panel or (getattr(cls, "panel", None) if flag.names else None)
                 flag = replace(flag, help=text, panel=panel)
-            found[key] = Leaf(plain, default_of(item), flag)
-    return found
+            leaves[key] = Leaf(plain, find_default(item), flag)
+    return leaves
 
 
-def sections(cls: type, prefix: str = "") -> list[str]:
+def list_sections(cls: type, prefix: str = "") -> list[str]:
     """Return the dotted name of every section of a recipe, outer ones first."""
-    found = []
+    sections = []
     for name, hint in get_type_hints(cls).items():
         if is_dataclass(hint):
-            found += [f"{prefix}{name}", *sections(hint, f"{prefix}{name}.")]  # type: ignore[arg-type]
-    return found
+            sections += [f"{prefix}{name}", *list_sections(hint, f"{prefix}{name}.")]  # type: ignore[arg-type]
+    return sections
 
 
-def flags_of(recipe: type) -> dict[str, Flag]:
+def collect_flags(recipe: type) -> dict[str, Flag]:
     """Return dotted key -> option of every key of a recipe that has one, in the order of the help.
 
     What the recipe's ``flags`` say of a key goes before what its field says; None there means that
     it has no option.
 
     >>> from fpcli.settings.recipes import Recipe
-    >>> found = flags_of(Recipe)["fleet.deadline_s"]
+    >>> found = collect_flags(Recipe)["fleet.deadline_s"]
     >>> found.name, found.parameter, found.default
     ('--deadline', 'deadline', 'none')
     """
-    own: Mapping[str, Flag | None] = getattr(recipe, "flags", {})
-    found: dict[str, Flag] = {}
-    for key, leaf in leaves(recipe).items():
-        if flag := own.get(key, leaf.flag):
-            found[key] = replace(
+    extra: Mapping[str, Flag | None] = getattr(recipe, "flags", {})
+    flags: dict[str, Flag] = {}
+    for key, leaf in list_leaves(recipe).items():
+        if flag := extra.get(key, leaf.flag):
+            flags[key] = replace(
                 flag,
-                default=default_text(flag, leaf.default),
+                default=describe_default(flag, leaf.default),
                 known=flag.known
                 or (get_args(leaf.hint) if get_origin(leaf.hint) is Literal else ()),
                 is_list=get_origin(leaf.hint) is tuple,
             )
-    found |= {key: flag for key, flag in own.items() if flag and key not in found}
-    return in_order(found)
+    flags |= {key: flag for key, flag in extra.items() if flag and key not in flags}
+    return in_order(flags)
 
 
 def in_order(flags: Mapping[str, Flag]) -> dict[str, Flag]:
     """Return options in the order of the help, with what each of them is ``before``."""
-    found = dict(flags)
+    ordered = dict(flags)
     for key, flag in flags.items():
         if flag.before:
-            del found[key]
-            items = [*found.items()]
+            del ordered[key]
+            items = [*ordered.items()]
             place = next(n for n, (_, other) in enumerate(items) if flag.before in other.names)
-            found = dict([*items[:place], (key, flag), *items[place:]])
-    return found
+            ordered = dict([*items[:place], (key, flag), *items[place:]])
+    return ordered

@@ -19,9 +19,9 @@ from fpcli.settings.learning import (
     RetrainConfig,
     ServerConfig,
 )
-from fpcli.settings.tasks import DATA_DIR, NORMALISE, FitTask, Task
+from fpcli.settings.tasks import DATA_DIR, NORMALISE, FitTask, TrainTask
 
-FORMAT = 1
+RECIPE_FORMAT = 1
 """The newest recipe format that this version reads."""
 
 _SEED = Flag("--seed N", "Seed of the run: where every random stream starts from", TRAINING)
@@ -40,9 +40,9 @@ class Recipe:
 
     panel: ClassVar[str] = TRAINING
 
-    recipe: Annotated[int, Ge(1)] = FORMAT
+    recipe: Annotated[int, Ge(1)] = RECIPE_FORMAT
     """Format number of the recipe."""
-    task: Task = field(default_factory=Task)
+    task: TrainTask = field(default_factory=TrainTask)
     """What is learned."""
     method: MethodChoice = field(default_factory=MethodChoice)
     """How it is learned."""
@@ -81,7 +81,7 @@ class FitRecipe:
 
     panel: ClassVar[str] = RUN
 
-    recipe: Annotated[int, Ge(1)] = FORMAT
+    recipe: Annotated[int, Ge(1)] = RECIPE_FORMAT
     """Format number of the recipe."""
     task: FitTask = field(default_factory=FitTask)
     """What is learned."""
@@ -138,7 +138,7 @@ class PruneRecipe:
         "retrain.weight_decay": None,
     }
 
-    recipe: Annotated[int, Ge(1)] = FORMAT
+    recipe: Annotated[int, Ge(1)] = RECIPE_FORMAT
     """Format number of the recipe."""
     task: FitTask = field(default_factory=FitTask)
     """The model, and the data that it is for."""
@@ -158,5 +158,9 @@ class PruneRecipe:
 
 AnyRecipe = Recipe | FitRecipe | PruneRecipe
 
-KINDS: Mapping[str, type[AnyRecipe]] = {"train": Recipe, "fit": FitRecipe, "prune": PruneRecipe}
+RECIPE_KINDS: Mapping[str, type[AnyRecipe]] = {
+    "train": Recipe,
+    "fit": FitRecipe,
+    "prune": PruneRecipe,
+}
 """Command -> its kind of recipe."""

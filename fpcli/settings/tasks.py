@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from fpcli.settings.flags import TASK, Flag
 
-Kind = Literal[
+PartitionKind = Literal[
     "iid", "dirichlet", "shards", "dominant", "classes", "missing", "quantity", "natural", "file"
 ]
 
@@ -43,7 +43,7 @@ class Partition:
 
     panel: ClassVar[str] = TASK
 
-    kind: Annotated[Kind, Flag("--partition KIND")] = "iid"
+    kind: Annotated[PartitionKind, Flag("--partition KIND")] = "iid"
     """How it is split: iid, dirichlet, shards, dominant, classes, missing, quantity, natural or
     file. `iid` deals evenly; `dirichlet`, `shards`, `dominant`, `classes` and `missing` give every
     client its own mix of classes, `quantity` its own size; `natural` goes by the samples' owners,
@@ -114,7 +114,7 @@ class FitTask:
 
 
 @dataclass(frozen=True)
-class Task(FitTask):
+class TrainTask(FitTask):
     """What is learned, and who holds the data."""
 
     clients: Annotated[int, Ge(1), Flag("--clients N")] = 10

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from fpcli.engine.types import Json, ServerState
 from fpcli.errors import ResumeError, UsageError
-from fpcli.files import cannot_write, checksums, replace_folder, write_atomic
+from fpcli.files import cannot_write, list_checksums, replace_folder, write_atomic
 from fpcli.store.events import Sound
 from fpcli.store.run_folder import RunFolder
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 """The newest checkpoint format that this version reads, and the one it writes."""
 
 _NAME = re.compile(r"round-(\d{5,})")
@@ -122,7 +122,7 @@ def _classes(hint: Any, seen: set[Any]) -> Iterator[tuple[str, type]]:
         yield from _classes(part, seen)
 
 
-def save(
+def save_checkpoint(
     folder: Path, state: ServerState, *, digest: str, extra: Mapping[str, Json], keep: int = 2
 ) -> Path:
     """Write a checkpoint, then delete those that are older than the newest ``keep``.
@@ -144,7 +144,7 @@ def save(
     target = parent / f"round-{state.round:05d}"
     data, tensors = dump_state(state)
     meta = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "round": state.round,
         "digest": digest,
         "state": data,
@@ -171,7 +171,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], meta: str) -> None:
         os.fsync(file.fileno())
     write_atomic(folder / "meta.json", meta)
     files = [folder / "meta.json", path]
-    write_atomic(folder / "SHA256SUMS", checksums(folder, files))
+    write_atomic(folder / "SHA256SUMS", list_checksums(folder, files))
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,11 +188,11 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Return round and folder of every finished checkpoint, newest first."""
-    found = []
+    checkpoints = []
     for path in (folder / "checkpoints").glob("round-*"):
         if match := _NAME.fullmatch(path.name):
-            found.append((int(match[1]), path))
-    return sorted(found, reverse=True)
+            checkpoints.append((int(match[1]), path))
+    return sorted(checkpoints, reverse=True)
 
 
 def load_newest(
@@ -291,11 +291,13 @@ def _read(
     path: Path, number: int, method_state: type | None, digest: str
 ) -> tuple[ServerState, dict[str, Json]]:
     files = [path / "meta.json", path / "state.safetensors"]
-    if checksums(path, files) != (path / "SHA256SUMS").read_text("utf-8"):
+    if list_checksums(path, files) != (path / "SHA256SUMS").read_text("utf-8"):
         raise _DamagedError("it is damaged (SHA-256 differs)")
     meta = json.loads(files[0].read_text("utf-8"))
-    if meta["format"] != FORMAT:
-        raise _DamagedError(f"format {meta['format']} is not {FORMAT}, which this version reads")
+    if meta["format"] != CHECKPOINT_FORMAT:
+        raise _DamagedError(
+            f"format {meta['format']} is not {CHECKPOINT_FORMAT}, which this version reads"
+        )
     if meta["digest"] != digest:
         raise _DamagedError("it belongs to another recipe")
     if meta["round"] != number:

@@ -9,12 +9,15 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fpcli.errors import DataError
 from fpcli.files import cannot_read, cannot_write, sync_folder, write_atomic
+
+Events = Sequence[Mapping[str, Any]]
+"""One event per round, as :func:`read_events` returns them."""
 
 _CHECKSUM = "crc32"
 
@@ -40,7 +43,7 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
     Raises:
         NeedError: the file cannot be written.
     """
-    plain = nan_to_none(event)
+    plain = replace_nan(event)
     line = _text({**plain, _CHECKSUM: _checksum(plain)}) + "\n"
     try:
         is_new = not path.exists()
@@ -62,22 +65,22 @@ def _checksum(event: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(_text(event).encode()):08x}"
 
 
-def nan_to_none(value: Any) -> Any:
+def replace_nan(value: Any) -> Any:
     """Return nested plain data with None for numbers that are not finite, which JSON lacks.
 
-    >>> nan_to_none({"a": float("nan"), 3: (1, float("inf"))})
+    >>> replace_nan({"a": float("nan"), 3: (1, float("inf"))})
     {'a': None, '3': [1, None]}
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): nan_to_none(item) for key, item in value.items()}
+        return {str(key): replace_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [nan_to_none(item) for item in value]
+        return [replace_nan(item) for item in value]
     return value
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[dict[str, Any]]:
     """Return all events, without their checksums; a last line that a crash cut short does not
     count.
 
@@ -86,10 +89,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: the file cannot be read, or a line is not a JSON object or not as it was written.
     """
-    found = []
+    events = []
     for number, line, is_cut in _lines(path):
         try:
-            found.append(_event(line, is_checked=False))
+            events.append(_event(line, is_checked=False))
         except ValueError as error:
             if not is_cut:
                 raise DataError(
@@ -97,10 +100,10 @@ def read(path: Path) -> list[dict[str, Any]]:
                     hint="restore the file from a copy, or let `fp resume` play that round again",
                     where=f"{path}:{number}",
                 ) from error
-    return found
+    return events
 
 
-def sound(path: Path) -> Sound:
+def find_sound(path: Path) -> Sound:
     """Return how far events can be relied on, those of rounds 1, 2, 3 and so on.
 
     Raises:
@@ -118,17 +121,17 @@ def sound(path: Path) -> Sound:
     return Sound(len(prints) - 1, "", tuple(prints))
 
 
-def fingerprint(path: Path, rounds: int) -> int:
+def digest_events(path: Path, rounds: int) -> int:
     """Return a checksum of the events of the first rounds, by which those of another run are told.
 
     Raises:
         DataError: the file cannot be read.
     """
-    found = 0
+    digest = 0
     for number, line, _ in _lines(path):
         if number <= rounds:
-            found = zlib.crc32(line + b"\n", found)
-    return found
+            digest = zlib.crc32(line + b"\n", digest)
+    return digest
 
 
 def keep(path: Path, rounds: int) -> Path | None:
@@ -144,7 +147,7 @@ def keep(path: Path, rounds: int) -> Path | None:
     if not path.exists():
         return None
     lines = [line for _, line, _ in _lines(path)]
-    aside = _set_aside(path) if sound(path).problem else None
+    aside = _set_aside(path) if find_sound(path).problem else None
     write_atomic(path, b"".join(line + b"\n" for line in lines[:rounds]))
     return aside
 
@@ -183,12 +186,12 @@ def _event(line: bytes, *, is_checked: bool) -> dict[str, Any]:
     """
     try:
         event = json.loads(line)
-        found = event.pop(_CHECKSUM, None)
-        known = _checksum(event)
+        stored_sum = event.pop(_CHECKSUM, None)
+        true_sum = _checksum(event)
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError("not an event") from error
-    if not isinstance(event, dict) or (found is None and is_checked):
+    if not isinstance(event, dict) or (stored_sum is None and is_checked):
         raise ValueError("not an event with a checksum")
-    if found not in (None, known):
+    if stored_sum not in (None, true_sum):
         raise ValueError("damaged: its checksum differs")
     return event

@@ -20,23 +20,23 @@ from torch import Tensor, nn
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, FpError, LayoutError, UsageError
 from fpcli.files import write_atomic
-from fpcli.models.build import build, measure
+from fpcli.models.build import build, measure_shapes
 from fpcli.plugins import is_code
 from fpcli.store.run_folder import RunFolder
 from fpcli.store.weights import (
     check_file,
     check_tensors,
+    explain_misfit,
+    explain_unreadable,
     is_outsized,
-    misfit,
-    read_tensors,
-    unreadable,
+    read_untrusted,
 )
 from fpcli.structure.cost import BYTES_PER_FLOAT
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
-from fpcli.structure.trace import trace, untraced
+from fpcli.structure.trace import list_tensors, trace
 
-FORMAT = 1
+MODEL_FORMAT = 1
 """Format number of layout.json."""
 
 _LIMIT_JSON_BYTES = 64 * 2**20
@@ -59,7 +59,7 @@ def write_trained(folder: Path, trained: Trained) -> None:
         }
         write_atomic(folder / "mask.safetensors", save(masks))
     about = {
-        "format": FORMAT,
+        "format": MODEL_FORMAT,
         "model": trained.model,
         "input_shape": list(trained.input_shape),
         "num_classes": trained.num_classes,
@@ -96,12 +96,12 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
     try:
         support.check(layout)
     except FpError as error:
-        raise misfit(place / "layout.json", error.message) from error
-    block = read_tensors(place / "model.safetensors")
+        raise explain_misfit(place / "layout.json", error.message) from error
+    block = read_untrusted(place / "model.safetensors")
     check_tensors(place / "model.safetensors", block, support.block_shapes(layout))
     values, _ = support.scatter(layout, block)
     if (place / "mask.safetensors").exists():
-        masks = read_tensors(place / "mask.safetensors")
+        masks = read_untrusted(place / "mask.safetensors")
         support = Support(keep, _dense_masks(place / "mask.safetensors", masks, support, layout))
     return Trained(
         model=about["model"],
@@ -116,7 +116,7 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
     )
 
 
-def with_weights(trained: Trained, weights: Path) -> Trained:
+def read_weighted(trained: Trained, weights: Path) -> Trained:
     """Return a full network with the weights of a file.
 
     Args:
@@ -126,13 +126,13 @@ def with_weights(trained: Trained, weights: Path) -> Trained:
     Raises:
         DataError: the file is missing, damaged, hostile, or of another network.
     """
-    values = read_tensors(weights)
+    values = read_untrusted(weights)
     shapes = {key: spec.shape for key, spec in trained.layout.tensors.items()}
     check_tensors(weights, values, shapes)
     return replace(trained, values=values)
 
 
-def untrained(
+def build_untrained(
     name: str, input_shape: Sequence[int], num_classes: int, *, data: DataKey, code: str = ""
 ) -> Trained:
     """Return a network by name with its initial weights; arguments and errors as above."""
@@ -173,7 +173,7 @@ def _layout(model: nn.Module, about: Mapping[str, Any], must_trace: bool) -> Lay
     except LayoutError:
         if must_trace or about["keep"]:
             raise
-        return untraced(model, example)
+        return list_tensors(model, example)
 
 
 def _about(folder: Path, path: Path) -> dict[str, Any]:
@@ -197,24 +197,26 @@ def _about(folder: Path, path: Path) -> dict[str, Any]:
         if path.stat().st_size > _LIMIT_JSON_BYTES:
             raise ValueError("it is too large")
         about = json.loads(path.read_text("utf-8"))
-        if about["format"] != FORMAT:
-            raise ValueError(f"format {about['format']} is not {FORMAT}, which this version reads")
+        if about["format"] != MODEL_FORMAT:
+            raise ValueError(
+                f"format {about['format']} is not {MODEL_FORMAT}, which this version reads"
+            )
         DataKey(**(about["data"] or {"name": "", "validation_fraction": 0.1, "seed": 0}))
         _check_plain(about)
         _inputs(about)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise unreadable(path, error) from error
+        raise explain_unreadable(path, error) from error
     return dict(about)
 
 
 def _check_size(about: Mapping[str, Any], path: Path) -> None:
     check_file(path, hint="give a finished run, or an output folder of `fp prune`")
     try:
-        whole = measure(about["model"], tuple(about["input_shape"]), about["num_classes"])
+        whole = measure_shapes(about["model"], tuple(about["input_shape"]), about["num_classes"])
     except Exception:  # the network of another one's name or shape; `build_model` says why
         return
     if whole and is_outsized(whole, path.stat().st_size // BYTES_PER_FLOAT):
-        raise misfit(path, f"`{about['model']}` is far larger than what the file has of it")
+        raise explain_misfit(path, f"`{about['model']}` is far larger than what the file has of it")
 
 
 def _inputs(about: Mapping[str, Any]) -> Inputs | None:
@@ -241,7 +243,7 @@ def _dense_masks(path: Path, masks: Tensors, support: Support, layout: Layout) -
     shapes = support.block_shapes(layout)
     for name, bits in masks.items():
         if name not in shapes or tuple(bits.shape) != shapes[name] or bits.dtype != torch.bool:
-            raise misfit(path, f"the mask of `{name}` fits no tensor of the network")
+            raise explain_misfit(path, f"the mask of `{name}` fits no tensor of the network")
     dense, held = support.scatter(layout, {name: bits.float() for name, bits in masks.items()})
     # Where a channel is gone the mask says nothing; alive is its neutral value.
     return {name: dense[name].bool() | ~held[name].bool() for name in masks}

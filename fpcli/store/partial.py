@@ -13,7 +13,7 @@ from fpcli.files import write_atomic
 from fpcli.pruning.sweep import Tally
 
 
-def partial_of(out: Path) -> Path:
+def locate_partial(out: Path) -> Path:
     """Return where an unfinished sweep keeps what it has found."""
     return out.with_name(f"{out.name}.partial")
 
@@ -29,7 +29,7 @@ def read_partial(out: Path, identity: Mapping[str, Any], *, force: bool) -> dict
     Raises:
         UsageError: the result exists already, or an unfinished sweep is another one or damaged.
     """
-    path = partial_of(out)
+    path = locate_partial(out)
     if out.exists() and not force:
         raise UsageError(
             f"{out} exists",
@@ -63,4 +63,4 @@ def write_partial(out: Path, identity: Mapping[str, Any], tallies: Mapping[str, 
         "identity": identity,
         "tallies": {key: asdict(tally) for key, tally in tallies.items()},
     }
-    write_atomic(partial_of(out), json.dumps(content) + "\n")
+    write_atomic(locate_partial(out), json.dumps(content) + "\n")

@@ -6,7 +6,7 @@ from fpcli.files import delete_folder, write_atomic
 from fpcli.store.run_folder import RunFolder
 
 
-def num_checkpoints(folder: RunFolder) -> int:
+def count_checkpoints(folder: RunFolder) -> int:
     """Return how many checkpoints a run has."""
     return len(list(folder.checkpoints.glob("round-*")))
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fpcli.errors import FpError, ResumeError, UsageError, nearest
-from fpcli.files import cannot_write, checksums, delete_folder, write_atomic
+from fpcli.errors import FpError, ResumeError, UsageError, suggest
+from fpcli.files import cannot_write, delete_folder, list_checksums, write_atomic
 from fpcli.plugins import split_path
 from fpcli.recipe.load import to_yaml
 from fpcli.settings.recipes import AnyRecipe, Recipe
@@ -33,7 +33,7 @@ _RESULT = (
 """Files and folders that SHA256SUMS vouches for; the last four are of `fp unlearn`."""
 
 
-def default_name(recipe: AnyRecipe) -> str:
+def choose_name(recipe: AnyRecipe) -> str:
     """Return ``<method>-<data>-<model>-s<seed>`` (``fit`` for the method of plain training)."""
     kind, data = split_path(recipe.task.data)
     if kind:
@@ -101,8 +101,11 @@ class RunFolder:
         """Tell whether all that is there may stand in a folder without a recipe."""
         if self.path.is_symlink() or not self.path.is_dir():
             return False
-        known = {*_BEFORE_RECIPE, *(f".{name}.tmp" for name in (*_BEFORE_RECIPE, "recipe.yaml"))}
-        return {item.name for item in self.path.iterdir()} <= known
+        leftovers = {
+            *_BEFORE_RECIPE,
+            *(f".{name}.tmp" for name in (*_BEFORE_RECIPE, "recipe.yaml")),
+        }
+        return {item.name for item in self.path.iterdir()} <= leftovers
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -115,7 +118,7 @@ class RunFolder:
             return cls(path)
         problem = "is not a run: it has no recipe.yaml" if path.exists() else "does not exist"
         runs = [item.parent.name for item in path.parent.glob("[!.]*/recipe.yaml")]
-        hint = nearest(path.name, runs) or f"runs are the folders in {path.parent}"
+        hint = suggest(path.name, runs) or f"runs are the folders in {path.parent}"
         raise ResumeError(f"{path} {problem}", hint=hint, where=str(path))
 
     @property
@@ -173,7 +176,7 @@ class RunFolder:
         """Write environment.json, once: what the numbers of this run may depend on."""
         path = self.path / "environment.json"
         if not path.exists():
-            write_atomic(path, json.dumps(environment(), indent=1) + "\n")
+            write_atomic(path, json.dumps(describe_environment(), indent=1) + "\n")
 
     def add_log(self, text: str) -> None:
         """Add one line to log.txt."""
@@ -190,7 +193,7 @@ class RunFolder:
     def _checksums(self) -> str:
         listed = [self.path / name for name in _RESULT]
         inside = [path for folder in listed for path in sorted(folder.rglob("*"))]
-        return checksums(self.path, [path for path in [*listed, *inside] if path.is_file()])
+        return list_checksums(self.path, [path for path in [*listed, *inside] if path.is_file()])
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -240,7 +243,7 @@ def _check_deletable(path: Path) -> None:
             pass
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Return versions, processor count and thread settings; nothing about who or where."""
     import torch  # only here: a folder is read without it
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from fpcli.errors import DataError, first_line, nearest
+from fpcli.errors import DataError, first_line, suggest
 from fpcli.structure.layout import Tensors
 
 _LIMIT_BYTES = 4 * 2**30
@@ -37,7 +37,7 @@ def check_file(path: Path, *, hint: str) -> None:
         )
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_untrusted(path: Path) -> dict[str, Tensor]:
     """Return the floating-point and boolean tensors of an untrusted file; no code in it runs.
 
     Raises:
@@ -48,40 +48,40 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters about a strange file is the error below
             if path.suffix in (".pt", ".pth"):
-                found = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(path, map_location="cpu", weights_only=True)
             else:
-                found = load_tensors(path.read_bytes())
+                content = load_tensors(path.read_bytes())
     except Exception as error:  # torch's reader raises almost anything on a wrong file
-        raise unreadable(path, error) from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(x, Tensor) for x in found.values()):
+        raise explain_unreadable(path, error) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(x, Tensor) for x in content.values()):
         raise DataError(
             f"{path}: holds something else than named tensors",
             hint="save `model.state_dict()`",
             where=str(path),
         )
-    wanted = (x for x in found.items() if x[1].is_floating_point() or x[1].dtype == torch.bool)
+    wanted = (x for x in content.items() if x[1].is_floating_point() or x[1].dtype == torch.bool)
     return {
         str(name): x.detach().float() if x.is_floating_point() else x.detach() for name, x in wanted
     }
 
 
-def check_tensors(path: Path, found: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_tensors(path: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Make sure that tensors are those of a network, and finite.
 
     Raises:
         DataError: a name is missing or unknown, a shape differs, or a value is not finite.
     """
-    for name in [*shapes, *found]:
-        if name not in found:
-            raise misfit(path, f"`{name}` is missing", nearest(name, found))
+    for name in [*shapes, *tensors]:
+        if name not in tensors:
+            raise explain_misfit(path, f"`{name}` is missing", suggest(name, tensors))
         if name not in shapes:
-            raise misfit(path, f"the network has no `{name}`", nearest(name, shapes))
-        if tuple(found[name].shape) != tuple(shapes[name]):
-            have, want = list(found[name].shape), list(shapes[name])
-            raise misfit(path, f"`{name}` has shape {have}, the network {want}")
-        if not bool(torch.isfinite(found[name]).all()):
+            raise explain_misfit(path, f"the network has no `{name}`", suggest(name, shapes))
+        if tuple(tensors[name].shape) != tuple(shapes[name]):
+            have, want = list(tensors[name].shape), list(shapes[name])
+            raise explain_misfit(path, f"`{name}` has shape {have}, the network {want}")
+        if not bool(torch.isfinite(tensors[name]).all()):
             raise DataError(
                 f"{path}: `{name}` is not finite", hint="the training diverged", where=str(path)
             )
@@ -100,7 +100,7 @@ def is_outsized(shapes: Mapping[str, tuple[int, ...]], num_stored: int) -> bool:
     return size > max(_LIMIT_VALUES, _LIMIT_CUT * num_stored)
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def explain_unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that is damaged or of another kind."""
     reason = first_line(error)[:200]
     if isinstance(error, ValidationError):
@@ -112,7 +112,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
     )  # fmt: skip
 
 
-def misfit(path: Path, problem: str, hint: str = "") -> DataError:
+def explain_misfit(path: Path, problem: str, hint: str = "") -> DataError:
     """Return the error for a file whose content belongs to another network."""
     return DataError(
         f"{path}: {problem}", hint=hint or "is this file of another network?", where=str(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fpcli.structure.layout import Layout, Tensors
 
 
-def maskable(layout: Layout) -> list[str]:
+def list_masked_weights(layout: Layout) -> list[str]:
     """Return the names of the weights that masks are for, in the layout's order.
 
     They are the weights of all convolutions and linear layers, first and last included, without
@@ -21,7 +21,7 @@ def maskable(layout: Layout) -> list[str]:
 
     >>> from fpcli.structure.layout import TensorSpec
     >>> specs = {"fc.weight": TensorSpec((3, 2), True, 1.0), "fc.bias": TensorSpec((3,), True)}
-    >>> maskable(Layout(specs, {}))
+    >>> list_masked_weights(Layout(specs, {}))
     ['fc.weight']
     """
     return [
@@ -32,14 +32,14 @@ def maskable(layout: Layout) -> list[str]:
     ]
 
 
-def largest(scores: Tensors, density: float) -> dict[str, Tensor]:
+def keep_largest(scores: Tensors, density: float) -> dict[str, Tensor]:
     """Return masks of the weights with the highest scores, ranked over all tensors together.
 
     Args:
         scores: any shapes; of equal scores the earlier tensor and the smaller flat index win.
         density: share of all weights that stays, rounded to whole weights, at least one.
 
-    >>> largest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 2.0]])}, 0.5)
+    >>> keep_largest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 2.0]])}, 0.5)
     {'a': tensor([ True, False]), 'b': tensor([[ True, False]])}
     """
     flat = torch.cat([score.flatten() for score in scores.values()])
@@ -49,14 +49,14 @@ def largest(scores: Tensors, density: float) -> dict[str, Tensor]:
     return _parts(chosen, scores)
 
 
-def without_smallest(scores: Tensors, rate: float) -> dict[str, Tensor]:
+def drop_smallest(scores: Tensors, rate: float) -> dict[str, Tensor]:
     """Return masks without the weights of the lowest scores, ranked over all tensors together.
 
     Args:
         scores: any shapes; of equal scores the earlier tensor and the smaller flat index leave.
         rate: share of all weights that leaves, rounded down to whole weights.
 
-    >>> without_smallest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 2.0]])}, 0.5)
+    >>> drop_smallest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 2.0]])}, 0.5)
     {'a': tensor([ True, False]), 'b': tensor([[False,  True]])}
     """
     flat = torch.cat([score.flatten() for score in scores.values()])
@@ -105,11 +105,11 @@ def reconfigure(
     total = math.fsum(_sum(x) for name, x in importance.items() if name not in weight_s)
     total_s = constant_s
     for name, seconds in weight_s.items():
-        own = importance[name].flatten().double()
+        scores = importance[name].flatten().double()
         core = _core(weights[name].flatten().abs(), masks[name].flatten(), share)
         place = (~core).nonzero().flatten()
-        gain, order = own[place].sort(descending=True, stable=True)
-        total += _sum(own[core])
+        gain, order = scores[place].sort(descending=True, stable=True)
+        total += _sum(scores[core])
         total_s += seconds * int(core.sum())
         cores.append(core)
         places.append(place[order] + size)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fpcli.structure.layout import Group, Member
-from fpcli.structure.operations import Slot, is_rigid, num_values, slots
+from fpcli.structure.operations import Slot, count_values, find_slots, is_rigid
 
 Side = tuple[Any, Callable[..., Any]]
 """A node of the graph and one of its pruning functions: its input or its output axis."""
@@ -55,7 +55,7 @@ def find_groups(graph: Any, names: Mapping[int, str]) -> dict[str, Group]:
         pruner = graph.get_pruner_of_module(node.module)
         is_input = handler == pruner.prune_in_channels
         is_output = handler == pruner.prune_out_channels
-        here = slots(node.module, is_input, is_output, names)
+        here = find_slots(node.module, is_input, is_output, names)
         known_slots |= {(slot.tensor, slot.dim): slot for slot in here}
         rigid = flow.is_rigid(node) or (is_output and not node.outputs)
         for position, label in labels.items():
@@ -133,7 +133,7 @@ class _Flow:
         self.parent: list[int] = []
         self.seen: dict[Side, dict[int, int]] = {}
         self.longest: dict[Any, int] = {
-            node: max(num_values(near) for near in (node, *node.inputs))
+            node: max(count_values(near) for near in (node, *node.inputs))
             for node in graph.module2node.values()
         }
         for node in graph.module2node.values():
@@ -173,14 +173,14 @@ class _Flow:
 
     def _arrive(self, side: Side, positions: list[Any]) -> list[Any]:
         """Label a side; return the positions to follow: those that had no label yet."""
-        known = self.seen.setdefault(side, {})
+        arrived = self.seen.setdefault(side, {})
         fresh = []
         for position in positions:
-            if position.idx not in known:
-                known[position.idx] = position.root_idx
+            if position.idx not in arrived:
+                arrived[position.idx] = position.root_idx
                 # On no axis: round a loop of reshapes such positions would grow for ever.
                 if position.idx < self.longest[side[0]]:
                     fresh.append(position)
             else:
-                self.parent[self.find(known[position.idx])] = self.find(position.root_idx)
+                self.parent[self.find(arrived[position.idx])] = self.find(position.root_idx)
         return fresh

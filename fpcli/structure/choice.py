@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.structure.layout import Tensors
-from fpcli.structure.sparse_kernels import can_be_sparse, sparse_layer, use_sparse
-from fpcli.structure.stopwatch import Run, Times, in_turns
+from fpcli.structure.sparse_kernels import can_be_sparse, make_sparse, use_sparse
+from fpcli.structure.stopwatch import TimedRun, Times, time_in_rotation
 
-Timer = Callable[[Sequence[Run]], Sequence[Times]]
+Timer = Callable[[Sequence[TimedRun]], Sequence[Times]]
 """Measures rivals; tests put in one that needs no time."""
 
-in_earnest: Timer = partial(in_turns, budget_s=0.05)
+in_earnest: Timer = partial(time_in_rotation, budget_s=0.05)
 """Long enough for a decision."""
 
 WORTH = 0.9
@@ -29,7 +29,7 @@ DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerChoice:
     """What was decided for one layer.
 
     Attributes:
@@ -62,7 +62,7 @@ class Layer:
         return (*shapes, convolution.stride, convolution.padding, convolution.dilation)
 
 
-def example(shape: Sequence[int], batch: int, *, channels_last: bool = False) -> Tensor:
+def draw_example(shape: Sequence[int], batch: int, *, channels_last: bool = False) -> Tensor:
     """Return a batch of random samples, the same every time.
 
     Args:
@@ -76,20 +76,20 @@ def example(shape: Sequence[int], batch: int, *, channels_last: bool = False) ->
 
 
 @torch.no_grad()
-def layers(model: nn.Module, example: Tensor) -> dict[str, Layer]:
+def list_sparse_layers(model: nn.Module, example: Tensor) -> dict[str, Layer]:
     """Return weight -> layer of everything that can be sparse, with the inputs it meets.
 
     Args:
         model: is run once, in evaluation mode, and left in the mode that it was in.
         example: a batch; its size is that of all measurements.
     """
-    found: dict[str, Layer] = {}
+    layers: dict[str, Layer] = {}
     handles = []
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             assert isinstance(module, nn.Linear | nn.Conv2d)
-            found.setdefault(name, Layer(module, inputs[0].detach()))
+            layers.setdefault(name, Layer(module, inputs[0].detach()))
 
         return hook
 
@@ -104,10 +104,10 @@ def layers(model: nn.Module, example: Tensor) -> dict[str, Layer]:
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return found
+    return layers
 
 
-def forward_run(module: nn.Module, example: Tensor) -> Run:
+def forward_run(module: nn.Module, example: Tensor) -> TimedRun:
     """Return a forward pass in evaluation mode, ready to be timed."""
     module.eval()
 
@@ -118,7 +118,7 @@ def forward_run(module: nn.Module, example: Tensor) -> Run:
     return run
 
 
-def training_run(module: nn.Module, example: Tensor) -> Run:
+def time_training(module: nn.Module, example: Tensor) -> TimedRun:
     """Return a forward and a backward pass, the gradient by the input included."""
     module.train()
     x = example.detach().clone(memory_format=torch.preserve_format).requires_grad_()
@@ -132,11 +132,11 @@ def training_run(module: nn.Module, example: Tensor) -> Run:
     return run
 
 
-_RUNS = {"evaluate": forward_run, "train": training_run}
+_RUNS = {"evaluate": forward_run, "train": time_training}
 Use = Literal["evaluate", "train"]
 
 
-def rivals(layer: Layer, mask: Tensor, use: Use = "evaluate") -> list[Run]:
+def make_rivals(layer: Layer, mask: Tensor, use: Use = "evaluate") -> list[TimedRun]:
     """Return the dense and the sparse way of computing a layer, on copies of it.
 
     Args:
@@ -145,7 +145,7 @@ def rivals(layer: Layer, mask: Tensor, use: Use = "evaluate") -> list[Run]:
     dense = copy.deepcopy(layer.module)
     # As the weight lies in memory, since the kernels care.
     dense.weight = nn.Parameter(torch.where(mask, dense.weight.detach(), 0.0))
-    return [_RUNS[use](one, layer.example) for one in (dense, sparse_layer(dense, mask))]
+    return [_RUNS[use](rival, layer.example) for rival in (dense, make_sparse(dense, mask))]
 
 
 def sparsify(
@@ -155,7 +155,7 @@ def sparsify(
     choose: Literal["auto", "always"] = "auto",
     *,
     timer: Timer = in_earnest,
-) -> tuple[nn.Module, list[Choice]]:
+) -> tuple[nn.Module, list[LayerChoice]]:
     """Let a model skip its masked weights in evaluation, wherever that is faster; in place.
 
     Args:
@@ -167,48 +167,48 @@ def sparsify(
         The model, and what was decided for each layer that has a mask, in its order.
     """
     choices = []
-    found = layers(model, example)
+    layers = list_sparse_layers(model, example)
     if masks is None:
-        masks = {name: layer.module.weight.detach() != 0 for name, layer in found.items()}
-    masks = {name: masks[name] for name in found if name in masks and not bool(masks[name].all())}
+        masks = {name: layer.module.weight.detach() != 0 for name, layer in layers.items()}
+    masks = {name: masks[name] for name in layers if name in masks and not bool(masks[name].all())}
     for name, mask in masks.items():
         dense, sparse = 0.0, 0.0
         if choose == "auto":
-            dense, sparse = (t.median_s for t in timer(rivals(found[name], mask)))
+            dense, sparse = (t.median_s for t in timer(make_rivals(layers[name], mask)))
         is_sparse = choose == "always" or sparse < WORTH * dense
-        choices.append(Choice(name, float(mask.float().mean()), dense, sparse, is_sparse))
+        choices.append(LayerChoice(name, float(mask.float().mean()), dense, sparse, is_sparse))
     return use_sparse(model, masks, {c.name for c in choices if c.is_sparse}), choices
 
 
-def random_mask(weight: Tensor, density: float) -> Tensor:
+def draw_mask(weight: Tensor, density: float) -> Tensor:
     """Return a mask of a density, drawn from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(weight.shape, generator=generator) < density
 
 
-def ratios(
+def measure_ratios(
     layer: Layer,
     use: Use = "evaluate",
     *,
     densities: Sequence[float] = DENSITIES,
-    timer: Timer = in_turns,
+    timer: Timer = time_in_rotation,
 ) -> dict[float, float]:
     """Return density -> seconds of the sparse way over seconds of the dense way."""
     out = {}
     for density in densities:
-        dense, sparse = timer(rivals(layer, random_mask(layer.module.weight, density), use))
+        dense, sparse = timer(make_rivals(layer, draw_mask(layer.module.weight, density), use))
         out[density] = sparse.median_s / dense.median_s
     return out
 
 
-def limit(layer: Layer, use: Use, *, timer: Timer = in_earnest) -> float:
+def find_limit(layer: Layer, use: Use, *, timer: Timer = in_earnest) -> float:
     """Return the density at and below which the sparse way is clearly faster; 0 where it never is.
 
     It is one of ``DENSITIES``; from the lowest on, the first at which dense wins ends the search.
     """
     best = 0.0
     for density in reversed(DENSITIES):
-        if ratios(layer, use, densities=(density,), timer=timer)[density] >= WORTH:
+        if measure_ratios(layer, use, densities=(density,), timer=timer)[density] >= WORTH:
             break
         best = density
     return best
@@ -225,7 +225,7 @@ class Limits:
     evaluate: Mapping[str, float] = field(default_factory=dict)
 
 
-def limits(
+def find_limits(
     model: nn.Module, example: Tensor, use: Use, *, timer: Timer = in_earnest
 ) -> dict[str, float]:
     """Return weight -> the density at and below which its layer should be sparse; 0 means never.
@@ -234,20 +234,20 @@ def limits(
         model: with values.
         example: a batch of the size that the model will meet.
     """
-    known: dict[tuple[object, ...], float] = {}
+    limits: dict[tuple[object, ...], float] = {}
     out = {}
-    for name, layer in layers(model, example).items():
-        if layer.key not in known:
-            known[layer.key] = limit(layer, use, timer=timer)
-        out[name] = known[layer.key]
+    for name, layer in list_sparse_layers(model, example).items():
+        if layer.key not in limits:
+            limits[layer.key] = find_limit(layer, use, timer=timer)
+        out[name] = limits[layer.key]
     return out
 
 
-def within(masks: Tensors, limits: Mapping[str, float]) -> set[str]:
+def list_within(masks: Tensors, limits: Mapping[str, float]) -> set[str]:
     """Return the weights whose masks are sparse enough; a whole weight never is.
 
     >>> masks = {"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}
-    >>> within(masks, {"a": 0.5, "b": 1.0})
+    >>> list_within(masks, {"a": 0.5, "b": 1.0})
     {'a'}
     """
     shares = {name: float(masks[name].float().mean()) for name in masks if name in limits}

@@ -29,11 +29,11 @@ class Cost:
     bytes: int
 
 
-def cost(layout: Layout, support: Support) -> Cost:
+def count_cost(layout: Layout, support: Support) -> Cost:
     """Return the cost of a support; a masked weight saves its multiply-adds.
 
     >>> from fpcli.structure.layout import TensorSpec
-    >>> cost(Layout({"fc.weight": TensorSpec((3, 2), True, 1.0)}, {}), Support())
+    >>> count_cost(Layout({"fc.weight": TensorSpec((3, 2), True, 1.0)}, {}), Support())
     Cost(params=6, macs=6.0, bytes=24)
     """
     alive = support.count(layout)

@@ -129,16 +129,16 @@ class Layout:
             for member in group.members:
                 place = (member.tensor, member.dim)
                 parts.setdefault(place, []).append((group.name, member.index))
-        known: dict[Any, Axis] = {}
-        found: dict[str, tuple[Axis | None, ...]] = {}
+        shared: dict[Any, Axis] = {}
+        axes: dict[str, tuple[Axis | None, ...]] = {}
         for name, spec in self.tensors.items():
             row: list[Axis | None] = []
             for dim, size in enumerate(spec.shape):
                 here = tuple(parts.get((name, dim), ()))
                 key = (size, tuple((group, index.numpy().tobytes()) for group, index in here))
-                row.append(known.setdefault(key, Axis(size, here)) if here else None)
-            found[name] = tuple(row)
-        return found
+                row.append(shared.setdefault(key, Axis(size, here)) if here else None)
+            axes[name] = tuple(row)
+        return axes
 
     @cached_property
     def digest(self) -> str:

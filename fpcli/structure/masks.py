@@ -14,7 +14,7 @@ from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 
 
-def above_percentile(values: Tensor, mask: Tensor, percent: float) -> Tensor:
+def drop_percentile(values: Tensor, mask: Tensor, percent: float) -> Tensor:
     """Drop the alive weights whose size lies below a percentile of the alive weights' sizes.
 
     Args:
@@ -27,7 +27,7 @@ def above_percentile(values: Tensor, mask: Tensor, percent: float) -> Tensor:
         together; where no weight is alive the mask stays as it is.
 
     >>> weights = torch.tensor([0.9, -0.1, 0.4, -0.7, 0.0])
-    >>> above_percentile(weights, torch.tensor([True, True, True, True, False]), 40.0).tolist()
+    >>> drop_percentile(weights, torch.tensor([True, True, True, True, False]), 40.0).tolist()
     [True, False, False, True, False]
     """
     size = values.abs()
@@ -37,18 +37,18 @@ def above_percentile(values: Tensor, mask: Tensor, percent: float) -> Tensor:
     return mask & (size >= float(np.percentile(alive.numpy(), percent)))
 
 
-def distance(one: Tensors, other: Tensors) -> float:
+def measure_distance(first: Tensors, other: Tensors) -> float:
     """Return the share of entries that differ, as the plain mean over the tensors; 0 for none.
 
     >>> one, other = torch.tensor([True, True]), torch.tensor([True, False])
-    >>> distance({"a": one, "b": one}, {"a": one, "b": other})
+    >>> measure_distance({"a": one, "b": one}, {"a": one, "b": other})
     0.25
     """
-    shares = [float((one[name] != other[name]).double().mean()) for name in one]
+    shares = [float((first[name] != other[name]).double().mean()) for name in first]
     return sum(shares) / len(shares) if shares else 0.0
 
 
-def narrowed(layout: Layout, support: Support, stay: Tensors) -> Support:
+def narrow_support(layout: Layout, support: Support, stay: Tensors) -> Support:
     """Return a support with only some of its channels.
 
     Args:
@@ -59,7 +59,7 @@ def narrowed(layout: Layout, support: Support, stay: Tensors) -> Support:
     >>> from fpcli.structure.layout import Group
     >>> layout = Layout({}, {"conv": Group("conv", 4, ())})
     >>> support = Support({"conv": torch.tensor([0, 2, 3])})
-    >>> narrowed(layout, support, {"conv": torch.tensor([True, False, True])}).keep
+    >>> narrow_support(layout, support, {"conv": torch.tensor([True, False, True])}).keep
     {'conv': tensor([0, 3])}
     """
     whole = {name: torch.arange(layout.groups[name].width) for name in stay}
@@ -67,7 +67,7 @@ def narrowed(layout: Layout, support: Support, stay: Tensors) -> Support:
     return Support({**support.keep, **keep}, support.mask)
 
 
-def mean_overlaps(
+def measure_overlaps(
     layout: Layout, supports: Mapping[int, Support], share_labels: Callable[[int, int], bool]
 ) -> dict[str, float]:
     """Return how many weights two clients share, of those that at least one of them holds.
@@ -86,7 +86,7 @@ def mean_overlaps(
     >>> layout = Layout({"w": TensorSpec((2, 2), True)}, {})
     >>> masks = ([[1, 1], [1, 0]], [[0, 1], [1, 1]], [[0, 0], [1, 1]])
     >>> held = {n: Support(mask={"w": torch.tensor(m) > 0}) for n, m in enumerate(masks)}
-    >>> found = mean_overlaps(layout, held, lambda one, other: {one, other} == {0, 1})
+    >>> found = measure_overlaps(layout, held, lambda one, other: {one, other} == {0, 1})
     >>> {name: round(share, 4) for name, share in found.items()}
     {'overlap': 0.4722, 'overlap_shared_labels': 0.5, 'overlap_other_labels': 0.4583}
     """
@@ -102,10 +102,10 @@ def mean_overlaps(
     shares: dict[str, list[float]] = {
         "overlap": [], "overlap_shared_labels": [], "overlap_other_labels": [],
     }  # fmt: skip
-    for one, other in combinations(holdings, 2):
-        both, either = holdings[one] * holdings[other], holdings[one] + holdings[other]
+    for first, other in combinations(holdings, 2):
+        both, either = holdings[first] * holdings[other], holdings[first] + holdings[other]
         share = float(both.sum() / either.clamp(max=1.0).sum())
-        kind = "shared_labels" if share_labels(one, other) else "other_labels"
+        kind = "shared_labels" if share_labels(first, other) else "other_labels"
         shares["overlap"].append(share)
         shares[f"overlap_{kind}"].append(share)
-    return {name: fmean(found) for name, found in shares.items() if found}
+    return {name: fmean(values) for name, values in shares.items() if values}

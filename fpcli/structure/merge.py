@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fpcli.errors import ClientError
 from fpcli.structure.layout import Layout, Tensors
-from fpcli.structure.support import Positions, Support, cut, place
+from fpcli.structure.support import Positions, Support, cut, scatter
 
 Absent = Literal["skip", "keep", "zero"]
 
@@ -68,16 +68,16 @@ def merge(
     [11.5, 11.0]
     """
     total = _total(contributions)
-    known: dict[object, Tensor] = {}
+    counted: dict[object, Tensor] = {}
     new: dict[str, Tensor] = {}
     for name in layout.tensors:
         change = torch.zeros_like(values[name])
-        for one in contributions:
-            _add(change, one, name, one.support.axes(layout)[name])
+        for contribution in contributions:
+            _add(change, contribution, name, contribution.support.axes(layout)[name])
         if absent == "keep":
             held = total
         else:
-            held = _holders(layout, name, contributions, known)
+            held = _holders(layout, name, contributions, counted)
         new[name] = _apply(values[name], change, held, total, absent, server_lr)
     return new
 
@@ -85,8 +85,8 @@ def merge(
 def _total(contributions: Sequence[Contribution]) -> Tensor:
     """Return the sum of the weights, in float32 like `_holders`: a full share is exactly 1."""
     total = torch.zeros(())
-    for one in contributions:
-        total += one.weight
+    for contribution in contributions:
+        total += contribution.weight
     if not total > 0:
         raise ClientError("nothing to merge", hint="the weights of the replies must sum to > 0")
     return total
@@ -109,41 +109,41 @@ def _holders(
     layout: Layout,
     name: str,
     contributions: Sequence[Contribution],
-    known: dict[object, Tensor],
+    counted: dict[object, Tensor],
 ) -> Tensor:
     """Return the weight of those who hold each coordinate, in a shape that broadcasts.
 
     Tensors whose axes are cut alike (the entries of one normalisation) share the result.
     """
-    rows = [one.support.axes(layout)[name] for one in contributions]
-    masks = [one.support.mask.get(name) for one in contributions]
+    rows = [contribution.support.axes(layout)[name] for contribution in contributions]
+    masks = [contribution.support.mask.get(name) for contribution in contributions]
     key = tuple(tuple(id(kept) for kept in positions) for positions in rows)
     is_masked = any(mask is not None for mask in masks)
-    if key in known and not is_masked:
-        return known[key]
+    if key in counted and not is_masked:
+        return counted[key]
     held = torch.zeros(())
-    for one, positions, mask in zip(contributions, rows, masks, strict=True):
-        more = _coverage(positions, layout.tensors[name].shape, mask, one.weight)
+    for contribution, positions, mask in zip(contributions, rows, masks, strict=True):
+        more = _coverage(positions, layout.tensors[name].shape, mask, contribution.weight)
         held = held.add_(more) if held.shape == more.shape else held + more
     if not is_masked:
-        known[key] = held
+        counted[key] = held
     return held
 
 
-def _add(dense: Tensor, one: Contribution, name: str, positions: Positions) -> None:
+def _add(dense: Tensor, contribution: Contribution, name: str, positions: Positions) -> None:
     """Add one contribution's weighted delta at its positions, in place."""
-    delta, mask = one.delta[name], one.support.mask.get(name)
+    delta, mask = contribution.delta[name], contribution.support.mask.get(name)
     if mask is not None:
         delta = torch.where(cut(mask, positions), delta, torch.zeros_like(delta))
     cut_dims = [dim for dim, kept in enumerate(positions) if kept is not None]
     if not cut_dims:
-        dense.add_(delta, alpha=one.weight)
+        dense.add_(delta, alpha=contribution.weight)
         return
     first = cut_dims[0]
     kept = positions[first]
     assert kept is not None
     rest = tuple(None if dim == first else other for dim, other in enumerate(positions))
-    dense.index_add_(first, kept, place(delta, rest, dense.shape), alpha=one.weight)
+    dense.index_add_(first, kept, scatter(delta, rest, dense.shape), alpha=contribution.weight)
 
 
 def _coverage(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fpcli.structure.layout import Layout
-from fpcli.structure.support import Positions, Support, place
+from fpcli.structure.support import Positions, Support, scatter
 
 
-def min_coverage(layout: Layout, supports: Sequence[Support]) -> int:
+def count_least_holders(layout: Layout, supports: Sequence[Support]) -> int:
     """Return the smallest number of holders over all prunable parameters.
 
     Args:
@@ -28,7 +28,7 @@ def min_coverage(layout: Layout, supports: Sequence[Support]) -> int:
     >>> from fpcli.structure.layout import Group, Member, TensorSpec
     >>> rows = Member("w", 0, torch.arange(3).reshape(3, 1), produces=True)
     >>> layout = Layout({"w": TensorSpec((3, 2), True, 1.0)}, {"g": Group("g", 3, (rows,))})
-    >>> min_coverage(layout, [Support(), Support({"g": torch.tensor([0, 2])})])
+    >>> count_least_holders(layout, [Support(), Support({"g": torch.tensor([0, 2])})])
     1
     """
     masked = {name for support in supports for name in support.mask}
@@ -42,7 +42,7 @@ def min_coverage(layout: Layout, supports: Sequence[Support]) -> int:
     return lowest
 
 
-def share_of_rare_channels(layout: Layout, supports: Sequence[Support]) -> float:
+def measure_rare_channels(layout: Layout, supports: Sequence[Support]) -> float:
     """Return the share of all prunable channels that fewer than two of some clients hold.
 
     Args:
@@ -54,7 +54,7 @@ def share_of_rare_channels(layout: Layout, supports: Sequence[Support]) -> float
 
     >>> from fpcli.structure.layout import Group
     >>> layout = Layout({}, {"conv": Group("conv", 4, ())})
-    >>> share_of_rare_channels(layout, [Support(), Support({"conv": torch.tensor([1])})])
+    >>> measure_rare_channels(layout, [Support(), Support({"conv": torch.tensor([1])})])
     0.75
     """
     num_rare = 0
@@ -74,7 +74,7 @@ def _count(layout: Layout, name: str, supports: Sequence[Support]) -> Tensor:
         sizes = [
             size if kept is None else len(kept) for size, kept in zip(shape, positions, strict=True)
         ]
-        held = place(torch.ones(sizes), positions, shape)
+        held = scatter(torch.ones(sizes), positions, shape)
         total += held * support.mask[name] if name in support.mask else held
     return total
 

@@ -17,7 +17,7 @@ from fpcli.structure.layout import Tensors
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class NormMoments:
     """Mean and variance per channel.
 
     Attributes:
@@ -31,12 +31,12 @@ class Moments:
     var: Tensor
 
 
-def combined(parts: Sequence[Moments], *, is_pooled: bool) -> Moments:
+def combine_moments(parts: Sequence[NormMoments], *, is_pooled: bool) -> NormMoments:
     """Return the weighted mean of moments; pooled variances also count how far means are apart.
 
-    >>> one, two = (Moments(1.0, torch.tensor([m]), torch.tensor([2.0])) for m in (2.0, 6.0))
-    >>> whole = combined([one, two], is_pooled=False)
-    >>> whole.mean.item(), whole.var.item(), combined([one, two], is_pooled=True).var.item()
+    >>> one, two = (NormMoments(1.0, torch.tensor([m]), torch.tensor([2.0])) for m in (2.0, 6.0))
+    >>> whole = combine_moments([one, two], is_pooled=False)
+    >>> whole.mean.item(), whole.var.item(), combine_moments([one, two], is_pooled=True).var.item()
     (4.0, 2.0, 6.0)
     """
     weights = torch.tensor([part.weight for part in parts], dtype=torch.float64)
@@ -46,11 +46,11 @@ def combined(parts: Sequence[Moments], *, is_pooled: bool) -> Moments:
     mean = (shares * means).sum(0)
     if is_pooled:
         spreads = spreads + (means - mean).square()
-    return Moments(float(weights.sum()), mean, (shares * spreads).sum(0))
+    return NormMoments(float(weights.sum()), mean, (shares * spreads).sum(0))
 
 
 @torch.no_grad()
-def observed(
+def observe_norms(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, is_pooled: bool
 ) -> dict[str, Tensor]:
     """Observe the input of every batch norm while a model goes through batches.
@@ -69,18 +69,19 @@ def observed(
     Source: static batch norm of HeteroFL (ICLR 2021); not pooled is what its cumulative average of
     batches comes to.
 
-    >>> told = observed(nn.BatchNorm1d(1), [(torch.tensor([[1.0], [3.0]]), None)], is_pooled=False)
+    >>> batches = [(torch.tensor([[1.0], [3.0]]), None)]
+    >>> told = observe_norms(nn.BatchNorm1d(1), batches, is_pooled=False)
     >>> told[".weight"].item(), told[".moments"].flatten().tolist()
     (1.0, [2.0, 2.0])
     """
-    seen: dict[str, list[Moments]] = {}
+    seen: dict[str, list[NormMoments]] = {}
 
     def watch(name: str, norm: nn.Module) -> None:
         def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             x = inputs[0].transpose(0, 1).flatten(1)
             var, mean = torch.var_mean(x, 1, correction=0 if is_pooled else 1)
             weight = float(x.shape[1]) if is_pooled else 1.0
-            seen.setdefault(name, []).append(Moments(weight, mean.cpu(), var.cpu()))
+            seen.setdefault(name, []).append(NormMoments(weight, mean.cpu(), var.cpu()))
 
         norm.register_forward_hook(see)  # which a batch that the layer refuses does not reach
 
@@ -90,36 +91,40 @@ def observed(
             watch(name, module.train())
     for x, _ in batches:
         model(x)
-    told: dict[str, Tensor] = {}
+    observed: dict[str, Tensor] = {}
     for name, parts in seen.items():
-        whole = combined(parts, is_pooled=is_pooled)
-        told[f"{name}.weight"] = torch.tensor(whole.weight)
-        told[f"{name}.moments"] = torch.stack([whole.mean, whole.var]).float()
-    return told
+        whole = combine_moments(parts, is_pooled=is_pooled)
+        observed[f"{name}.weight"] = torch.tensor(whole.weight)
+        observed[f"{name}.moments"] = torch.stack([whole.mean, whole.var]).float()
+    return observed
 
 
-def running_statistics(told: Sequence[Tensors], *, is_pooled: bool) -> dict[str, Tensor]:
+def merge_statistics(observed: Sequence[Tensors], *, is_pooled: bool) -> dict[str, Tensor]:
     """Put together what several clients observed.
 
     Args:
-        told: one result of :func:`observed` per client; a layer that a client has not seen is left
-            to the others.
+        observed: one result of :func:`observe_norms` per client; a layer that a client has not
+            seen is left to the others.
         is_pooled: as there.
 
     Returns:
         ``running_mean`` and ``running_var`` of every layer, float32; pooled variances unbiased.
 
     >>> told = {"n.weight": torch.tensor(2.0), "n.moments": torch.tensor([[1.0], [4.0]])}
-    >>> stats = running_statistics([told, told], is_pooled=True)
+    >>> stats = merge_statistics([told, told], is_pooled=True)
     >>> stats["n.running_mean"].item(), round(stats["n.running_var"].item(), 4)
     (1.0, 5.3333)
     """
     statistics: dict[str, Tensor] = {}
-    keys = dict.fromkeys(key for one in told for key in one if key.endswith(".weight"))
+    keys = dict.fromkeys(key for client in observed for key in client if key.endswith(".weight"))
     for key in keys:
         name = key.removesuffix(".weight")
-        parts = [Moments(float(one[key]), *one[f"{name}.moments"]) for one in told if key in one]
-        whole = combined(parts, is_pooled=is_pooled)
+        parts = [
+            NormMoments(float(client[key]), *client[f"{name}.moments"])
+            for client in observed
+            if key in client
+        ]
+        whole = combine_moments(parts, is_pooled=is_pooled)
         unbias = whole.weight / max(whole.weight - 1, 1) if is_pooled else 1.0
         statistics[f"{name}.running_mean"] = whole.mean.float()
         statistics[f"{name}.running_var"] = (whole.var * unbias).float()

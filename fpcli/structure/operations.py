@@ -47,7 +47,9 @@ class Slot(NamedTuple):
     block: int = 1
 
 
-def slots(module: Any, is_input: bool, is_output: bool, names: Mapping[int, str]) -> list[Slot]:
+def find_slots(
+    module: Any, is_input: bool, is_output: bool, names: Mapping[int, str]
+) -> list[Slot]:
     """Return where the channels on one side of a layer live; nothing for operations.
 
     Args:
@@ -132,7 +134,7 @@ def _shape(function: Any, number: int = 0) -> tuple[int, ...]:
     return tuple(function._input_metadata[number].shape)
 
 
-def num_values(node: Any) -> int:
+def count_values(node: Any) -> int:
     """Return the number of values that a node gives out, which no axis of it exceeds."""
     return math.prod(_shape(node.grad_fn))
 
@@ -142,7 +144,7 @@ def _name(node: Any) -> str:
     return text.rpartition("Backward")[0]
 
 
-def _signed(value: int) -> int:
+def _restore_sign(value: int) -> int:
     """Undo the wrap-around of a negative number that torch saved without its sign."""
     return value - 2**64 if value >= 2**63 else value
 
@@ -158,7 +160,7 @@ def _is_plain(node: Any) -> bool:
     if name in ("Mean", "Sum"):
         shape = _shape(*node.grad_fn.next_functions[0])
         dims = getattr(node.grad_fn, "_saved_dim", None)
-        return dims is not None and 1 not in [_signed(dim) % len(shape) for dim in dims]
+        return dims is not None and 1 not in [_restore_sign(dim) % len(shape) for dim in dims]
     if name == "ConstantPadNd":
         return not any(node.grad_fn._saved_pad[2 * (len(_shape(node.grad_fn)) - 2) :])
     return name.startswith("AsStrided") and _keeps_channels(node)
@@ -197,14 +199,14 @@ def _folds(plain: tuple[int, ...], folded: tuple[int, ...]) -> bool:
 
 def _is_slice(node: Any) -> bool:
     num_dims = len(_shape(*node.grad_fn.next_functions[0]))
-    dim = _signed(node.module.dim) % num_dims
+    dim = _restore_sign(node.module.dim) % num_dims
     return dim == 0 or (dim > 1 and num_dims > 3)
 
 
 def _is_concat(node: Any) -> bool:
     offsets: Sequence[int] | None = node.module.offsets
     shape = _shape(node.grad_fn)
-    dim = _signed(node.grad_fn._saved_dim) % len(shape)
+    dim = _restore_sign(node.grad_fn._saved_dim) % len(shape)
     return offsets is not None and node.enable_index_mapping and offsets[-1] == shape[dim]
 
 

@@ -12,7 +12,7 @@ from fpcli.errors import RecipeError
 from fpcli.structure.layout import Group, Layout
 
 
-def num_kept(width: int, ratio: float, block: int = 1) -> int:
+def count_kept_channels(width: int, ratio: float, block: int = 1) -> int:
     """Return how many of ``width`` channels stay, in whole blocks and never none.
 
     Args:
@@ -23,8 +23,10 @@ def num_kept(width: int, ratio: float, block: int = 1) -> int:
     Raises:
         RecipeError: the ratio is outside [0, 1].
 
-    >>> num_kept(100, 0.29), num_kept(4, 0.99), num_kept(64, 0.3, block=16)
-    (71, 1, 48)
+    >>> count_kept_channels(100, 0.29), count_kept_channels(4, 0.99)
+    (71, 1)
+    >>> count_kept_channels(64, 0.3, block=16)
+    48
     """
     if not 0.0 <= ratio <= 1.0:
         raise RecipeError(f"pruning ratio {ratio}", hint="it is a fraction between 0 and 1")
@@ -64,7 +66,9 @@ class Ranking:
         Raises:
             RecipeError: the ratio is outside [0, 1].
         """
-        kept = {name: num_kept(g.width, ratio, g.block) for name, g in self._groups.items()}
+        kept = {
+            name: count_kept_channels(g.width, ratio, g.block) for name, g in self._groups.items()
+        }
         return {n: self._channels(n, k) for n, k in kept.items() if k < self._groups[n].width}
 
     def _channels(self, name: str, kept: int) -> Tensor:
@@ -74,20 +78,20 @@ class Ranking:
         return self._kept[name, kept]
 
 
-def ranked(layout: Layout, scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
+def keep_ranked(layout: Layout, scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
     """Keep the channels with the highest scores at one ratio; see :class:`Ranking`.
 
     Source: FedMP (ICDE 2022), section III (ranked structured pruning).
 
     >>> from fpcli.structure.layout import Group
     >>> layout = Layout({}, {"conv": Group("conv", 4, ())})
-    >>> ranked(layout, {"conv": torch.tensor([0.5, 2.0, 1.0, 0.1])}, 0.5)
+    >>> keep_ranked(layout, {"conv": torch.tensor([0.5, 2.0, 1.0, 0.1])}, 0.5)
     {'conv': tensor([1, 2])}
     """
     return Ranking(layout, scores).keep(ratio)
 
 
-def num_held(width: int, share: float, block: int = 1) -> int:
+def count_held(width: int, share: float, block: int = 1) -> int:
     """Return ``ceil(width * share)``, counted in whole blocks and never none.
 
     Args:
@@ -98,8 +102,10 @@ def num_held(width: int, share: float, block: int = 1) -> int:
     Raises:
         RecipeError: the share is outside [0, 1].
 
-    >>> num_held(64, 0.0625), num_held(6, 0.25), num_held(100, 0.07), num_held(64, 0.3, block=16)
-    (4, 2, 7, 32)
+    >>> count_held(64, 0.0625), count_held(6, 0.25), count_held(100, 0.07)
+    (4, 2, 7)
+    >>> count_held(64, 0.3, block=16)
+    32
     """
     if not 0.0 <= share <= 1.0:
         raise RecipeError(f"share of channels {share}", hint="it is a fraction between 0 and 1")
@@ -107,7 +113,7 @@ def num_held(width: int, share: float, block: int = 1) -> int:
     return max(1, ceil(share * (width // block) - 1e-9)) * block
 
 
-def window(
+def keep_window(
     layout: Layout, share: float, *, start: int = 0, within: float = 1.0
 ) -> dict[str, Tensor]:
     """Keep neighbouring channels, cyclically, the same share in every prunable group.
@@ -131,8 +137,8 @@ def window(
 
     >>> from fpcli.structure.layout import Group
     >>> layout = Layout({}, {"conv": Group("conv", 5, ())})
-    >>> window(layout, 0.6)["conv"].tolist(), window(layout, 0.6, start=8)["conv"].tolist()
-    ([0, 1, 2], [0, 3, 4])
+    >>> [keep_window(layout, 0.6, start=start)["conv"].tolist() for start in (0, 8)]
+    [[0, 1, 2], [0, 3, 4]]
     """
     keep: dict[str, Tensor] = {}
     for name, group in layout.prunable.items():
@@ -143,16 +149,16 @@ def window(
     return keep
 
 
-def scattered(
+def keep_scattered(
     layout: Layout, share: float, rng: torch.Generator, *, within: float = 1.0
 ) -> dict[str, Tensor]:
     """Keep channels drawn at random, the same share in every prunable group.
 
-    Arguments, result and errors as in :func:`window`; ``rng`` draws, group after group.
+    Arguments, result and errors as in :func:`keep_window`; ``rng`` draws, group after group.
 
     >>> from fpcli.structure.layout import Group
     >>> layout = Layout({}, {"conv": Group("conv", 5, ())})
-    >>> len(scattered(layout, 0.6, torch.Generator().manual_seed(0))["conv"])
+    >>> len(keep_scattered(layout, 0.6, torch.Generator().manual_seed(0))["conv"])
     3
     """
     keep: dict[str, Tensor] = {}
@@ -165,8 +171,8 @@ def scattered(
 
 def _part(group: Group, share: float, within: float) -> tuple[int, int]:
     """Return how many blocks take part, and how many of them stay."""
-    total = num_held(group.width, within, group.block) // group.block
-    return total, num_held(total, share)
+    total = count_held(group.width, within, group.block) // group.block
+    return total, count_held(total, share)
 
 
 def _channels(blocks: Tensor, block: int) -> Tensor:

@@ -59,13 +59,13 @@ def check_plain(model: nn.Module, *, may_be_lazy: bool = False) -> None:
             f"{type(model).__name__} has no parameter that can be trained",
             hint="a network needs at least one, with `requires_grad`",
         )
-    known = {id(x) for x in state.values()}
+    identities = {id(x) for x in state.values()}
     for name, module in model.named_modules():
         if isinstance(module, _LAYERS):
             for key in ("weight", "bias"):
                 x = getattr(module, key, None)
-                if x is not None and id(x) not in known:
-                    raise _computed(name, module, key, "register it as a parameter instead")
+                if x is not None and id(x) not in identities:
+                    raise _explain_computed(name, module, key, "register it as a parameter instead")
     _check_shared({name: x for name, x in state.items() if is_float(x) and not is_lazy(x)})
 
 
@@ -83,13 +83,13 @@ def check_training(model: nn.Module, example: Tensor, *, has_gradient: bool) -> 
         has_gradient: compute it too, which takes longest.
 
     Raises:
-        LayoutError: it fails, or what it returns is not as in :func:`check_output`.
+        LayoutError: it fails, or what it returns is not as in :func:`check_network_output`.
     """
     try:
         output = model.train()(torch.cat([example[:1], example[:1]]))
     except Exception as error:
         raise _untrainable(model, error) from error
-    check_output(output, model, 2, " in training mode")
+    check_network_output(output, model, 2, " in training mode")
     try:
         if has_gradient:
             output.sum().backward()
@@ -104,7 +104,7 @@ def _untrainable(model: nn.Module, error: Exception) -> LayoutError:
     )
 
 
-def check_output(output: object, model: nn.Module, num_samples: int, mode: str) -> None:
+def check_network_output(output: object, model: nn.Module, num_samples: int, mode: str) -> None:
     """Make sure that a network returned one tensor that trains its parameters.
 
     Args:
@@ -117,14 +117,14 @@ def check_output(output: object, model: nn.Module, num_samples: int, mode: str) 
         LayoutError: it returned something else, or trains what is none of its parameters.
     """
     name = type(model).__name__
-    scores = as_scores(output, name, num_samples, mode)
+    scores = require_scores(output, name, num_samples, mode)
     if not scores.requires_grad:
         raise LayoutError(
             f"what {name} returns{mode} depends on no parameter that could be trained",
             hint="`forward` cuts the graph: look for `no_grad`, `detach` and `.data`",
         )
-    known = {id(parameter) for parameter in model.parameters()}
-    if strange := [leaf for leaf in _leaves(scores) if id(leaf) not in known]:
+    identities = {id(parameter) for parameter in model.parameters()}
+    if strange := [leaf for leaf in _leaves(scores) if id(leaf) not in identities]:
         raise LayoutError(
             f"{name} computes with a parameter of shape {list(strange[0].shape)} that is none of "
             "its own",
@@ -132,7 +132,7 @@ def check_output(output: object, model: nn.Module, num_samples: int, mode: str) 
         )
 
 
-def as_scores(output: object, name: str, num_samples: int, mode: str = "") -> Tensor:
+def require_scores(output: object, name: str, num_samples: int, mode: str = "") -> Tensor:
     """Return what a network returned if it is one tensor, float32 with a row per sample.
 
     Args:
@@ -145,8 +145,8 @@ def as_scores(output: object, name: str, num_samples: int, mode: str = "") -> Te
         LayoutError: it is something else; the hint says how a single tensor is made of it.
     """
     if not isinstance(output, Tensor):
-        found, hint = describe_output(output)
-        raise LayoutError(f"{name} returns {found}{mode}, wanted one tensor", hint=hint)
+        description, hint = describe_output(output)
+        raise LayoutError(f"{name} returns {description}{mode}, wanted one tensor", hint=hint)
     has_rows = output.shape[:1] == (num_samples,) and output.numel() > 0
     if has_rows and output.dtype == torch.float32:
         return output
@@ -179,11 +179,11 @@ def describe_output(output: object) -> tuple[str, str]:
     if isinstance(output, tuple | list) and output:
         kind = type(output).__name__
         return f"a {kind} of {len(output)} values", wrap.format("[0]") + aux
-    found = f"a value of type {type(output).__name__}"
+    description = f"a value of type {type(output).__name__}"
     if not is_dataclass(output):
-        return found, "return one tensor: a row of scores per sample"
+        return description, "return one tensor: a row of scores per sample"
     named = "logits" if hasattr(output, "logits") else "ATTRIBUTE"
-    return found, wrap.format(f".{named}")
+    return description, wrap.format(f".{named}")
 
 
 def _leaves(output: Tensor) -> Iterator[Tensor]:
@@ -213,17 +213,17 @@ def _check_module(name: str, module: nn.Module) -> None:
         )
     if parametrize.is_parametrized(module):
         key = next(iter(module.parametrizations))  # type: ignore[arg-type]
-        raise _computed(
+        raise _explain_computed(
             name, module, key, f'`{_UTILS}parametrize.remove_parametrizations(module, "{key}")`'
         )
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm | SpectralNorm):
             kind = "weight" if isinstance(hook, WeightNorm) else "spectral"
             remedy = f'`{_UTILS}remove_{kind}_norm(module, "{hook.name}")`'
-            raise _computed(name, module, hook.name, remedy)
+            raise _explain_computed(name, module, hook.name, remedy)
         if isinstance(hook, BasePruningMethod):
             key = hook._tensor_name
-            raise _computed(name, module, key, f'`{_UTILS}prune.remove(module, "{key}")`')
+            raise _explain_computed(name, module, key, f'`{_UTILS}prune.remove(module, "{key}")`')
 
 
 def _check_called(name: str, module: nn.Module) -> None:
@@ -237,7 +237,7 @@ def _check_called(name: str, module: nn.Module) -> None:
             )
 
 
-def _computed(name: str, module: nn.Module, key: str, remedy: str) -> LayoutError:
+def _explain_computed(name: str, module: nn.Module, key: str, remedy: str) -> LayoutError:
     kind = type(module).__name__.removeprefix("Parametrized")
     return LayoutError(
         f"the {kind} `{name}` computes its `{key}` from other tensors"

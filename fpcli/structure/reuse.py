@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
+class SharedPrefix:
     """The modules that a network cut in one group shares with the whole one.
 
     Attributes:
@@ -44,11 +44,11 @@ class Prefix:
     stubs: Recorded
 
 
-NOTHING = Prefix({}, frozenset(), True, {})
+NOTHING = SharedPrefix({}, frozenset(), True, {})
 """Everything is computed anew."""
 
 
-def shared_prefix(
+def find_prefix(
     whole: nn.Module,
     small: nn.Module,
     layout: Layout,
@@ -56,7 +56,7 @@ def shared_prefix(
     width: int,
     kept: Tensor,
     x: Tensor,
-) -> Prefix:
+) -> SharedPrefix:
     """Find what a network cut in one group shares with the whole one, and prove it.
 
     Args:
@@ -77,16 +77,16 @@ def shared_prefix(
         for name, call in before.items():
             is_inside = any(name.startswith(f"{outer}.") for outer in axes)
             if not is_inside and call.ended < start and name in after:
-                axis = _narrowed_axis(call, after[name], width, len(kept))
+                axis = _find_axis(call, after[name], width, len(kept))
                 if axis != _OTHER:
                     axes[name] = axis
     stubs = {name: before[name].output for name in axes}
     try:
-        read = _what_is_read(small, Prefix(axes, frozenset(axes), True, stubs), kept, x[:1])
-        prefix = Prefix(axes, read - {""}, "" in read, stubs)
+        read = _what_is_read(small, SharedPrefix(axes, frozenset(axes), True, stubs), kept, x[:1])
+        prefix = SharedPrefix(axes, read - {""}, "" in read, stubs)
         with torch.no_grad():
             want = small(x)
-            resumed = Resumed(without_prefix(small, prefix), prefix, kept)
+            resumed = Resumed(drop_prefix(small, prefix), prefix, kept)
             got = resumed(record(whole, prefix.read, x), x)
     except Exception:  # the network's own code may do anything with what it did not expect
         return NOTHING
@@ -96,26 +96,26 @@ def shared_prefix(
 
 def record(whole: nn.Module, names: Iterable[str], x: Tensor) -> dict[str, Tensor]:
     """Run the whole network and keep the outputs of some modules, and its own under ``""``."""
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
             # Copied, since what follows may write to it.
-            found[name] = output.detach().clone()
+            outputs[name] = output.detach().clone()
 
         return keep
 
     modules = dict(whole.named_modules())
     handles = [modules[name].register_forward_hook(hook(name)) for name in names]
     try:
-        found[""] = whole(x)
+        outputs[""] = whole(x)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return outputs
 
 
-def without_prefix(model: nn.Module, prefix: Prefix) -> nn.Module:
+def drop_prefix(model: nn.Module, prefix: SharedPrefix) -> nn.Module:
     """Return a network without the modules of a prefix; it shares the tensors of what is left.
 
     It can be a template of ``shrink`` for cuts of the prefix's group. Its pooling is faster.
@@ -136,12 +136,12 @@ class Resumed:
     """A small network that goes on from what was recorded of the whole one.
 
     Args:
-        small: the network :func:`without_prefix`, cut; it is of no further use.
+        small: the network :func:`drop_prefix`, cut; it is of no further use.
         prefix: what it is without.
         kept: int64, the channels of the prefix's group that ``small`` has.
     """
 
-    def __init__(self, small: nn.Module, prefix: Prefix, kept: Tensor) -> None:
+    def __init__(self, small: nn.Module, prefix: SharedPrefix, kept: Tensor) -> None:
         self._small, self._prefix, self._kept = small, prefix, kept
         modules = dict(small.named_modules())
         self._stand_ins = {name: modules[name] for name in prefix.axes}
@@ -235,7 +235,7 @@ def _readers(
 ) -> Sequence[str]:
     """Return the modules that compute something new from a group's channels; never none."""
     modules = dict(model.named_modules())
-    found = []
+    readers = []
     for member in layout.groups[group].members:
         name = member.tensor.rpartition(".")[0]
         module = modules[name]
@@ -244,14 +244,14 @@ def _readers(
         )
         # Layer and group normalisation look at several channels at once.
         if not is_maker and not isinstance(module, _NormBase | nn.PReLU) and name in calls:
-            found.append(name)
-    return found or [next(iter(calls))]
+            readers.append(name)
+    return readers or [next(iter(calls))]
 
 
 _OTHER = -1
 
 
-def _narrowed_axis(whole: _Call, small: _Call, width: int, kept: int) -> int | None:
+def _find_axis(whole: _Call, small: _Call, width: int, kept: int) -> int | None:
     """Return the axis in which two outputs differ, None if in none, ``_OTHER`` if otherwise."""
     if whole.times != 1 or not isinstance(whole.output, Tensor):
         return _OTHER
@@ -266,14 +266,16 @@ def _narrowed_axis(whole: _Call, small: _Call, width: int, kept: int) -> int | N
     return _OTHER
 
 
-def _what_is_read(small: nn.Module, prefix: Prefix, kept: Tensor, x: Tensor) -> frozenset[str]:
+def _what_is_read(
+    small: nn.Module, prefix: SharedPrefix, kept: Tensor, x: Tensor
+) -> frozenset[str]:
     """Return the recorded modules, and ``""`` for the input, that the output depends on."""
     leaves = {name: stub.detach().clone().requires_grad_() for name, stub in prefix.stubs.items()}
     leaves[""] = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         inputs = {name: leaf * 1 for name, leaf in leaves.items()}
-        output = Resumed(without_prefix(small, prefix), prefix, kept)(inputs, inputs[""])
-        found = torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
+        output = Resumed(drop_prefix(small, prefix), prefix, kept)(inputs, inputs[""])
+        gradients = torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
     return frozenset(
-        name for name, gradient in zip(leaves, found, strict=True) if gradient is not None
+        name for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None
     )

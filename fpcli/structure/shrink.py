@@ -57,7 +57,7 @@ def shrink(template: nn.Module, block: Tensors) -> nn.Module:
     return small
 
 
-def hollow(model: nn.Module) -> nn.Module:
+def hollow_out(model: nn.Module) -> nn.Module:
     """Return a copy of a model that has its structure and integer buffers, but no floats.
 
     As a template of `shrink` it takes no memory worth mentioning.
@@ -71,7 +71,7 @@ def hollow(model: nn.Module) -> nn.Module:
     return shrink(model, block)
 
 
-def with_buffers(template: nn.Module, block: Tensors) -> Tensors:
+def fill_buffers(template: nn.Module, block: Tensors) -> Tensors:
     """Return a block with fresh batch-norm statistics wherever it brings none."""
     fresh = {}
     persistent = template.state_dict(keep_vars=True).keys()

@@ -16,7 +16,7 @@ from fpcli.structure.layout import Group, Layout, Tensors
 from fpcli.structure.support import Support
 
 
-def silence(
+def silence_channels(
     layout: Layout, support: Support, channels: Tensors, norms: Mapping[str, str]
 ) -> Support:
     """Return a support in which channels of layers are removed, or else masked for good.
@@ -31,19 +31,19 @@ def silence(
         norms: layer -> the normalisation that takes its output and nothing else.
     """
     mask = dict(support.mask)
-    for layer, gone in channels.items():
+    for layer, removed in channels.items():
         for owner in (layer, norms.get(layer)):
             for name in (f"{owner}.weight", f"{owner}.bias"):
-                if name in layout.tensors and len(gone):
+                if name in layout.tensors and len(removed):
                     shape = layout.tensors[name].shape
                     mask[name] = mask.get(name, torch.ones(shape, dtype=torch.bool)).clone()
-                    mask[name][gone] = False
+                    mask[name][removed] = False
     keep = dict(support.keep)
     for name, group in layout.prunable.items():
         dead = _silent(layout, group, mask)
         if group.block == 1 and dead.any() and not dead.all():
-            known = keep.get(name, torch.arange(group.width))
-            left = known[~dead[known]]
+            alive = keep.get(name, torch.arange(group.width))
+            left = alive[~dead[alive]]
             if len(left):
                 keep[name] = left
     return _without_idle_masks(layout, Support(keep, mask))
@@ -81,7 +81,7 @@ def _without_idle_masks(layout: Layout, support: Support) -> Support:
     return Support(support.keep, needed)
 
 
-def silenced(layout: Layout, support: Support, values: Tensors) -> dict[str, Tensor]:
+def zero_silent(layout: Layout, support: Support, values: Tensors) -> dict[str, Tensor]:
     """Return dense values that are 0 wherever a support has nothing alive."""
     block = support.gather(layout, values)
     return support.scatter(layout, block)[0]

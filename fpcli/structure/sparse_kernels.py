@@ -185,7 +185,7 @@ def _is_usual(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.device.type in ("cpu", "meta")
 
 
-def sparse_layer(layer: nn.Linear | nn.Conv2d, mask: Tensor) -> SparseLinear | SparseConv2d:
+def make_sparse(layer: nn.Linear | nn.Conv2d, mask: Tensor) -> SparseLinear | SparseConv2d:
     """Return the sparse counterpart of a layer; both share their parameters.
 
     Args:
@@ -226,9 +226,9 @@ def use_sparse(model: nn.Module, masks: Tensors, names: Collection[str]) -> nn.M
         if name not in names or not can_be_sparse(module):
             continue
         assert isinstance(module, nn.Linear | nn.Conv2d)
-        new = sparse_layer(module, masks[name].cpu())
+        new = make_sparse(module, masks[name].cpu())
         if not path:
             return new
-        parent, _, own = path.rpartition(".")
-        setattr(model.get_submodule(parent), own, new)
+        parent, _, attribute = path.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, new)
     return model

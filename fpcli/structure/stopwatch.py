@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Run = Callable[[], object]
+TimedRun = Callable[[], object]
 Clock = Callable[[], float]
 
 
@@ -20,10 +20,10 @@ class Times:
     num: int
 
 
-def times(seconds: Sequence[float]) -> Times:
+def summarise_times(seconds: Sequence[float]) -> Times:
     """Return the median and the 90th percentile (the smallest value that 90 % do not exceed).
 
-    >>> times([4.0, 1.0, 2.0, 3.0])
+    >>> summarise_times([4.0, 1.0, 2.0, 3.0])
     Times(median_s=2.5, p90_s=4.0, num=4)
     """
     ordered = sorted(seconds)
@@ -32,8 +32,8 @@ def times(seconds: Sequence[float]) -> Times:
     return Times(median, ordered[math.ceil(0.9 * len(ordered)) - 1], len(ordered))
 
 
-def in_turns(
-    runs: Sequence[Run],
+def time_in_rotation(
+    runs: Sequence[TimedRun],
     *,
     least: int = 5,
     most: int | None = None,
@@ -53,9 +53,9 @@ def in_turns(
         run()
     started, turn = clock(), 0
     while turn < least or (turn != most and clock() - started < budget_s):
-        for run, own in zip(runs, seconds, strict=True):
+        for run, times in zip(runs, seconds, strict=True):
             before = clock()
             run()
-            own.append(clock() - before)
+            times.append(clock() - before)
         turn += 1
-    return [times(own) for own in seconds]
+    return [summarise_times(times) for times in seconds]

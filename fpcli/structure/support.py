@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from fpcli.errors import LayoutError, nearest
+from fpcli.errors import LayoutError, suggest
 from fpcli.structure.layout import Axis, Layout, Tensors
 
 EMPTY: Mapping[str, Tensor] = MappingProxyType({})
@@ -43,18 +43,18 @@ class Support:
 
     def axes(self, layout: Layout) -> dict[str, Positions]:
         """Return the kept positions of every axis of every tensor; computed once per layout."""
-        known: tuple[Layout, dict[str, Positions]] | None = self.__dict__.get("_axes")
-        if known is not None and known[0] is layout:
-            return known[1]
+        cached: tuple[Layout, dict[str, Positions]] | None = self.__dict__.get("_axes")
+        if cached is not None and cached[0] is layout:
+            return cached[1]
         kept: dict[int, Tensor | None] = {}
-        found: dict[str, Positions] = {}
+        axes: dict[str, Positions] = {}
         for name, row in layout.axes.items():
             for axis in row:
                 if axis is not None and id(axis) not in kept:
                     kept[id(axis)] = self._positions(axis)
-            found[name] = tuple(None if axis is None else kept[id(axis)] for axis in row)
-        object.__setattr__(self, "_axes", (layout, found))
-        return found
+            axes[name] = tuple(None if axis is None else kept[id(axis)] for axis in row)
+        object.__setattr__(self, "_axes", (layout, axes))
+        return axes
 
     def _positions(self, axis: Axis) -> Tensor | None:
         parts = [(index, self.keep[group]) for group, index in axis.parts if group in self.keep]
@@ -106,8 +106,8 @@ class Support:
             x = block[name]
             alive = masks[name].to(x.dtype) if name in masks else torch.ones_like(x)
             inside = torch.where(masks[name], x, torch.zeros_like(x)) if name in masks else x
-            values[name] = place(inside, axes[name], spec.shape)
-            coverage[name] = place(alive, axes[name], spec.shape)
+            values[name] = scatter(inside, axes[name], spec.shape)
+            coverage[name] = scatter(alive, axes[name], spec.shape)
         return values, coverage
 
     def block_mask(self, layout: Layout) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ class Support:
             _check_keep(layout, name, channels)
         for name, bits in self.mask.items():
             if name not in layout.tensors:
-                raise _unknown("tensor", name, layout.tensors)
+                raise _explain_unknown("tensor", name, layout.tensors)
             shape = layout.tensors[name].shape
             if bits.dtype != torch.bool or tuple(bits.shape) != shape:
                 raise LayoutError(
@@ -192,7 +192,7 @@ class Support:
 
 def _check_keep(layout: Layout, name: str, channels: Tensor) -> None:
     if name not in layout.groups:
-        raise _unknown("group", name, layout.groups)
+        raise _explain_unknown("group", name, layout.groups)
     group = layout.groups[name]
 
     def error(text: str, hint: str) -> LayoutError:
@@ -215,9 +215,9 @@ def _check_keep(layout: Layout, name: str, channels: Tensor) -> None:
             raise error("keeps parts of a block", f"{group.block} channels leave together")
 
 
-def _unknown(kind: str, name: str, known: Mapping[str, object]) -> LayoutError:
+def _explain_unknown(kind: str, name: str, names: Mapping[str, object]) -> LayoutError:
     return LayoutError(
-        f"unknown {kind} '{name}'", hint=nearest(name, known) or f"see the {kind}s of the layout"
+        f"unknown {kind} '{name}'", hint=suggest(name, names) or f"see the {kind}s of the layout"
     )
 
 
@@ -233,10 +233,10 @@ def cut(x: Tensor, positions: Positions) -> Tensor:
     return x
 
 
-def place(x: Tensor, positions: Positions, shape: Sequence[int]) -> Tensor:
+def scatter(x: Tensor, positions: Positions, shape: Sequence[int]) -> Tensor:
     """Return a dense tensor with ``x`` at its positions and 0 elsewhere; ``x`` itself if it is all.
 
-    >>> place(torch.tensor([5, 6]), (torch.tensor([0, 2]),), (3,)).tolist()
+    >>> scatter(torch.tensor([5, 6]), (torch.tensor([0, 2]),), (3,)).tolist()
     [5, 0, 6]
     """
     for dim in reversed(range(len(positions))):

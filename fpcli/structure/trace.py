@@ -18,8 +18,8 @@ from fpcli.errors import LayoutError, first_line
 from fpcli.structure.channels import find_groups
 from fpcli.structure.cost import count_macs
 from fpcli.structure.layout import Group, Layout, TensorSpec
-from fpcli.structure.plain import check_output, check_plain, check_training, is_float
-from fpcli.structure.verify import verify
+from fpcli.structure.plain import check_network_output, check_plain, check_training, is_float
+from fpcli.structure.verify import verify_cuts
 
 
 def trace(model: nn.Module, example: Tensor) -> Layout:
@@ -43,27 +43,27 @@ def trace(model: nn.Module, example: Tensor) -> Layout:
     >>> [(group.name, group.width, group.protected) for group in layout.groups.values()]
     [('0', 3, False), ('2', 2, True)]
     """
-    with _undisturbed(example):
+    with _leave_undisturbed(example):
         tensors, fixed_macs = _specs(model, example)
-        layout = Layout(tensors, _groups(_working_copy(model), example), fixed_macs)
-        verify(_working_copy(model), layout, example)
-        check_training(_working_copy(model), example, has_gradient=True)
+        layout = Layout(tensors, _groups(_copy_working(model), example), fixed_macs)
+        verify_cuts(_copy_working(model), layout, example)
+        check_training(_copy_working(model), example, has_gradient=True)
     return layout
 
 
-def untraced(model: nn.Module, example: Tensor) -> Layout:
+def list_tensors(model: nn.Module, example: Tensor) -> Layout:
     """Return the tensors of a network without channel groups, for methods that cut nothing.
 
     Args and errors as in :func:`trace`, whose dependency graph this one does not need.
     """
-    with _undisturbed(example):
+    with _leave_undisturbed(example):
         tensors, fixed_macs = _specs(model, example)
-        check_training(_working_copy(model), example, has_gradient=True)
+        check_training(_copy_working(model), example, has_gradient=True)
     return Layout(tensors, {}, fixed_macs)
 
 
 @contextlib.contextmanager
-def _undisturbed(example: Tensor) -> Iterator[None]:
+def _leave_undisturbed(example: Tensor) -> Iterator[None]:
     devices = [example.device] if example.is_cuda else []
     with (
         torch.random.fork_rng(devices),
@@ -80,7 +80,7 @@ def _floats(model: nn.Module) -> dict[str, Tensor]:
     return {name: x for name, x in model.state_dict(keep_vars=True).items() if is_float(x)}
 
 
-def _working_copy(model: nn.Module) -> nn.Module:
+def _copy_working(model: nn.Module) -> nn.Module:
     try:
         twin = copy.deepcopy(model).eval()
     except Exception as error:
@@ -96,7 +96,7 @@ def _working_copy(model: nn.Module) -> nn.Module:
 def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], float]:
     """Return the tensors and the fixed multiply-adds of a network that can be trained and cut."""
     check_plain(model)
-    twin = _working_copy(model)
+    twin = _copy_working(model)
     returned: list[object] = []
     twin.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
     example = example.detach().clone()
@@ -113,8 +113,8 @@ def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], fl
             f"{type(model).__name__} changes its input in place",
             hint="compute something new from it (`x = x * 2`, `inplace=False`)",
         )
-    check_output(returned[-1], twin, len(example), "")
-    check_training(_working_copy(model), example, has_gradient=False)
+    check_network_output(returned[-1], twin, len(example), "")
+    check_training(_copy_working(model), example, has_gradient=False)
     uses: dict[str, float] = {}
     for name, module in twin.named_modules():
         if isinstance(module, _ConvNd | nn.Linear) and per_module.get(name):

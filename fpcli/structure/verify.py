@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from fpcli.errors import LayoutError, first_line
 from fpcli.structure.layout import Layout
-from fpcli.structure.patterns import num_kept
+from fpcli.structure.patterns import count_kept_channels
 from fpcli.structure.plain import describe_output
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -25,7 +25,7 @@ _HINT = (
 )
 
 
-def verify(model: nn.Module, layout: Layout, example: Tensor) -> None:
+def verify_cuts(model: nn.Module, layout: Layout, example: Tensor) -> None:
     """Cut about half of every prunable group and compare with the dense network.
 
     A cut network must compute what the dense one computes when nobody reads the removed channels
@@ -90,7 +90,9 @@ def _half(layout: Layout, names: Iterable[str]) -> Support:
         group = layout.groups[name]
         num_blocks = group.width // group.block
         order = torch.randperm(num_blocks, generator=generator)
-        best = order[: num_kept(group.width, 0.5, group.block) // group.block].sort().values
+        best = (
+            order[: count_kept_channels(group.width, 0.5, group.block) // group.block].sort().values
+        )
         keep[name] = (best[:, None] * group.block + torch.arange(group.block)).flatten()
     return Support(keep)
 
@@ -111,9 +113,9 @@ def _mismatch(model: nn.Module, layout: Layout, example: Tensor, names: Sequence
         for member in layout.groups[name].members:
             reads = layout.tensors[member.tensor].uses > 0 and not member.produces
             if reads:
-                gone = torch.ones(len(member.index), dtype=torch.bool)
-                gone[keep] = False
-                index = member.index[gone].flatten().to(example.device)
+                removed = torch.ones(len(member.index), dtype=torch.bool)
+                removed[keep] = False
+                index = member.index[removed].flatten().to(example.device)
                 weights[member.tensor].index_fill_(member.dim, index, 0.0)
     with _NoStatistics():
         want, reason = _run(deaf, example)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.partition import partition
 from fpcli.data.set_aside import set_aside
 from fpcli.settings.recipes import AnyRecipe, Recipe
@@ -19,7 +19,7 @@ def load_data(recipe: AnyRecipe) -> Dataset:
         FpError: it is missing, corrupt or unsuitable.
     """
     task = recipe.task
-    return load(
+    return load_dataset(
         task.data,
         Path(task.data_dir) if task.data_dir else None,
         validation_fraction=task.validation_fraction,
@@ -29,7 +29,7 @@ def load_data(recipe: AnyRecipe) -> Dataset:
     )
 
 
-def server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
+def choose_server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
     """Return the training samples that the server has: sorted indices into ``dataset.train``.
 
     Raises:
@@ -43,7 +43,7 @@ def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tenso
     """Return the training samples of each client: sorted indices into ``dataset.train``.
 
     Args:
-        reserved: those that the server has, as `server_samples` tells.
+        reserved: those that the server has, as `choose_server_samples` tells.
 
     Raises:
         DataError: the data cannot be split as the recipe asks.
@@ -59,7 +59,7 @@ def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tenso
     )
 
 
-def personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def choose_personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return for each client the indices of the test samples of its training classes."""
     labels = dataset.test.labels
     return tuple(dataset.classes_of(part)[labels].nonzero().flatten() for part in parts)

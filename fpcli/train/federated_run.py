@@ -7,33 +7,33 @@ from typing import Protocol
 
 from fpcli.engine import memory, server
 from fpcli.engine.federation import RoundRecord, Totals
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.engine.types import ServerState
-from fpcli.recipe.idle import idle
+from fpcli.recipe.idle import find_idle
 from fpcli.report.plots import draw_run
 from fpcli.settings.recipes import Recipe
 from fpcli.store import events
 from fpcli.store.model_folder import write_trained
 from fpcli.store.run_folder import RunFolder
-from fpcli.structure.cost import cost
-from fpcli.train.kernels import with_kernels
+from fpcli.structure.cost import count_cost
+from fpcli.train.kernels import add_kernels
 from fpcli.train.open_executor import open_executor
 from fpcli.train.run_session import Interrupted, Listener, Place, RunSession, check_recipe
-from fpcli.train.run_summary import Summary, state_sha256, to_event
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.run_summary import Summary, round_to_event, state_sha256
+from fpcli.train.setup import Setup, prepare_run
 
 
-class Watcher(Listener[RoundRecord], Protocol):
+class RunListener(Listener[RoundRecord], Protocol):
     """Is told what happens while a run goes on; the terminal display is one."""
 
     def start(self, setup: Setup, folder: Path, executor: str, state: ServerState) -> None:
         """Called once when everything is built."""
 
 
-def run_federated(
+def play_federated(
     recipe: Recipe,
     folder: RunFolder,
-    watcher: Watcher,
+    watcher: RunListener,
     *,
     stored: Recipe | None = None,
     command: tuple[str, ...] = (),
@@ -60,51 +60,51 @@ def run_federated(
     with folder.lock():
         if not force:
             check_recipe(folder, recipe, stored)
-        setup = prepare(recipe, folder.memory)
+        setup = prepare_run(recipe, folder.memory)
         session = _session(setup, folder, watcher)
         layout, state_type = setup.fed.layout, setup.fed.method.State
-        found = session.go_on(stored, command, layout, state_type, force=force)
+        place = session.go_on(stored, command, layout, state_type, force=force)
         if setup.site.home.exists():
-            memory.rewind(setup.site.home, found[0].round if found else -1)
-        return _run(setup, session, watcher, found, is_part=is_part)
+            memory.rewind(setup.site.home, place[0].round if place else -1)
+        return _run(setup, session, watcher, place, is_part=is_part)
 
 
-def _session(setup: Setup, folder: RunFolder, watcher: Watcher) -> RunSession[RoundRecord]:
+def _session(setup: Setup, folder: RunFolder, watcher: RunListener) -> RunSession[RoundRecord]:
     def forget() -> None:
         if setup.site.home.exists():
             oldest = min(int(path.name[6:]) for path in folder.checkpoints.glob("round-*"))
-            memory.prune(setup.site.home, oldest)
+            memory.prune_versions(setup.site.home, oldest)
 
-    return RunSession(folder, setup.recipe, setup.recipe.rounds, watcher, to_event, forget)
+    return RunSession(folder, setup.recipe, setup.recipe.rounds, watcher, round_to_event, forget)
 
 
 def _run(
     setup: Setup,
     session: RunSession[RoundRecord],
-    watcher: Watcher,
-    found: Place | None,
+    watcher: RunListener,
+    place: Place | None,
     *,
     is_part: bool,
 ) -> Summary:
-    settle()
-    for text in [] if is_part else idle(setup.recipe):
+    settle_process()
+    for text in [] if is_part else find_idle(setup.recipe):
         watcher.message(f"warning: {text}")
-    setup = with_kernels(setup, session.folder.path, watcher.message)
+    setup = add_kernels(setup, session.folder.path, watcher.message)
     executor, description = open_executor(setup)
     try:
         with session.signals() as stop:
-            if found is None:
-                found = server.begin(
+            if place is None:
+                place = server.begin_training(
                     setup.fed,
                     setup.values,
                     executor,
                     setup.support,
                     lambda text: watcher.message(f"warning: {text}"),
                 )
-                session.save(*found)
-            watcher.start(setup, session.folder.path, description, found[0])
-            rounds = server.play(setup.fed, found[0], executor, found[1])
-            state, totals = session.play(rounds, found, stop)
+                session.save(*place)
+            watcher.start(setup, session.folder.path, description, place[0])
+            rounds = server.play(setup.fed, place[0], executor, place[1])
+            state, totals = session.play(rounds, place, stop)
         summary = _finish(setup, session.folder, state, totals)
         if is_part and stop.number:
             raise Interrupted(stop.number, state.round, session.folder.path)
@@ -116,12 +116,12 @@ def _run(
 def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals) -> Summary:
     """Write the final model, the figures and the checksums, and return the summary."""
     fed = setup.fed
-    history = events.read(folder.events)
+    history = events.read_events(folder.events)
     folder.final.mkdir(exist_ok=True)
     write_trained(folder.final, setup.trained(state.values, state.support))
     draw_run(history, folder.path)
     folder.write_checksums()
-    size = cost(fed.layout, state.support)
+    size = count_cost(fed.layout, state.support)
     last = next((event["test"] for event in reversed(history) if event.get("test")), None)
     of_clients: dict[str, dict[str, float]] = next(
         (event for event in reversed(history) if "clients_accuracy" in event), {}

@@ -16,8 +16,8 @@ from fpcli.engine import central
 from fpcli.engine.central import Momentum
 from fpcli.engine.evaluate import Score, evaluate
 from fpcli.engine.federation import Totals
-from fpcli.engine.placement import check_device, place
-from fpcli.engine.process import num_cores, settle
+from fpcli.engine.placement import check_device, move_to
+from fpcli.engine.process import num_cores, settle_process
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.engine.types import ServerState
 from fpcli.errors import RecipeError
@@ -28,13 +28,13 @@ from fpcli.settings.tasks import Augment, FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import write_trained
 from fpcli.store.run_folder import RunFolder
-from fpcli.structure.cost import Cost, cost
+from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import EMPTY, Support
 from fpcli.train.client_data import load_data
 from fpcli.train.run_session import Listener, Place, RunSession, check_recipe
 from fpcli.train.run_summary import FitSummary, state_sha256
-from fpcli.train.setup import any_layout
+from fpcli.train.setup import trace_or_list
 
 _MANY_MACS = 1e9
 
@@ -89,21 +89,21 @@ class EpochRecord:
     totals: Totals
 
 
-class Watcher(Listener[EpochRecord], Protocol):
+class FitListener(Listener[EpochRecord], Protocol):
     """Is told what happens while training goes on; the terminal display is one."""
 
     def start(self, setup: FitSetup, folder: Path, state: ServerState) -> None:
         """Called once when everything is built."""
 
 
-def augmentation(task: FitTask) -> Augment:
+def choose_augmentation(task: FitTask) -> Augment:
     """Return how training images are changed: what the recipe says, or the usual for the data."""
     if task.augment != "auto":
         return task.augment
     return "crop-flip" if task.data.startswith("cifar") else "none"
 
 
-def prepare(recipe: FitRecipe) -> FitSetup:
+def prepare_fit(recipe: FitRecipe) -> FitSetup:
     """Build what a recipe describes; the same recipe gives the same bits.
 
     Args:
@@ -116,14 +116,14 @@ def prepare(recipe: FitRecipe) -> FitSetup:
         raise RecipeError("`fit.epochs` is 0: nothing would be trained", hint="`--epochs 1`")
     check_device(recipe.device, "device")
     dataset = load_data(recipe)
-    task = replace(recipe.task, augment=augmentation(recipe.task))
-    check_augment(augmentation(task), task.data, dataset.train.images)
+    task = replace(recipe.task, augment=choose_augmentation(recipe.task))
+    check_augment(choose_augmentation(task), task.data, dataset.train.images)
     shape, classes = dataset.input_shape, dataset.num_classes
     model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
-    layout = any_layout(model, dataset)
-    size = cost(layout, Support())
+    layout = trace_or_list(model, dataset)
+    size = count_cost(layout, Support())
     threads = recipe.threads or _usual_threads(size.macs * recipe.fit.batch_size)
-    model = place(model, recipe.device, is_channels_last=True)
+    model = move_to(model, recipe.device, is_channels_last=True)
     return FitSetup(replace(recipe, task=task, threads=threads), dataset, model, layout, size)
 
 
@@ -135,10 +135,10 @@ def _usual_threads(step_macs: float) -> int:
     return num_cores() if step_macs >= _MANY_MACS else 1
 
 
-def run_fit(
+def play_fit(
     recipe: FitRecipe,
     folder: RunFolder,
-    watcher: Watcher,
+    watcher: FitListener,
     *,
     stored: FitRecipe | None = None,
     command: tuple[str, ...] = (),
@@ -149,14 +149,14 @@ def run_fit(
     with folder.lock():
         if not force:
             check_recipe(folder, recipe, stored)
-        setup = prepare(recipe)
+        setup = prepare_fit(recipe)
         length = setup.recipe.fit.epochs
-        session = RunSession(folder, setup.recipe, length, watcher, to_event, unit="epoch")
-        found = session.go_on(stored, command, setup.layout, Carried, force=force)
-        return _run(setup, session, watcher, found)
+        session = RunSession(folder, setup.recipe, length, watcher, epoch_to_event, unit="epoch")
+        place = session.go_on(stored, command, setup.layout, Carried, force=force)
+        return _run(setup, session, watcher, place)
 
 
-def to_event(record: EpochRecord) -> dict[str, Any]:
+def epoch_to_event(record: EpochRecord) -> dict[str, Any]:
     """Return an epoch's record as one flat JSON object of the event stream."""
     return {
         "event": "epoch",
@@ -172,17 +172,17 @@ def to_event(record: EpochRecord) -> dict[str, Any]:
 
 
 def _run(
-    setup: FitSetup, session: RunSession[EpochRecord], watcher: Watcher, found: Place | None
+    setup: FitSetup, session: RunSession[EpochRecord], watcher: FitListener, place: Place | None
 ) -> FitSummary:
-    settle(setup.recipe.threads)
+    settle_process(setup.recipe.threads)
     with session.signals() as stop:
-        if found is None:
-            found = _state(setup, 0, Momentum()), Totals()
-            session.save(*found)
+        if place is None:
+            place = _state(setup, 0, Momentum()), Totals()
+            session.save(*place)
         else:
-            _fill(setup.model, found[0])
-        watcher.start(setup, session.folder.path, found[0])
-        state, totals = session.play(_epochs(setup, *found), found, stop)
+            _fill(setup.model, place[0])
+        watcher.start(setup, session.folder.path, place[0])
+        state, totals = session.play(_epochs(setup, *place), place, stop)
     return _finish(setup, session.folder, state, totals)
 
 
@@ -195,9 +195,9 @@ def _state(setup: FitSetup, epoch: int, momentum: Momentum) -> ServerState:
 
 def _fill(model: nn.Module, state: ServerState) -> None:
     """Copy a state into the model, whose tensors keep their place and order in memory."""
-    own = model.state_dict()
+    values = model.state_dict()
     for name, value in {**state.values, **state.method.counters}.items():
-        own[name].copy_(value)
+        values[name].copy_(value)
 
 
 def _epochs(
@@ -206,14 +206,14 @@ def _epochs(
     """Train to the end, and yield state and record after every epoch."""
     recipe, dataset = setup.recipe, setup.dataset
     carried: Carried = state.method
-    trained = central.train(
+    trained = central.train_centrally(
         setup.model,
         dataset,
         recipe.fit,
         seed=recipe.seed,
         done=state.round,
         momentum=carried.momentum,
-        augment=augmentation(recipe.task),
+        augment=choose_augmentation(recipe.task),
     )
     started = time.perf_counter()
     for epoch in trained:
@@ -262,7 +262,7 @@ def _finish(setup: FitSetup, folder: RunFolder, state: ServerState, totals: Tota
             inputs=Inputs.of(dataset),
         ),
     )
-    draw_fit(events.read(folder.events), folder.path)
+    draw_fit(events.read_events(folder.events), folder.path)
     folder.write_checksums()
     test = evaluate(setup.model, dataset.test, dataset.normalise)
     return FitSummary(

@@ -16,20 +16,27 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from fpcli.engine.placement import place
+from fpcli.engine.placement import move_to
 from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import RecipeError, ResumeError
 from fpcli.files import write_atomic
-from fpcli.structure.choice import Limits, Timer, example, in_earnest, layers, limits
+from fpcli.structure.choice import (
+    Limits,
+    Timer,
+    draw_example,
+    find_limits,
+    in_earnest,
+    list_sparse_layers,
+)
 from fpcli.structure.shrink import shrink
 from fpcli.train.setup import Setup
 
-NAME = "kernels.json"
+KERNELS_FILE = "kernels.json"
 _EVALUATION_BATCH = 512
 _STORED = TypeAdapter(dict[str, dict[str, Annotated[float, Ge(0), Le(1)]]])
 
 
-def with_kernels(
+def add_kernels(
     setup: Setup,
     folder: Path,
     tell: Callable[[str], None],
@@ -58,42 +65,42 @@ def with_kernels(
         )
     if choice.sparse == "always":
         return _with(setup, _always(setup))
-    path = folder / NAME
+    path = folder / KERNELS_FILE
     if path.exists():
         return _with(setup, _read(path))
-    found = _measured(setup, timer)
-    write_atomic(path, json.dumps(asdict(found), indent=1) + "\n")
-    tell(_words(found))
-    return _with(setup, found)
+    limits = _measure(setup, timer)
+    write_atomic(path, json.dumps(asdict(limits), indent=1) + "\n")
+    tell(_words(limits))
+    return _with(setup, limits)
 
 
-def _with(setup: Setup, found: Limits) -> Setup:
+def _with(setup: Setup, limits: Limits) -> Setup:
     return replace(
-        setup, fed=replace(setup.fed, sparse=found), site=replace(setup.site, sparse=found)
+        setup, fed=replace(setup.fed, sparse=limits), site=replace(setup.site, sparse=limits)
     )
 
 
 def _model(setup: Setup) -> nn.Module:
     values = {name: value.clone() for name, value in setup.values.items()}
-    return place(shrink(setup.fed.template, values), "cpu", setup.fed.is_channels_last)
+    return move_to(shrink(setup.fed.template, values), "cpu", setup.fed.is_channels_last)
 
 
 def _example(setup: Setup, batch_size: int) -> torch.Tensor:
     fed = setup.fed
-    return example(fed.dataset.input_shape, batch_size, channels_last=fed.is_channels_last)
+    return draw_example(fed.dataset.input_shape, batch_size, channels_last=fed.is_channels_last)
 
 
 def _always(setup: Setup) -> Limits:
-    everything = dict.fromkeys(layers(_model(setup), _example(setup, 1)), 1.0)
+    everything = dict.fromkeys(list_sparse_layers(_model(setup), _example(setup, 1)), 1.0)
     return Limits(everything, everything)
 
 
-def _measured(setup: Setup, timer: Timer) -> Limits:
+def _measure(setup: Setup, timer: Timer) -> Limits:
     """Measure as the run computes: training on one thread, evaluation on all cores."""
     model = _model(setup)
-    train = limits(model, _example(setup, setup.fed.local.batch_size), "train", timer=timer)
+    train = find_limits(model, _example(setup, setup.fed.local.batch_size), "train", timer=timer)
     with using_threads(num_cores()):
-        evaluate = limits(model, _example(setup, _EVALUATION_BATCH), "evaluate", timer=timer)
+        evaluate = find_limits(model, _example(setup, _EVALUATION_BATCH), "evaluate", timer=timer)
     return Limits(train, evaluate)
 
 
@@ -109,9 +116,9 @@ def _read(path: Path) -> Limits:
         ) from error
 
 
-def _words(found: Limits) -> str:
+def _words(limits: Limits) -> str:
     parts = []
-    for use, own in (("training", found.train), ("evaluation", found.evaluate)):
-        gains = [f"{n.removesuffix('.weight')} up to {d:.0%}" for n, d in own.items() if d]
+    for use, by_layer in (("training", limits.train), ("evaluation", limits.evaluate)):
+        gains = [f"{n.removesuffix('.weight')} up to {d:.0%}" for n, d in by_layer.items() if d]
         parts.append(f"{use}: {', '.join(gains) or 'no layer'}")
     return f"sparse kernels are faster at these densities, {'; '.join(parts)}"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from fpcli import plugins
 from fpcli.data.catalogue import CATALOGUE
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.engine.trained import DataKey, Inputs, Trained
-from fpcli.errors import DataError, UsageError, nearest
+from fpcli.errors import DataError, UsageError, suggest
 from fpcli.recipe.load import read_settings
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
-from fpcli.store.model_folder import untrained, with_weights
+from fpcli.store.model_folder import build_untrained, read_weighted
 from fpcli.store.run_folder import RunFolder
 from fpcli.train.client_data import load_data
 from fpcli.units import format_input
@@ -39,7 +39,7 @@ def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Pa
             weights of its own.
     """
     if word is None:
-        return None if weights else newest_run(runs)
+        return None if weights else find_newest_run(runs)
     for path in (Path(word), runs / word):
         if path.is_dir():
             if weights:
@@ -49,11 +49,11 @@ def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Pa
                     where="-w",
                 )
             return path
-    names = plugins.names("models")
+    names = plugins.list_names("models")
     base = re.split("@|-gn", word)[0]
     if base in names or plugins.is_code(word) or word.startswith(plugins.TORCHVISION):
         return None
-    known = [*names, *(path.parent.name for path in runs.glob("[!.]*/final"))]
+    candidates = [*names, *(path.parent.name for path in runs.glob("[!.]*/final"))]
     if Path(word).exists():
         raise UsageError(
             f"`{word}` is a file, not a folder or a model's name",
@@ -63,20 +63,20 @@ def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Pa
         )
     raise UsageError(
         f"`{word}` is neither a folder nor a model",
-        hint=nearest(word, known)
+        hint=suggest(word, candidates)
         or "give a run, an output folder of `fp prune`, or a model's name",
         where=word,
     )
 
 
-def newest_run(runs: Path) -> Path:
+def find_newest_run(runs: Path) -> Path:
     """Return the finished run that was written last.
 
     Raises:
         UsageError: there is none.
     """
-    found = [path.parent.parent for path in runs.glob("[!.]*/final/layout.json")]
-    finished = [path for path in found if not RunFolder(path).purged.is_file()]
+    folders = [path.parent.parent for path in runs.glob("[!.]*/final/layout.json")]
+    finished = [path for path in folders if not RunFolder(path).purged.is_file()]
     if not finished:
         raise UsageError(
             f"no finished run in {runs}/",
@@ -86,22 +86,22 @@ def newest_run(runs: Path) -> Path:
     return max(finished, key=lambda path: (path / "final" / "layout.json").stat().st_mtime)
 
 
-def training_rate(folder: Path | None) -> float:
+def read_training_rate(folder: Path | None) -> float:
     """Return the learning rate that a model was trained with, or the usual one if nobody knows."""
     usual = FitConfig.lr
     recipe = folder / "recipe.yaml" if folder else None
     if recipe is None or not recipe.is_file():
         return usual
-    said = read_settings(recipe)
+    settings = read_settings(recipe)
     for key, factor in _RATES.items():
         try:
-            return float(said[key].value) * factor
+            return float(settings[key].value) * factor
         except (KeyError, TypeError, ValueError):
             continue
     return usual
 
 
-def dataset_of(
+def load_data_of(
     trained: Trained, data: str | None, data_dir: Path | None, normalise: str | None = None
 ) -> Dataset:
     """Return the data that a model is for, with the validation split that it was trained beside.
@@ -115,8 +115,8 @@ def dataset_of(
         UsageError: the model does not say what it is for, or names code.
         DataError: the data is missing or damaged, or its images or classes do not fit the model.
     """
-    own = trained.data
-    name = data or (own.name if own else "")
+    data_key = trained.data
+    name = data or (data_key.name if data_key else "")
     if not name or (plugins.is_code(name) and not data):
         raise UsageError(
             f"the data is code of yours (`{name}`), which runs only if you name it"
@@ -125,8 +125,8 @@ def dataset_of(
             hint=f"add `--data {name or 'NAME'}`",
             where="--data",
         )
-    key = own or DataKey(name, 0.1, 0)
-    found = load(
+    key = data_key or DataKey(name, 0.1, 0)
+    dataset = load_dataset(
         name,
         data_dir,
         validation_fraction=key.validation_fraction,
@@ -134,7 +134,7 @@ def dataset_of(
         seed=key.seed,
         allow_code=True,
     )
-    have = (tuple(found.input_shape), found.num_classes)
+    have = (tuple(dataset.input_shape), dataset.num_classes)
     want = (trained.input_shape, trained.num_classes)
     if have != want:
         shapes = [format_input(shape) for shape, _ in (have, want)]
@@ -144,10 +144,10 @@ def dataset_of(
             hint="give the data that the model is for with --data",
             where="--data",
         )
-    return found
+    return dataset
 
 
-def named(
+def build_named(
     recipe: PruneRecipe, weights: Path | None, *, is_planned: bool = False
 ) -> tuple[Trained, Dataset | None]:
     """Return a network by name and its data.
@@ -160,20 +160,20 @@ def named(
     Raises:
         FpError: of many kinds; data or weights are missing, damaged, or do not fit the network.
     """
-    task, known = recipe.task, CATALOGUE.get(recipe.task.data)
+    task, entry = recipe.task, CATALOGUE.get(recipe.task.data)
     dataset: Dataset | None = None
     try:
         dataset = load_data(recipe)
         shape, num_classes = dataset.input_shape, dataset.num_classes
     except DataError:
-        if not is_planned or known is None:
+        if not is_planned or entry is None:
             raise
-        shape, num_classes = known.input_shape, known.num_classes
+        shape, num_classes = entry.input_shape, entry.num_classes
     key = DataKey(task.data, task.validation_fraction, recipe.seed)
-    trained = untrained(task.model, shape, num_classes, data=key, code=task.model)
+    trained = build_untrained(task.model, shape, num_classes, data=key, code=task.model)
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))
-    return (trained if weights is None else with_weights(trained, weights)), dataset
+    return (trained if weights is None else read_weighted(trained, weights)), dataset
 
 
 def doubt_about_inputs(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.errors import UsageError
-from fpcli.files import checksums, replace_folder, write_atomic
+from fpcli.files import list_checksums, replace_folder, write_atomic
 from fpcli.pruning.prune import Pruned
 from fpcli.recipe.load import to_yaml
 from fpcli.report.prune_plots import draw_pruning
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import write_trained
-from fpcli.store.run_folder import environment
+from fpcli.store.run_folder import describe_environment
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -65,7 +65,9 @@ def write_pruned(
         write_atomic(fresh / "report.json", json.dumps(report, indent=1) + "\n")
         lines = "".join(json.dumps(event) + "\n" for event in history)
         write_atomic(fresh / "history.jsonl", lines)
-        write_atomic(fresh / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        write_atomic(
+            fresh / "environment.json", json.dumps(describe_environment(), indent=1) + "\n"
+        )
         draw_pruning(result.widths, history, fresh)
         files = sorted(path for path in fresh.iterdir() if path.is_file())
-        write_atomic(fresh / "SHA256SUMS", checksums(fresh, files))
+        write_atomic(fresh / "SHA256SUMS", list_checksums(fresh, files))

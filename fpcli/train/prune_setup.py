@@ -11,15 +11,15 @@ from fpcli import plugins
 from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine.placement import check_device
-from fpcli.engine.process import num_cores, settle
+from fpcli.engine.process import num_cores, settle_process
 from fpcli.engine.trained import Trained
 from fpcli.errors import UsageError
-from fpcli.pruning.layers import select, weights_and_macs
-from fpcli.pruning.prune import Pruned, Stage
-from fpcli.pruning.pruner import Measure, PruneContext, Pruner, Target
+from fpcli.pruning.layers import count_weights_and_macs, select
+from fpcli.pruning.prune import Pruned, PruneStage
+from fpcli.pruning.pruner import Measure, PruneContext, Pruner, PruneTarget
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
-from fpcli.train.fit_run import augmentation
+from fpcli.train.fit_run import choose_augmentation
 from fpcli.units import parse_share
 
 _TENTH = 10
@@ -34,10 +34,10 @@ class PruneSetup:
     pruner: Pruner
     px: PruneContext
     trained: Trained
-    target: Target
+    target: PruneTarget
 
 
-def prepare(
+def prepare_pruning(
     recipe: PruneRecipe,
     trained: Trained,
     dataset: Dataset | None,
@@ -58,10 +58,10 @@ def prepare(
         FpError: of many kinds; a place, device or file does not exist or does not fit the model.
     """
     check_device(recipe.device, "device")
-    settle(recipe.threads or num_cores())
+    settle_process(recipe.threads or num_cores())
     if not recipe.retrain.lr:
         recipe = replace(recipe, retrain=replace(recipe.retrain, lr=training_rate / _TENTH))
-    augment = augmentation(recipe.task)
+    augment = choose_augmentation(recipe.task)
     if dataset is not None:
         check_augment(augment, recipe.task.data, dataset.train.images)
     pruner: Pruner = plugins.lookup("pruners", recipe.method.name)()
@@ -86,9 +86,9 @@ def prepare(
     return PruneSetup(recipe, pruner, px, trained, target)
 
 
-def _target(recipe: PruneRecipe, *, is_needed: bool) -> Target:
-    said = {name: getattr(recipe.prune, name) for name in ("ratio", *_SHARES)}
-    given = [name for name, value in said.items() if value is not None]
+def _target(recipe: PruneRecipe, *, is_needed: bool) -> PruneTarget:
+    amounts = {name: getattr(recipe.prune, name) for name in ("ratio", *_SHARES)}
+    given = [name for name, value in amounts.items() if value is not None]
     if len(given) > 1:
         raise UsageError(
             f"--{given[0]} and --{given[1]} exclude each other", hint="give one of them"
@@ -100,9 +100,9 @@ def _target(recipe: PruneRecipe, *, is_needed: bool) -> Target:
             where="--ratio",
         )
     for measure in _SHARES:
-        if said[measure] is not None:
-            return Target(measure, 1 - said[measure])
-    return Target("ratio", said["ratio"] or 0.0)
+        if amounts[measure] is not None:
+            return PruneTarget(measure, 1 - amounts[measure])
+    return PruneTarget("ratio", amounts["ratio"] or 0.0)
 
 
 def _rates(recipe: PruneRecipe, trained: Trained) -> dict[str, float]:
@@ -136,11 +136,11 @@ def _rates(recipe: PruneRecipe, trained: Trained) -> dict[str, float]:
     return rates
 
 
-def report_of(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
+def report_pruning(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
     """Return what a pruning came to, as ``fp prune --json`` names it."""
     layout, start = setup.trained.layout, setup.trained.support
     before, after = (
-        dict(zip(("weights", "macs"), weights_and_macs(layout, support), strict=True))
+        dict(zip(("weights", "macs"), count_weights_and_macs(layout, support), strict=True))
         for support in (start, result.trained.support)
     )
     return {
@@ -157,7 +157,7 @@ def report_of(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
     }
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
+def _stage(stage: PruneStage) -> dict[str, Any]:
     return {
         **asdict(stage.cost),
         "accuracy": stage.test and stage.test.accuracy,

@@ -15,7 +15,7 @@ from fpcli.engine import memory
 from fpcli.engine.federation import Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
-from fpcli.recipe.load import differences, digest
+from fpcli.recipe.load import compare_recipes, digest_recipe
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import checkpoint, events
 from fpcli.store.run_folder import RunFolder
@@ -30,7 +30,7 @@ class Record(Protocol):
         """Sums since the start of the run."""
 
 
-R = TypeVar("R", bound=Record)
+_R = TypeVar("_R", bound=Record)
 R_in = TypeVar("R_in", contravariant=True)
 
 Place = tuple[ServerState, Totals]
@@ -80,7 +80,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class RunSession(Generic[R]):
+class RunSession(Generic[_R]):
     """One run that is at work in its folder.
 
     Attributes:
@@ -93,8 +93,8 @@ class RunSession(Generic[R]):
     folder: RunFolder
     recipe: Recipe | FitRecipe
     length: int
-    watcher: Listener[R]
-    to_event: Callable[[R], Mapping[str, Any]]
+    watcher: Listener[_R]
+    to_event: Callable[[_R], Mapping[str, Any]]
     after_save: Callable[[], None] = lambda: None
     unit: str = "round"
 
@@ -102,10 +102,12 @@ class RunSession(Generic[R]):
         """Write a checkpoint."""
         extra = {
             "totals": asdict(totals),
-            "events": events.fingerprint(self.folder.events, state.round),
-            "memory": memory.inventory(self.folder.memory, state.round),
+            "events": events.digest_events(self.folder.events, state.round),
+            "memory": memory.list_versions(self.folder.memory, state.round),
         }
-        checkpoint.save(self.folder.path, state, digest=digest(self.recipe), extra=extra)
+        checkpoint.save_checkpoint(
+            self.folder.path, state, digest=digest_recipe(self.recipe), extra=extra
+        )
         self.after_save()
 
     def go_on(
@@ -127,12 +129,12 @@ class RunSession(Generic[R]):
             ResumeError: there is none, it is of another model, or all were deleted.
             DataError: the events cannot be read.
         """
-        found = self._load(stored, layout, state_type, force=force)
-        begin(self.folder, self.recipe, command)
-        aside = events.keep(self.folder.events, found[0].round if found else 0)
+        place = self._load(stored, layout, state_type, force=force)
+        begin_folder(self.folder, self.recipe, command)
+        aside = events.keep(self.folder.events, place[0].round if place else 0)
         if aside:
             self.watcher.message(f"warning: damaged events are kept as {aside}")
-        return found
+        return place
 
     def _load(
         self,
@@ -144,14 +146,17 @@ class RunSession(Generic[R]):
     ) -> Place | None:
         """Return the newest checkpoint that is whole, as are the events up to it."""
         checkpoint.check_kept(self.folder)
-        sound = events.sound(self.folder.events)
+        sound = events.find_sound(self.folder.events)
         if not (sound.rounds or any(self.folder.checkpoints.glob("round-*"))):
             return None
         try:
             state, extra, warnings = checkpoint.load_newest(
-                self.folder.path, method_state=state_type, digest=digest(stored), events=sound
+                self.folder.path,
+                method_state=state_type,
+                digest=digest_recipe(stored),
+                events=sound,
             )
-            memory.check(self.folder.memory, extra["memory"])
+            memory.check_versions(self.folder.memory, extra["memory"])
         except ResumeError as error:
             if not force:
                 raise
@@ -161,11 +166,13 @@ class RunSession(Generic[R]):
             self.watcher.message(f"warning: {text}")
         _check_fits(layout, state)
         totals = Totals(**extra["totals"])
-        if digest(self.recipe) != digest(stored):  # the older ones fit the new recipe no longer
+        if digest_recipe(self.recipe) != digest_recipe(
+            stored
+        ):  # the older ones fit the new recipe no longer
             self.save(state, totals)
         return state, totals
 
-    def play(self, rounds: Iterator[tuple[ServerState, R]], place: Place, stop: Stop) -> Place:
+    def play(self, rounds: Iterator[tuple[ServerState, _R]], place: Place, stop: Stop) -> Place:
         """Drain ``rounds`` into the folder until the run is done.
 
         Args:
@@ -227,7 +234,7 @@ class RunSession(Generic[R]):
                 signal.signal(number, handler)
 
 
-def _next(rounds: Iterator[tuple[ServerState, R]], stop: Stop) -> tuple[ServerState, R] | None:
+def _next(rounds: Iterator[tuple[ServerState, _R]], stop: Stop) -> tuple[ServerState, _R] | None:
     stop.is_playing = True
     try:
         return next(rounds, None)
@@ -235,7 +242,7 @@ def _next(rounds: Iterator[tuple[ServerState, R]], stop: Stop) -> tuple[ServerSt
         stop.is_playing = False
 
 
-def begin(folder: RunFolder, recipe: Recipe | FitRecipe, command: Sequence[str]) -> None:
+def begin_folder(folder: RunFolder, recipe: Recipe | FitRecipe, command: Sequence[str]) -> None:
     """Say in a run's folder what it is a run of, on what it runs, and who asked for it."""
     folder.write_recipe(recipe)
     folder.add_command(command)
@@ -248,9 +255,9 @@ def check_recipe(folder: RunFolder, recipe: Recipe | FitRecipe, stored: Recipe |
     Raises:
         ResumeError: they differ in what decides bits.
     """
-    if digest(recipe) != digest(stored):
+    if digest_recipe(recipe) != digest_recipe(stored):
         changed = ", ".join(
-            f"{key}: {old} -> {new}" for key, (old, new) in differences(stored, recipe).items()
+            f"{key}: {old} -> {new}" for key, (old, new) in compare_recipes(stored, recipe).items()
         )
         raise ResumeError(
             f"{folder.path} was started with another recipe ({changed})",

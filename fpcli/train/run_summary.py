@@ -69,7 +69,7 @@ def state_sha256(values: Tensors) -> str:
     return digest.hexdigest()
 
 
-def to_event(record: RoundRecord) -> dict[str, Any]:
+def round_to_event(record: RoundRecord) -> dict[str, Any]:
     """Return a round's record as one flat JSON object of the event stream."""
     event: dict[str, Any] = {
         "event": "round",

@@ -21,18 +21,23 @@ from fpcli.engine.server_side import ServerSide, require_server_data
 from fpcli.engine.site import Common, Site
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import LayoutError, RecipeError
-from fpcli.fleet.classes import fleet_of
+from fpcli.fleet.classes import make_fleet
 from fpcli.fleet.devices import Fleet, Level
 from fpcli.fleet.server_hardware import find_server
 from fpcli.models.build import build
-from fpcli.recipe.load import digest
+from fpcli.recipe.load import digest_recipe
 from fpcli.settings.recipes import Recipe
 from fpcli.structure.layout import Layout, Tensors
-from fpcli.structure.shrink import hollow
+from fpcli.structure.shrink import hollow_out
 from fpcli.structure.support import Support
-from fpcli.structure.trace import trace, untraced
-from fpcli.train.client_data import load_data, personal_tests, server_samples, share_out
-from fpcli.train.start_values import initial
+from fpcli.structure.trace import list_tensors, trace
+from fpcli.train.client_data import (
+    choose_personal_tests,
+    choose_server_samples,
+    load_data,
+    share_out,
+)
+from fpcli.train.start_values import read_start
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,7 @@ class Setup:
         )
 
 
-def prepare(recipe: Recipe, home: Path) -> Setup:
+def prepare_run(recipe: Recipe, home: Path) -> Setup:
     """Build what a recipe describes; the same recipe gives the same bits.
 
     Args:
@@ -81,10 +86,10 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     """
     task = recipe.task
     check_device(recipe.executor.device, "executor.device")
-    fleet = fleet_for(recipe)
+    fleet = build_fleet(recipe)
     dataset = load_data(recipe)
     check_augment(task.augment, task.data, dataset.train.images)
-    held = server_samples(recipe, dataset)
+    held = choose_server_samples(recipe, dataset)
     kept = withhold(dataset, share_out(recipe, dataset, held), task.withhold, held)
     dataset, parts = kept.dataset, kept.parts
     model = build(
@@ -94,10 +99,10 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
     method: Method = plugins.lookup("methods", method_name)()
     options = method.Options(**recipe.method.options)
     traits = method.traits_of(options)
-    layout = layout_of(model, dataset, traits)
-    values, support = initial(recipe, model, layout, traits, Inputs.of(dataset))
+    layout = trace_for(model, dataset, traits)
+    values, support = read_start(recipe, model, layout, traits, Inputs.of(dataset))
     common = Common(
-        run=hashlib.sha256(f"{digest(recipe)}{layout.digest}".encode()).hexdigest(),
+        run=hashlib.sha256(f"{digest_recipe(recipe)}{layout.digest}".encode()).hexdigest(),
         options=options,
         dataset=dataset,
         num_examples=tuple(len(part) for part in parts),
@@ -108,7 +113,7 @@ def prepare(recipe: Recipe, home: Path) -> Setup:
         device=recipe.executor.device,
         is_channels_last=recipe.executor.channels_last,
     )
-    template = hollow(model)
+    template = hollow_out(model)
     if traits.needs_server_data:
         require_server_data(f"method `{method_name}`", len(kept.server))
     fed = Federation(
@@ -146,7 +151,7 @@ def _server_side(
     )
 
 
-def fleet_for(recipe: Recipe) -> Fleet:
+def build_fleet(recipe: Recipe) -> Fleet:
     """Return the simulated devices of a recipe.
 
     Raises:
@@ -156,7 +161,7 @@ def fleet_for(recipe: Recipe) -> Fleet:
     fleet: Fleet
     if choice.devices:
         clients = recipe.task.clients
-        fleet = fleet_of(choice.profile, choice.devices, seed, choice.variation, clients)
+        fleet = make_fleet(choice.profile, choice.devices, seed, choice.variation, clients)
     else:
         fleet = plugins.lookup("fleets", choice.profile)(seed, choice.variation)
     return replace(
@@ -172,10 +177,10 @@ def fleet_for(recipe: Recipe) -> Fleet:
 def _site(recipe: Recipe, common: Common, fed: Federation, kept: Kept, home: Path) -> Site:
     parts = kept.parts
     is_personal = fed.traits.models == "personal" or recipe.eval_clients
-    tests = personal_tests(fed.dataset, parts) if is_personal else ()
+    tests = choose_personal_tests(fed.dataset, parts) if is_personal else ()
     return Site(
         **vars(common),
-        method=plugins.reference("methods", fed.method_name),
+        method=plugins.find_reference("methods", fed.method_name),
         model=recipe.task.model,
         layout_json=json.dumps(fed.layout.to_json()),
         indices=torch.cat(parts),
@@ -188,14 +193,14 @@ def _site(recipe: Recipe, common: Common, fed: Federation, kept: Kept, home: Pat
     )
 
 
-def layout_of(model: nn.Module, dataset: Dataset, traits: Traits) -> Layout:
+def trace_for(model: nn.Module, dataset: Dataset, traits: Traits) -> Layout:
     """Trace a model; a method that cuts nothing can do without channel groups.
 
     Raises:
         LayoutError: the model cannot be traced, and the method prunes channels.
     """
     if traits.cuts == "nothing":
-        return any_layout(model, dataset)
+        return trace_or_list(model, dataset)
     layout = trace(model, torch.zeros(1, *dataset.input_shape))
     if traits.cuts == "channels" and not traits.starts_pruned and not layout.prunable:
         raise LayoutError(
@@ -205,7 +210,7 @@ def layout_of(model: nn.Module, dataset: Dataset, traits: Traits) -> Layout:
     return layout
 
 
-def any_layout(model: nn.Module, dataset: Dataset) -> Layout:
+def trace_or_list(model: nn.Module, dataset: Dataset) -> Layout:
     """Trace a model; of one that cannot be traced return the tensors without channel groups.
 
     Raises:
@@ -215,7 +220,7 @@ def any_layout(model: nn.Module, dataset: Dataset) -> Layout:
     try:
         return trace(model, example)
     except LayoutError:
-        return untraced(model, example)
+        return list_tensors(model, example)
 
 
 def _rules(recipe: Recipe, num_trainers: int) -> Rules:

@@ -15,7 +15,7 @@ from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 
 
-def initial(
+def read_start(
     recipe: Recipe, model: nn.Module, layout: Layout, traits: Traits, inputs: Inputs
 ) -> tuple[Tensors, Support]:
     """Return dense values to start from, and what is alive of them.

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
-from fpcli.errors import NeedError, UsageError, nearest
+from fpcli.errors import NeedError, UsageError, suggest
 from fpcli.files import write_atomic
 from fpcli.recipe.load import flatten, to_yaml
 from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
-from fpcli.train.federated_run import Watcher
-from fpcli.train.run_summary import to_event
+from fpcli.train.federated_run import RunListener
+from fpcli.train.run_summary import round_to_event
 from fpcli.train.setup import Setup
 
 _PLAIN = {
@@ -51,7 +51,7 @@ class Tracker(Protocol):
         """Write what is still in memory."""
 
 
-def check(words: str) -> tuple[str, ...]:
+def check_trackers(words: str) -> tuple[str, ...]:
     """Return the trackers of a list with commas.
 
     Raises:
@@ -61,7 +61,7 @@ def check(words: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
     for name in names:
         if name not in TRACKERS:
-            hint = nearest(name, TRACKERS) or f"known: {', '.join(TRACKERS)}"
+            hint = suggest(name, TRACKERS) or f"known: {', '.join(TRACKERS)}"
             raise UsageError(f"--track: unknown tracker `{name}`", hint=hint, where="--track")
         # A folder of that name, which W&B leaves behind, can be imported but has no origin.
         if getattr(find_spec(name), "origin", None) is None:
@@ -74,9 +74,9 @@ def check(words: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def tracking(
-    names: Sequence[str], watcher: Watcher, recipe: Recipe, folder: RunFolder
-) -> Iterator[Watcher]:
+def track_run(
+    names: Sequence[str], watcher: RunListener, recipe: Recipe, folder: RunFolder
+) -> Iterator[RunListener]:
     """Yield a watcher that tells ``watcher`` everything, and the trackers every round."""
     if not names:
         yield watcher
@@ -88,27 +88,28 @@ def tracking(
         tracked.close()
 
 
-def scalars(event: Mapping[str, Any]) -> dict[str, float]:
+def collect_scalars(event: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a round's event by the names of their curves.
 
-    >>> scalars({"loss": 0.5, "test": {"accuracy": 0.9, "loss": float("nan")}, "notes": {"a": 1}})
+    >>> test = {"accuracy": 0.9, "loss": float("nan")}
+    >>> collect_scalars({"loss": 0.5, "test": test, "notes": {"a": 1}})
     {'train/loss': 0.5, 'test/accuracy': 0.9, 'notes/a': 1}
     """
-    found: dict[str, Any] = {name: event.get(key) for key, name in _PLAIN.items()}
+    numbers: dict[str, Any] = {name: event.get(key) for key, name in _PLAIN.items()}
     for split in ("test", "validation", "clients_accuracy", "local_accuracy"):
         part = event.get(split) or {}
-        found |= {f"{split}/{key}": part.get(key) for key in ("accuracy", "loss", "mean", "min")}
+        numbers |= {f"{split}/{key}": part.get(key) for key in ("accuracy", "loss", "mean", "min")}
     for key, note in event["notes"].items():
         parts = note if isinstance(note, Mapping) else {"": note}
-        found |= {f"notes/{key}/{part}".rstrip("/"): value for part, value in parts.items()}
+        numbers |= {f"notes/{key}/{part}".rstrip("/"): value for part, value in parts.items()}
     ratios = [client["notes"].get("ratio") for client in event.get("clients", ())]
-    if known := [ratio for ratio in ratios if _is_finite(ratio)]:
-        found |= {
-            "ratio/mean": statistics.fmean(known),
-            "ratio/min": min(known),
-            "ratio/max": max(known),
+    if finite := [ratio for ratio in ratios if _is_finite(ratio)]:
+        numbers |= {
+            "ratio/mean": statistics.fmean(finite),
+            "ratio/min": min(finite),
+            "ratio/max": max(finite),
         }
-    return {name: value for name, value in found.items() if _is_finite(value)}
+    return {name: value for name, value in numbers.items() if _is_finite(value)}
 
 
 def _is_finite(value: Any) -> bool:
@@ -119,7 +120,7 @@ def _is_finite(value: Any) -> bool:
 class _Tracked:
     """Tells a watcher and trackers; a tracker that fails is left out from then on."""
 
-    _watcher: Watcher
+    _watcher: RunListener
     _names: Sequence[str]
     _recipe: Recipe
     _folder: RunFolder
@@ -134,10 +135,10 @@ class _Tracked:
 
     def round(self, record: RoundRecord) -> None:
         self._watcher.round(record)
-        found = scalars(to_event(record))
+        numbers = collect_scalars(round_to_event(record))
         for name, tracker in list(self._trackers.items()):
             with self._guarded(name):
-                tracker.log(record.round, found)
+                tracker.log(record.round, numbers)
 
     def message(self, text: str) -> None:
         self._watcher.message(text)

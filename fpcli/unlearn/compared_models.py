@@ -15,21 +15,21 @@ from fpcli.audit.stage import AuditData
 from fpcli.data.split import Split
 from fpcli.data.withhold import withhold
 from fpcli.engine.evaluate import evaluate
-from fpcli.engine.placement import place
+from fpcli.engine.placement import move_to
 from fpcli.errors import ResumeError
-from fpcli.recipe.load import digest
-from fpcli.report.runs import read
+from fpcli.recipe.load import digest_recipe
+from fpcli.report.runs import read_run
 from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
-from fpcli.train.client_data import load_data, server_samples, share_out
+from fpcli.train.client_data import choose_server_samples, load_data, share_out
 
 LOGIT_DROPPED = "logit_dropped"
 
 
 @dataclass(frozen=True)
-class Cost:
+class Spending:
     """What was spent, bytes in both directions; ``seconds`` are simulated, ``real_s`` measured."""
 
     rounds: int
@@ -39,7 +39,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ComparedModel:
     """One model; what it cost is None for the original, which was there before.
 
     Attributes:
@@ -59,7 +59,7 @@ class Stage:
     real_s: float | None = None
 
 
-def divided(recipe: Recipe) -> AuditData:
+def divide_samples(recipe: Recipe) -> AuditData:
     """Return the samples that a recipe withholds, and the others.
 
     Raises:
@@ -67,7 +67,7 @@ def divided(recipe: Recipe) -> AuditData:
         RecipeError: a class does not exist.
     """
     dataset = load_data(recipe)
-    reserved = server_samples(recipe, dataset)
+    reserved = choose_server_samples(recipe, dataset)
     kept = withhold(dataset, share_out(recipe, dataset, reserved), recipe.task.withhold)
     assert kept.test is not None
     return AuditData(
@@ -90,9 +90,9 @@ class Costs:
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        run = read(folder)
+        run = read_run(folder)
         first = run.rounds[0]
-        self.begun = Cost(
+        self.begun = Spending(
             0,
             _both(first) - first["down_bytes"] - first["up_bytes"],
             max(0.0, first["clock_s"] - first["round_s"]),
@@ -102,7 +102,7 @@ class Costs:
             int(event["round"]): float(event["validation"]["accuracy"]) for event in run.judged
         }
         self._after = {
-            int(event["round"]): Cost(
+            int(event["round"]): Spending(
                 int(event["round"]),
                 _both(event),
                 event["clock_s"],
@@ -112,11 +112,11 @@ class Costs:
         }
 
     @property
-    def whole(self) -> Cost:
+    def whole(self) -> Spending:
         """What the run cost."""
         return self._after[max(self._after)]
 
-    def until(self, accuracy: float) -> Cost | None:
+    def until(self, accuracy: float) -> Spending | None:
         """Return what it cost to reach a validation accuracy for the first time, if it did."""
         rounds = [number for number, reached in self.judged.items() if reached >= accuracy]
         return self._after[min(rounds)] if rounds else None
@@ -131,14 +131,14 @@ def _total_real_s(folder: Path, recipe: Recipe) -> float:
     checkpoint tells them."""
     state_type = plugins.lookup("methods", recipe.method.name).State
     try:
-        _, extra, _ = load_newest(folder, method_state=state_type, digest=digest(recipe))
+        _, extra, _ = load_newest(folder, method_state=state_type, digest=digest_recipe(recipe))
     except ResumeError:
         return 0.0
     return float(extra["totals"]["real_s"])
 
 
-def speedup(
-    unlearned: Costs, retrained: Costs, searched: Cost | None = None
+def measure_speedup(
+    unlearned: Costs, retrained: Costs, searched: Spending | None = None
 ) -> dict[str, dict[str, Any]]:
     """Compare what unlearning and retraining cost to be equally good on the other classes.
 
@@ -163,7 +163,9 @@ def speedup(
     }
 
 
-def _to(goal: float, unlearned: Costs, retrained: Costs, searched: Cost | None) -> dict[str, Any]:
+def _to(
+    goal: float, unlearned: Costs, retrained: Costs, searched: Spending | None
+) -> dict[str, Any]:
     ours, theirs = (
         cost and asdict(cost) for cost in (unlearned.until(goal), retrained.until(goal))
     )
@@ -175,7 +177,7 @@ def _to(goal: float, unlearned: Costs, retrained: Costs, searched: Cost | None) 
     return {"validation_accuracy": goal, "unlearned": ours, "retrained": theirs, "ratio": ratio}
 
 
-def stage_folders(folder: RunFolder, recipe: Recipe, other: Path | None) -> dict[str, Path]:
+def find_folders(folder: RunFolder, recipe: Recipe, other: Path | None) -> dict[str, Path]:
     """Return stage -> where its model lies, in the order of a report.
 
     Args:
@@ -194,18 +196,18 @@ def stage_folders(folder: RunFolder, recipe: Recipe, other: Path | None) -> dict
     return places | ({"retrained": retrained} if retrained else {})
 
 
-def stage_models(places: Mapping[str, Path], recipe: Recipe) -> dict[str, nn.Module]:
+def read_models(places: Mapping[str, Path], recipe: Recipe) -> dict[str, nn.Module]:
     """Return stage -> its network in evaluation mode, on the recipe's device.
 
     Args:
-        places: see `stage_folders`.
+        places: see `find_folders`.
 
     Raises:
         FpError: a model is missing or damaged.
     """
     name, choice = recipe.task.model, recipe.executor
     return {
-        stage: place(read_trained(path, code=name).module(), choice.device, choice.channels_last)
+        stage: move_to(read_trained(path, code=name).module(), choice.device, choice.channels_last)
         for stage, path in places.items()
     }
 
@@ -221,17 +223,17 @@ class WithoutLogits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[n, classes]``, minus infinity for what is never predicted."""
         logits: Tensor = self.model(x)
-        gone = torch.tensor(self.classes, device=logits.device)
-        return logits.index_fill(1, gone, -torch.inf)
+        forgotten = torch.tensor(self.classes, device=logits.device)
+        return logits.index_fill(1, forgotten, -torch.inf)
 
 
-def judged(
+def judge_stages(
     models: Mapping[str, nn.Module],
     data: AuditData,
-    costs: Mapping[str, Cost],
+    costs: Mapping[str, Spending],
     *,
     channels_last: bool = True,
-) -> list[Stage]:
+) -> list[ComparedModel]:
     """Judge the model of every stage on the forgotten and on the other classes.
 
     Args:
@@ -242,7 +244,7 @@ def judged(
         return evaluate(model, split, data.normalise, channels_last=channels_last).accuracy
 
     return [
-        Stage(
+        ComparedModel(
             stage,
             accuracy(model, data.forget_test),
             accuracy(model, data.retain_test),

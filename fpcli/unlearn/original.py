@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from fpcli import plugins
 from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import Trained
-from fpcli.errors import DataError, LayoutError, RecipeError, UsageError, nearest
-from fpcli.recipe.load import digest
-from fpcli.report.runs import read
-from fpcli.scores.tfidf import convolutions
+from fpcli.errors import DataError, LayoutError, RecipeError, UsageError, suggest
+from fpcli.recipe.load import digest_recipe
+from fpcli.report.runs import read_run
+from fpcli.scores.tfidf import list_convolutions
 from fpcli.settings.recipes import Recipe
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
@@ -27,7 +27,7 @@ METHOD = "unlearn"
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Original:
     """A finished run whose model is to forget.
 
     Attributes:
@@ -40,7 +40,7 @@ class Source:
     rounds: int
 
 
-def source_of(folder: RunFolder, recipe: Recipe) -> Source:
+def read_original(folder: RunFolder, recipe: Recipe) -> Original:
     """Return a run as the start of an unlearning.
 
     Args:
@@ -58,31 +58,31 @@ def source_of(folder: RunFolder, recipe: Recipe) -> Source:
             where=str(folder.path),
         )
     if recipe.task.withhold:
-        known = ", ".join(map(str, recipe.task.withhold))
+        withheld = ", ".join(map(str, recipe.task.withhold))
         raise RecipeError(
-            f"{folder.path} was trained without class {known} already",
+            f"{folder.path} was trained without class {withheld} already",
             hint="start from the run before, and name all classes at once: `--class 7,9`",
             where=str(folder.path),
         )
-    rounds = finished(folder)
+    rounds = count_rounds(folder)
     name = recipe.task.model
     trained = read_trained(folder.path, code=name)
-    if not convolutions(trained.template):
+    if not list_convolutions(trained.template):
         raise LayoutError(
             f"{folder.path}: `{name}` has no convolution whose channels could be scored",
             hint="unlearning by channels needs a convolutional network",
             where=str(folder.path),
         )
-    return Source(folder, recipe, trained, rounds)
+    return Original(folder, recipe, trained, rounds)
 
 
-def finished(folder: RunFolder) -> int:
+def count_rounds(folder: RunFolder) -> int:
     """Return how many rounds a run has played.
 
     Raises:
         DataError: it is not finished.
     """
-    run = read(folder.path)
+    run = read_run(folder.path)
     if problem := run.problem():
         raise DataError(
             f"{folder.path} {problem}",
@@ -98,29 +98,31 @@ def find_classes(dataset: Dataset, numbers: Sequence[int], words: Sequence[str])
     Raises:
         UsageError: a name is unknown or no class is named.
     """
-    known = dataset.class_names
+    names = dataset.class_names
     for word in words:
-        if word not in known:
+        if word not in names:
             raise UsageError(
                 f"`{dataset.name}` has no class `{word}`",
-                hint=nearest(word, known) or f"known: {', '.join(known[:20])}",
+                hint=suggest(word, names) or f"known: {', '.join(names[:20])}",
                 where="--class-name",
             )
-    found = tuple(dict.fromkeys([*numbers, *(known.index(word) for word in words)]))
-    if not found:
+    labels = tuple(dict.fromkeys([*numbers, *(names.index(word) for word in words)]))
+    if not labels:
         raise UsageError("no class to forget", hint="name one: `--class 7`", where="--class")
-    return found
+    return labels
 
 
-def check_task(recipe: Recipe, source: Source) -> None:
+def check_task(recipe: Recipe, source: Original) -> None:
     """Make sure that an unlearning is about the task of its run.
 
     Raises:
         UsageError: data, network, clients or seed differ.
     """
-    own = source.recipe
-    task = replace(recipe.task, withhold=(), start=own.task.start, data_dir=own.task.data_dir)
-    if task != own.task or recipe.seed != own.seed:
+    original = source.recipe
+    task = replace(
+        recipe.task, withhold=(), start=original.task.start, data_dir=original.task.data_dir
+    )
+    if task != original.task or recipe.seed != original.seed:
         raise UsageError(
             f"task and seed are those of {source.folder.path}",
             hint="`--set` may change method, local, server, fleet, wire, executor and rounds",
@@ -128,19 +130,19 @@ def check_task(recipe: Recipe, source: Source) -> None:
         )
 
 
-def usual_rounds(source: Source) -> int:
+def choose_rounds(source: Original) -> int:
     """Return a fifth of a run's rounds, rounded up: the usual budget of fine-tuning."""
     return math.ceil(source.rounds / 5)
 
 
-def with_ratio(recipe: Recipe, ratio: float) -> Recipe:
+def set_ratio(recipe: Recipe, ratio: float) -> Recipe:
     """Return an unlearning's recipe with one share of channels, in place of the smallest that
     forgets, and with clients that tell by their own samples whether it does."""
     options = {**recipe.method.options, "ratio": ratio, "counts_right": True}
     return replace(recipe, method=replace(recipe.method, options=options))
 
 
-def finetune_only(recipe: Recipe, rounds: int) -> Recipe:
+def skip_pruning(recipe: Recipe, rounds: int) -> Recipe:
     """Return an unlearning's recipe without pruning.
 
     Args:
@@ -151,23 +153,23 @@ def finetune_only(recipe: Recipe, rounds: int) -> Recipe:
     return replace(recipe, method=choice, rounds=rounds, target_accuracy=None)
 
 
-def retrained(recipe: Recipe, source: Source) -> Recipe:
+def make_retraining(recipe: Recipe, source: Original) -> Recipe:
     """Return the recipe of a run without the classes that another recipe withholds."""
-    own = source.recipe
+    original = source.recipe
     return replace(
-        own,
-        task=replace(own.task, withhold=recipe.task.withhold, start=""),
+        original,
+        task=replace(original.task, withhold=recipe.task.withhold, start=""),
         executor=recipe.executor,
         rounds=source.rounds,
         target_accuracy=None,
     )
 
 
-def check_retrained(other: RunFolder, found: Recipe, wanted: Recipe) -> None:
+def check_retrained(other: RunFolder, retrained_recipe: Recipe, wanted: Recipe) -> None:
     """Make sure that a run is what retraining would give.
 
     Args:
-        found: its recipe.
+        retrained_recipe: its recipe.
         wanted: recipe of the retraining.
 
     Raises:
@@ -177,14 +179,14 @@ def check_retrained(other: RunFolder, found: Recipe, wanted: Recipe) -> None:
 
     def without_order(recipe: Recipe) -> str:
         withheld = tuple(sorted(recipe.task.withhold))
-        return digest(replace(recipe, task=replace(recipe.task, withhold=withheld)))
+        return digest_recipe(replace(recipe, task=replace(recipe.task, withhold=withheld)))
 
-    rounds = finished(other)
-    if without_order(found) != without_order(wanted) or rounds != wanted.rounds:
-        said = ", ".join(map(str, wanted.task.withhold))
+    rounds = count_rounds(other)
+    if without_order(retrained_recipe) != without_order(wanted) or rounds != wanted.rounds:
+        classes = ", ".join(map(str, wanted.task.withhold))
         raise RecipeError(
-            f"{other.path} is not the run without class {said}",
-            hint=f"it must have the recipe of the original but for `task.withhold: [{said}]`, and "
-            f"{wanted.rounds} rounds; `--compare-retrain` makes it",
+            f"{other.path} is not the run without class {classes}",
+            hint="it must have the recipe of the original but for `task.withhold: "
+            f"[{classes}]`, and {wanted.rounds} rounds; `--compare-retrain` makes it",
             where="--retrained",
         )

@@ -10,17 +10,17 @@ import torch
 from fpcli.data.datasets import Dataset
 from fpcli.data.withhold import withhold
 from fpcli.errors import DataError, RecipeError
-from fpcli.methods.unlearn import Options, alive
-from fpcli.scores.tfidf import chosen, convolutions
+from fpcli.methods.unlearn import Options, mark_alive
+from fpcli.scores.tfidf import choose_forgotten, list_convolutions
 from fpcli.settings.recipes import Recipe
-from fpcli.train.client_data import server_samples, share_out
-from fpcli.unlearn.original import Source, with_ratio
+from fpcli.train.client_data import choose_server_samples, share_out
+from fpcli.unlearn.original import Original, set_ratio
 
 STEP = 0.05
 """Shares that are tried are multiples of this; the smallest is what the paper's code often uses."""
 
 
-def held(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
+def count_held_samples(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
     """Return per client how many samples it has of withheld classes, and of the others.
 
     Args:
@@ -30,7 +30,7 @@ def held(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
         RecipeError: a class does not exist, or no class would be left.
         DataError: no client holds a sample of a class, or of two others.
     """
-    parts = share_out(recipe, dataset, server_samples(recipe, dataset))
+    parts = share_out(recipe, dataset, choose_server_samples(recipe, dataset))
     kept = withhold(dataset, parts, recipe.task.withhold)
     seen = dataset.train.labels[torch.cat(parts)].unique().tolist()
     for label in recipe.task.withhold:
@@ -47,10 +47,12 @@ def held(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int]]:
             hint="forget fewer classes, so that two or more stay",
             where="--class",
         )
-    return [(len(gone), len(rest)) for gone, rest in zip(kept.withheld, kept.parts, strict=True)]
+    return [
+        (len(withheld), len(rest)) for withheld, rest in zip(kept.withheld, kept.parts, strict=True)
+    ]
 
 
-def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+def plan_unlearning(source: Original, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """Return what an unlearning will do, as far as it is known before clients are asked.
 
     Args:
@@ -66,7 +68,7 @@ def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         RecipeError: a class does not exist, none would be left, or so many channels cannot go.
         DataError: no client holds a sample of a class, or of another one.
     """
-    samples = held(recipe, dataset)
+    samples = count_held_samples(recipe, dataset)
     able = sum(others > 0 for _, others in samples)
     if able < recipe.min_clients:
         raise DataError(
@@ -75,22 +77,22 @@ def planned(source: Source, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
             where="min_clients",
         )
     trained, is_open = source.trained, recipe.method.options["ratio"] == "auto"
-    here = alive(trained.layout, trained.support, convolutions(trained.template))
+    here = mark_alive(trained.layout, trained.support, list_convolutions(trained.template))
     return {
         "classes": list(recipe.task.withhold),
         "clients": [
-            {"client": client, "forgotten": gone, "others": rest}
-            for client, (gone, rest) in enumerate(samples)
+            {"client": client, "forgotten": num_withheld, "others": rest}
+            for client, (num_withheld, rest) in enumerate(samples)
         ],
         "layers": len(here),
         "channels": sum(int(bits.sum()) for bits in here.values()),
-        "pruned": None if is_open else leaving(source, recipe),
-        "shares": shares(source, recipe) if is_open else None,
+        "pruned": None if is_open else count_leaving(source, recipe),
+        "shares": list_shares(source, recipe) if is_open else None,
         "rounds": recipe.rounds,
     }
 
 
-def leaving(source: Source, recipe: Recipe) -> int:
+def count_leaving(source: Original, recipe: Recipe) -> int:
     """Return how many channels an unlearning prunes for all classes together, which does not depend
     on their scores.
 
@@ -98,10 +100,10 @@ def leaving(source: Source, recipe: Recipe) -> int:
         RecipeError: so many cannot go.
     """
     trained, options = source.trained, Options(**recipe.method.options)
-    here = alive(trained.layout, trained.support, convolutions(trained.template))
+    here = mark_alive(trained.layout, trained.support, list_convolutions(trained.template))
     left = {layer: bits.clone() for layer, bits in here.items()}
     for _ in recipe.task.withhold:
-        going = chosen(
+        going = choose_forgotten(
             {layer: bits.double() for layer, bits in left.items()},
             left,
             ratio=float(options.ratio),
@@ -114,7 +116,7 @@ def leaving(source: Source, recipe: Recipe) -> int:
     return sum(int((bits & ~left[layer]).sum()) for layer, bits in here.items())
 
 
-def shares(source: Source, recipe: Recipe) -> list[float]:
+def list_shares(source: Original, recipe: Recipe) -> list[float]:
     """Return the shares of channels that ``ratio: auto`` may try, ascending: multiples of ``STEP``
     up to ``max_ratio``, and that itself, as far as so many can go; of those that take the same
     channels the smallest, and none that takes no channel.
@@ -124,16 +126,16 @@ def shares(source: Source, recipe: Recipe) -> list[float]:
     """
     most: float = recipe.method.options["max_ratio"]
     steps = [round(STEP * number, 4) for number in range(1, int(most / STEP + 1e-9) + 1)]
-    found: dict[int, float] = {0: 0.0}
+    share_of: dict[int, float] = {0: 0.0}
     for share in sorted({*steps, most}):
         try:
-            found.setdefault(leaving(source, with_ratio(recipe, share)), share)
+            share_of.setdefault(count_leaving(source, set_ratio(recipe, share)), share)
         except RecipeError:
             break
-    if len(found) == 1:
+    if len(share_of) == 1:
         raise RecipeError(
             f"no share of the channels up to {most:g} can be pruned",
             hint="raise `--max-ratio`, lower `--min-keep`, or say how many: `--ratio X`",
             where="method.max_ratio",
         )
-    return list(found.values())[1:]
+    return list(share_of.values())[1:]

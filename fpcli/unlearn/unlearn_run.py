@@ -25,29 +25,29 @@ from fpcli.engine.process import num_cores, using_threads
 from fpcli.errors import DataError, DivergedError, FpError, LayoutError, ResumeError
 from fpcli.files import delete_folder, write_atomic
 from fpcli.methods.unlearn import Scored
-from fpcli.recipe.load import digest, stored
+from fpcli.recipe.load import digest_recipe, read_stored
 from fpcli.report.forgetting_plots import draw_forgetting
-from fpcli.report.runs import read
+from fpcli.report.runs import read_run
 from fpcli.report.trials import read_search, search_file
 from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.store.purge import purge, purge_unlearned
 from fpcli.store.run_folder import RunFolder
-from fpcli.store.weights import unreadable
-from fpcli.train.federated_run import Watcher, run_federated
+from fpcli.store.weights import explain_unreadable
+from fpcli.train.federated_run import RunListener, play_federated
 from fpcli.unlearn.compared_models import (
     LOGIT_DROPPED,
-    Cost,
     Costs,
+    Spending,
     WithoutLogits,
-    divided,
-    judged,
-    speedup,
-    stage_folders,
-    stage_models,
+    divide_samples,
+    find_folders,
+    judge_stages,
+    measure_speedup,
+    read_models,
 )
-from fpcli.unlearn.original import METHOD, Source, finetune_only, finished, retrained
+from fpcli.unlearn.original import METHOD, Original, count_rounds, make_retraining, skip_pruning
 from fpcli.unlearn.ratio_search import find_ratio
 
 USUAL_AUDITS = ("relearn", "server-diff")
@@ -71,8 +71,8 @@ class Unlearning:
 
     folder: RunFolder
     recipe: Recipe
-    source: Source
-    watch: Callable[[RunFolder], AbstractContextManager[Watcher]]
+    source: Original
+    watch: Callable[[RunFolder], AbstractContextManager[RunListener]]
     command: tuple[str, ...] = ()
     has_retrained: bool = False
     other: tuple[RunFolder, Recipe] | None = None
@@ -89,18 +89,18 @@ class Unlearning:
             FpError: anything that a user can mend; what was finished is kept.
         """
         if self.recipe.method.options["ratio"] == "auto":
-            with _leaving_nothing(self.folder):
+            with _leave_nothing(self.folder):
                 recipe = find_ratio(
                     self.folder, self.recipe, self.source, self._carry_on, self.say, self.command
                 )
             return replace(self, recipe=recipe).run()
         self._carry_on(self.folder, self.recipe)
         scored, names = self._keep_evidence()
-        rounds = finished(self.folder)
-        self._carry_on(self._inside("finetune-only"), finetune_only(self.recipe, rounds))
+        rounds = count_rounds(self.folder)
+        self._carry_on(self._inside("finetune-only"), skip_pruning(self.recipe, rounds))
         retraining = self._inside("retrained")
         if self.other is None and (self.has_retrained or retraining.path.exists()):
-            self._carry_on(retraining, retrained(self.recipe, self.source))
+            self._carry_on(retraining, make_retraining(self.recipe, self.source))
         result = self._result()
         result["pictures"] = [str(path) for path in self._draw(result, scored, names)]
         with self.folder.lock():
@@ -113,22 +113,22 @@ class Unlearning:
 
     def _carry_on(self, folder: RunFolder, recipe: Recipe) -> None:
         """Play a run to its end: from the start, from where it was left, or not at all."""
-        is_as_long = folder.is_whole and stored(folder.recipe).get("rounds") == recipe.rounds
-        if is_as_long and not read(folder.path).problem():
+        is_as_long = folder.is_whole and read_stored(folder.recipe).get("rounds") == recipe.rounds
+        if is_as_long and not read_run(folder.path).problem():
             return
         with self.watch(folder) as watcher:
             if not folder.recipe.is_file():
                 folder.path.mkdir(exist_ok=True)
                 folder.write_recipe(recipe)
-            with _leaving_nothing(folder):
-                run_federated(recipe, folder, watcher, command=self.command, is_part=True)
+            with _leave_nothing(folder):
+                play_federated(recipe, folder, watcher, command=self.command, is_part=True)
 
     def _keep_evidence(self) -> tuple[tuple[Scored, ...], tuple[str, ...]]:
         """Write the pruned model, and what chose its channels; return these and class names."""
         unlearned = read_trained(self.folder.path, code=self.recipe.task.model)
         state_type = plugins.lookup("methods", METHOD).State
         state, _, _ = load_newest(
-            self.folder.path, method_state=state_type, digest=digest(self.recipe)
+            self.folder.path, method_state=state_type, digest=digest_recipe(self.recipe)
         )
         tensors = {
             f"class-{scored.target}/{layer}/{what}": value.contiguous()
@@ -148,26 +148,30 @@ class Unlearning:
 
     def _result(self) -> dict[str, Any]:
         recipe, folder = self.recipe, self.folder
-        places = stage_folders(folder, recipe, self.other[0].path if self.other else None)
-        recipes = {"finetuned": recipe, "finetune_only": finetune_only(recipe, recipe.rounds)}
+        places = find_folders(folder, recipe, self.other[0].path if self.other else None)
+        recipes = {"finetuned": recipe, "finetune_only": skip_pruning(recipe, recipe.rounds)}
         if "retrained" in places:
-            recipes["retrained"] = self.other[1] if self.other else retrained(recipe, self.source)
-        spent = {stage: Costs(places[stage], known) for stage, known in recipes.items()}
+            recipes["retrained"] = (
+                self.other[1] if self.other else make_retraining(recipe, self.source)
+            )
+        spent = {
+            stage: Costs(places[stage], stage_recipe) for stage, stage_recipe in recipes.items()
+        }
         search = read_search(folder.path)
-        searched = Cost(**search["cost"]) if search else None
-        costs = {stage: known.whole for stage, known in spent.items()}
+        searched = Spending(**search["cost"]) if search else None
+        costs = {stage: stage_recipe.whole for stage, stage_recipe in spent.items()}
         costs["pruned"] = spent["finetuned"].begun
-        data, models = divided(recipe), stage_models(places, recipe)
-        known = earlier(folder)
-        audits = self._audited(models, data, known["audits"])
-        if self.drops_logit or known["drops_logit"]:
+        data, models = divide_samples(recipe), read_models(places, recipe)
+        stage_recipe = read_earlier(folder)
+        audits = self._audited(models, data, stage_recipe["audits"])
+        if self.drops_logit or stage_recipe["drops_logit"]:
             models[LOGIT_DROPPED] = WithoutLogits(models["finetuned"], recipe.task.withhold)
         with using_threads(num_cores()):
             last = recipe.executor.channels_last
-            stages = judged(models, data, costs, channels_last=last)
+            stages = judge_stages(models, data, costs, channels_last=last)
         ratio = None
         if "retrained" in spent:
-            ratio = speedup(spent["finetuned"], spent["retrained"], searched)
+            ratio = measure_speedup(spent["finetuned"], spent["retrained"], searched)
         return {
             "classes": list(recipe.task.withhold),
             "search": search,
@@ -179,16 +183,16 @@ class Unlearning:
         }
 
     def _audited(
-        self, models: Mapping[str, nn.Module], data: AuditData, known: Sequence[str]
+        self, models: Mapping[str, nn.Module], data: AuditData, needed: Sequence[str]
     ) -> dict[str, Any]:
         """Return what the usual audits find, and those that were asked for now or earlier; the
         latter are made again, since their models may have been other ones."""
-        names = list(dict.fromkeys([*USUAL_AUDITS, *known, *self.audits]))
+        names = list(dict.fromkeys([*USUAL_AUDITS, *needed, *self.audits]))
         if "retrained" not in models:
             names = list(USUAL_AUDITS)
             models = {stage: models[stage] for stage in ("original", "pruned", "finetuned")}
         try:
-            return suite.run(names, models, data, seed=self.recipe.seed, say=self.say)
+            return suite.run_audits(names, models, data, seed=self.recipe.seed, say=self.say)
         except (DataError, LayoutError, DivergedError) as error:
             if len(names) > len(USUAL_AUDITS):
                 raise
@@ -204,7 +208,7 @@ class Unlearning:
             for stage in result["stages"]
         }
         other = self.other[0].path if self.other else None
-        places = stage_folders(self.folder, self.recipe, other)
+        places = find_folders(self.folder, self.recipe, other)
         shown = {
             "pruned, then tuned": "finetuned",
             "tuned alone": "finetune_only",
@@ -212,7 +216,7 @@ class Unlearning:
         }
         return draw_forgetting(
             scored,
-            {word: read(places[key]).rounds for word, key in shown.items() if key in places},
+            {word: read_run(places[key]).rounds for word, key in shown.items() if key in places},
             self.folder.path,
             starts={"pruned, then tuned": begun["pruned"], "tuned alone": begun["original"]},
             class_names=names,
@@ -221,7 +225,7 @@ class Unlearning:
 
 
 @contextmanager
-def _leaving_nothing(folder: RunFolder) -> Iterator[None]:
+def _leave_nothing(folder: RunFolder) -> Iterator[None]:
     """Delete the folder if what is done in it fails before there is anything to go on from."""
     try:
         yield
@@ -249,20 +253,20 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if lacking := {"classes", "stages", "speedup", "audits"} - {*result}:
             raise ValueError(f"`{min(lacking)}` is missing")
-        if strange := {*result["audits"]} - {*plugins.names("audits")}:
+        if strange := {*result["audits"]} - {*plugins.list_names("audits")}:
             raise ValueError(f"audit `{min(strange)}` is unknown")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise unreadable(path, error) from error
+        raise explain_unreadable(path, error) from error
     return result
 
 
-def earlier(folder: RunFolder) -> dict[str, Any]:
+def read_earlier(folder: RunFolder) -> dict[str, Any]:
     """Return what an earlier call asked for: ``audits``, the run ``retrained``, ``drops_logit``."""
-    found = read_result(folder) if result_file(folder).is_file() else {}
-    stages = [stage["stage"] for stage in found.get("stages", [])]
+    result = read_result(folder) if result_file(folder).is_file() else {}
+    stages = [stage["stage"] for stage in result.get("stages", [])]
     return {
-        "audits": list(found.get("audits", {})),
-        "retrained": found.get("retrained"),
+        "audits": list(result.get("audits", {})),
+        "retrained": result.get("retrained"),
         "drops_logit": LOGIT_DROPPED in stages,
     }
 

@@ -13,8 +13,7 @@ from fpcli import plugins
 from fpcli.errors import FpError, WireError
 from fpcli.wire.codecs import Codec
 from fpcli.wire.frame import SAME_VERSION
-
-Shape = tuple[int, ...]
+from fpcli.wire.numbers import Shape
 
 
 @cache
@@ -36,7 +35,7 @@ def is_exact(codec: str) -> bool:
     return _codec(codec).is_exact
 
 
-def encode(
+def encode_blocks(
     codec: str,
     tensors: Mapping[str, Tensor],
     mask: Mapping[str, Tensor],
@@ -60,7 +59,7 @@ def encode(
     return parts
 
 
-def decode(
+def decode_blocks(
     codec: str,
     parts: Mapping[str, Tensor],
     shapes: Mapping[str, Shape],
@@ -88,12 +87,12 @@ def decode(
     return values, masks
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under longer names."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def sections(body: Mapping[str, Tensor], *prefixes: str) -> list[dict[str, Tensor]]:
+def split_prefixes(body: Mapping[str, Tensor], *prefixes: str) -> list[dict[str, Tensor]]:
     """Return the tensors under each of some prefixes of two letters, without these.
 
     Raises:
@@ -107,7 +106,7 @@ def sections(body: Mapping[str, Tensor], *prefixes: str) -> list[dict[str, Tenso
     return [parts[prefix] for prefix in prefixes]
 
 
-def kept(name: str, index: Tensor) -> Tensor:
+def read_kept(name: str, index: Tensor) -> Tensor:
     """Return kept channels as int64.
 
     Raises:
@@ -119,7 +118,7 @@ def kept(name: str, index: Tensor) -> Tensor:
     return index.long()
 
 
-def mask_digest(masks: Mapping[str, Tensor]) -> str:
+def digest_masks(masks: Mapping[str, Tensor]) -> str:
     """Return a short digest of masks, which is how both sides make sure that they mean the same."""
     digest = hashlib.sha256()
     for name in sorted(masks):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpcli.wire.numbers import Floats, Levels, Numbers, wrong
+from fpcli.wire.numbers import Floats, Levels, NumberForm, explain_wrong
 
 BITMAP = "#bitmap"
 INDEX = "#index"
@@ -99,11 +99,11 @@ class Dense:
         numbers, bitmap, _ = _split(name, parts, (BITMAP,))
         if bitmap is not None:
             if mask is not None:
-                raise wrong(name, "brings a mask that was not asked for")
+                raise explain_wrong(name, "brings a mask that was not asked for")
             mask = _from_bitmap(name, bitmap, math.prod(shape)).reshape(shape)
         values = FLOAT32.unpack(name, numbers, shape)
         if mask is not None and bool(values.masked_fill(mask, 0.0).any()):
-            raise wrong(name, "has a value under a dead coordinate")
+            raise explain_wrong(name, "has a value under a dead coordinate")
         return values, mask
 
 
@@ -121,7 +121,7 @@ class Sparse:
             end below 0.
     """
 
-    def __init__(self, numbers: Numbers = FLOAT32) -> None:
+    def __init__(self, numbers: NumberForm = FLOAT32) -> None:
         self._numbers = numbers
 
     @property
@@ -129,7 +129,7 @@ class Sparse:
         """Whether alive values arrive as they were sent."""
         return self._numbers == FLOAT32
 
-    def numbers(self, shape: tuple[int, ...]) -> Numbers:
+    def numbers(self, shape: tuple[int, ...]) -> NumberForm:
         """Return the form of the values of a tensor of this shape."""
         return self._numbers if len(shape) > 1 else FLOAT32
 
@@ -145,11 +145,11 @@ class Sparse:
         _check_sendable(name, values, mask)
         numbers = self.numbers(tuple(values.shape))
         if mask is None:
-            return _named(name, numbers.pack(name, values, rng))
+            return _name(name, numbers.pack(name, values, rng))
         flat = mask.cpu().numpy().reshape(-1)
         # numpy selects by a mask three times faster than torch.
         alive = torch.from_numpy(values.detach().cpu().numpy().reshape(-1)[flat])
-        parts = _named(name, numbers.pack(name, alive, rng))
+        parts = _name(name, numbers.pack(name, alive, rng))
         if known:
             return parts
         if _is_index_smaller(flat.size, alive.numel()):
@@ -164,7 +164,7 @@ class Sparse:
         packed, bitmap, index = _split(name, parts, (BITMAP, INDEX))
         size, numbers = math.prod(shape), self.numbers(shape)
         if mask is not None and (bitmap is not None or index is not None):
-            raise wrong(name, "brings a mask that was not asked for")
+            raise explain_wrong(name, "brings a mask that was not asked for")
         if mask is not None:
             flat = mask.reshape(-1)
         elif bitmap is not None:
@@ -208,13 +208,13 @@ def _to_bitmap(mask: Tensor) -> Tensor:
 def _from_bitmap(name: str, bitmap: Tensor, size: int) -> Tensor:
     """Return the flat mask."""
     if bitmap.dtype != torch.uint8 or bitmap.ndim != 1:
-        raise wrong(name, "has a bitmap of the wrong type")
+        raise explain_wrong(name, "has a bitmap of the wrong type")
     if bitmap.numel() == 0:
         return torch.ones(size, dtype=torch.bool)
     if bitmap.numel() != math.ceil(size / 8):
-        raise wrong(name, f"has a bitmap of {bitmap.numel()} bytes for {size} values")
+        raise explain_wrong(name, f"has a bitmap of {bitmap.numel()} bytes for {size} values")
     if size % 8 and int(bitmap[-1]) >> (size % 8):
-        raise wrong(name, "has a bitmap with bits beyond the last value")
+        raise explain_wrong(name, "has a bitmap with bits beyond the last value")
     bits = np.unpackbits(bitmap.numpy(), count=size, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_))
 
@@ -222,17 +222,17 @@ def _from_bitmap(name: str, bitmap: Tensor, size: int) -> Tensor:
 def _from_index(name: str, index: Tensor, size: int) -> Tensor:
     """Return the flat mask."""
     if index.dtype != torch.int32 or index.ndim != 1:
-        raise wrong(name, "has an index of the wrong type")
+        raise explain_wrong(name, "has an index of the wrong type")
     if bool((index[1:] <= index[:-1]).any()):
-        raise wrong(name, "has an index that is not strictly ascending")
+        raise explain_wrong(name, "has an index that is not strictly ascending")
     if index.numel() and not 0 <= int(index[0]) <= int(index[-1]) < size:
-        raise wrong(name, f"has an index outside its {size} values")
+        raise explain_wrong(name, f"has an index outside its {size} values")
     mask = torch.zeros(size, dtype=torch.bool)
     mask[index.long()] = True
     return mask
 
 
-def _named(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _name(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the parts of the numbers as parts of one tensor."""
     return {name + end: part for end, part in parts.items()}
 
@@ -244,13 +244,13 @@ def _split(
     bare = {part.removeprefix(name): tensor for part, tensor in parts.items()}
     masks = {end: bare.pop(end) for end in companions if end in bare}
     if len(masks) > 1:
-        raise wrong(name, f"has the parts {sorted(parts)}")
+        raise explain_wrong(name, f"has the parts {sorted(parts)}")
     return bare, masks.get(BITMAP), masks.get(INDEX)
 
 
 def _check_sendable(name: str, values: Tensor, mask: Tensor | None) -> None:
     """Refuse what no receiver would accept."""
     if values.dtype != torch.float32:
-        raise wrong(name, f"has type {values.dtype} instead of float32")
+        raise explain_wrong(name, f"has type {values.dtype} instead of float32")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != values.shape):
-        raise wrong(name, f"has a mask of type {mask.dtype} and shape {tuple(mask.shape)}")
+        raise explain_wrong(name, f"has a mask of type {mask.dtype} and shape {tuple(mask.shape)}")

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from fpcli.errors import WireError
 
-FORMAT = 1
+FRAME_FORMAT = 1
 """Number of the layout of frames and headers; a reader accepts only its own."""
 
 MAX_HEADER_BYTES = 2**17
@@ -75,7 +75,7 @@ def dump_json(header: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def checked(check: TypeAdapter[T], header: bytes) -> T:
+def check_header(check: TypeAdapter[T], header: bytes) -> T:
     """Return the header as its data class.
 
     Raises:
@@ -86,7 +86,7 @@ def checked(check: TypeAdapter[T], header: bytes) -> T:
     except ValidationError as error:
         # Describing every finding of a forged header would take seconds.
         if error.error_count() > _MAX_FINDINGS:
-            raise _damaged("its header is not valid") from None
+            raise _explain_damage("its header is not valid") from None
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ascii(".".join(str(part) for part in first["loc"]))[1:-1][:_MAX_NAME]
         raise WireError(
@@ -96,7 +96,7 @@ def checked(check: TypeAdapter[T], header: bytes) -> T:
         ) from error
 
 
-def write(magic: bytes, header: bytes, tensors: Mapping[str, Tensor]) -> bytes:
+def write_frame(magic: bytes, header: bytes, tensors: Mapping[str, Tensor]) -> bytes:
     """Return a frame; the tensors are copied once.
 
     Args:
@@ -131,7 +131,7 @@ def write(magic: bytes, header: bytes, tensors: Mapping[str, Tensor]) -> bytes:
             f"the header of a message has {len(header)} bytes and its tensor index {len(index)}",
             hint="send long lists as tensors",
         )
-    prefix = _PREFIX.pack(magic, FORMAT, len(header))
+    prefix = _PREFIX.pack(magic, FRAME_FORMAT, len(header))
     chunks = [prefix, header, _LENGTH.pack(len(index)), index, *chunks]
     digest = hashlib.sha256()
     for chunk in chunks:
@@ -139,7 +139,7 @@ def write(magic: bytes, header: bytes, tensors: Mapping[str, Tensor]) -> bytes:
     return b"".join([*chunks, digest.digest()])
 
 
-def read(data: bytes, magic: bytes, *, limit_bytes: int) -> tuple[bytes, dict[str, Tensor]]:
+def read_frame(data: bytes, magic: bytes, *, limit_bytes: int) -> tuple[bytes, dict[str, Tensor]]:
     """Return the header and the tensors of a frame.
 
     Args:
@@ -161,21 +161,21 @@ def read(data: bytes, magic: bytes, *, limit_bytes: int) -> tuple[bytes, dict[st
             hint="raise the limit if this size is expected",
         )
     if len(view) < _PREFIX.size + _LENGTH.size + _DIGEST_BYTES:
-        raise _damaged(f"it has only {len(view)} bytes")
+        raise _explain_damage(f"it has only {len(view)} bytes")
     found_magic, found_format, header_bytes = _PREFIX.unpack_from(view)
     if found_magic != magic:
-        raise _damaged(f"it starts with {found_magic!r} instead of {magic!r}")
+        raise _explain_damage(f"it starts with {found_magic!r} instead of {magic!r}")
     content = view[:-_DIGEST_BYTES]
     if hashlib.sha256(content).digest() != view[-_DIGEST_BYTES:]:
-        raise _damaged("its checksum is wrong")
-    if found_format != FORMAT:
+        raise _explain_damage("its checksum is wrong")
+    if found_format != FRAME_FORMAT:
         raise WireError(
-            f"a message has format {found_format}, this version reads {FORMAT}",
+            f"a message has format {found_format}, this version reads {FRAME_FORMAT}",
             hint=SAME_VERSION,
         )
     end = _PREFIX.size + header_bytes
     if header_bytes > MAX_HEADER_BYTES or end + _LENGTH.size > len(content):
-        raise _damaged(f"it declares a header of {header_bytes} bytes")
+        raise _explain_damage(f"it declares a header of {header_bytes} bytes")
     return bytes(content[_PREFIX.size : end]), _read_body(content[end:], limit_bytes)
 
 
@@ -184,22 +184,22 @@ def _read_body(body: memoryview, limit_bytes: int) -> dict[str, Tensor]:
     (index_bytes,) = _LENGTH.unpack_from(body)
     data_start = _LENGTH.size + index_bytes
     if index_bytes > _MAX_INDEX_BYTES or data_start > len(body):
-        raise _damaged(f"it declares a tensor index of {index_bytes} bytes")
+        raise _explain_damage(f"it declares a tensor index of {index_bytes} bytes")
     try:
         index = json.loads(bytes(body[_LENGTH.size : data_start]))
     except (ValueError, RecursionError) as error:
-        raise _damaged("its tensor index is not JSON") from error
+        raise _explain_damage("its tensor index is not JSON") from error
     if not isinstance(index, dict):
-        raise _damaged("its tensor index is not a table")
+        raise _explain_damage("its tensor index is not a table")
     data = body[data_start:]
     position = 0
     tensors: dict[str, Tensor] = {}
     for name, entry in index.items():
         if not _is_name(name):
-            raise _damaged("the name of a tensor is not printable")
+            raise _explain_damage("the name of a tensor is not printable")
         tensors[name], position = _read_tensor(name, entry, data, position, limit_bytes)
     if position != len(data):
-        raise _damaged(f"{len(data) - position} bytes belong to no tensor")
+        raise _explain_damage(f"{len(data) - position} bytes belong to no tensor")
     return tensors
 
 
@@ -213,7 +213,7 @@ def _read_tensor(
         ):
             dtype = _DTYPES.get(word)
         case _:
-            raise _damaged(f"tensor `{name}` is described wrongly")
+            raise _explain_damage(f"tensor `{name}` is described wrongly")
     if dtype is None:
         raise WireError(
             f"tensor `{name}` has a type that does not travel",
@@ -221,17 +221,17 @@ def _read_tensor(
             where=name,
         )
     if start != position or not start <= stop <= len(data):
-        raise _damaged(f"tensor `{name}` lies outside its place")
+        raise _explain_damage(f"tensor `{name}` lies outside its place")
     # An empty tensor can declare any other dimensions; torch must be able to multiply them too.
     if len(shape) > _MAX_DIMS or math.prod(max(size, 1) for size in shape) > limit_bytes:
-        raise _damaged(f"tensor `{name}` declares too large a shape")
+        raise _explain_damage(f"tensor `{name}` declares too large a shape")
     if math.prod(shape) * dtype.itemsize != stop - start:
-        raise _damaged(f"tensor `{name}` has {stop - start} bytes for shape {shape}")
+        raise _explain_damage(f"tensor `{name}` has {stop - start} bytes for shape {shape}")
     if start == stop:
         return torch.empty(shape, dtype=dtype), stop
     flat = torch.frombuffer(bytearray(data[start:stop]), dtype=torch.uint8)
     if dtype is torch.bool and int(flat.max()) > 1:
-        raise _damaged(f"tensor `{name}` has bytes that are neither true nor false")
+        raise _explain_damage(f"tensor `{name}` has bytes that are neither true nor false")
     return flat.view(dtype).reshape(shape), stop
 
 
@@ -240,6 +240,6 @@ def _is_name(name: str) -> bool:
     return 0 < len(name) <= _MAX_NAME and name.isprintable()
 
 
-def _damaged(reason: str) -> WireError:
+def _explain_damage(reason: str) -> WireError:
     """Return the error for bytes that no sender of ours wrote."""
     return WireError(f"a message is damaged: {reason}", hint="it is ignored; check the connection")

@@ -87,10 +87,10 @@ class JobHeader(Task):
 
     def to_json(self) -> dict[str, Json]:
         """Return the JSON, without those fields of a task that have their plain default."""
-        told = {item.name: getattr(self, item.name) for item in fields(self)}
-        usual = [item.name for item in fields(Task) if told[item.name] == item.default]
-        told |= {"note": dict(self.note), "local": asdict(self.local)}
-        return {name: value for name, value in told.items() if name not in usual}
+        fields_ = {item.name: getattr(self, item.name) for item in fields(self)}
+        usual = [item.name for item in fields(Task) if fields_[item.name] == item.default]
+        fields_ |= {"note": dict(self.note), "local": asdict(self.local)}
+        return {name: value for name, value in fields_.items() if name not in usual}
 
     @property
     def envelope(self) -> Envelope:

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from fpcli.errors import WireError
 from fpcli.wire import frame
-from fpcli.wire.blocks import Shape, decode, encode, kept, mask_digest, prefixed, sections
+from fpcli.wire.blocks import (
+    add_prefix,
+    decode_blocks,
+    digest_masks,
+    encode_blocks,
+    read_kept,
+    split_prefixes,
+)
 from fpcli.wire.frame import SAME_VERSION
 from fpcli.wire.headers import (
     JOB_HEADER,
@@ -29,6 +36,7 @@ from fpcli.wire.headers import (
     check_reply,
     to_hex,
 )
+from fpcli.wire.numbers import Shape
 
 
 class MaskError(WireError):
@@ -130,24 +138,24 @@ def pack_job(job: Job, rng: torch.Generator | None = None) -> bytes:
     Raises:
         WireError: a field that no client would accept, or tensors that the codec cannot write.
     """
-    parts = encode(job.header.codec, job.values, job.mask, job.is_mask_known, rng)
+    parts = encode_blocks(job.header.codec, job.values, job.mask, job.is_mask_known, rng)
     shapes = {name: tuple(x.shape) for name, x in job.values.items()}
     header = replace(
         job.header,
         has_keep=job.keep is not None,
-        known_mask=mask_digest(job.mask) if job.is_mask_known else "",
+        known_mask=digest_masks(job.mask) if job.is_mask_known else "",
         shapes={name: shape for name, shape in shapes.items() if parts[name].shape != shape},
     )
-    told = header.to_json()
-    text = frame.dump_json(told)
-    frame.checked(JOB_HEADER, text)
-    if json.loads(text)["note"] != told["note"]:
+    content = header.to_json()
+    text = frame.dump_json(content)
+    frame.check_header(JOB_HEADER, text)
+    if json.loads(text)["note"] != content["note"]:
         raise WireError(
             f"the note to client {header.client} would arrive changed",
             hint="use text as keys and lists instead of tuples",
         )
     keep = {name: index.to(torch.int32) for name, index in (job.keep or {}).items()}
-    return frame.write(_JOB, text, prefixed("v/", parts) | prefixed("k/", keep))
+    return frame.write_frame(_JOB, text, add_prefix("v/", parts) | add_prefix("k/", keep))
 
 
 def unpack_job(
@@ -168,9 +176,9 @@ def unpack_job(
         MaskError: the client's masks are not those that the job relies on.
         WireError: anything about the bytes is wrong.
     """
-    text, body = frame.read(data, _JOB, limit_bytes=limit_bytes)
-    header = frame.checked(JOB_HEADER, text)
-    parts, keep = sections(body, "v/", "k/")
+    text, body = frame.read_frame(data, _JOB, limit_bytes=limit_bytes)
+    header = frame.check_header(JOB_HEADER, text)
+    parts, keep = split_prefixes(body, "v/", "k/")
     if 5 * sum(math.prod(shape) for shape in header.shapes.values()) > limit_bytes:
         raise WireError(
             f"the tensors of a job need more than {limit_bytes} bytes",
@@ -180,10 +188,10 @@ def unpack_job(
         raise WireError("a job has tensors or shapes that do not belong", hint=SAME_VERSION)
     shapes = {name: tuple(part.shape) for name, part in parts.items() if "#" not in name}
     has = known(header.client, header.round) if header.known_mask else {}
-    if header.known_mask and mask_digest(has) != header.known_mask:
+    if header.known_mask and digest_masks(has) != header.known_mask:
         raise MaskError(header)
-    values, mask = decode(header.codec, parts, {**shapes, **header.shapes}, has)
-    channels = {name: kept(name, index) for name, index in keep.items()}
+    values, mask = decode_blocks(header.codec, parts, {**shapes, **header.shapes}, has)
+    channels = {name: read_kept(name, index) for name, index in keep.items()}
     return Job(header, values, mask, channels if header.has_keep else None, bool(header.known_mask))
 
 
@@ -214,18 +222,18 @@ def pack_reply(
         }
     )
     has_tensors = bool(work.values or work.stats or work.stay)
-    check_reply(frame.checked(REPLY_HEADER, text), has_tensors, bool(work.stay))
+    check_reply(frame.check_header(REPLY_HEADER, text), has_tensors, bool(work.stay))
     parts = dict(work.values)
     if reply.envelope.op == TRAIN:
         is_known = work.mask is None
         mask = known if work.mask is None else work.mask
-        parts = encode(reply.codec, parts, mask, is_known, rng)
+        parts = encode_blocks(reply.codec, parts, mask, is_known, rng)
     elif work.mask is not None:
-        parts = encode(_MASKED, parts, work.mask, is_known=False)
-    return frame.write(
+        parts = encode_blocks(_MASKED, parts, work.mask, is_known=False)
+    return frame.write_frame(
         _REPLY,
         text,
-        prefixed("v/", parts) | prefixed("s/", work.stats) | prefixed("k/", work.stay),
+        add_prefix("v/", parts) | add_prefix("s/", work.stats) | add_prefix("k/", work.stay),
     )
 
 
@@ -254,22 +262,22 @@ def unpack_reply(
     Raises:
         WireError: anything about the bytes is wrong.
     """
-    text, body = frame.read(data, _REPLY, limit_bytes=limit_bytes)
-    header = frame.checked(REPLY_HEADER, text)
-    values, stats, stay = sections(body, "v/", "s/", "k/")
+    text, body = frame.read_frame(data, _REPLY, limit_bytes=limit_bytes)
+    header = frame.check_header(REPLY_HEADER, text)
+    values, stats, stay = split_prefixes(body, "v/", "s/", "k/")
     metrics, real_s = check_reply(header, bool(body), bool(stay))
     if header.op != op:
         raise WireError(f"a reply answers `{header.op[:30]}` unasked", hint=SAME_VERSION)
-    own: Mapping[str, Tensor] | None = {} if header.has_mask else None
+    received: Mapping[str, Tensor] | None = {} if header.has_mask else None
     if not header.error and (op == TRAIN or header.has_mask):
-        known = {} if header.has_mask else mask
+        known_mask = {} if header.has_mask else mask
         codec = header.codec if op == TRAIN else _MASKED
-        values, masks = decode(codec, values, shapes, known)
-        own = masks if header.has_mask else None
+        values, masks = decode_blocks(codec, values, shapes, known_mask)
+        received = masks if header.has_mask else None
     return Reply(
         envelope=Envelope(header.op, header.round, header.client, header.run),
         codec=header.codec,
-        work=Work(values, own, stay, stats, metrics, header.num_steps),
+        work=Work(values, received, stay, stats, metrics, header.num_steps),
         num_examples=header.num_examples,
         real_s=real_s,
         error=header.error,

@@ -24,7 +24,7 @@ TRITS = 5
 Shape = tuple[int, ...]
 
 
-class Numbers(Protocol):
+class NumberForm(Protocol):
     """One form of numbers; without state."""
 
     def pack(self, name: str, values: Tensor, rng: torch.Generator | None) -> dict[str, Tensor]:
@@ -62,13 +62,15 @@ class Floats:
         """Return the values in their type; float16 ends at 65,504."""
         short = values.to(self.dtype)
         if self.dtype != torch.float32 and bool((short.isinf() & values.isfinite()).any()):
-            raise wrong(name, f"has values that {self.dtype} cannot hold", "choose another codec")
+            raise explain_wrong(
+                name, f"has values that {self.dtype} cannot hold", "choose another codec"
+            )
         return {"": short}
 
     def unpack(self, name: str, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Return the values; type and shape must be those that were sent."""
         _check_names(name, parts, {""})
-        return _checked(name, parts[""], self.dtype, shape).to(torch.float32)
+        return _check(name, parts[""], self.dtype, shape).to(torch.float32)
 
     def num_bytes(self, count: int) -> int:
         """Return the bytes of so many values."""
@@ -108,12 +110,14 @@ class Levels:
         largest = size.max(initial=0.0)
         exact = largest if self.scale == "max" else math.sqrt(np.square(flat).sum())
         if not exact <= torch.finfo(torch.float32).max:
-            raise wrong(name, "has values that are not finite", "lower local.lr")
+            raise explain_wrong(name, "has values that are not finite", "lower local.lr")
         scale = np.float32(exact)
         share = size * (self.top / np.float64(scale)) if scale else np.zeros_like(size)
         if self.is_stochastic:
             if rng is None:
-                raise wrong(name, "needs a random stream to be rounded", "pass one to the codec")
+                raise explain_wrong(
+                    name, "needs a random stream to be rounded", "pass one to the codec"
+                )
             draws = torch.rand(len(flat), generator=rng, dtype=torch.float64).numpy()
             level = np.floor(share) + (draws < share - np.floor(share))
         else:
@@ -126,12 +130,12 @@ class Levels:
     def unpack(self, name: str, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Return the multiples of the scale."""
         _check_names(name, parts, {"", SCALE})
-        scale = float(_checked(name, parts[SCALE], torch.float32, (1,)))
+        scale = float(_check(name, parts[SCALE], torch.float32, (1,)))
         count = math.prod(shape)
-        packed = _checked(name, parts[""], torch.uint8, (self.num_bytes(count) - 4,))
+        packed = _check(name, parts[""], torch.uint8, (self.num_bytes(count) - 4,))
         codes, rest = _from_bytes(packed, self.bits, count)
         if not 0 <= scale < math.inf or rest or codes.max(initial=0) > 2 * self.top:
-            raise wrong(name, "has a scale or levels that no sender writes")
+            raise explain_wrong(name, "has a scale or levels that no sender writes")
         level = codes.astype(np.float64) - self.top
         return torch.from_numpy((level * (scale / self.top)).astype(np.float32)).reshape(shape)
 
@@ -165,19 +169,19 @@ def _from_bytes(packed: Tensor, bits: int, count: int) -> tuple[np.ndarray, bool
 def _check_names(name: str, parts: Mapping[str, Tensor], expected: set[str]) -> None:
     """Refuse parts that are missing or too many."""
     if parts.keys() != expected:
-        raise wrong(name, f"has the parts {sorted(name + end for end in parts)}")
+        raise explain_wrong(name, f"has the parts {sorted(name + end for end in parts)}")
 
 
-def _checked(name: str, part: Tensor, dtype: torch.dtype, shape: Shape) -> Tensor:
+def _check(name: str, part: Tensor, dtype: torch.dtype, shape: Shape) -> Tensor:
     """Return a part, unless it has another type or shape."""
     if part.dtype != dtype:
-        raise wrong(name, f"has type {part.dtype} instead of {dtype}")
+        raise explain_wrong(name, f"has type {part.dtype} instead of {dtype}")
     if tuple(part.shape) != tuple(shape):
-        raise wrong(name, f"has shape {tuple(part.shape)} instead of {tuple(shape)}")
+        raise explain_wrong(name, f"has shape {tuple(part.shape)} instead of {tuple(shape)}")
     return part
 
 
-def wrong(
+def explain_wrong(
     name: str, reason: str, hint: str = "sender and receiver must agree on model, plan and codec"
 ) -> WireError:
     """Return the error for one tensor."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.audit.probe import cka, probed
+from fpcli.audit.probe import cka, probe_features
 
 
 def features(*shape: int, seed: int = 0) -> Tensor:
@@ -32,25 +32,25 @@ def test_features_that_never_change_are_like_nothing() -> None:
 def test_separate_sides_are_found() -> None:
     y = np.arange(40) < 20
     x = np.where(y, 5.0, -5.0)[:, None] + features(40, 3).numpy()
-    assert set(probed((x, y), (x, y)).values()) == {1.0}
+    assert set(probe_features((x, y), (x, y)).values()) == {1.0}
 
 
 def test_features_without_information_are_worth_a_coin() -> None:
     y, x = np.arange(4) < 2, np.zeros((4, 2))
-    found = probed((x, y), (x, y))
+    found = probe_features((x, y), (x, y))
     assert (found["linear_balanced"], found["knn_balanced"]) == (0.5, 0.5)
 
 
 def test_recall_is_of_the_forgotten_side_alone() -> None:
     train = np.array([[-1.0], [-1], [1], [1]]), np.array([True, True, False, False])
     test = np.array([[-1.0], [1], [1], [1]]), np.array([True, True, False, False])
-    found = probed(train, test)
+    found = probe_features(train, test)
     assert (found["linear_recall"], found["linear_balanced"]) == (0.5, 0.75)
 
 
 def test_neighbours_follow_a_border_that_no_line_can() -> None:
     corners = np.array([[0.0, 0], [1, 1], [0, 1], [1, 0]])
     x, y = np.repeat(corners, 20, axis=0), np.repeat([True, True, False, False], 20)
-    found = probed((x, y), (x, y))
+    found = probe_features((x, y), (x, y))
     assert found["knn_balanced"] == 1.0
     assert found["linear_balanced"] < 0.8

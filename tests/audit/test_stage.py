@@ -4,13 +4,13 @@ import torch
 from audits import KNOWS, net, toy_data
 from torch import nn
 
-from fpcli.audit.stage import AuditData, observed
+from fpcli.audit.stage import AuditData, observe_stage
 from fpcli.data.split import Split
 
 
 def test_what_a_model_says_and_reads() -> None:
     model = net(KNOWS, [0.0, 0, 1]).train()
-    stage = observed("original", model, toy_data(5), ("forget_test", "retain_test"))
+    stage = observe_stage("original", model, toy_data(5), ("forget_test", "retain_test"))
     assert (stage.classifier, stage.head, model.training) == ("1", model[1], False)
     seen = stage.seen["forget_test"]
     assert seen.logits.tolist() == [[0, 0, 4]] * 5
@@ -26,6 +26,6 @@ def test_a_classifier_of_convolutions_reads_maps_which_are_averaged() -> None:
     images = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
     split = Split(images.repeat(3, 1, 1, 1), torch.zeros(3, dtype=torch.int64))
     data = AuditData(lambda x: x, split, split, split, split, (0,), 2)
-    stage = observed("original", model, data, ("forget_train",))
+    stage = observe_stage("original", model, data, ("forget_train",))
     assert stage.head is head
     assert stage.seen["forget_train"].features.tolist() == [[3.0]] * 3

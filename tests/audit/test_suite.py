@@ -13,7 +13,7 @@ from torch import nn
 
 from fpcli import plugins
 from fpcli.audit import AUDITS, suite
-from fpcli.audit.suite import AuditData, rows, run
+from fpcli.audit.suite import AuditData, list_rows, run_audits
 from fpcli.data.split import Split
 from fpcli.errors import DataError, DivergedError, LayoutError, UsageError
 
@@ -27,7 +27,7 @@ def numbers(value: Any) -> list[float]:
 
 
 def audited(names: tuple[str, ...], models: dict[str, nn.Module], **changes: Any) -> dict[str, Any]:
-    return run(
+    return run_audits(
         names, models, replace(toy_data(noise=0.2), **changes), seed=0, say=lambda line: None
     )
 
@@ -78,7 +78,7 @@ def test_fewer_samples_have_a_wider_margin(
 def test_without_a_finetuned_model_there_is_no_verdict() -> None:
     found = audited(("logit-mask",), {"original": net(KNOWS), "retrained": net(NEVER_SAW)})
     assert found["logit-mask"]["verdict"]["outcome"] is None
-    assert [row.gap for row in rows(found)] == [None, None]
+    assert [row.gap for row in list_rows(found)] == [None, None]
 
 
 def test_what_was_not_relearned_counts_as_the_cap() -> None:
@@ -100,9 +100,9 @@ def test_a_model_that_forgot_nothing_is_farther_than_the_mask() -> None:
 
 def test_rows_of_a_table() -> None:
     models = {"original": net(KNOWS), "finetuned": net(KNOWS), "retrained": net(NEVER_SAW)}
-    found = rows(audited(("logit-mask", "class-mia"), models))
+    found = list_rows(audited(("logit-mask", "class-mia"), models))
     assert [row.audit for row in found] == ["logit-mask"] * 2 + ["class-mia"] * 3
-    assert found[0] == suite.Row(
+    assert found[0] == suite.AuditRow(
         "logit-mask", "accuracy, forgotten", 0.0,
         {"original": 1.0, "finetuned": 1.0, "logit_mask": 0.0}, 1.0, None,
     )  # fmt: skip
@@ -113,7 +113,7 @@ def test_samples_are_capped_and_their_number_is_said(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(suite, "MOST_RETAINED", 20)
     lines: list[str] = []
     models: dict[str, nn.Module] = {"original": net(KNOWS), "retrained": net(NEVER_SAW)}
-    run(["mia"], models, toy_data(), seed=0, say=lines.append)
+    run_audits(["mia"], models, toy_data(), seed=0, say=lines.append)
     assert lines == [
         "audits look at 10 training and 10 test samples of what is forgotten, "
         "20 and 20 of the rest",
@@ -131,7 +131,7 @@ def test_a_network_of_convolutions_is_audited() -> None:
     data = AuditData(lambda x: x, images(gone), images(gone), images(rest), images(rest), (2,), 3)
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {name: Tiny(1, 3) for name in ("original", "retrained")}
-    found = run(["probe", "mia"], models, data, seed=0, say=lambda line: None)
+    found = run_audits(["probe", "mia"], models, data, seed=0, say=lambda line: None)
     assert found["probe"]["stages"]["original"]["cka_original"] == pytest.approx(1)
     assert 0 < found["probe"]["stages"]["original"]["cka_retrained"] < 1
     assert not models["original"].training
@@ -151,7 +151,7 @@ def test_some_audits_need_no_retrained_model_and_then_have_no_gaps() -> None:
         assert (one["gaps"], one["verdict"]["outcome"]) == ({}, None)
     steps = {name: one["steps"] for name, one in found["relearn"]["stages"].items()}
     assert steps["finetuned"] == 0 < steps["logit_mask"]
-    assert all(row.retrained is None and row.gap is None for row in rows(found))
+    assert all(row.retrained is None and row.gap is None for row in list_rows(found))
 
 
 def test_an_unknown_audit() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from prunings import context, named
 
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.pruning.filters import Filters
-from fpcli.pruning.prune import planned
-from fpcli.pruning.pruner import Target
+from fpcli.pruning.prune import plan_cut
+from fpcli.pruning.pruner import PruneTarget
 
 pytestmark = pytest.mark.bench
-settle()
+settle_process()
 
 LIMIT_S = 2.0
 
@@ -26,7 +26,7 @@ def test_pruning_and_shrinking_resnet56(benchmark: Any, strategy: str) -> None:
     px = context(strategy=strategy, residual="group-sum")
 
     def work() -> None:
-        planned(Filters(), px, net, Target("macs", 0.5)).trained.module()
+        plan_cut(Filters(), px, net, PruneTarget("macs", 0.5)).trained.module()
 
     started = time.process_time()
     work()

@@ -20,17 +20,25 @@ from torch import Tensor, nn
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.datasets import Dataset, Split
 from fpcli.engine.evaluate import evaluate
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.engine.trained import Trained
 from fpcli.models.build import build
-from fpcli.pruning.sweep import BATCH_SIZE, Cut, SweepConfig, Tally, cuts_of, judging, sweep
-from fpcli.structure.reuse import Resumed, record, shared_prefix, without_prefix
+from fpcli.pruning.sweep import (
+    BATCH_SIZE,
+    Cut,
+    SweepConfig,
+    Tally,
+    choose_images,
+    judge_cuts,
+    list_cuts,
+)
+from fpcli.structure.reuse import Resumed, drop_prefix, find_prefix, record
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
 pytestmark = pytest.mark.bench
-settle()
+settle_process()
 
 SHAPE = (3, 32, 32)
 CLOSE = 1e-4
@@ -63,7 +71,7 @@ def task(name: str, images: int) -> Task:
     dataset = Dataset("random", split, split, split, 10, 1 / 255, (0.5,) * 3, (0.25,) * 3, names)
     trained = Trained(name, model, layout, Support(), values, SHAPE, 10)
     config = SweepConfig(("l1",), tuple(number / 10 for number in range(1, 10)), images)
-    return Task(trained, dataset, config, cuts_of(trained, dataset, config))
+    return Task(trained, dataset, config, list_cuts(trained, dataset, config))
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -106,8 +114,8 @@ def cached_at_full_width(work: Task, cut: Cut, batches: list[tuple[Tensor, Tenso
     width = trained.layout.groups[cut.group].width
     whole, small = trained.module(), sliced_network(work, cut)
     x = batches[0][0][:4]
-    prefix = shared_prefix(whole, small, trained.layout, cut.group, width, cut.keep, x)
-    resumed = Resumed(without_prefix(masked(work, cut), prefix), prefix, torch.arange(width))
+    prefix = find_prefix(whole, small, trained.layout, cut.group, width, cut.keep, x)
+    resumed = Resumed(drop_prefix(masked(work, cut), prefix), prefix, torch.arange(width))
     recorded = [record(whole, prefix.read, x) for x, _ in batches]
     return seconds(lambda: [resumed(r, x) for r, (x, _) in zip(recorded, batches, strict=True)])
 
@@ -119,13 +127,13 @@ def cached_at_full_width(work: Task, cut: Cut, batches: list[tuple[Tensor, Tenso
 def test_sweep_against_the_plain_way(name: str, images: int, every: int, least: float) -> None:
     """All points by the sweep, every so-maniest one by the other ways."""
     work = task(name, images)
-    split = judging(work.dataset, work.config)
+    split = choose_images(work.dataset, work.config)
     batches = list(evaluation_batches(split, work.dataset.normalise, batch_size=BATCH_SIZE))
     some = work.cuts[every // 2 :: every]
     judge(work.trained.module(), batches)
     tallies: dict[str, Tally] = {}
     ours = seconds(
-        lambda: tallies.update(sweep(work.trained, work.dataset, work.config, work.cuts, {}))
+        lambda: tallies.update(judge_cuts(work.trained, work.dataset, work.config, work.cuts, {}))
     ) / len(work.cuts)
     usual, plain, sliced, cached, differ = 0.0, 0.0, 0.0, 0.0, 0
     for cut in some:

@@ -22,24 +22,24 @@ import torch
 
 from fpcli.engine import server
 from fpcli.engine.federation import Rules
-from fpcli.engine.placement import place
+from fpcli.engine.placement import move_to
 from fpcli.engine.planning import choose_cohort, plan_round
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.engine.types import ServerState
 from fpcli.methods import METHODS
 from fpcli.models.build import build
-from fpcli.recipe.load import load
+from fpcli.recipe.load import load_recipe
 from fpcli.structure.merge import Contribution, merge
-from fpcli.structure.patterns import ranked
+from fpcli.structure.patterns import keep_ranked
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.train.open_executor import open_executor
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire.headers import JobHeader
 from fpcli.wire.message import Job, Reply, Work, pack_job, pack_reply, unpack_job, unpack_reply
 
 pytestmark = pytest.mark.bench
-settle()
+settle_process()
 
 
 def setup_for(tmp_path: Path, model: str, kind: str, **changes: Any) -> Setup:
@@ -68,7 +68,7 @@ def setup_for(tmp_path: Path, model: str, kind: str, **changes: Any) -> Setup:
         "eval_every": 10_000,
         "executor.kind": kind,
     } | changes
-    return prepare(load(None, flags=flags), tmp_path / "memory")
+    return prepare_run(load_recipe(None, flags=flags), tmp_path / "memory")
 
 
 def median(run: Callable[[], object], repeats: int) -> float:
@@ -84,7 +84,7 @@ def test_inline_round_against_the_bare_loop(tmp_path: Path, benchmark: Any) -> N
     """Same process, same thread, allocator and memory format: what the engine itself costs."""
     setup = setup_for(tmp_path, "mnist-cnn", "inline")
     executor, _ = open_executor(setup)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     rounds = server.play(setup.fed, state, executor, totals)
     model = build("mnist-cnn", (1, 28, 28), 10, seed=0)
     x, y = plain.images("mnist-cnn")
@@ -105,7 +105,7 @@ def test_pool_against_the_plain_loop(model: str, tmp_path: Path, benchmark: Any)
     setup = setup_for(tmp_path, model, "pool", **{"executor.workers": 2})
     executor, _ = open_executor(setup)
     try:
-        state, totals = server.begin(setup.fed, setup.values, executor)
+        state, totals = server.begin_training(setup.fed, setup.values, executor)
         rounds = server.play(setup.fed, state, executor, totals)
         next(rounds)
         ratios = []
@@ -148,7 +148,7 @@ def test_moving_a_model_against_training_it(
     setup = setup_for(tmp_path, model, "inline", clients=1)
     fed, site = setup.fed, setup.site
     scores = {name: torch.rand(g.width) for name, g in fed.layout.prunable.items()}
-    support = Support(ranked(fed.layout, scores, ratio))
+    support = Support(keep_ranked(fed.layout, scores, ratio))
     shapes, limit = support.block_shapes(fed.layout), site.limit_bytes
     support.gather(fed.layout, setup.values)
     header = JobHeader(0, "train", local=fed.local, method="m", round=1, run="r", codec="dense")
@@ -157,7 +157,7 @@ def test_moving_a_model_against_training_it(
         job = Job(header, support.gather(fed.layout, setup.values))
         got = unpack_job(pack_job(job), limit_bytes=limit)
         block = {name: value.clone() for name, value in got.values.items()}
-        small = place(shrink(site.template, block), "cpu", True)
+        small = move_to(shrink(site.template, block), "cpu", True)
         trained = small.state_dict()
         delta = {n: trained[n].contiguous() - before for n, before in got.values.items()}
         reply = Reply(header.envelope, "dense", Work(delta, metrics={"loss": 1.0}))
@@ -167,7 +167,7 @@ def test_moving_a_model_against_training_it(
 
     def epoch() -> None:
         block = {n: v.clone() for n, v in support.gather(fed.layout, setup.values).items()}
-        small = place(shrink(site.template, block), "cpu", True)
+        small = move_to(shrink(site.template, block), "cpu", True)
         x = torch.randn(500, *shape)
         plain.train(small, x, torch.arange(500) % 10, channels_last=True)
 
@@ -193,7 +193,7 @@ def test_a_half_width_model_against_the_full_one(
             folder, model, "inline", clients=2, **{"method.name": "uniform", "method.ratio": ratio}
         )
         executor, _ = open_executor(setup)
-        state, totals = server.begin(setup.fed, setup.values, executor)
+        state, totals = server.begin_training(setup.fed, setup.values, executor)
         rounds = server.play(setup.fed, state, executor, totals)
         next(rounds)
         times = [client.real_s for _ in range(4) for client in next(rounds)[1].clients]
@@ -222,7 +222,7 @@ def test_memory_is_flat(tmp_path: Path, benchmark: Any) -> None:
     try:
         rules: Rules = dataclasses.replace(setup.fed.rules, eval_every=50)
         fed = dataclasses.replace(setup.fed, rules=rules)
-        state, totals = server.begin(fed, setup.values, executor)
+        state, totals = server.begin_training(fed, setup.values, executor)
         rounds = server.play(fed, state, executor, totals)
         sizes = {}
         for number in range(1, 221):
@@ -240,7 +240,7 @@ def test_memory_is_flat(tmp_path: Path, benchmark: Any) -> None:
 def test_planning_a_round_of_a_thousand_clients(name: str, tmp_path: Path, benchmark: Any) -> None:
     """At most 0.2 s of one core for every method; the scores of the model are computed once."""
     flags = {"method.name": name, "task.clients": 1000, "task.partition.kind": "iid"}
-    fed = (setup := prepare(load(None, flags=flags), tmp_path / "memory")).fed
+    fed = (setup := prepare_run(load_recipe(None, flags=flags), tmp_path / "memory")).fed
     start = fed.context(0, "start", lambda client, **values: None)
     state = fed.method.begin(start, ServerState(0, setup.values, setup.support))
     if name == "pace":  # knows nobody yet, and would give everybody the same model

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from terminals import Stream
 
-from fpcli.cli.app import run
+from fpcli.cli.app import run_line
 
 CODE = "from fpcli.cli.app import main; main()"
 
@@ -33,7 +33,7 @@ def fp(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def call(*arguments: str | Path) -> Outcome:
         capsys.readouterr()
-        status = run([str(argument) for argument in arguments])
+        status = run_line([str(argument) for argument in arguments])
         return Outcome(status, *capsys.readouterr())
 
     return call

@@ -30,7 +30,7 @@ HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "numpy", "fpcli.recipe
 
 def test_help_and_completion_import_nothing_heavy() -> None:
     code = (
-        "import sys; from fpcli.cli.app import run; status = run(['--help'])\n"
+        "import sys; from fpcli.cli.app import run_line; status = run_line(['--help'])\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
         "sys.exit(status)"
     )

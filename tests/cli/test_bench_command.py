@@ -16,7 +16,7 @@ from fpcli.engine.trained import DataKey
 from fpcli.export import bench as benching
 from fpcli.export import crossover, peak_memory
 from fpcli.recipe.fleet_file import read_fleet
-from fpcli.store.model_folder import untrained, write_trained
+from fpcli.store.model_folder import build_untrained, write_trained
 from fpcli.structure.support import Support
 
 Fp = Callable[..., Any]
@@ -27,9 +27,9 @@ QUICK = ("--batch", "1,2", "--seconds", 0)
 def pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a masked network; the memory of no process is measured."""
     monkeypatch.setattr(
-        peak_memory, "measure", lambda *a: {"peak_bytes": 3_000_000, "own_bytes": 1000}
+        peak_memory, "measure_peak", lambda *a: {"peak_bytes": 3_000_000, "own_bytes": 1000}
     )
-    trained = untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
+    trained = build_untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(trained.values["fc1.weight"].shape, generator=generator) < 0.1
     folder = tmp_path / "pruned"
@@ -176,9 +176,9 @@ def test_layers_by_an_injected_clock() -> None:
 
 @pytest.mark.slow
 def test_memory_of_a_process(tmp_path: Path) -> None:
-    trained = untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
+    trained = build_untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
     write_trained(tmp_path, trained)
-    found = peak_memory.measure(tmp_path, 4)
+    found = peak_memory.measure_peak(tmp_path, 4)
     assert found is not None
     assert 0 < found["own_bytes"] < found["peak_bytes"]
-    assert peak_memory.measure(tmp_path / "nowhere", 4) is None
+    assert peak_memory.measure_peak(tmp_path / "nowhere", 4) is None

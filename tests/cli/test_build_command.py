@@ -9,10 +9,10 @@ import typer
 from annotated_types import Ge
 from typer.main import get_command
 
-from fpcli.cli.build_command import build_command, said
+from fpcli.cli.build_command import build_command, read_options
 from fpcli.errors import UsageError
 from fpcli.settings.flags import Flag
-from fpcli.settings.keys import flags_of
+from fpcli.settings.keys import collect_flags
 
 WAIT = Flag("--wait TIME", "How long", "Run", reads="seconds")
 GOAL = Flag("--goal acc=X", "What for", reads="accuracy", before="--wait")
@@ -50,10 +50,10 @@ def test_fields_become_options_in_their_order_and_with_their_defaults() -> None:
         force: Annotated[bool, Flag("--force", "Replace it")] = False,
     ) -> None:
         """Do it."""
-        seen.append((name, set_, force, said(ctx.params, flags_of(Made))))
+        seen.append((name, set_, force, read_options(ctx.params, collect_flags(Made))))
 
     seen: list[Any] = []
-    made = command(run, flags=flags_of(Made))
+    made = command(run, flags=collect_flags(Made))
     helps = {item.name: item.help for item in made.params}
     assert helps == {
         "name": "Whose.",
@@ -91,7 +91,7 @@ def test_a_section_comes_as_a_whole_with_its_bounds() -> None:
     [("wait_s", "soon", "--wait: `soon` is not a number"), ("goal", "loss=1", "unknown measure")],
 )
 def test_words_that_an_option_cannot_read(key: str, text: str, message: str) -> None:
-    options = {flag.parameter: None for flag in flags_of(Made).values()}
-    options |= {flags_of(Made)[key].parameter: text}
+    options = {flag.parameter: None for flag in collect_flags(Made).values()}
+    options |= {collect_flags(Made)[key].parameter: text}
     with pytest.raises(UsageError, match=message):
-        said(options, flags_of(Made))
+        read_options(options, collect_flags(Made))

@@ -34,7 +34,7 @@ def items(fp: Callable, *words: str | Path) -> list[dict]:
 
 def test_all_names(fp: Callable, mnist: Path) -> None:
     found = items(fp, "list", "--data-dir", mnist)
-    assert [item["name"] for item in found] == list(plugins.names("datasets"))
+    assert [item["name"] for item in found] == list(plugins.list_names("datasets"))
     states = {item["name"]: item["state"] for item in found}
     assert (states["digits"], states["mnist"], states["svhn"]) == (
         "bundled",
@@ -57,7 +57,7 @@ def test_all_names(fp: Callable, mnist: Path) -> None:
 
 
 def test_a_data_set_of_another_package(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fpcli.plugins.names", lambda kind: {"theirs": "no_such:module"})
+    monkeypatch.setattr("fpcli.plugins.list_names", lambda kind: {"theirs": "no_such:module"})
     (item,) = items(fp, "list")
     assert (item["kind"], item["state"]) == (None, "of another package")
     assert "theirs" in fp("data", "list").out
@@ -192,7 +192,7 @@ def test_completion(spawn: Callable) -> None:
     out, _ = spawn(env=os.environ | request).communicate(timeout=60)
     assert out.split() == [
         "emnist",
-        *(name for name in plugins.names("datasets") if "emnist-" in name),
+        *(name for name in plugins.list_names("datasets") if "emnist-" in name),
     ]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fpcli.data.partition import split_digest
-from fpcli.recipe.load import load
-from fpcli.train.setup import prepare
+from fpcli.recipe.load import load_recipe
+from fpcli.train.setup import prepare_run
 
 Fp = Callable[..., Any]
 
@@ -61,7 +61,7 @@ def test_it_is_the_split_of_training(
     shown = json.loads(fp("data", "split", "digits", "--clients", 5, *words, "--json").out)
     data = shown["data"]
     flags = {f"task.partition.{key}": value for key, value in settings.items()}
-    setup = prepare(load(None, flags={"task.clients": 5, "seed": 3} | flags), tmp_path)
+    setup = prepare_run(load_recipe(None, flags={"task.clients": 5, "seed": 3} | flags), tmp_path)
     assert data["sha256"] == split_digest(setup.parts)
     assert [client["train"] for client in data["clients"]] == list(setup.fed.num_examples)
     assert data["used"] == sum(map(len, setup.parts))
@@ -78,7 +78,7 @@ def test_withheld_classes_are_left_out(fp: Fp, tmp_path: Path) -> None:
     )
     data = json.loads(fp("data", "split", *words, "--json").out)["data"]
     flags = {"task.clients": 8, "task.partition.kind": "shards", "task.withhold": (0, 1, 2)}
-    setup = prepare(load(None, flags=flags), tmp_path)
+    setup = prepare_run(load_recipe(None, flags=flags), tmp_path)
     assert data["withheld"] == [0, 1, 2]
     assert [client["train"] for client in data["clients"]] == list(setup.fed.num_examples)
     assert all(client["labels"][:3] == [0, 0, 0] for client in data["clients"])
@@ -96,7 +96,7 @@ def test_the_server_stands_last(fp: Fp, toys: str, tmp_path: Path) -> None:
     assert data["server"] == {"train": 2, "classes": 2, "labels": [1, 1]}
     assert (data["used"], [client["train"] for client in data["clients"]]) == (8, [3, 3])
     flags = {"task.data": toys, "task.model": "digits-cnn", "task.clients": 2}
-    setup = prepare(load(None, flags=flags | {"task.server_share": 0.25}), tmp_path)
+    setup = prepare_run(load_recipe(None, flags=flags | {"task.server_share": 0.25}), tmp_path)
     assert data["sha256"] == split_digest(setup.parts)
     assert setup.fed.server_side.label_counts.tolist() == [1, 1]
 

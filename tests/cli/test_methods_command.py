@@ -16,7 +16,7 @@ from fpcli.engine.method import Traits
 def test_all_methods(fp: Callable) -> None:
     done = fp("methods", "--json")
     items = json.loads(done.out)["data"]["items"]
-    assert [item["name"] for item in items] == list(plugins.names("methods"))
+    assert [item["name"] for item in items] == list(plugins.list_names("methods"))
     for item in items:
         assert item["paper"]
         assert item["summary"].endswith(".")
@@ -135,7 +135,7 @@ def test_a_broken_method_of_another_package_is_left_out(
     fp: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {"fedavg": "fpcli.methods.fedavg:FedAvg", "odd": "no_such_module:Odd"}
-    monkeypatch.setattr("fpcli.plugins.names", lambda kind: table)
+    monkeypatch.setattr("fpcli.plugins.list_names", lambda kind: table)
     done = fp("methods")
     assert done.status == 0
     assert "odd" not in done.out

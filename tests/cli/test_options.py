@@ -11,12 +11,12 @@ import pytest
 from typer.main import get_command
 
 import fpcli
-from fpcli.cli.app import app
+from fpcli.cli.app import cli_app
 from fpcli.cli.unlearn_options import METHOD_FLAGS
 from fpcli.methods.unlearn import Options
-from fpcli.settings.flags import default_text
-from fpcli.settings.keys import flags_of, leaves
-from fpcli.settings.recipes import KINDS
+from fpcli.settings.flags import describe_default
+from fpcli.settings.keys import collect_flags, list_leaves
+from fpcli.settings.recipes import RECIPE_KINDS
 
 SOURCES = sorted(Path(fpcli.__file__).parent.rglob("*.py"))
 
@@ -24,7 +24,7 @@ SOURCES = sorted(Path(fpcli.__file__).parent.rglob("*.py"))
 def commands(group: Any = None) -> dict[str, Any]:
     """Return the commands of `fp` and of its groups, by all their words."""
     found = {}
-    for name, command in (group or get_command(app)).commands.items():
+    for name, command in (group or get_command(cli_app)).commands.items():
         if hasattr(command, "commands"):
             found |= {f"{name} {word}": inner for word, inner in commands(command).items()}
         else:
@@ -32,15 +32,15 @@ def commands(group: Any = None) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RECIPE_KINDS)
 def test_the_options_of_a_command_are_those_of_its_recipe(kind: str) -> None:
-    recipe = KINDS[kind]
+    recipe = RECIPE_KINDS[kind]
     parameters = {item.name: item for item in commands()[kind].params}
-    defaults = leaves(recipe)
-    for key, flag in flags_of(recipe).items():
+    defaults = list_leaves(recipe)
+    for key, flag in collect_flags(recipe).items():
         parameter = parameters[flag.parameter]
         assert flag.name in parameter.opts and parameter.default is None
-        if key in defaults and (said := default_text(flag, defaults[key].default)):
+        if key in defaults and (said := describe_default(flag, defaults[key].default)):
             assert parameter.help.endswith(f" (default: {said}).")
 
 

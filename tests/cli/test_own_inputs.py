@@ -12,7 +12,7 @@ import torch
 from nets import levels
 from PIL import Image
 
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.export.card import Card
 from fpcli.report import sensitivity_plots
 from fpcli.train import prune_folder
@@ -36,7 +36,7 @@ def _own(
         for number in range(6):
             Image.fromarray(np.full((4, 4), grey + number, np.uint8)).save(folder / f"{number}.png")
     yield
-    settle()
+    settle_process()
 
 
 @pytest.fixture

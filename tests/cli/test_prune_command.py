@@ -13,12 +13,12 @@ import pytest
 from prunings import trained_of
 from safetensors.torch import load_file, save_file
 
-from fpcli.data.datasets import load
-from fpcli.engine.central import train
-from fpcli.engine.process import settle
+from fpcli.data.datasets import load_dataset
+from fpcli.engine.central import train_centrally
+from fpcli.engine.process import settle_process
 from fpcli.engine.trained import DataKey
 from fpcli.models.build import build
-from fpcli.recipe.load import load as load_recipe
+from fpcli.recipe.load import load_recipe as load_recipe
 from fpcli.report import sensitivity_plots
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
@@ -31,9 +31,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of runs with one finished run of two epochs, and its plain weights."""
     folder = tmp_path_factory.mktemp("home") / "runs"
     (folder / "base" / "final").mkdir(parents=True)
-    digits = load("digits", None, seed=0)
+    digits = load_dataset("digits", None, seed=0)
     model = build("digits-cnn", (1, 8, 8), 10, seed=0)
-    list(train(model, digits, FitConfig(epochs=2, lr=0.05), seed=0))
+    list(train_centrally(model, digits, FitConfig(epochs=2, lr=0.05), seed=0))
     write_trained(
         folder / "base" / "final", replace(trained_of(model, (1, 8, 8)), model="digits-cnn")
     )
@@ -47,7 +47,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Draw nothing, and leave torch's threads as they were."""
     monkeypatch.setattr(prune_folder, "draw_pruning", lambda *arguments: [])
     yield
-    settle()
+    settle_process()
 
 
 def data_of(out: str) -> dict:

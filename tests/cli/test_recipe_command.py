@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fpcli.recipe.load import load, shipped, shipped_names
+from fpcli.recipe.load import list_shipped, load_recipe, name_shipped
 
 
 def test_the_list(fp: Callable) -> None:
@@ -18,7 +18,7 @@ def test_the_list(fp: Callable) -> None:
     assert names == ["fedmp/digits", "fedmp/mnist", "fedmp/mnist_printed"]
     envelope = json.loads(fp("recipe", "list", "--json").out)
     items = envelope["data"]["items"]
-    assert len(items) == len(shipped())
+    assert len(items) == len(list_shipped())
     assert list(items[0]) == [
         "name", "kind", "command", "method", "data", "model", "about", "paper", "result", "measure",
         "expected", "tolerance", "machine", "minutes",
@@ -28,7 +28,7 @@ def test_the_list(fp: Callable) -> None:
 
 def test_one_recipe(fp: Callable) -> None:
     done = fp("recipe", "show", "fedmp/digits")
-    assert done.out == shipped_names()["fedmp/digits"].read_text("utf-8")
+    assert done.out == name_shipped()["fedmp/digits"].read_text("utf-8")
     resolved = fp("recipe", "show", "fedmp/digits", "--resolved").out
     assert "  ratio_max: 0.8\n" in resolved and "#" not in resolved
     data = json.loads(fp("recipe", "show", "fedmp/digits", "--json").out)["data"]
@@ -39,7 +39,7 @@ def test_one_recipe(fp: Callable) -> None:
 def test_a_copy_is_the_same_recipe(fp: Callable, tmp_path: Path) -> None:
     assert fp("recipe", "copy", "fedmp/digits").out == "wrote fedmp-digits.yaml\n"
     copied = tmp_path / "fedmp-digits.yaml"
-    assert load(copied) == load(shipped_names()["fedmp/digits"])
+    assert load_recipe(copied) == load_recipe(name_shipped()["fedmp/digits"])
     copied.write_text("mine")
     done = fp("recipe", "copy", "fedmp/digits")
     assert done.status == 2 and "exists" in done.err and "--force" in done.err

@@ -13,7 +13,7 @@ from fpcli.report import markup
 
 @pytest.fixture(autouse=True)
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(markup, "chart", lambda *_, **__: "<svg></svg>")
+    monkeypatch.setattr(markup, "draw_chart", lambda *_, **__: "<svg></svg>")
     return write_run(tmp_path / "runs" / "a-s0", rounds(0.5, 0.8))
 
 

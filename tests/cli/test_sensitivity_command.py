@@ -124,14 +124,14 @@ def test_an_interrupted_sweep_goes_on(
     assert done.status == 130
     assert "the same command goes on" in done.err
     out = tmp_path / "sens.json"
-    assert partial.partial_of(out).exists() and not out.exists()
+    assert partial.locate_partial(out).exists() and not out.exists()
     monkeypatch.setattr(SweepWatcher, "update", update)
     refused = sense("--samples", "9")
     assert (refused.status, "unfinished sweep" in refused.err) == (2, True)
     again = sense()
     assert again.status == 0
     assert "going on after 4 of 7 points" in again.err
-    assert not partial.partial_of(out).exists()
+    assert not partial.locate_partial(out).exists()
     assert (
         json.loads(out.read_text("utf-8"))["groups"][0]["accuracy"]
         == (whole["groups"][0]["accuracy"])

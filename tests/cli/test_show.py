@@ -16,7 +16,7 @@ def test_a_table_can_be_written_and_does_not_wrap(
     monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Stream(encoding=encoding))
-    text = show.table(("name", "size"), [("a", "1"), ("b" * 300, "22")], right=[1])
+    text = show.align(("name", "size"), [("a", "1"), ("b" * 300, "22")], right=[1])
     text.encode(encoding)
     lines = text.splitlines()
     assert lines[0].split() == ["name", "size"]
@@ -31,7 +31,7 @@ def test_a_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, width: str) ->
     monkeypatch.setenv("COLUMNS", width)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    text = show.table(("", ""), [("picture", "runs/" + "x" * 90 + "/curves.png")])
+    text = show.align(("", ""), [("picture", "runs/" + "x" * 90 + "/curves.png")])
     assert max(map(len, text.splitlines())) <= int(width)
 
 
@@ -69,7 +69,7 @@ ROWS = [("centipede", "an animal with many legs", "0.001", "100"), ("cow", "catt
 
 
 def lines(**more: Any) -> list[str]:
-    text = show.table(HEADERS, ROWS, right=(2, 3), text=(1,), **more)
+    text = show.align(HEADERS, ROWS, right=(2, 3), text=(1,), **more)
     return re.sub(r"\x1b\[[\d;]*m", "", text).replace("─", "-").splitlines()
 
 
@@ -123,7 +123,7 @@ def test_and_where_none_may_each_row_is_a_block(terminal: Callable[[int], Stream
 def test_a_value_without_room_stands_below_its_name(terminal: Callable[[int], Stream]) -> None:
     terminal(40)
     path = "runs/fedavg-digits-dirichlet-s0/final"
-    text = show.table(("", ""), [("test loss", "0.5"), ("run folder", path), ("rounds", "3")])
+    text = show.align(("", ""), [("test loss", "0.5"), ("run folder", path), ("rounds", "3")])
     assert [line.rstrip() for line in text.splitlines()] == [
         "test loss   0.5", "run folder", f"  {path}", "rounds      3",
     ]  # fmt: skip

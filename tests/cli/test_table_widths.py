@@ -65,7 +65,7 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sensitivity_plots, "draw_sensitivity", lambda *_: [])
     monkeypatch.setattr(unlearn_run, "draw_forgetting", lambda *_, **__: [])
     monkeypatch.setattr(
-        peak_memory, "measure", lambda *_: {"peak_bytes": 3_000_000, "own_bytes": 1000}
+        peak_memory, "measure_peak", lambda *_: {"peak_bytes": 3_000_000, "own_bytes": 1000}
     )
     write_run(tmp_path / "runs/fedavg-digits-s0", rounds(0.5, 0.8))
     write_run(tmp_path / "runs/fedmp-digits-s0", rounds(0.7, 0.9), method__name="fedmp", seed=3)
@@ -77,14 +77,14 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, dict[str, Any]]]:
     """Collect what is given to `show.table` for a pipe."""
     calls: list[tuple[Any, Any, dict[str, Any]]] = []
-    real = show.table
+    real = show.align
 
     def table(headers: Any, rows: Any, **more: Any) -> str:
         if not show.is_terminal(sys.stdout):
             calls.append((headers, rows, more))
         return real(headers, rows, **more)
 
-    monkeypatch.setattr(show, "table", table)
+    monkeypatch.setattr(show, "align", table)
     return calls
 
 
@@ -96,7 +96,7 @@ def check_lines(text: str, width: int) -> None:
 
 def check_table(headers: Any, rows: Any, more: dict[str, Any], width: int) -> None:
     """Check one table on a terminal of this width."""
-    text = STYLES.sub("", show.table(headers, rows, **more))
+    text = STYLES.sub("", show.align(headers, rows, **more))
     check_lines(text, width)
     note = LEFT_OUT.search(" ".join(text.split()))
     gone = re.findall("`([^`]*)`", note[1]) if note else []

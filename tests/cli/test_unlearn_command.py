@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from driver import digits_file
 
-from fpcli.cli.app import run as call
+from fpcli.cli.app import run_line as call
 from fpcli.cli.unlearn_options import CHOICES, FLAGS, METHOD_FLAGS
-from fpcli.cli.unlearn_recipe import classes
-from fpcli.files import checksums
-from fpcli.recipe.load import flatten, load
+from fpcli.cli.unlearn_recipe import split_classes
+from fpcli.files import list_checksums
+from fpcli.recipe.load import flatten, load_recipe
 from fpcli.store.run_folder import RunFolder
 from fpcli.train import federated_run
 from fpcli.unlearn import ratio_search, unlearn_run
@@ -43,7 +43,7 @@ def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def snapshot(folder: Path) -> str:
-    return checksums(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    return list_checksums(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_forgetting_a_class(fp: Callable, origin: Path, tmp_path: Path) -> None:
     assert "`fp unlearn --resume runs/a-without-7 --purge --force` deletes them" in rows[6]
     assert "hint: `fp unlearn --resume runs/a-without-7 --compare-retrain` adds" in done.err
     assert "unlearn · npz:" in done.err and "round 1/1" in done.err
-    recipe = load(folder.recipe)
+    recipe = load_recipe(folder.recipe)
     assert recipe.task.start == str((origin / "a").resolve())
     assert (recipe.task.withhold, recipe.rounds) == ((7,), 1)  # a fifth of two, rounded up
     assert recipe.method.options["ratio"] == 0.1
@@ -100,7 +100,7 @@ def test_by_default_the_share_that_forgets_is_found(
     assert "trial 1: is a share of 0.1 enough?" in done.err
     assert "trial 2: is a share of 0.05 enough?" in done.err
     folder = RunFolder(Path("runs/a-without-7"))
-    assert load(folder.recipe).method.options["ratio"] == 0.05
+    assert load_recipe(folder.recipe).method.options["ratio"] == 0.05
     found = json.loads((folder.path / "unlearn.json").read_text())["search"]
     assert [trial["ratio"] for trial in found["trials"]] == [0.1, 0.05]
     # What other commands see is an ordinary run, which has nothing left to do.
@@ -224,7 +224,7 @@ def test_a_recipe_lies_over_that_of_the_run(fp: Callable, origin: Path, tmp_path
     )
     words = ("unlearn", origin / "a", "--class", "2", "-c", path, "--dry-run", "--json")
     found = json.loads(fp(*words).out)["data"]["recipe"]
-    stored = flatten(load(origin / "a" / "recipe.yaml"))
+    stored = flatten(load_recipe(origin / "a" / "recipe.yaml"))
     assert (found["method.ratio"], found["local.lr"], found["rounds"]) == (0.2, 0.03, 7)
     same = ("task.data", "task.clients", "local.batch_size", "fleet.profile", "seed")
     assert {key: found[key] for key in same} == {key: stored[key] for key in same}
@@ -317,7 +317,7 @@ def test_a_stopped_unlearning_goes_on_in_a_pool(
 
 
 def test_options_set_keys_of_the_schema(origin: Path) -> None:
-    known = flatten(load(None, flags={"method.name": "unlearn"}))
+    known = flatten(load_recipe(None, flags={"method.name": "unlearn"}))
     assert FLAGS.keys() <= set(known)
     assert set(CHOICES) > {flag.parameter for flag in METHOD_FLAGS.values()}
-    assert classes({"class_": "7, 9", "class_name": "cat,,dog"}) == ([7, 9], ["cat", "dog"])
+    assert split_classes({"class_": "7, 9", "class_name": "cat,,dog"}) == ([7, 9], ["cat", "dog"])

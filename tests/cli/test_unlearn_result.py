@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
-from fpcli.cli.unlearn_result import plan_text, result_text, search_text, shortcomings
-from fpcli.recipe.load import load
+from fpcli.cli.unlearn_result import (
+    search_text,
+    unlearning_plan_text,
+    unlearning_text,
+    warn_of_shortcomings,
+)
+from fpcli.recipe.load import load_recipe
 
 COST = {"rounds": 3, "bytes": 2_500_000, "seconds": 12.34, "real_s": 5.0}
 
@@ -26,7 +31,7 @@ def result(speedup: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_the_table_of_stages() -> None:
-    about, head, _, *rows, note, folder, picture = result_text(
+    about, head, _, *rows, note, folder, picture = unlearning_text(
         result(None), Path("runs/a"), 1, is_purged=False
     ).splitlines()
     assert about.startswith("forgotten: class 7, 9; accuracy on test data, ")
@@ -37,7 +42,7 @@ def test_the_table_of_stages() -> None:
     assert rows[1].split()[2:] == ["1.5%", "75.0%", "3", "2.5", "MB", "12.3"]
     assert "1 earlier checkpoint of runs/a and its final model still hold the class" in note
     assert (folder, picture) == ("run folder runs/b", "picture runs/b/forgetting.png")
-    gone = result_text(result(None), Path("runs/a"), 2, is_purged=True)
+    gone = unlearning_text(result(None), Path("runs/a"), 2, is_purged=True)
     assert "the checkpoints of runs/a and its final model were deleted" in gone
 
 
@@ -45,11 +50,11 @@ def test_the_speedup_in_words() -> None:
     ratio = {"rounds": 3.0, "bytes": 2.5, "seconds": None, "real_s": 1.25}
     good = {"validation_accuracy": 0.745, "ratio": ratio}
     found = {"retrained": good, "finetuned": {"validation_accuracy": 0.7, "ratio": None}}
-    text = result_text(result(found), Path("a"), 2, is_purged=False)
+    text = unlearning_text(result(found), Path("a"), 2, is_purged=False)
     assert "  its own, 74.5%: 3.0 in rounds, 2.5 in bytes, 1.2 in real time\n" in text
     assert "  that of fine-tuning, 70.0%: not reached in 9 rounds\n" in text
     turned = {"retrained": found["finetuned"], "finetuned": good}
-    text = result_text(result(turned), Path("a"), 2, is_purged=False)
+    text = unlearning_text(result(turned), Path("a"), 2, is_purged=False)
     assert "  its own, 70.0%: not reached in 3 rounds\n" in text
 
 
@@ -62,7 +67,7 @@ def test_audits_in_a_table() -> None:
         "gaps": {stage: dict.fromkeys(figures, x) for stage, x in gaps.items()},
         "verdict": {"outcome": "nearer"},
     }
-    text = result_text(
+    text = unlearning_text(
         {**result(None), "audits": {"relearn": audit}}, Path("a"), 2, is_purged=False
     )
     line, other = (x for x in text.splitlines() if "  steps" in x and "45" in x)
@@ -76,7 +81,7 @@ def told(**audits: dict[str, dict[str, Any]]) -> list[str]:
         name.replace("_", "-"): {"stages": stages, "gaps": {}, "verdict": {"outcome": None}}
         for name, stages in audits.items()
     }
-    text = result_text({**result(None), "audits": found}, Path("a"), 2, is_purged=False)
+    text = unlearning_text({**result(None), "audits": found}, Path("a"), 2, is_purged=False)
     return [x for x in text.splitlines() if x.startswith(("relearning: ", "server-diff: "))]
 
 
@@ -126,7 +131,7 @@ def test_the_shares_that_were_tried() -> None:
     cost = {"rounds": 2, "bytes": 1_000_000, "seconds": 3.25, "real_s": 1.0}
     search = {"ratio": 0.3, "max_ratio": 0.5, "trials": trials, "cost": cost}
     shown = {**result(None), "search": search}
-    about, _, head, _, *rows = result_text(shown, Path("a"), 2, is_purged=False).splitlines()
+    about, _, head, _, *rows = unlearning_text(shown, Path("a"), 2, is_purged=False).splitlines()
     assert about.startswith("shares tried: 30.0% of the channels will do; ")
     assert head.split() == ["share", "class", "before", "pruned", "tuned", "others", "before",
                             "pruned", "tuned", "left", "outcome"]  # fmt: skip
@@ -140,12 +145,12 @@ def test_the_shares_that_were_tried() -> None:
 
 
 def test_a_class_that_is_still_known_is_told() -> None:
-    assert shortcomings(result(None)) == []
+    assert warn_of_shortcomings(result(None)) == []
     known = result(None)
     known["stages"][1]["forget_accuracy"] = 0.0901
-    (text,) = shortcomings(known)
+    (text,) = warn_of_shortcomings(known)
     assert "9.0% of its test samples are still predicted right; a higher --ratio or" in text
-    (text,) = shortcomings({**known, "search": {"ratio": 0.35}})
+    (text,) = warn_of_shortcomings({**known, "search": {"ratio": 0.35}})
     assert "predicted right; a --ratio above 0.35 or more --finetune-rounds may help" in text
 
 
@@ -156,7 +161,7 @@ def test_a_class_that_is_still_known_is_told() -> None:
 def test_a_share_that_costs_the_others_much_is_told(after: float, words: str) -> None:
     found = result(None)
     found["stages"][1]["retain_accuracy"] = after
-    texts = shortcomings(found)
+    texts = warn_of_shortcomings(found)
     assert len(texts) == bool(words) and words in "".join(texts)
 
 
@@ -165,10 +170,10 @@ def test_the_plan() -> None:
         "classes": [7], "channels": 48, "layers": 2, "pruned": 4, "rounds": 3,
         "clients": [{"client": 0, "forgotten": 12, "others": 1300}], "shares": None,
     }  # fmt: skip
-    lines = plan_text(load(None), plan).splitlines()
+    lines = unlearning_plan_text(load_recipe(None), plan).splitlines()
     assert lines[0] == "recipe: 1"
     assert lines[-2].split() == ["0", "12", "1,300"]
     assert lines[-1] == "48 channels of 2 convolutions are scored, 4 pruned; then 3 rounds without"
     plan |= {"pruned": None, "shares": [0.05 * n for n in range(1, 11)]}
-    last = plan_text(load(None), plan).splitlines()[-1]
+    last = unlearning_plan_text(load_recipe(None), plan).splitlines()[-1]
     assert "and in up to 4 trials shares between 0.05 and 0.5 of them pruned; then 3" in last

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpcli.data.arrays import apportion, fill
+from fpcli.data.arrays import apportion, fill_table
 
 NO_SQUARES = ~np.eye(3, dtype=bool)
 
@@ -26,20 +26,20 @@ def test_apportion_draws_between_equal_remainders() -> None:
 def test_fill_by_hand() -> None:
     """Sums 2 everywhere and an empty diagonal leave ones beside it."""
     twos = np.array([2, 2, 2])
-    table = fill(twos, twos, NO_SQUARES)
+    table = fill_table(twos, twos, NO_SQUARES)
     assert table is not None
     assert table.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
 
 
 def test_fill_finds_the_only_table() -> None:
     """Row 0 alone may take column 1, and column 0 must then go to the other rows."""
-    table = fill(np.array([3, 2, 1]), np.array([3, 3, 0]), NO_SQUARES)
+    table = fill_table(np.array([3, 2, 1]), np.array([3, 3, 0]), NO_SQUARES)
     assert table is not None
     assert table.tolist() == [[0, 3, 0], [2, 0, 0], [1, 0, 0]]
 
 
 def test_fill_knows_what_is_impossible() -> None:
-    assert fill(np.array([5, 1, 0]), np.array([4, 1, 1]), NO_SQUARES) is None
+    assert fill_table(np.array([5, 1, 0]), np.array([4, 1, 1]), NO_SQUARES) is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -49,7 +49,7 @@ def test_fill_meets_every_sum_that_some_table_has(data: st.DataObject) -> None:
     cells = st.lists(st.integers(0, 9), min_size=height * width, max_size=height * width)
     some = np.array(data.draw(cells)).reshape(height, width)
     is_allowed = (some > 0) | (np.array(data.draw(cells)).reshape(height, width) > 4)
-    table = fill(some.sum(1), some.sum(0), is_allowed)
+    table = fill_table(some.sum(1), some.sum(0), is_allowed)
     assert table is not None
     assert table.sum(1).tolist() == some.sum(1).tolist()
     assert table.sum(0).tolist() == some.sum(0).tolist()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.data.augment import augmenter, check_augment
+from fpcli.data.augment import check_augment, make_augmenter
 from fpcli.data.batches import batches
 from fpcli.data.split import Split
 from fpcli.errors import RecipeError
@@ -13,7 +13,7 @@ from fpcli.settings.tasks import Augment
 
 
 def augmented(name: Augment, images: Tensor, seed: int = 0) -> Tensor:
-    change = augmenter(name, stream(seed, "x"))
+    change = make_augmenter(name, stream(seed, "x"))
     assert change is not None
     return change(images)
 
@@ -65,7 +65,7 @@ def test_the_generator_decides() -> None:
     first, again, other = (augmented("crop-flip", images, seed) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
-    assert augmenter("none", stream(0, "x")) is None
+    assert make_augmenter("none", stream(0, "x")) is None
 
 
 def test_batches_change_stored_images_and_draw_anew_for_each_batch() -> None:
@@ -79,7 +79,7 @@ def test_batches_change_stored_images_and_draw_anew_for_each_batch() -> None:
                 lambda images: images.float() - 1,
                 batch_size=20,
                 generator=None,
-                augment=augmenter(name, stream(0, "x")),  # type: ignore[arg-type]
+                augment=make_augmenter(name, stream(0, "x")),  # type: ignore[arg-type]
             )
         )
         assert {x for images, _ in epoch for x in images.flatten().tolist()} == values

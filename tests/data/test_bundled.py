@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from fpcli.data import bundled
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.errors import DataError
 
 
 def test_breast_cancer() -> None:
     """212 malignant and 357 benign tumours; a fifth of each, 42 and 71, is for testing."""
-    data = load("breast-cancer", None, seed=0)
+    data = load_dataset("breast-cancer", None, seed=0)
     assert (data.input_shape, data.num_classes) == ((30,), 2)
     assert data.class_names == ("malignant", "benign")
     assert torch.bincount(data.test.labels).tolist() == [42, 71]
@@ -24,4 +24,4 @@ def test_breast_cancer() -> None:
 def test_other_samples_than_expected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bundled.SHA256, name, "0" * 64)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=f"`{name}` of this scikit-learn is not what it should be"):
-        load(name, None, seed=0)
+        load_dataset(name, None, seed=0)

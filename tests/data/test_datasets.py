@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.errors import DataError, NeedError, RecipeError, UsageError
 
 
@@ -37,7 +37,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 def test_classes_of_some_samples() -> None:
-    data = load("digits", None, seed=0)
+    data = load_dataset("digits", None, seed=0)
     part = torch.isin(data.train.labels, torch.tensor([2, 7])).nonzero().flatten()
     assert data.classes_of(part).nonzero().flatten().tolist() == [2, 7]
     assert data.classes_of(part[:0]).tolist() == [False] * 10
@@ -56,7 +56,7 @@ def same(a: Dataset, b: Dataset) -> bool:
 
 
 def test_digits() -> None:
-    data = load("digits", None, seed=0)
+    data = load_dataset("digits", None, seed=0)
     assert (data.input_shape, data.num_classes, data.name) == ((1, 8, 8), 10, "digits")
     sizes = [len(split) for split in (data.train, data.validation, data.test)]
     assert sum(sizes) == 1797
@@ -69,7 +69,7 @@ def test_digits() -> None:
 
 
 def test_digits_test_split_is_fixed_and_validation_seeded() -> None:
-    first, again, other = (load("digits", None, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load_dataset("digits", None, seed=seed) for seed in (0, 0, 1))
     assert same(first, again)
     assert first.test.images.equal(other.test.images)
     assert not first.validation.images.equal(other.validation.images)
@@ -77,7 +77,7 @@ def test_digits_test_split_is_fixed_and_validation_seeded() -> None:
 
 
 def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
-    data = load("digits", None, seed=0)
+    data = load_dataset("digits", None, seed=0)
     values = data.normalise(data.train.images)
     assert values.dtype == torch.float32
     assert values.mean().item() == pytest.approx(0, abs=0.01)
@@ -97,7 +97,7 @@ def test_moments_of_a_table_are_per_feature(tmp_path: Path) -> None:
         test_labels=labels,
         train_owners=np.arange(60) // 20,
     )
-    data = load(name, None, seed=0)
+    data = load_dataset(name, None, seed=0)
     assert (data.input_shape, data.class_names) == ((2,), ("0", "1", "2"))
     assert data.mean == pytest.approx((59.0, 5.0))
     assert data.std == pytest.approx(((4 * 3599 / 12) ** 0.5, 1.0))
@@ -123,9 +123,9 @@ def test_names(monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], wanted: st
     monkeypatch.setattr("fpcli.plugins.lookup", lambda kind, name: lambda data_dir: arrays() | more)
     if wanted:
         with pytest.raises(DataError, match=wanted):
-            load("theirs", None, seed=0)
+            load_dataset("theirs", None, seed=0)
     else:
-        data = load("theirs", None, seed=0)
+        data = load_dataset("theirs", None, seed=0)
         assert (data.class_names, data.owner_names) == (("a", "b", "c"), ("x", "y"))
 
 
@@ -134,7 +134,7 @@ def test_moments_are_per_channel_and_a_constant_channel_becomes_0(
     tmp_path: Path, dtype: str
 ) -> None:
     given = arrays(dtype)
-    data = load(save(tmp_path / "x.npz", **given), None, seed=0)
+    data = load_dataset(save(tmp_path / "x.npz", **given), None, seed=0)
     scale = 1 / 255 if dtype == "uint8" else 1.0
     first = given["train_images"][..., 0].astype(np.float64) * scale
     assert data.mean == pytest.approx((first.mean(), 7 * scale))
@@ -146,7 +146,7 @@ def test_moments_are_per_channel_and_a_constant_channel_becomes_0(
 
 
 def test_normalise_leaves_float_images_alone(tmp_path: Path) -> None:
-    data = load(save(tmp_path / "x.npz", **arrays("float32")), None, seed=0)
+    data = load_dataset(save(tmp_path / "x.npz", **arrays("float32")), None, seed=0)
     before = data.test.images.clone()
     data.normalise(data.test.images)
     assert data.test.images.equal(before)
@@ -154,17 +154,17 @@ def test_normalise_leaves_float_images_alone(tmp_path: Path) -> None:
 
 def test_validation_is_a_fraction_of_each_class(tmp_path: Path) -> None:
     name = save(tmp_path / "x.npz")
-    data = load(name, None, validation_fraction=0.2, seed=0)
+    data = load_dataset(name, None, validation_fraction=0.2, seed=0)
     assert torch.bincount(data.validation.labels).tolist() == [4, 4, 4]
     assert torch.bincount(data.train.labels).tolist() == [16, 16, 16]
-    tiny = load(name, None, validation_fraction=0.001, seed=0)
+    tiny = load_dataset(name, None, validation_fraction=0.001, seed=0)
     assert torch.bincount(tiny.validation.labels).tolist() == [1, 1, 1]
 
 
 def test_validation_of_the_file_is_used(tmp_path: Path) -> None:
     given = arrays()
     extra = {"val_images": given["test_images"], "val_labels": given["test_labels"]}
-    data = load(save(tmp_path / "x.npz", **extra), None, seed=0)
+    data = load_dataset(save(tmp_path / "x.npz", **extra), None, seed=0)
     assert data.validation.images.equal(data.test.images)
     assert len(data.train) == 60
 
@@ -172,18 +172,18 @@ def test_validation_of_the_file_is_used(tmp_path: Path) -> None:
 def test_one_image_per_class_leaves_no_validation(tmp_path: Path) -> None:
     given = {"train_images": np.zeros((3, 6, 5, 2), np.uint8), "train_labels": np.arange(3)}
     with pytest.raises(DataError, match="validation split"):
-        load(save(tmp_path / "x.npz", **given), None, seed=0)
+        load_dataset(save(tmp_path / "x.npz", **given), None, seed=0)
 
 
 def test_bad_file_is_named_with_its_key(tmp_path: Path) -> None:
     name = save(tmp_path / "x.npz", train_labels=np.zeros(60, bool))
     with pytest.raises(DataError, match=r"x\.npz: train_labels has type bool"):
-        load(name, None, seed=0)
+        load_dataset(name, None, seed=0)
 
 
 def test_unknown_name_gets_a_hint() -> None:
     with pytest.raises(UsageError, match="unknown dataset `digit`") as caught:
-        load("digit", None, seed=0)
+        load_dataset("digit", None, seed=0)
     assert "digits" in caught.value.hint
 
 
@@ -195,11 +195,11 @@ def test_function_runs_only_when_allowed(module: Callable[[str], None], tmp_path
         "    return dict(numpy.load(Path(__file__).with_name('x.npz')))\n"
     )
     with pytest.raises(RecipeError, match="would run code") as caught:
-        load("ownimages:make", None, seed=0)
+        load_dataset("ownimages:make", None, seed=0)
     assert "--data ownimages:make" in caught.value.hint
     assert "ownimages" not in sys.modules
-    data = load("ownimages:make", None, seed=0, allow_code=True)
-    assert same(data, load(f"npz:{tmp_path / 'x.npz'}", None, seed=0))
+    data = load_dataset("ownimages:make", None, seed=0, allow_code=True)
+    assert same(data, load_dataset(f"npz:{tmp_path / 'x.npz'}", None, seed=0))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_function_runs_only_when_allowed(module: Callable[[str], None], tmp_path
 def test_faulty_function(module: Callable[[str], None], body: str, message: str) -> None:
     module(body)
     with pytest.raises(DataError, match=message):
-        load("ownimages:make", None, seed=0, allow_code=True)
+        load_dataset("ownimages:make", None, seed=0, allow_code=True)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_faulty_function(module: Callable[[str], None], body: str, message: str)
 def test_missing_function(module: Callable[[str], None], body: str, message: str) -> None:
     module(body)
     with pytest.raises(UsageError, match=message):
-        load("ownimages:make", None, seed=0, allow_code=True)
+        load_dataset("ownimages:make", None, seed=0, allow_code=True)
 
 
 @pytest.mark.parametrize("constants", [{"mean": (0.5,), "std": (1.0,)}, {"std": (1.0, 0.0)}])
@@ -233,12 +233,12 @@ def test_constants_must_suit_the_channels(
     given = arrays() | {"mean": (0.5, 0.5)} | constants
     monkeypatch.setattr("fpcli.plugins.lookup", lambda kind, name: lambda data_dir: given)
     with pytest.raises(DataError, match="do not suit 2 channels"):
-        load("theirs", None, seed=0)
+        load_dataset("theirs", None, seed=0)
 
 
 def test_share_keeps_values(tmp_path: Path) -> None:
     name = save(tmp_path / "x.npz")
-    shared, plain = load(name, None, seed=0), load(name, None, seed=0)
+    shared, plain = load_dataset(name, None, seed=0), load_dataset(name, None, seed=0)
     shared.share()
     assert shared.train.images.is_shared()
     assert shared.test.labels.is_shared()
@@ -249,7 +249,7 @@ def test_too_little_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def fail(self: torch.Tensor) -> None:
         raise RuntimeError("unable to allocate shared memory")
 
-    data = load(save(tmp_path / "x.npz"), None, seed=0)
+    data = load_dataset(save(tmp_path / "x.npz"), None, seed=0)
     monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
     with pytest.raises(NeedError, match="unable to allocate") as caught:
         data.share()

@@ -16,8 +16,8 @@ from filelock import FileLock
 from torchvision import datasets
 
 from fpcli.data.catalogue import CATALOGUE
-from fpcli.data.datasets import load
-from fpcli.data.fetch import fetch, recorded, verify
+from fpcli.data.datasets import load_dataset
+from fpcli.data.fetch import fetch_dataset, read_record, verify_files
 from fpcli.errors import DataError, NeedError, UsageError
 
 FILES = sorted(CATALOGUE["mnist"].files)
@@ -72,31 +72,34 @@ def ignore(text: str) -> None:
 
 def test_fetch_once(mirror: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     told: list[str] = []
-    assert sorted(fetch("mnist", data_dir, told.append)) == FILES
+    assert sorted(fetch_dataset("mnist", data_dir, told.append)) == FILES
     assert told == [f"downloading mnist to {data_dir}"]
     assert capfd.readouterr() == ("", "")
     assert files(data_dir) == [*FILES, "SHA256SUMS"]
-    assert sorted(recorded(data_dir)) == FILES
-    assert verify("mnist", data_dir)
-    assert len(load("mnist", data_dir, seed=0).test) == 40
+    assert sorted(read_record(data_dir)) == FILES
+    assert verify_files("mnist", data_dir)
+    assert len(load_dataset("mnist", data_dir, seed=0).test) == 40
     for path in mirror.iterdir():
         path.unlink()
-    assert sorted(fetch("mnist", data_dir, told.append)) == FILES
+    assert sorted(fetch_dataset("mnist", data_dir, told.append)) == FILES
     assert told[1:] == [f"mnist is in {data_dir}: nothing to fetch"]
 
 
 def test_damage_is_noticed(mirror: Path, data_dir: Path) -> None:
-    fetch("mnist", data_dir, ignore)
+    fetch_dataset("mnist", data_dir, ignore)
     path = data_dir / FILES[2]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    for noticed in (lambda: verify("mnist", data_dir), lambda: fetch("mnist", data_dir, ignore)):
+    for noticed in (
+        lambda: verify_files("mnist", data_dir),
+        lambda: fetch_dataset("mnist", data_dir, ignore),
+    ):
         with pytest.raises(DataError) as caught:
             noticed()
         assert caught.value.message == f"{path} is damaged: it is not what was fetched"
         assert "delete it" in caught.value.hint
     path.unlink()
-    fetch("mnist", data_dir, ignore)
-    assert verify("mnist", data_dir)
+    fetch_dataset("mnist", data_dir, ignore)
+    assert verify_files("mnist", data_dir)
 
 
 def test_a_file_that_is_there_is_kept_or_refused(mirror: Path, data_dir: Path) -> None:
@@ -104,7 +107,7 @@ def test_a_file_that_is_there_is_kept_or_refused(mirror: Path, data_dir: Path) -
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
     with pytest.raises(DataError, match=f"{path} is damaged"):
-        fetch("mnist", data_dir, ignore)
+        fetch_dataset("mnist", data_dir, ignore)
     assert files(data_dir) == [FILES[0]]
     assert path.read_bytes() == b"something else"
 
@@ -114,13 +117,13 @@ def test_files_put_there_by_hand_are_recorded_once_they_were_read(
 ) -> None:
     raw = tmp_path / "MNIST" / "raw"
     write_mnist(raw, ("train", "t10k"), np.arange(40) % 10)
-    assert not verify("mnist", tmp_path)
-    fetch("mnist", tmp_path, ignore)
-    assert verify("mnist", tmp_path)
+    assert not verify_files("mnist", tmp_path)
+    fetch_dataset("mnist", tmp_path, ignore)
+    assert verify_files("mnist", tmp_path)
     (tmp_path / "SHA256SUMS").unlink()
     (raw / "train-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(DataError, match="cannot be read"):
-        fetch("mnist", tmp_path, ignore)
+        fetch_dataset("mnist", tmp_path, ignore)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_files_put_there_by_hand_are_recorded_once_they_were_read(
 def test_nothing_half_is_left(mirror: Path, data_dir: Path, spoil: object, reason: str) -> None:
     spoil(mirror / "train-labels-idx1-ubyte.gz")  # type: ignore[operator]
     with pytest.raises(NeedError, match=f"`mnist` cannot be downloaded: {reason}") as caught:
-        fetch("mnist", data_dir, ignore)
+        fetch_dataset("mnist", data_dir, ignore)
     assert caught.value.exit_status == 5
     assert FILES[0] in caught.value.hint
     assert "\n" not in caught.value.message
@@ -143,14 +146,14 @@ def test_nothing_half_is_left(mirror: Path, data_dir: Path, spoil: object, reaso
 def test_no_network(mirror: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:1/"])
     with pytest.raises(NeedError, match=r"cannot be downloaded: \[Errno \d+\] Connection refused"):
-        fetch("mnist", data_dir, ignore)
+        fetch_dataset("mnist", data_dir, ignore)
 
 
 def test_what_a_killed_process_left_is_deleted(mirror: Path, data_dir: Path) -> None:
     left = data_dir / ".fetch-MNIST" / "MNIST" / "raw" / "half.gz"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
-    fetch("mnist", data_dir, ignore)
+    fetch_dataset("mnist", data_dir, ignore)
     assert not left.exists()
 
 
@@ -160,7 +163,7 @@ def test_one_process_at_a_time(mirror: Path, data_dir: Path) -> None:
         FileLock(data_dir / ".fetch-MNIST.lock"),
         pytest.raises(NeedError, match="another process is fetching MNIST"),
     ):
-        fetch("mnist", data_dir, ignore)
+        fetch_dataset("mnist", data_dir, ignore)
 
 
 def test_one_archive_may_hold_several_data_sets(
@@ -172,27 +175,27 @@ def test_one_archive_may_hold_several_data_sets(
             write_mnist(Path(self.raw_folder), prefixes, np.arange(52) % 26 + 1)
 
     monkeypatch.setattr(datasets.EMNIST, "download", unpack)
-    fetch("emnist-letters", data_dir, ignore)
-    assert verify("emnist-letters", data_dir)
-    assert verify("emnist-digits", data_dir)
-    assert not verify("emnist", data_dir)
+    fetch_dataset("emnist-letters", data_dir, ignore)
+    assert verify_files("emnist-letters", data_dir)
+    assert verify_files("emnist-digits", data_dir)
+    assert not verify_files("emnist", data_dir)
 
 
 def test_nothing_to_fetch(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    assert fetch("digits", data_dir, told.append) == ()
+    assert fetch_dataset("digits", data_dir, told.append) == ()
     assert told == ["digits comes with scikit-learn: nothing to fetch"]
     with pytest.raises(UsageError, match="unknown dataset `minst`") as caught:
-        fetch("minst", data_dir, ignore)
+        fetch_dataset("minst", data_dir, ignore)
     assert "mnist" in caught.value.hint
-    monkeypatch.setattr("fpcli.plugins.names", lambda kind: {"theirs": "a:b"})
+    monkeypatch.setattr("fpcli.plugins.list_names", lambda kind: {"theirs": "a:b"})
     with pytest.raises(UsageError, match="`theirs` is of another package"):
-        fetch("theirs", data_dir, ignore)
+        fetch_dataset("theirs", data_dir, ignore)
 
 
 @pytest.mark.parametrize("text", [b"abc  MNIST/raw/x\n", b"\xff\xfe"])
 def test_a_record_that_cannot_be_read(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "SHA256SUMS").write_bytes(text)
     with pytest.raises(DataError, match="SHA256SUMS cannot be read") as caught:
-        verify("mnist", tmp_path)
+        verify_files("mnist", tmp_path)
     assert "delete it" in caught.value.hint

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.data.folder import read_folder
 from fpcli.errors import DataError
 
@@ -46,13 +46,13 @@ def test_one_folder_per_class(root: Path) -> None:
     fill(root, ["cat", "ant"], 10)
     (root / "cat" / ".DS_Store").write_bytes(b"x")
     (root / "Thumbs.db").write_bytes(b"x")
-    data = load(f"folder:{root}", None, seed=0)
+    data = load_dataset(f"folder:{root}", None, seed=0)
     assert (data.input_shape, data.class_names, data.owner_names) == ((1, 4, 5), ("ant", "cat"), ())
     assert [len(split) for split in (data.train, data.validation, data.test)] == [14, 2, 4]
     for split in (data.train, data.validation, data.test):
         is_ant = split.images[:, 0, 0, 0] >= 10
         assert split.labels.tolist() == (~is_ant).long().tolist()
-    again = load(f"folder:{root}", None, seed=1)
+    again = load_dataset(f"folder:{root}", None, seed=1)
     assert again.test.images.equal(data.test.images)
 
 
@@ -60,7 +60,7 @@ def test_given_parts(root: Path) -> None:
     fill(root / "train", ["a", "b"], 3)
     fill(root / "val", ["a", "b"], 1, start=100)
     fill(root / "test", ["a", "b"], 2, start=200)
-    data = load(f"folder:{root}", None, seed=0)
+    data = load_dataset(f"folder:{root}", None, seed=0)
     assert [len(split) for split in (data.train, data.validation, data.test)] == [6, 2, 4]
     assert data.test.images[:, 0, 0, 0].tolist() == [200, 201, 210, 211]
     assert data.test.labels.tolist() == [0, 0, 1, 1]
@@ -74,7 +74,7 @@ def test_clients_own_their_training_images(root: Path, is_split: bool) -> None:
     (top / "clients" / "bob" / "c").mkdir()
     if is_split:
         fill(root / "test", ["a", "b"], 1)
-    data = load(f"folder:{root}", None, seed=0)
+    data = load_dataset(f"folder:{root}", None, seed=0)
     assert (data.class_names, data.owner_names) == (("a", "b"), ("bob", "zoe"))
     assert data.train.owners is not None
     is_zoe = data.train.images[:, 0, 0, 0] < 100
@@ -98,9 +98,9 @@ def test_sizes_must_agree_unless_one_is_asked_for(root: Path) -> None:
     fill(root, ["a", "b"], 5)
     paint(root / "b" / "03.png", 9, size=(8, 6))
     with pytest.raises(DataError, match=r"b/03.png is 6x8, .*a/00.png is 4x5") as caught:
-        load(f"folder:{root}", None, seed=0)
+        load_dataset(f"folder:{root}", None, seed=0)
     assert ",size=32" in caught.value.hint
-    data = load(f"folder:{root},size=3", None, seed=0)
+    data = load_dataset(f"folder:{root},size=3", None, seed=0)
     assert data.input_shape == (1, 3, 3)
     parts = (data.train, data.validation, data.test)
     values = {value for part in parts for value in part.images[:, 0, 1, 1].tolist()}
@@ -269,8 +269,8 @@ def test_grey_images_of_16_bits(root: Path, cache: Path) -> None:
     for number, name in enumerate(("a.png", "b.png", "c.tif", "d.ppm", "e.png")):
         deepen(root / "x" / name, 1000 * number)
         deepen(root / "y" / name, 60_000 + number)
-    data = load(f"folder:{root}", None, seed=0)
-    again = load(f"folder:{root}", None, seed=0)
+    data = load_dataset(f"folder:{root}", None, seed=0)
+    again = load_dataset(f"folder:{root}", None, seed=0)
     parts = (data.train, data.validation, data.test)
     values = {value for part in parts for value in part.images[:, 0, 0, 0].tolist()}
     assert values == {1000 * n for n in range(5)} | {60_000 + n for n in range(5)}
@@ -283,8 +283,8 @@ def test_images_of_16_bits_are_resized_as_such(root: Path) -> None:
     for number in range(4):
         deepen(root / "x" / f"{number}.png", 300, (8, 6))
         deepen(root / "y" / f"{number}.png", 60_001, (6, 6))
-    data = load(f"folder:{root},size=3", None, seed=0)
+    data = load_dataset(f"folder:{root},size=3", None, seed=0)
     assert set(data.train.images.flatten().tolist()) == {300, 60_001}
     with pytest.raises(DataError, match="`size` is `big`") as caught:
-        load(f"folder:{root},size=big", None, seed=0)
+        load_dataset(f"folder:{root},size=big", None, seed=0)
     assert "size=[1-9]" in caught.value.hint

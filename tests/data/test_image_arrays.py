@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.image_arrays import read_images, usual_scale
 from fpcli.errors import DataError
 
@@ -17,7 +17,7 @@ def opened(path: Path, images: np.ndarray, option: str = "") -> Dataset:
     for part in ("train", "test"):
         arrays |= {f"{part}_images": images, f"{part}_labels": np.arange(len(images)) % 2}
     np.savez(path / "x.npz", **arrays)
-    return load(f"npz:{path / 'x.npz'}{option}", None, seed=0)
+    return load_dataset(f"npz:{path / 'x.npz'}{option}", None, seed=0)
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (4, 4, 3), (48, 64, 3), (32, 32, 10)])
@@ -61,7 +61,7 @@ def test_a_function_says_it_by_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
         arrays |= {f"{part}_images": np.zeros((8, 3, 5, 3)), f"{part}_labels": np.arange(8) % 2}
     given = arrays | {"layout": "NCHW"}
     monkeypatch.setattr("fpcli.plugins.lookup", lambda kind, name: lambda data_dir: given)
-    assert load("theirs", None, seed=0).input_shape == (3, 5, 3)
+    assert load_dataset("theirs", None, seed=0).input_shape == (3, 5, 3)
 
 
 def test_16_bits_count_as_0_to_1(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_16_bits_count_as_0_to_1(tmp_path: Path) -> None:
     assert (data.scale, data.mean) == (1 / 65535, (pytest.approx(0.6),))
     assert data.notes == ("images of 16 bits: 0 to 65535 counts as 0 to 1",)
     assert opened(tmp_path, images.astype(np.uint8)).notes == ()
-    unit = load(data.name, None, normalise="unit", seed=0)
+    unit = load_dataset(data.name, None, normalise="unit", seed=0)
     assert unit.normalise(unit.test.images[:1]).flatten().tolist() == pytest.approx([0.2] * 4)
     with pytest.raises(DataError, match=r"shape \[8, 4\] and type uint16"):
         opened(tmp_path, images.reshape(8, 4))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.errors import DataError
 
 HOLES = (
@@ -16,7 +16,7 @@ HOLES = (
 
 def opened(path: Path, text: str, option: str = "") -> Dataset:
     (path / "t.csv").write_text(text)
-    return load(f"csv:{path / 't.csv'}{option}", None, seed=0)
+    return load_dataset(f"csv:{path / 't.csv'}{option}", None, seed=0)
 
 
 def test_means_are_those_of_the_training_rows(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.normalise import read_normalise
 from fpcli.errors import DataError
 
@@ -16,7 +16,7 @@ def opened(path: Path, images: np.ndarray, normalise: str) -> Dataset:
     labels = np.arange(len(images)) % 2
     arrays: dict[str, Any] = {f"{part}_images": images for part in ("train", "test")}
     np.savez(path / "x.npz", **arrays, train_labels=labels, test_labels=labels)
-    return load(f"npz:{path / 'x.npz'}", None, normalise=normalise, seed=0)
+    return load_dataset(f"npz:{path / 'x.npz'}", None, normalise=normalise, seed=0)
 
 
 def first(data: Dataset) -> list[float]:
@@ -48,7 +48,7 @@ def test_auto_is_as_before(tmp_path: Path) -> None:
     data = opened(tmp_path, GREY, "auto")
     assert data.mean == pytest.approx((68 / 255,))
     assert data.std == pytest.approx((values.std(),))
-    plain = load(data.name, None, seed=0)
+    plain = load_dataset(data.name, None, seed=0)
     assert (plain.mean, plain.std, plain.scale) == (data.mean, data.std, 1 / 255)
 
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpcli.data.partition import label_table, partition, split_digest
+from fpcli.data.partition import count_labels, partition, split_digest
 from fpcli.errors import DataError
-from fpcli.settings.tasks import Kind, Partition
+from fpcli.settings.tasks import Partition, PartitionKind
 
-DRAWN: tuple[Kind, ...] = get_args(Kind)[:-2]
+DRAWN: tuple[PartitionKind, ...] = get_args(PartitionKind)[:-2]
 """Those that need nothing but labels."""
 
 LABELS = torch.arange(1000).remainder(10)[torch.randperm(1000, generator=torch.manual_seed(1))]
@@ -28,7 +28,7 @@ LABELS = torch.arange(1000).remainder(10)[torch.randperm(1000, generator=torch.m
     seed=st.integers(0, 2**31),
 )
 def test_every_sample_is_used_once(
-    kind: Kind, num_clients: int, shards: int, num_classes: int, samples: int, seed: int
+    kind: PartitionKind, num_clients: int, shards: int, num_classes: int, samples: int, seed: int
 ) -> None:
     if kind == "dominant":  # other counts may have no solution
         num_clients, samples = shards * num_classes, 4 * shards * num_classes**2
@@ -57,7 +57,7 @@ def test_every_sample_is_used_once(
 
 
 @pytest.mark.parametrize("kind", DRAWN)
-def test_seed_decides(kind: Kind) -> None:
+def test_seed_decides(kind: PartitionKind) -> None:
     first, again, other = (partition(LABELS, 10, Partition(kind), seed=seed) for seed in (0, 0, 1))
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))
     assert not all(a.equal(b) for a, b in zip(first, other, strict=True))
@@ -71,7 +71,7 @@ def test_iid_shares_are_equal() -> None:
 def test_two_shards_bring_at_most_three_classes_each_of_equal_size() -> None:
     parts = partition(LABELS, 10, Partition("shards"), seed=0)
     assert {len(part) for part in parts} == {100}
-    table = label_table(LABELS, parts, 10)
+    table = count_labels(LABELS, parts, 10)
     assert int((table > 0).sum(1).max()) <= 2
     assert table.sum(0).tolist() == [100] * 10
 
@@ -79,7 +79,7 @@ def test_two_shards_bring_at_most_three_classes_each_of_equal_size() -> None:
 def test_smaller_alpha_makes_clients_differ_more() -> None:
     def spread(alpha: float) -> float:
         parts = partition(LABELS, 10, Partition("dirichlet", alpha=alpha), seed=3)
-        return label_table(LABELS, parts, 10).float().std().item()
+        return count_labels(LABELS, parts, 10).float().std().item()
 
     assert spread(0.1) > spread(1.0) > spread(100.0)
 
@@ -91,7 +91,7 @@ def test_dirichlet_shares_follow_the_distribution() -> None:
     """
     labels = torch.arange(400).repeat(200)
     parts = partition(labels, 4, Partition("dirichlet", alpha=0.5), seed=0)
-    shares = label_table(labels, parts, 400) / 200
+    shares = count_labels(labels, parts, 400) / 200
     assert shares.mean().item() == pytest.approx(0.25, abs=1e-3)
     assert shares.var().item() == pytest.approx(0.0625, rel=0.1)
 
@@ -115,11 +115,11 @@ def test_alpha_must_be_positive(alpha: float) -> None:
 
 def test_tiny_alpha_gives_whole_classes() -> None:
     parts = partition(LABELS, 2, Partition("dirichlet", alpha=1e-6), seed=0)
-    assert set(label_table(LABELS, parts, 10).flatten().tolist()) == {0, 100}
+    assert set(count_labels(LABELS, parts, 10).flatten().tolist()) == {0, 100}
 
 
 @pytest.mark.parametrize("kind", DRAWN)
-def test_too_many_clients(kind: Kind) -> None:
+def test_too_many_clients(kind: PartitionKind) -> None:
     with pytest.raises(DataError, match="there are 1000"):
         partition(LABELS, 1001, Partition(kind, shards_per_client=1), seed=0)
 
@@ -131,7 +131,7 @@ def test_too_many_shards() -> None:
 
 def test_label_table_counts() -> None:
     parts = (torch.tensor([0, 1, 2]), torch.tensor([3]))
-    table = label_table(torch.tensor([2, 0, 2, 1]), parts, 4)
+    table = count_labels(torch.tensor([2, 0, 2, 1]), parts, 4)
     assert table.tolist() == [[1, 0, 2, 0], [0, 1, 0, 0]]
     assert table.dtype == torch.int64
 
@@ -152,7 +152,7 @@ def test_digest_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", [*DRAWN, "natural"])
-def test_what_is_reserved_is_nobodys(kind: Kind) -> None:
+def test_what_is_reserved_is_nobodys(kind: PartitionKind) -> None:
     """The rest is split as if there were nothing else."""
     reserved = torch.arange(0, 1000, 7)
     rest = torch.tensor([i for i in range(1000) if i % 7])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fpcli.data.partition import label_table, partition
+from fpcli.data.partition import count_labels, partition
 from fpcli.errors import DataError
 from fpcli.settings.tasks import Partition
 
@@ -32,7 +32,7 @@ def test_dirichlet_sizes_differ_more_with_a_small_alpha_but_labels_do_not() -> N
 
     assert spread(0.5) > 2 * spread(10.0)
     parts = partition(LABELS, 3, Partition("quantity", alpha=5.0), seed=0)
-    table = label_table(LABELS, parts, 10)
+    table = count_labels(LABELS, parts, 10)
     shares = table / table.sum(1, keepdim=True)
     assert shares.sub(0.1).abs().max() < 0.06
 
@@ -76,7 +76,7 @@ def test_the_long_tail_has_the_known_numbers_of_cifar10_lt() -> None:
     """Ten classes of 5,000 with factor 100, as long-tailed CIFAR-10 is usually made."""
     labels = torch.arange(50_000).remainder(10)
     parts = partition(labels, 4, Partition(imbalance=100.0), seed=0)
-    counts = label_table(labels, parts, 10).sum(0).tolist()
+    counts = count_labels(labels, parts, 10).sum(0).tolist()
     assert counts == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     assert len(torch.cat(parts).unique()) == sum(counts)
 
@@ -85,7 +85,7 @@ def test_a_long_tail_goes_with_every_kind_and_depends_on_the_seed() -> None:
     """Factor 11 leaves 110 samples of class 0 and 10 of class 9."""
     how = Partition("dirichlet", alpha=1.0, imbalance=11.0)
     first, again, other = (partition(LABELS, 5, how, seed=seed) for seed in (0, 0, 1))
-    table = label_table(LABELS, first, 10)
+    table = count_labels(LABELS, first, 10)
     assert (table[:, 0].sum(), table[:, 9].sum()) == (110, 10)
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))
     assert not torch.cat(first).sort().values.equal(torch.cat(other).sort().values)

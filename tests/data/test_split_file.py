@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fpcli.data.partition import partition
-from fpcli.data.split_file import labels_digest, split_json
+from fpcli.data.split_file import digest_labels, split_json
 from fpcli.errors import DataError
 from fpcli.settings.tasks import Partition
 
@@ -22,7 +22,7 @@ def write(path: Path, **changes: Any) -> Path:
         "format": 1,
         "data": "toys",
         "samples": 5,
-        "labels_sha256": labels_digest(LABELS),
+        "labels_sha256": digest_labels(LABELS),
         "clients": [[4, 0], [1, 2, 3]],
     } | changes
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))

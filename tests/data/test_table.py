@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fpcli.data import cells, table
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.errors import DataError
 
 ROWS = "\n".join(f"{number},{'red' if number % 3 else 'blue'},{number % 2}" for number in range(20))
@@ -19,7 +19,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> str:
 
 def test_numbers_words_and_the_last_column(tmp_path: Path) -> None:
     """Of 10 rows per class 2 are for testing, and 1 of the other 8 for validation."""
-    data = load(write(tmp_path / "t.csv", f"size,colour,even\n{ROWS}\n"), None, seed=0)
+    data = load_dataset(write(tmp_path / "t.csv", f"size,colour,even\n{ROWS}\n"), None, seed=0)
     assert (data.input_shape, data.class_names, data.owner_names) == ((3,), ("0", "1"), ())
     assert [len(split) for split in (data.train, data.validation, data.test)] == [14, 2, 4]
     for split in (data.train, data.validation, data.test):
@@ -34,7 +34,7 @@ def test_label_client_and_split_by_name(tmp_path: Path) -> None:
         'no,10,1.5,train\n\n"yes",9,2,train\nno,9,3e0,train\nyes,10,-4,train\n'
         "yes,11,5,test\nno,9,6,val\nyes,9,7,val\n"
     )
-    data = load(write(tmp_path / "t.csv", text, "utf-8-sig"), None, seed=0)
+    data = load_dataset(write(tmp_path / "t.csv", text, "utf-8-sig"), None, seed=0)
     assert (data.class_names, data.owner_names) == (("no", "yes"), ("9", "10"))
     assert data.train.images.tolist() == [[1.5], [2.0], [3.0], [-4.0]]
     assert data.train.labels.tolist() == [0, 1, 0, 1]
@@ -46,7 +46,7 @@ def test_label_client_and_split_by_name(tmp_path: Path) -> None:
 
 def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
     rows = "".join(f"{number},{('10', '9.5', '-1', '10.0')[number % 4]}\n" for number in range(24))
-    data = load(write(tmp_path / "t.csv", f"x,y\n{rows}"), None, seed=0)
+    data = load_dataset(write(tmp_path / "t.csv", f"x,y\n{rows}"), None, seed=0)
     assert data.class_names == ("-1", "9.5", "10")
 
 
@@ -95,7 +95,7 @@ def test_errors_name_line_and_column(
     monkeypatch.setattr(table, "MAX_CLASSES", 4)
     path = tmp_path / "t.csv"
     with pytest.raises(DataError) as caught:
-        load(write(path, text), None, seed=0)
+        load_dataset(write(path, text), None, seed=0)
     assert message in caught.value.message
     assert caught.value.message.startswith(f"{path}{where}")
     assert caught.value.where == f"{path}{where}"
@@ -111,16 +111,16 @@ def test_numbers_to_be_predicted_are_told_from_classes(tmp_path: Path) -> None:
     """20 different fractions may be classes, 21 are none; whole numbers may be more."""
     path = tmp_path / "t.csv"
     halves = [number / 2 for number in range(20)] * 3
-    assert load(labelled(path, halves), None, seed=0).num_classes == 20
+    assert load_dataset(labelled(path, halves), None, seed=0).num_classes == 20
     with pytest.raises(
         DataError, match=r"`y` holds 21 .* from 0 to 10: this is regression"
     ) as caught:
-        load(labelled(path, [*halves, 10, 10, 10]), None, seed=0)
+        load_dataset(labelled(path, [*halves, 10, 10, 10]), None, seed=0)
     assert "`low` and `high`" in caught.value.hint and "the last one is taken" in caught.value.hint
     with pytest.raises(DataError, match=r"`label` holds 4 .* this is regression") as caught:
-        load(labelled(path, [0.1, 0.2, 0.3, 0.4, 0.4], "label"), None, seed=0)
+        load_dataset(labelled(path, [0.1, 0.2, 0.3, 0.4, 0.4], "label"), None, seed=0)
     assert "the last one" not in caught.value.hint
-    assert load(labelled(path, [*range(50)] * 3), None, seed=0).num_classes == 50
+    assert load_dataset(labelled(path, [*range(50)] * 3), None, seed=0).num_classes == 50
 
 
 def test_labels_of_single_rows_are_no_classes(tmp_path: Path) -> None:
@@ -128,20 +128,28 @@ def test_labels_of_single_rows_are_no_classes(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     labels = [f"id{number}" for number in range(30)] + [f"id{number}" for number in range(7)]
     with pytest.raises(DataError, match="holds no classes: 30 different labels in 37 rows"):
-        load(labelled(path, labels), None, seed=0)
-    assert load(labelled(path, labels * 2 + labels[7:20]), None, seed=0).num_classes == 30
+        load_dataset(labelled(path, labels), None, seed=0)
+    assert load_dataset(labelled(path, labels * 2 + labels[7:20]), None, seed=0).num_classes == 30
     with pytest.raises(DataError, match=r"test_labels holds class `c`, of which"):
-        load(write(path, "x,split,y\n1,train,a\n2,train,d\n3,test,c\n4,test,c\n"), None, seed=0)
+        load_dataset(
+            write(path, "x,split,y\n1,train,a\n2,train,d\n3,test,c\n4,test,c\n"), None, seed=0
+        )
 
 
 def test_among_words_there_may_be_classes_called_na_or_inf(tmp_path: Path) -> None:
     """Namibia's code is `na`; without another word or number beside them they are names too."""
     names = ["de", "inf", "na", "none", "null"]
-    assert load(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (*names,)
+    assert load_dataset(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (
+        *names,
+    )
     names = ["none", "null"]
-    assert load(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (*names,)
+    assert load_dataset(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (
+        *names,
+    )
     names = ["9" * 320, "9" * 321]
-    assert load(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (*names,)
+    assert load_dataset(labelled(tmp_path / "t.csv", names * 4), None, seed=0).class_names == (
+        *names,
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_hints_know_whether_the_column_is_called_label(
 ) -> None:
     for column in ("label", "y"):
         with pytest.raises(DataError) as caught:
-            load(labelled(tmp_path / "t.csv", labels, column), None, seed=0)
+            load_dataset(labelled(tmp_path / "t.csv", labels, column), None, seed=0)
         hint = caught.value.hint
         assert ("call the column that holds classes `label`" in hint) == (column == "y")
         assert remedy in hint or column == "y"
@@ -167,23 +175,23 @@ def test_hints_know_whether_the_column_is_called_label(
 
 def test_numbers_too_large_to_tell_apart_are_names(tmp_path: Path) -> None:
     name = labelled(tmp_path / "t.csv", [2**53, 2**53 + 1] * 6)
-    assert load(name, None, seed=0).class_names == (str(2**53), str(2**53 + 1))
+    assert load_dataset(name, None, seed=0).class_names == (str(2**53), str(2**53 + 1))
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write(tmp_path / "t.csv", f"size,colour,even\n{ROWS}\n")
     monkeypatch.setattr(table, "MAX_BYTES", 239)
     with pytest.raises(DataError, match="20 rows of 3 features need more than"):
-        load(name, None, seed=0)
+        load_dataset(name, None, seed=0)
     monkeypatch.setattr(cells, "MAX_FILE_BYTES", 10)
     with pytest.raises(DataError, match="is larger than"):
-        load(name, None, seed=0)
+        load_dataset(name, None, seed=0)
     with pytest.raises(DataError, match=r"no file .*none\.csv"):
-        load(f"csv:{tmp_path / 'none.csv'}", None, seed=0)
+        load_dataset(f"csv:{tmp_path / 'none.csv'}", None, seed=0)
 
 
 def test_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,y\n\xff,1\n")
     with pytest.raises(DataError, match="cannot be read") as caught:
-        load(f"csv:{tmp_path / 't.csv'}", None, seed=0)
+        load_dataset(f"csv:{tmp_path / 't.csv'}", None, seed=0)
     assert "UTF-8" in caught.value.hint

@@ -11,7 +11,7 @@ from torchvision import datasets
 
 from fpcli.data import DATASETS
 from fpcli.data.catalogue import CATALOGUE
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.errors import DataError
 
 MNIST_PARTS = ("train", "t10k")
@@ -32,7 +32,7 @@ def test_mnist_and_fashion_mnist(
 ) -> None:
     labels = np.arange(COUNT) % 10
     images = write_mnist(tmp_path / folder / "raw", MNIST_PARTS, labels)
-    data = load(name, tmp_path, seed=0)
+    data = load_dataset(name, tmp_path, seed=0)
     assert (data.input_shape, data.num_classes, len(data.test)) == ((1, 28, 28), 10, COUNT)
     assert torch.from_numpy(images[:, None]).equal(data.test.images)
     assert data.mean == (mean or pytest.approx((images.mean() / 255,)))
@@ -54,7 +54,7 @@ def test_emnist_stands_upright(
     labels = np.arange(2 * len(names)) % len(names) + first_label
     prefixes = (f"emnist-{split}-train", f"emnist-{split}-test")
     images = write_mnist(tmp_path / "EMNIST" / "raw", prefixes, labels)
-    data = load(name, tmp_path, seed=0)
+    data = load_dataset(name, tmp_path, seed=0)
     assert "".join(data.class_names) == names
     assert data.test.labels.tolist() == (labels - first_label).tolist()
     assert data.test.images[3, 0, 5, 9] == images[3, 9, 5]
@@ -62,19 +62,19 @@ def test_emnist_stands_upright(
 
 def test_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_cifar100(tmp_path / "cifar-100-python", monkeypatch)
-    data = load("cifar100", tmp_path, seed=0)
+    data = load_dataset("cifar100", tmp_path, seed=0)
     assert data.class_names == ("apple", "bee")
     assert data.test.images.flatten(1).numpy().tolist() == images.tolist()
     with (tmp_path / "cifar-100-python" / "train").open("ab") as file:
         file.write(b"more")
     with pytest.raises(DataError, match=r"`cifar100` in .* cannot be read: .*corrupted") as caught:
-        load("cifar100", tmp_path, seed=0)
+        load_dataset("cifar100", tmp_path, seed=0)
     assert "fp data fetch cifar100" in caught.value.hint
 
 
 def test_svhn_calls_ten_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_svhn(tmp_path, monkeypatch)
-    data = load("svhn", tmp_path, seed=0)
+    data = load_dataset("svhn", tmp_path, seed=0)
     assert (data.input_shape, data.class_names) == ((3, 32, 32), tuple("0123456789"))
     assert data.test.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     assert data.test.images[7, 2, 4, 1] == images[4, 1, 2, 7]
@@ -90,22 +90,22 @@ def test_cifar10_from_npz(tmp_path: Path) -> None:
         test_images=images,
         test_labels=labels,
     )
-    data = load("cifar10", tmp_path, seed=0)
+    data = load_dataset("cifar10", tmp_path, seed=0)
     assert data.input_shape == (3, 32, 32)
     assert data.mean == (0.4914, 0.4822, 0.4465)
     assert data.class_names[6] == "frog"
     (tmp_path / "cifar-10-batches-py").mkdir()
     with pytest.raises(DataError, match="no file cifar-10-batches-py/data_batch_1"):
-        load("cifar10", tmp_path, seed=0)
+        load_dataset("cifar10", tmp_path, seed=0)
 
 
 @pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.files])
 def test_missing_files_name_the_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none was given") as caught:
-        load(name, None, seed=0)
+        load_dataset(name, None, seed=0)
     assert "FP_DATA_DIR" in caught.value.hint
     with pytest.raises(DataError, match=str(tmp_path)) as caught:
-        load(name, tmp_path, seed=0)
+        load_dataset(name, tmp_path, seed=0)
     assert "--data-dir" in caught.value.hint
     assert f"`fp data fetch {name}`" in caught.value.hint
 
@@ -117,7 +117,7 @@ def test_damaged_mnist(tmp_path: Path) -> None:
         for what in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{what}-ubyte").write_bytes(b"\x00\x00\x08\x03" + b"\x01" * 40)
     with pytest.raises(DataError, match=f"`mnist` in {tmp_path} cannot be read"):
-        load("mnist", tmp_path, seed=0)
+        load_dataset("mnist", tmp_path, seed=0)
 
 
 @pytest.mark.data
@@ -129,7 +129,7 @@ def test_damaged_mnist(tmp_path: Path) -> None:
     ],
 )
 def test_real_data(name: str, shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
-    data = load(name, Path(os.environ["FP_DATA_DIR"]), seed=0)
+    data = load_dataset(name, Path(os.environ["FP_DATA_DIR"]), seed=0)
     assert data.input_shape == shape
     assert tuple(map(len, (data.train, data.validation, data.test))) == sizes
     values = data.normalise(data.train.images[:5000])

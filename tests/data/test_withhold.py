@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.data.withhold import withhold
 from fpcli.errors import DataError, RecipeError
 
-DIGITS = load("digits", None, seed=0)
+DIGITS = load_dataset("digits", None, seed=0)
 PARTS = torch.arange(len(DIGITS.train)).tensor_split(3)
 
 

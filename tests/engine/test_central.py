@@ -8,9 +8,9 @@ import torch
 from nets import tiny
 from torch import Tensor, nn
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.split import Split
-from fpcli.engine.central import Epoch, Momentum, lr_at, train
+from fpcli.engine.central import Epoch, Momentum, lr_at, train_centrally
 from fpcli.engine.fit import Batch
 from fpcli.errors import DivergedError
 from fpcli.settings.learning import FitConfig
@@ -18,7 +18,7 @@ from fpcli.settings.learning import FitConfig
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load("digits", None, seed=0)
+    return load_dataset("digits", None, seed=0)
 
 
 def few(dataset: Dataset, count: int = 200) -> Split:
@@ -53,7 +53,9 @@ def test_every_step_gets_its_learning_rate(dataset: Dataset) -> None:
     config = FitConfig(epochs=2, batch_size=40, lr=0.1)
     seen: list[int] = []
     epochs = list(
-        train(model(), dataset, config, seed=0, split=few(dataset), before_step=seen.append)
+        train_centrally(
+            model(), dataset, config, seed=0, split=few(dataset), before_step=seen.append
+        )
     )
     assert seen == list(range(10))
     assert [(e.number, e.num_steps, e.num_samples) for e in epochs] == [(1, 5, 200), (2, 5, 200)]
@@ -76,7 +78,7 @@ def test_two_steps_by_hand(dataset: Dataset) -> None:
     config = FitConfig(
         epochs=1, batch_size=2, lr=0.1, momentum=0.5, weight_decay=0.2, schedule="constant"
     )
-    (epoch,) = train(net, dataset, config, seed=0, split=few(dataset, 4), loss=square)
+    (epoch,) = train_centrally(net, dataset, config, seed=0, split=few(dataset, 4), loss=square)
     assert net.weight.item() == pytest.approx(0.4984, abs=1e-6)
     assert epoch.momentum.buffers["weight"].item() == pytest.approx(2.816, abs=1e-6)
     assert epoch.loss == pytest.approx(0.8042, abs=1e-6)
@@ -84,7 +86,7 @@ def test_two_steps_by_hand(dataset: Dataset) -> None:
 
 def start(net: nn.Module, dataset: Dataset, **more: Any) -> Iterator[Epoch]:
     config = FitConfig(epochs=3, batch_size=50, lr=0.05)
-    return train(net, dataset, config, seed=3, split=few(dataset), **more)
+    return train_centrally(net, dataset, config, seed=3, split=few(dataset), **more)
 
 
 def test_training_in_pieces_ends_in_the_same_bits(dataset: Dataset) -> None:

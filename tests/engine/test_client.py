@@ -21,14 +21,14 @@ from fpcli.engine.types import LARGEST, Fitted, ServerState
 from fpcli.errors import DivergedError, WireError
 from fpcli.models.build import build
 from fpcli.structure.support import Support
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
 
 METHODS = ["fedavg", "fedmp", "toys:Masked", "toys:Personal"]
 
 
 def toy(home: Path, method: str = "fedavg", **changes: Any) -> Setup:
-    return prepare(toy_recipe(method, **changes), home)
+    return prepare_run(toy_recipe(method, **changes), home)
 
 
 @pytest.fixture(scope="module")

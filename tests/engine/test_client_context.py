@@ -16,16 +16,16 @@ from fpcli.engine.fit import cross_entropy, fit
 from fpcli.engine.site import Site
 from fpcli.engine.types import Fitted, LocalConfig
 from fpcli.fleet.clock import train_seconds
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 from fpcli.wire.headers import JobHeader, Task
 from fpcli.wire.message import Job
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return prepare(toy_recipe("fedavg"), tmp_path).site
+    return prepare_run(toy_recipe("fedavg"), tmp_path).site
 
 
 def linear() -> nn.Module:
@@ -57,7 +57,7 @@ def test_a_client_sees_all_of_its_task(site: Site) -> None:
 
 def test_seconds_of_training_by_hand(site: Site) -> None:
     """100 samples at 3 forward passes of 2 operations for each of the model's multiply-adds."""
-    cx, macs = context(site), cost(site.layout, Support()).macs
+    cx, macs = context(site), count_cost(site.layout, Support()).macs
     assert macs == 10872
     seconds = cx.train_seconds(100, Support())
     assert seconds == 3.0 * (2.0 * 10872 * 100 / cx.device.flops_per_s)

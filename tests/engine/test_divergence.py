@@ -14,11 +14,11 @@ from fpcli.engine import server
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import ServerState
 from fpcli.errors import DivergedError
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 def toy(tmp_path: Path, method: str = "fedavg", **changes: Any) -> Setup:
-    return prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    return prepare_run(toy_recipe(method, **changes), tmp_path / "memory")
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_divergence_ends_the_run_within_its_round(tmp_path: Path, lr: float, pro
     """One client survives the lower rate with a finite, useless model: it takes only two steps."""
     setup = toy(tmp_path, local__lr=lr)
     executor = Tampering(setup.site, losing())
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     before = plain(state)
     with pytest.raises(DivergedError, match=f"{problem}.* round 1") as caught:
         next(server.play(setup.fed, state, executor, totals))

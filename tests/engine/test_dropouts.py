@@ -21,7 +21,7 @@ from fpcli.engine.types import ServerState, Support
 from fpcli.errors import ClientError
 from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Point
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 CODES = {"before": "F411", "training": "F412", "after": "F413"}
 QUICK = {"eval_every": 100, "local__batch_size": 512, "fleet__variation": 0.0}
@@ -29,7 +29,7 @@ QUICK = {"eval_every": 100, "local__batch_size": 512, "fleet__variation": 0.0}
 
 @functools.cache
 def built(method: str) -> Setup:
-    return prepare(toy_recipe(method, **QUICK), Path("unused"))
+    return prepare_run(toy_recipe(method, **QUICK), Path("unused"))
 
 
 def toy(tmp_path: Path, method: str = "fedavg", **changes: Any) -> Setup:
@@ -64,7 +64,7 @@ def test_a_round_counts_if_and_only_if_enough_replies_remain(
     rules = {"rounds": num_rounds, "min_clients": 2, "round_retries": 1}
     setup = toy(tmp_path, dropout=share, dropout_when=point, **rules)
     executor = Counting(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     playing = server.play(setup.fed, state, executor, totals)
     for number in range(1, num_rounds + 1):
         stay = [
@@ -144,7 +144,7 @@ def test_seconds_until_a_client_is_lost(tmp_path: Path, point: Point) -> None:
 
 def test_absent_clients_keep_their_bandits(tmp_path: Path) -> None:
     setup = toy(tmp_path, "fedmp", dropout=0.5, rounds=4)
-    state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, _ = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     moved = 0
     for new, record in rounds(setup):
         gone = {refusal.client for refusal in record.refusals}

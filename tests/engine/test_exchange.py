@@ -47,7 +47,7 @@ from fpcli.errors import ClientError
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.support import Support
 from fpcli.train import federated_run
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 from fpcli.wire.headers import to_hex
 
 
@@ -229,13 +229,13 @@ def test_when_all_replies_are_wrong_the_round_fails(kind: str) -> None:
 
 def test_the_event_of_a_round_names_the_refused() -> None:
     _, record = play("fedavg", outcomes_with("fedavg", b"garbage"))
-    event = federated_run.to_event(record)
+    event = federated_run.round_to_event(record)
     (rejected,) = event["rejected"]
     assert (rejected["client"], rejected["code"]) == (VICTIM, "F401")
     assert event["dropped"] == []
     assert event["round"] == 1
     _, record = play("fedavg", outcomes_with("fedavg", None))
-    event = federated_run.to_event(record)
+    event = federated_run.round_to_event(record)
     assert event["rejected"] == []
     assert [(r["client"], r["code"]) for r in event["dropped"]] == [(VICTIM, "F410")]
 
@@ -243,7 +243,7 @@ def test_the_event_of_a_round_names_the_refused() -> None:
 def one_more(name: str, ops: Callable[[Message], bool], change: Change) -> tuple[Any, RoundRecord]:
     """Play a round in which the victim's answers of some kind are changed."""
     setup = setup_of(name)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
 
     def tamper(run: int, job: int, reply: bytes) -> bytes:
         message = take_apart(reply)
@@ -274,8 +274,8 @@ def test_a_wrong_answer_to_a_question_is_not_absorbed(code: str, change: Change)
     [header(metrics={}), header(metrics={"accuracy": to_hex(1.0)}), failing, header(round=7)],
 )
 def test_a_wrong_score_of_a_personal_model_is_left_out(change: Change, tmp_path: Path) -> None:
-    setup = prepare(toy_recipe("toys:Personal", rounds=1), tmp_path)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    setup = prepare_run(toy_recipe("toys:Personal", rounds=1), tmp_path)
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
 
     def tamper(run: int, job: int, reply: bytes) -> bytes:
         message = take_apart(reply)

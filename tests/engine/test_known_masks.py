@@ -22,9 +22,9 @@ from fpcli.engine.executors.inline import Outcome
 from fpcli.engine.federation import Totals
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Traffic, Work
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire import frame
-from fpcli.wire.blocks import mask_digest
+from fpcli.wire.blocks import digest_masks
 
 NEW, KNOWN = False, True
 
@@ -42,14 +42,14 @@ class Telling(Tampering):
 
     def _read(self, jobs: Iterable[bytes]) -> Iterator[bytes]:
         for data in jobs:
-            text, _ = frame.read(data, b"FPjb", limit_bytes=1 << 24)
+            text, _ = frame.read_frame(data, b"FPjb", limit_bytes=1 << 24)
             self.known[-1].append(json.loads(text)["known_mask"] != "")
             yield data
 
 
 def toy(tmp_path: Path, **changes: Any) -> Setup:
     quick = {"eval_every": 100, "local__batch_size": 512, "rounds": 3}
-    return prepare(toy_recipe("toys:Remembering", **quick | changes), tmp_path / "memory")
+    return prepare_run(toy_recipe("toys:Remembering", **quick | changes), tmp_path / "memory")
 
 
 def test_masks_travel_once(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_masks_travel_again_after_a_failed_attempt_at_a_round(tmp_path: Path) ->
 def test_a_client_that_has_lost_its_masks_says_so_and_gets_them_again(tmp_path: Path) -> None:
     setup = toy(tmp_path)
     executor = Telling(setup)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     for number, record in enumerate(
         (r for _, r in server.play(setup.fed, state, executor, totals)), 1
     ):
@@ -142,7 +142,7 @@ def planned(setup: Setup, held: Mapping[int, str]) -> tuple[ServerState, Ask, di
 def test_only_the_very_masks_of_a_training_job_are_known(tmp_path: Path) -> None:
     setup = toy(tmp_path)
     _, _, mask = planned(setup, {})
-    digest = mask_digest(mask)
+    digest = digest_masks(mask)
     state, ask, _ = planned(setup, {1: digest, 2: "0" * 16})
 
     def is_known(ask: Ask, state: ServerState = state) -> bool:
@@ -153,7 +153,7 @@ def test_only_the_very_masks_of_a_training_job_are_known(tmp_path: Path) -> None
     assert not is_known(replace(ask, client=3)), "it has none"
     assert not is_known(replace(ask, op="labels")), "a question brings them along"
     assert not is_known(replace(ask, support=Support())), "there are none"
-    empty = replace(state, masks_held={1: mask_digest({})})
+    empty = replace(state, masks_held={1: digest_masks({})})
     assert not is_known(replace(ask, support=Support()), empty)
 
 
@@ -168,8 +168,8 @@ def test_who_has_which_masks_by_hand(tmp_path: Path) -> None:
         for i, mask in enumerate((None, own))
     ]
     held = note_masks(setup.fed, state, asks, answers).masks_held
-    assert held == {0: mask_digest(sent), 1: mask_digest(own), 3: "old"}
+    assert held == {0: digest_masks(sent), 1: digest_masks(own), 3: "old"}
     assert note_masks(setup.fed, state, asks, ()).masks_held == {3: "old"}
     assert state.masks_held == dict.fromkeys(range(4), "old")
-    fedavg = prepare(toy_recipe("fedavg"), tmp_path)
+    fedavg = prepare_run(toy_recipe("fedavg"), tmp_path)
     assert note_masks(fedavg.fed, state, asks, answers) is state

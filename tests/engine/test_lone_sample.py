@@ -13,13 +13,13 @@ from conftest import toy_recipe
 from nets import normed
 from replies import rounds
 
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.engine import central
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.fit import explain_lone_sample
 from fpcli.errors import ClientError, DataError
 from fpcli.settings.learning import FitConfig
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 TABLE = {"task__data": "breast-cancer", "task__model": "nets:normed", "rounds": 1}
 HARD = ("fedavg", "heterofl", "prunefl", "subfedavg")
@@ -29,7 +29,7 @@ HARD = ("fedavg", "heterofl", "prunefl", "subfedavg")
 def table(tmp_path: Path, method: str, **changes: Any) -> Setup:
     quick = {"method__ip_passes": 1, "method__ip_batches": 1} if method == "prunefl" else {}
     epochs = {"local__epochs": 2} if method == "subfedavg" else {}
-    return prepare(toy_recipe(method, **TABLE | quick | epochs | changes), tmp_path / "memory")
+    return prepare_run(toy_recipe(method, **TABLE | quick | epochs | changes), tmp_path / "memory")
 
 
 def shortened(setup: Setup, num: int, clients: Sequence[int] = (1,)) -> Setup:
@@ -79,14 +79,14 @@ def test_a_client_with_one_sample_is_refused_by_name(method: str, tmp_path: Path
 
 
 def test_plain_training_says_so_too() -> None:
-    dataset = load("breast-cancer", None, validation_fraction=0.1, seed=0, allow_code=False)
+    dataset = load_dataset("breast-cancer", None, validation_fraction=0.1, seed=0, allow_code=False)
     model = normed(dataset.input_shape, dataset.num_classes)
     with pytest.raises(DataError, match=r"one sample \(batch_size 1, 410 training") as caught:
-        next(central.train(model, dataset, FitConfig(batch_size=1), seed=0))
+        next(central.train_centrally(model, dataset, FitConfig(batch_size=1), seed=0))
     assert caught.value.hint.startswith("set batch_size to 2 or more, ")
     one = dataset.train.take(torch.tensor([3]))
     with pytest.raises(DataError, match=r"\(batch_size 8, 1 training sample\)") as caught:
-        next(central.train(model, dataset, FitConfig(batch_size=8), seed=0, split=one))
+        next(central.train_centrally(model, dataset, FitConfig(batch_size=8), seed=0, split=one))
     assert caught.value.hint.startswith("give it 2 samples or more, ")
 
 

@@ -15,7 +15,7 @@ from fpcli.engine.site import Site
 from fpcli.errors import FpError
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.support import Support
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 
 
 def number(value: float) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ def test_pruning_keeps_whatever_a_resumed_run_can_ask_for(home: Path, oldest: in
     questions = [(1, "model"), (1, "model_2"), (10, "model"), (2, "model")]
     asked = [(c, before, n) for c, n in questions for before in range(oldest + 1, 10)]
     answers = [known(home, *question) for question in asked]
-    memory.prune(home, oldest)
+    memory.prune_versions(home, oldest)
     assert [known(home, *question) for question in asked] == answers
     versions = [name for name in files(home) if name.startswith("client-00001/model.")]
     assert len(versions) == sum(round > oldest for round in (2, 5, 7)) + (oldest >= 2)
@@ -114,7 +114,7 @@ class Home(Site):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return prepare(toy_recipe("toys:Personal"), tmp_path_factory.mktemp("home")).site
+    return prepare_run(toy_recipe("toys:Personal"), tmp_path_factory.mktemp("home")).site
 
 
 def client(

@@ -9,9 +9,9 @@ from typing import get_args, get_type_hints
 import pytest
 from conftest import toy_recipe
 
-from fpcli.engine.method import Method, NoOptions, Traits
+from fpcli.engine.method import Method, NoMethodOptions, Traits
 from fpcli.errors import UsageError
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 
 FIRST = ["kind", "clients_differ", "sends_indices", "remembers_mask", "probe", "sparsifies"]
 FIRST += ["trains_sparse", "keeps_buffers"]
@@ -38,7 +38,7 @@ def test_what_a_method_defines_beside_its_hooks_is_its_own_affair() -> None:
         traits = Traits(cuts="weights")
         kinds = 3
 
-    assert Fine().traits_of(NoOptions()) == Traits(cuts="weights")
+    assert Fine().traits_of(NoMethodOptions()) == Traits(cuts="weights")
 
 
 def test_an_old_method_in_a_file_is_one_clear_error(
@@ -49,7 +49,7 @@ def test_an_old_method_in_a_file_is_one_clear_error(
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError) as caught:
-        prepare(toy_recipe("oldfashioned:Mine"), tmp_path / "memory")
+        prepare_run(toy_recipe("oldfashioned:Mine"), tmp_path / "memory")
     assert caught.value.message.startswith("method `oldfashioned:Mine` has `kind`")
     assert "Adding a method" in caught.value.hint
 

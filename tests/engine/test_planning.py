@@ -18,7 +18,7 @@ from fpcli.engine.planning import foresee, plan_round
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import Ask, LocalConfig, ServerState, Support
 from fpcli.errors import LayoutError, UsageError
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 class Planning(Method):
@@ -34,7 +34,7 @@ class Planning(Method):
 
 
 def toy(tmp_path: Path, method: Method, **changes: Any) -> Setup:
-    setup = prepare(toy_recipe("fedavg", **changes), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedavg", **changes), tmp_path / "memory")
     return replace(setup, fed=replace(setup.fed, method=method))
 
 

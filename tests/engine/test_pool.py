@@ -20,7 +20,7 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.executors.pool import Pool
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 TESTS = Path(__file__).parents[1]
 
@@ -30,11 +30,11 @@ def toy(tmp_path: Path, fault: str = "none", times: int = 1, **changes: Any) -> 
     counted.mkdir(exist_ok=True)
     options = {"method__fault": fault, "method__folder": str(counted), "method__times": times}
     recipe = toy_recipe("faults:Faulty", **options, **changes)
-    return prepare(recipe, tmp_path / "memory")
+    return prepare_run(recipe, tmp_path / "memory")
 
 
 def play(setup: Setup, executor: Executor) -> tuple[ServerState, list[RoundRecord]]:
-    start, totals = server.begin(setup.fed, setup.values, executor)
+    start, totals = server.begin_training(setup.fed, setup.values, executor)
     played = list(server.play(setup.fed, start, executor, totals))
     return played[-1][0], [record for _, record in played]
 
@@ -138,7 +138,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, pools: list[Pool], heal
 def test_a_client_that_hangs_twice_is_dropped(tmp_path: Path, pools: list[Pool]) -> None:
     setup = toy(tmp_path, "hang", times=2, rounds=2)
     pools.append(pool := Pool(setup.site, 2))
-    play_first, totals = server.begin(setup.fed, setup.values, pool)
+    play_first, totals = server.begin_training(setup.fed, setup.values, pool)
     state, record = next(server.play(setup.fed, play_first, pool, totals))
     pool._timeout_s = 1.0  # the first round may have waited for the workers to start
     _, record = next(server.play(setup.fed, state, pool, record.totals))

@@ -17,12 +17,12 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import Ask
 from fpcli.errors import ClientError
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire.message import unpack_job
 
 
 def toy(tmp_path: Path, method: str = "toys:Asking", **changes: Any) -> Setup:
-    return prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    return prepare_run(toy_recipe(method, **changes), tmp_path / "memory")
 
 
 def with_fleet(setup: Setup, is_good: Callable[[Setup], bool], **changes: Any) -> Setup:
@@ -80,14 +80,16 @@ def test_an_answer_after_the_deadline_does_not_count(tmp_path: Path) -> None:
     free = slow_links(toy(tmp_path))
     setup = hurried(free, DEADLINE_S)
     told: list[str] = []
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site), tell=told.append)
+    state, totals = server.begin_training(
+        setup.fed, setup.values, Inline(setup.site), tell=told.append
+    )
     assert state.method.phases == (("start", 2),)
     assert sorted(state.method.labels) == [0, 2]
     assert totals.clock_s == DEADLINE_S
     (line,) = told
     assert line.startswith("before round 1: clients 1, 3 dropped (F409 `labels`: ")
     assert line.endswith("; the deadline is 0.1 s)")
-    everybody, whole = server.begin(free.fed, free.values, Inline(free.site))
+    everybody, whole = server.begin_training(free.fed, free.values, Inline(free.site))
     assert everybody.method.phases == (("start", 4),)
     assert whole.clock_s > DEADLINE_S
     assert (totals.down_bytes, totals.up_bytes) == (whole.down_bytes, whole.up_bytes)
@@ -95,10 +97,12 @@ def test_an_answer_after_the_deadline_does_not_count(tmp_path: Path) -> None:
 
 def test_a_deadline_exactly_at_the_slowest_answer_drops_nobody(tmp_path: Path) -> None:
     free = toy(tmp_path)
-    _, totals = server.begin(free.fed, free.values, Inline(free.site))
+    _, totals = server.begin_training(free.fed, free.values, Inline(free.site))
     setup = toy(tmp_path, fleet__deadline_s=totals.clock_s)
     told: list[str] = []
-    state, again = server.begin(setup.fed, setup.values, Inline(setup.site), tell=told.append)
+    state, again = server.begin_training(
+        setup.fed, setup.values, Inline(setup.site), tell=told.append
+    )
     assert state.method.phases == (("start", 4),)
     assert (again.clock_s, told) == (totals.clock_s, [])
 
@@ -121,7 +125,7 @@ def test_a_start_that_nobody_answers_in_time(tmp_path: Path) -> None:
         r"before round 1: 0 usable replies, 1 needed: client \d: `labels`: 0[.]\d+ s; the deadline"
     )
     with pytest.raises(ClientError, match=text) as caught:
-        server.begin(setup.fed, setup.values, executor)
+        server.begin_training(setup.fed, setup.values, executor)
     assert caught.value.hint == "raise fleet.deadline_s"
     assert caught.value.exit_status == 4
     assert executor.num_runs == 2
@@ -133,7 +137,7 @@ def test_a_round_goes_on_without_lost_answers_but_not_with_wrong_ones(
 ) -> None:
     """The first exchange of a round asks, the second one trains."""
     setup = toy(tmp_path, rounds=1)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
 
     def tamper(run: int, job: int, data: bytes) -> bytes | None:
         if run > 1:
@@ -157,7 +161,7 @@ def test_who_is_away_is_not_asked(tmp_path: Path) -> None:
         toy(tmp_path, rounds=2), lambda s: 0 < len(there(s, 0)) < 4, availability=0.5
     )
     executor = Listening(setup)
-    server.begin(setup.fed, setup.values, executor)
+    server.begin_training(setup.fed, setup.values, executor)
     assert executor.clients(0, "labels") == there(setup, 0)
 
 
@@ -166,15 +170,17 @@ def test_a_start_without_anybody_is_tried_again(tmp_path: Path) -> None:
         toy(tmp_path), lambda s: not there(s, 0) and bool(there(s, 0, 1)), availability=0.3
     )
     executor = Listening(setup)
-    server.begin(setup.fed, setup.values, executor)
+    server.begin_training(setup.fed, setup.values, executor)
     assert executor.clients(0, "labels") == there(setup, 0, 1)
     never = replace(setup, fed=replace(setup.fed, rules=replace(setup.fed.rules, round_retries=0)))
     with pytest.raises(ClientError, match="needed: no client was available") as caught:
-        server.begin(never.fed, never.values, executor)
+        server.begin_training(never.fed, never.values, executor)
     assert "fleet.availability" in caught.value.hint
     quiet = toy(tmp_path, "fedavg", round_retries=0)
     alone = replace(quiet.fed, fleet=never.fed.fleet)
-    assert server.begin(alone, quiet.values, executor)[1].clock_s == 0, "it has nothing to ask"
+    assert server.begin_training(alone, quiet.values, executor)[1].clock_s == 0, (
+        "it has nothing to ask"
+    )
 
 
 def test_the_client_that_prunes_first_is_one_that_is_there(tmp_path: Path) -> None:
@@ -183,7 +189,7 @@ def test_the_client_that_prunes_first_is_one_that_is_there(tmp_path: Path) -> No
         toy(tmp_path, "prunefl", **passes), lambda s: there(s, 0)[:1] == [2], availability=0.5
     )
     executor = Listening(setup)
-    server.begin(setup.fed, setup.values, executor)
+    server.begin_training(setup.fed, setup.values, executor)
     assert executor.asked == [(0, "prune", 2)]
 
 
@@ -260,12 +266,12 @@ def test_a_client_with_withheld_samples_only_tells_of_them_and_never_trains(
     )
     assert fed.num_seen(Ask(0, "score", sees_withheld=True)) == len(withheld[0])
     executor = Listening(moved)
-    state, totals = server.begin(moved.fed, moved.values, executor, moved.support)
+    state, totals = server.begin_training(moved.fed, moved.values, executor, moved.support)
     assert executor.clients(0, "score-000") == [0, 1, 2, 3]
     _, record = next(server.play(moved.fed, state, executor, totals))
     assert record.cohort == (1, 2, 3)
     (scored,) = state.method.classes
-    before, _ = server.begin(setup.fed, setup.values, Inline(setup.site), setup.support)
+    before, _ = server.begin_training(setup.fed, setup.values, Inline(setup.site), setup.support)
     for layer, value in before.method.classes[0].activations.items():
         assert torch.allclose(scored.activations[layer], value, atol=1e-5)
 

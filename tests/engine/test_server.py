@@ -16,13 +16,13 @@ from fpcli.engine.evaluate import Score
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import Evaluation, Totals
 from fpcli.errors import ClientError
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 def toy(tmp_path: Path, method: str = "fedavg", **changes: Any) -> Setup:
-    return prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    return prepare_run(toy_recipe(method, **changes), tmp_path / "memory")
 
 
 class Recording(Inline):
@@ -104,7 +104,7 @@ def test_a_round_with_too_few_replies_is_tried_again(tmp_path: Path) -> None:
 def test_too_few_replies_in_every_attempt(tmp_path: Path, retries: int) -> None:
     setup = toy(tmp_path, min_clients=3, round_retries=retries)
     executor = Tampering(setup.site, losing(0, 2))
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     before = plain(state)
     with pytest.raises(ClientError, match="round 1: 2 usable replies, 3 needed") as caught:
         next(server.play(setup.fed, state, executor, totals))
@@ -185,7 +185,7 @@ def test_personal_models_are_judged_on_their_own_test_data(tmp_path: Path) -> No
         trained_on = setup.fed.dataset.train.labels[setup.parts[client]].unique()
         own = setup.fed.dataset.test.labels[indices]
         assert torch.equal(own.unique(), trained_on)
-    judged_without_memory = server.judge(
+    judged_without_memory = server.judge_models(
         setup.fed, state, Inline(replace(setup.site, home=tmp_path / "nothing"))
     )
     assert judged_without_memory.test == record.evaluation.test
@@ -200,7 +200,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]])
         validation, test = next(left)
         return Evaluation(Score(validation, 1.0, 10), Score(test, 1.0, 10))
 
-    monkeypatch.setattr(server, "judge", judge)
+    monkeypatch.setattr(server, "judge_models", judge)
 
 
 def test_validation_data_chooses_the_best_round(
@@ -225,15 +225,15 @@ def test_a_model_pruned_on_the_server_is_trained_and_judged_as_what_it_is(tmp_pa
     layout, executor = setup.fed.layout, Inline(setup.site)
     name, group = next(iter(layout.prunable.items()))
     half = Support({name: torch.arange(0, group.width, 2)})
-    state, _ = server.begin(setup.fed, setup.values, executor)
+    state, _ = server.begin_training(setup.fed, setup.values, executor)
     pruned = replace(state, support=half)
     noisy = dict(state.values)
     for key, covered in half.scatter(layout, half.gather(layout, state.values))[1].items():
         noisy[key] = torch.where(covered.bool(), state.values[key], 1e9)
-    judged = server.judge(setup.fed, pruned, executor)
-    assert judged == server.judge(setup.fed, replace(pruned, values=noisy), executor)
-    assert judged.test != server.judge(setup.fed, state, executor).test
+    judged = server.judge_models(setup.fed, pruned, executor)
+    assert judged == server.judge_models(setup.fed, replace(pruned, values=noisy), executor)
+    assert judged.test != server.judge_models(setup.fed, state, executor).test
     new, record = next(server.play(setup.fed, pruned, executor, Totals()))
-    assert record.cost == cost(layout, half)
+    assert record.cost == count_cost(layout, half)
     assert torch.equal(new.values["stem.weight"][1::2], state.values["stem.weight"][1::2])
     assert not torch.equal(new.values["stem.weight"], state.values["stem.weight"])

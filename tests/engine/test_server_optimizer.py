@@ -12,11 +12,11 @@ import torch
 from driver import begin, go_on, history, newest
 from replies import rounds, setup_of
 
-from fpcli.engine.server_optimizer import Moments
-from fpcli.engine.server_step import optimized
+from fpcli.engine.server_optimizer import OptimizerMoments
+from fpcli.engine.server_step import optimize
 from fpcli.engine.types import ServerState, Support
 from fpcli.errors import FpError
-from fpcli.recipe.load import load
+from fpcli.recipe.load import load_recipe
 from fpcli.settings.learning import ServerConfig
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.train import federated_run
@@ -32,7 +32,7 @@ def state(*w: float, mean: float = 0.0, **fields: Any) -> ServerState:
 def after(config: ServerConfig, old: ServerState, *change: float) -> ServerState:
     """Return what comes of a state when a method changes it by this much."""
     new = {"w": old.values["w"] + torch.tensor(change), "mean": old.values["mean"] + 7.0}
-    return optimized(config, LAYOUT, old, replace(old, values=new))
+    return optimize(config, LAYOUT, old, replace(old, values=new))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_two_rounds_by_hand(optimizer: Any, lr: float, first: float, second: flo
 def test_the_default_is_what_the_method_made() -> None:
     old = state(0.1, 0.2, 0.3)
     new = replace(old, values={name: x + 1.1 for name, x in old.values.items()})
-    assert optimized(ServerConfig(), LAYOUT, old, new) is new
+    assert optimize(ServerConfig(), LAYOUT, old, new) is new
     assert [ServerConfig(name).rate for name in ("momentum", "adam", "yogi")] == [1.0, 0.01, 0.01]
 
 
@@ -89,7 +89,7 @@ def test_dead_parameters_are_what_the_method_made_them(optimizer: Any) -> None:
         new = now.values["w"] + 2.0
         new[1] = made
         merged = replace(now, values={**now.values, "w": new}, support=support)
-        now = optimized(config, LAYOUT, now, merged)
+        now = optimize(config, LAYOUT, now, merged)
         assert now.values["w"][1] == made
         assert now.moments is not None
         assert now.moments.first["w"][1] == 0.0
@@ -97,7 +97,7 @@ def test_dead_parameters_are_what_the_method_made_them(optimizer: Any) -> None:
     now = after(config, now, 2.0, 2.0, 2.0)
     assert now.moments is not None
     if optimizer == "momentum":
-        assert now.moments == Moments(now.moments.first, {})
+        assert now.moments == OptimizerMoments(now.moments.first, {})
         assert now.moments.first["w"].tolist() == [3.875, 2.0, 3.875]
     else:
         tau2 = math.pow(config.tau, 2)
@@ -111,7 +111,7 @@ def test_pruned_channels_have_no_moments() -> None:
     gone = Support({"stem": torch.tensor([0, 2, 3, 4, 5, 6, 7])})
     old = ServerState(0, setup.values, Support(), moments=None)
     new = replace(old, values={name: x + 1.0 for name, x in old.values.items()}, support=gone)
-    moved = optimized(config, layout, old, new)
+    moved = optimize(config, layout, old, new)
     assert moved.moments is not None
     assert moved.moments.first["stem.weight"].flatten(1).mean(1).tolist() == [
         1,
@@ -162,10 +162,10 @@ def test_a_round_is_optimised() -> None:
 )
 def test_wrong_settings_are_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(FpError) as caught:
-        load(None, flags={key: value})
+        load_recipe(None, flags={key: value})
     assert words in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_null_asks_for_the_usual_rate() -> None:
-    recipe = load(None, flags={"server.optimizer": "yogi", "server.lr": "null"})
+    recipe = load_recipe(None, flags={"server.optimizer": "yogi", "server.lr": "null"})
     assert (recipe.server.lr, recipe.server.rate) == (None, 0.01)

@@ -17,15 +17,15 @@ from replies import rounds
 from torch import nn
 from toys import Asking
 
-from fpcli.data.augment import augmenter
+from fpcli.data.augment import make_augmenter
 from fpcli.data.batches import batches
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.set_aside import NO_SAMPLES, set_aside
 from fpcli.data.split import Split
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord
-from fpcli.engine.fit import cross_entropy, one_epoch
+from fpcli.engine.fit import cross_entropy, fit_epoch
 from fpcli.engine.method import Method, Traits
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.server_side import Charged, ServerSide, require_server_data
@@ -34,17 +34,17 @@ from fpcli.errors import NeedError
 from fpcli.fleet.devices import Level
 from fpcli.rng import stream
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
-from fpcli.structure.shrink import hollow
+from fpcli.structure.shrink import hollow_out
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 LEVEL = Level(1000.0, 1.0, 1.0, 1, "slide rule")
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return load("digits", None, seed=0)
+    return load_dataset("digits", None, seed=0)
 
 
 def linear() -> ServerSide:
@@ -57,7 +57,7 @@ def linear() -> ServerSide:
     tensors = {"weight": TensorSpec((3, 4), True, 1.0), "bias": TensorSpec((3,), True, 0.0)}
     return ServerSide(
         layout=Layout(tensors, {"out": Group("out", 3, members)}),
-        template=hollow(nn.Linear(4, 3)),
+        template=hollow_out(nn.Linear(4, 3)),
         dataset=dataset,
         indices=torch.tensor([0, 2, 3, 4]),
         level=LEVEL,
@@ -72,7 +72,7 @@ def tiny_server(dataset: Dataset, **changes: object) -> tuple[ServerSide, dict[s
     values = {k: v.clone() for k, v in model.state_dict().items() if v.is_floating_point()}
     server = ServerSide(
         layout=trace(model, torch.zeros(1, 1, 8, 8)),
-        template=hollow(model),
+        template=hollow_out(model),
         dataset=dataset,
         indices=set_aside(dataset.train.labels, share=0.1, seed=0),
         level=LEVEL,
@@ -132,7 +132,7 @@ def test_batches_are_those_of_clients(digits: Dataset) -> None:
     )
     wanted = plain(
         generator=stream(7, "server/batches/1", 2),
-        augment=augmenter("crop-flip", stream(7, "server/augment/1", 2)),
+        augment=make_augmenter("crop-flip", stream(7, "server/augment/1", 2)),
     )
     for (x, y), (a, b) in zip(server.batches(1, batch_size=32), wanted, strict=True):
         assert x.equal(a) and y.equal(b)
@@ -164,7 +164,7 @@ def test_the_network_is_cut_and_its_tensors_are_copies(digits: Dataset) -> None:
     assert all(server.module(values).state_dict()[k].equal(v) for k, v in values.items())
     before = {name: value.clone() for name, value in values.items()}
     optimizer = torch.optim.SGD(small.parameters(), lr=0.1)
-    passed = one_epoch(small.train(), optimizer, server.batches(batch_size=65), cross_entropy)
+    passed = fit_epoch(small.train(), optimizer, server.batches(batch_size=65), cross_entropy)
     assert (passed.num_steps, passed.num_samples) == (2, server.num_examples)
     after = small.state_dict()
     assert not any(after[name].equal(block[name]) for name in ("out.weight", "norm.running_mean"))
@@ -181,7 +181,7 @@ def test_training_is_the_same_in_every_process(digits: Dataset) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         before = torch.get_rng_state()
         with server.seeded("train"):
-            one_epoch(model, optimizer, server.batches(batch_size=65), cross_entropy)
+            fit_epoch(model, optimizer, server.batches(batch_size=65), cross_entropy)
         assert torch.get_rng_state().equal(before)
         return model.state_dict()["out.weight"]
 
@@ -237,7 +237,7 @@ class Schooling(Method):
         model = ctx.server.module(state.values).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         with ctx.server.seeded("school"):
-            passed = one_epoch(model, optimizer, ctx.server.batches(batch_size=32), cross_entropy)
+            passed = fit_epoch(model, optimizer, ctx.server.batches(batch_size=32), cross_entropy)
         ctx.server.charge(passed.num_samples)
         trained = model.state_dict()
         values = {name: trained[name].detach() for name in state.values}
@@ -255,7 +255,7 @@ class Attentive(Schooling):
 def school(tmp_path: Path, method: Method, **changes: Any) -> Setup:
     """Return a federation whose server does 10^9 operations per second."""
     quick = {"rounds": 2, "eval_every": 2, "local__batch_size": 512, "task__server_share": 0.1}
-    setup = prepare(toy_recipe("fedavg", **quick | changes), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedavg", **quick | changes), tmp_path / "memory")
     side = replace(setup.fed.server_side, level=Level(1e9, 1.0, 1.0, 1, "server"))
     return replace(setup, fed=replace(setup.fed, method=method, server_side=side))
 
@@ -325,7 +325,7 @@ def test_work_before_the_first_round_counts(tmp_path: Path) -> None:
             return state
 
     setup = school(tmp_path, Early())
-    _, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    _, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     assert totals.clock_s == pytest.approx(3 * 2 * MACS * 1000 / 1e9)
 
 
@@ -334,8 +334,8 @@ def test_a_method_that_needs_samples_does_not_start_without(
 ) -> None:
     monkeypatch.setattr(Asking, "traits", Traits(needs_server_data=True))
     with pytest.raises(NeedError, match="method `toys:Asking` needs training samples") as caught:
-        prepare(toy_recipe("toys:Asking"), tmp_path)
+        prepare_run(toy_recipe("toys:Asking"), tmp_path)
     assert (caught.value.exit_status, caught.value.where) == (5, "task.server_share")
     assert "task.server_share=0.1" in caught.value.hint
-    setup = prepare(toy_recipe("toys:Asking", task__server_samples=20), tmp_path)
+    setup = prepare_run(toy_recipe("toys:Asking", task__server_samples=20), tmp_path)
     assert setup.fed.server_side.num_examples == 20

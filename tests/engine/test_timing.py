@@ -19,17 +19,17 @@ from fpcli.engine.round_context import RoundContext
 from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import TRAIN, Ask, Link, ServerState, Timing
 from fpcli.errors import ClientError
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 def setup_of(tmp_path: Path, **changes: Any) -> Setup:
-    return prepare(toy_recipe("toys:Timed", rounds=1, **changes), tmp_path)
+    return prepare_run(toy_recipe("toys:Timed", rounds=1, **changes), tmp_path)
 
 
 def test_a_plan_is_taken_at_its_word(tmp_path: Path) -> None:
     """Client k takes k + 1, 0.5 and 0.25 seconds, whatever its device and its bytes."""
     setup = setup_of(tmp_path)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     _, record = next(server.play(setup.fed, state, Inline(setup.site), totals))
     seconds = [(c.compute_s, c.down_s, c.up_s) for c in record.clients]
     assert seconds == [(client + 1.0, 0.5, 0.25) for client in range(4)]
@@ -40,7 +40,7 @@ def test_a_plan_is_taken_at_its_word(tmp_path: Path) -> None:
 def test_whoever_drops_out_of_such_a_plan_is_waited_for(tmp_path: Path) -> None:
     changes = {"fleet__dropout": 0.5, "fleet__dropout_when": "training"}
     setup = setup_of(tmp_path, **changes)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     _, record = next(server.play(setup.fed, state, Inline(setup.site), totals))
     gone = {refusal.client for refusal in record.refusals}
     assert 0 < len(gone) < 4
@@ -72,11 +72,11 @@ def test_an_answer_says_what_it_knows_and_the_clock_the_rest(
 
 def test_answers_count_with_their_own_seconds(tmp_path: Path, monkeypatch: Any) -> None:
     setup = setup_of(tmp_path)
-    _, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    _, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     assert totals.clock_s == 33.0  # the slowest of 30, 31, 32 and 33
     monkeypatch.setattr(Timed, "offset_s", -40.0)
     with pytest.raises(ClientError, match="-10 s of work"):
-        server.begin(setup.fed, setup.values, Inline(setup.site))
+        server.begin_training(setup.fed, setup.values, Inline(setup.site))
 
 
 @pytest.mark.parametrize("op", [TRAIN, "x"])
@@ -121,9 +121,9 @@ class Sharing(Method):
 def test_a_round_over_a_shared_channel(tmp_path: Path) -> None:
     """Client 0 has the slowest link, and sending is by far the longest."""
     recipe = toy_recipe("toys:Asking", rounds=1, fleet__variation=0.0)
-    setup = prepare(recipe, tmp_path)
+    setup = prepare_run(recipe, tmp_path)
     fed = dataclasses.replace(setup.fed, method=Sharing())
-    state, totals = server.begin(fed, setup.values, Inline(setup.site))
+    state, totals = server.begin_training(fed, setup.values, Inline(setup.site))
     asked_s = 8 * totals.down_bytes / 4 / 1000.0
     assert asked_s < totals.clock_s < asked_s + 1.0
     _, record = next(server.play(fed, state, Inline(setup.site), totals))

@@ -19,7 +19,7 @@ from torch import Tensor
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, DataError
 from fpcli.export.card import Card, Dtype
-from fpcli.export.file import decode, encode
+from fpcli.export.file import decode_model, encode_model
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.support import Support
 
@@ -37,7 +37,7 @@ def card(trained: Trained, dtype: Dtype = "float32") -> Card:
 
 
 def write(path: Path, trained: Trained, dtype: Dtype = "float32", is_dense: bool = False) -> Path:
-    path.write_bytes(encode(trained, card(trained, dtype), is_dense=is_dense).data)
+    path.write_bytes(encode_model(trained, card(trained, dtype), is_dense=is_dense).data)
     return path
 
 
@@ -49,7 +49,7 @@ def block_of(trained: Trained) -> dict[str, Tensor]:
 def test_reading_gives_every_tensor_bit_for_bit(tmp_path: Path, is_dense: bool) -> None:
     trained = every_way()
     path = write(tmp_path / "a.safetensors", trained, is_dense=is_dense)
-    values, masks, about = decode(path)
+    values, masks, about = decode_model(path)
     wanted = block_of(trained)
     assert values.keys() == wanted.keys()
     assert all(torch.equal(values[name], x) for name, x in wanted.items())
@@ -74,7 +74,7 @@ def test_the_smaller_of_bitmap_index_and_dense_is_taken() -> None:
     }
     masks = {name: mask.view(8, 8) for name, mask in masks.items()}
     trained = small({name: torch.ones(8, 8) for name in masks}, masks)
-    stored = encode(trained, card(trained))
+    stored = encode_model(trained, card(trained))
     sizes = {name: x.nbytes for name, x in load_tensors(stored.data).items()}
     assert sizes == {"half": 128, "half#bitmap": 8, "one": 4, "one#index": 4, "most": 256}
     assert (stored.num_sparse, stored.max_error) == (2, 0.0)
@@ -85,7 +85,7 @@ def test_int8_has_a_scale_per_row(tmp_path: Path) -> None:
     """Rows (127, -63.4) and (0, 2): scales 1 and 2/127, so -63.4 becomes -63 and the rest stays."""
     weight = torch.tensor([[127.0, -63.4], [0.0, 2.0]])
     trained = small({"w": weight, "b": torch.tensor([0.123, 4.0])})
-    stored = encode(trained, card(trained, "int8"))
+    stored = encode_model(trained, card(trained, "int8"))
     parts = load_tensors(stored.data)
     assert parts["w"].tolist() == [[127, -63], [0, 127]]
     assert parts["w#scale"].tolist() == pytest.approx([1.0, 2 / 127])
@@ -93,7 +93,7 @@ def test_int8_has_a_scale_per_row(tmp_path: Path) -> None:
     assert stored.max_error == pytest.approx(0.4, abs=1e-5)
     path = tmp_path / "a.safetensors"
     path.write_bytes(stored.data)
-    assert decode(path)[0]["w"].tolist() == [[127.0, -63.0], [0.0, 2.0]]
+    assert decode_model(path)[0]["w"].tolist() == [[127.0, -63.0], [0.0, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_smaller_dtypes_lose_no_more_than_their_rounding(
     tmp_path: Path, dtype: Dtype, error: float
 ) -> None:
     trained = every_way()
-    stored = encode(trained, card(trained, dtype))
+    stored = encode_model(trained, card(trained, dtype))
     largest = max(float(x.abs().max()) for x in block_of(trained).values())
     assert 0 < stored.max_error <= error * largest
     path = write(tmp_path / "a.safetensors", trained, dtype)
-    values, masks, about = decode(path)
+    values, masks, about = decode_model(path)
     assert about.dtype == dtype
     assert masks.keys() == {"conv2.weight", "fc1.weight"}
     worst = max(float((values[name] - x).abs().max()) for name, x in block_of(trained).items())
@@ -118,7 +118,7 @@ def test_smaller_dtypes_lose_no_more_than_their_rounding(
 def test_a_weight_beyond_float16_is_an_error_and_no_infinity() -> None:
     trained = small({"w": torch.full((2, 2), 1e5)})
     with pytest.raises(CheckError, match="too large for float16"):
-        encode(trained, card(trained, "float16"))
+        encode_model(trained, card(trained, "float16"))
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -144,13 +144,13 @@ def fuzz(tmp_path: Path, count: int) -> None:
     trained = small(values, masks)
     path, rng = tmp_path / "a.safetensors", random.Random(0)
     for dtype in ("float32", "int8"):
-        data = encode(trained, card(trained, dtype)).data
+        data = encode_model(trained, card(trained, dtype)).data
         path.write_bytes(data)
-        wanted = decode(path)
+        wanted = decode_model(path)
         for number in range(count):
             path.write_bytes(damaged(data, rng))
             try:
-                found = decode(path)
+                found = decode_model(path)
             except DataError:
                 continue
             same = all(torch.equal(found[0][name], x) for name, x in wanted[0].items())
@@ -224,7 +224,7 @@ def test_hostile_files_are_refused_at_once(
     path.write_bytes(HOSTILE[name])
     started = time.perf_counter()
     with pytest.raises(DataError):
-        decode(path)
+        decode_model(path)
     assert time.perf_counter() - started < 5
     assert not (tmp_path / "canary").exists()
 
@@ -234,17 +234,17 @@ def test_a_header_of_100_mb_is_not_even_read(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 100 * 2**20))
     os.truncate(path, 101 * 2**20)
     with pytest.raises(DataError, match="impossibly long"):
-        decode(path)
+        decode_model(path)
 
 
 def test_other_files_say_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file"):
-        decode(tmp_path / "none.safetensors")
+        decode_model(tmp_path / "none.safetensors")
     save_file({"a": torch.ones(1)}, tmp_path / "plain.safetensors")
     with pytest.raises(DataError, match=r"none of `fp export`"):
-        decode(tmp_path / "plain.safetensors")
+        decode_model(tmp_path / "plain.safetensors")
     trained = narrow("digits-cnn")
-    newer = encode(trained, replace(card(trained), format=2))
+    newer = encode_model(trained, replace(card(trained), format=2))
     (tmp_path / "newer.safetensors").write_bytes(newer.data)
     with pytest.raises(DataError, match="format 2"):
-        decode(tmp_path / "newer.safetensors")
+        decode_model(tmp_path / "newer.safetensors")

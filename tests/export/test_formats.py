@@ -11,7 +11,7 @@ from exports import narrow
 
 from fpcli.errors import DataError, NeedError
 from fpcli.export.card import Card
-from fpcli.export.formats import PROGRAMS, quiet
+from fpcli.export.formats import PROGRAMS, silence_exporters
 
 TRAINED = narrow("digits-cnn")
 CARD = Card.of(TRAINED, {"run": "x"})
@@ -79,7 +79,7 @@ def test_a_missing_extra_is_named_with_its_command(
 def test_chatter_is_kept_back_and_the_loggers_are_left_as_they_were(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with quiet():
+    with silence_exporters():
         print("x")
         print("y", file=sys.stderr)
         warnings.warn("z", stacklevel=1)

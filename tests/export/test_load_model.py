@@ -13,8 +13,8 @@ import fpcli
 from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.export.card import Card
-from fpcli.export.file import encode
-from fpcli.models.build import measure
+from fpcli.export.file import encode_model
+from fpcli.models.build import measure_shapes
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.support import Support
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.processor
 
 def write(path: Path, trained: Trained, model: str = "") -> Path:
     card = Card.of(trained, {})
-    path.write_bytes(encode(trained, replace(card, model=model or card.model)).data)
+    path.write_bytes(encode_model(trained, replace(card, model=model or card.model)).data)
     return path
 
 
@@ -69,7 +69,7 @@ def test_a_card_that_does_not_fit_costs_nothing(
     trained = narrow("vgg11@0.25", (3, 32, 32))
     card = replace(Card.of(trained, {}), model=model, **changes)
     path = tmp_path / "a.safetensors"
-    path.write_bytes(encode(trained, replace(card, inputs=None)).data)
+    path.write_bytes(encode_model(trained, replace(card, inputs=None)).data)
     with pytest.raises(DataError, match=message):
         fpcli.load(path)
 
@@ -79,7 +79,7 @@ def test_a_large_network_is_not_built_for_a_small_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     trained = narrow("vgg11@0.25", (3, 32, 32))
-    shapes = measure(model, (3, 224, 224), 10)
+    shapes = measure_shapes(model, (3, 224, 224), 10)
     assert shapes is not None and sum(map(math.prod, shapes.values())) > 600_000_000
     tensors = {
         name: TensorSpec(tuple(min(size, 1) for size in shape), True)
@@ -89,7 +89,7 @@ def test_a_large_network_is_not_built_for_a_small_file(
     card = replace(Card.of(trained, {}), model=model, input_shape=(3, 224, 224), inputs=None)
     empty = replace(trained, layout=Layout(tensors, {}), support=Support(), values=values)
     path = tmp_path / "a.safetensors"
-    path.write_bytes(encode(empty, card).data)
+    path.write_bytes(encode_model(empty, card).data)
     monkeypatch.setattr("fpcli.export.load_model.build_model", pytest.fail)
     with pytest.raises(DataError, match="far larger than what the file has"):
         fpcli.load(path)

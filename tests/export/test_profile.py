@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from fpcli.errors import RecipeError
-from fpcli.export.profile import DENSITIES, device_class, step_time
-from fpcli.fleet.classes import fleet_of
+from fpcli.export.profile import TIMED_DENSITIES, profile_device, step_time
+from fpcli.fleet.classes import make_fleet
 from fpcli.fleet.clock import train_seconds
-from fpcli.fleet.linear import measured_time, slowest_time
+from fpcli.fleet.linear import model_measured_time, model_slowest_time
 from fpcli.recipe.fleet_file import fleet_text, read_fleet
-from fpcli.recipe.load import load, to_yaml
+from fpcli.recipe.load import load_recipe, to_yaml
 from fpcli.settings.hardware import DeviceClass, StepTime
 from fpcli.structure.layout import Layout, TensorSpec
-from fpcli.structure.stopwatch import Run, Times
-from fpcli.train.setup import fleet_for
+from fpcli.structure.stopwatch import TimedRun, Times
+from fpcli.train.setup import build_fleet
 
 
 def net() -> nn.Sequential:
@@ -32,10 +32,10 @@ def scripted(sparse_s: float) -> Any:
     """Return a timer: dense layers take 1 s, sparse ones ``sparse_s`` times density, a step 5 s."""
     left: list[float] = []
 
-    def timer(runs: Sequence[Run]) -> list[Times]:
+    def timer(runs: Sequence[TimedRun]) -> list[Times]:
         if len(runs) == 1:
             return [Times(5.0, 5.0, 1)]
-        left[:] = left or DENSITIES
+        left[:] = left or TIMED_DENSITIES
         own = sparse_s * left.pop(0)
         return [Times(seconds, seconds, 1) for seconds in (1.0, own)]
 
@@ -58,14 +58,14 @@ def test_a_weight_costs_nothing_where_dense_always_wins() -> None:
 
 
 def test_the_clock_comes_to_the_measured_seconds() -> None:
-    found = device_class("here", net(), (40,), 8, timer=scripted(100.0))
-    fleet = fleet_of("x", [found], 0, 0.0, 1)
+    found = profile_device("here", net(), (40,), 8, timer=scripted(100.0))
+    fleet = make_fleet("x", [found], 0, 0.0, 1)
     assert train_seconds(2150, 8, fleet.nominal(0)) == pytest.approx(5.0)
     assert (found.down, found.up) == (20e6, 10e6)
 
 
 def test_a_profile_comes_back_from_its_file_and_from_a_recipe(tmp_path: Path) -> None:
-    found = device_class("here", net(), (40,), 8, timer=scripted(1.0))
+    found = profile_device("here", net(), (40,), 8, timer=scripted(1.0))
     path = tmp_path / "here.yaml"
     path.write_text(fleet_text([found], "a remark"))
     assert path.read_text().startswith("# a remark\nfleet: 2\n")
@@ -75,11 +75,11 @@ def test_a_profile_comes_back_from_its_file_and_from_a_recipe(tmp_path: Path) ->
     assert back.step.constant_s == pytest.approx(found.step.constant_s, rel=1e-4)
     assert back.step.weight_s == pytest.approx(found.step.weight_s, rel=1e-4)
     assert replace(back, step=None) == replace(found, step=None, flops=back.flops)
-    recipe = load(None, flags={"fleet.profile": str(path)})
-    assert fleet_for(recipe).level(3).step == back.step
+    recipe = load_recipe(None, flags={"fleet.profile": str(path)})
+    assert build_fleet(recipe).level(3).step == back.step
     resolved = tmp_path / "recipe.yaml"
     resolved.write_text(to_yaml(recipe))
-    assert load(resolved) == recipe
+    assert load_recipe(resolved) == recipe
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_measured_seconds_of_a_round_by_hand() -> None:
     """
     step = StepTime(8, 2.0, {"a": 0.1, "b": 0.5})
     item = DeviceClass("x", 1.0, 32.0, 64.0, 1, step=step)
-    fleet = fleet_of("x", [item], 0, 0.0, 2)
-    time = measured_time(LAYOUT, ["a"], fleet.nominal(0), step, 80.0)
+    fleet = make_fleet("x", [item], 0, 0.0, 2)
+    time = model_measured_time(LAYOUT, ["a"], fleet.nominal(0), step, 80.0)
     assert time.constant_s == pytest.approx(10 * (2.0 + 3.0) + 1.5 * 13)
     assert time.weight_s == {"a": pytest.approx(10 * 0.1 + 1.5)}
-    assert slowest_time(LAYOUT, ["a"], fleet, [8.0, 80.0]) == time
+    assert model_slowest_time(LAYOUT, ["a"], fleet, [8.0, 80.0]) == time
     with pytest.raises(RecipeError, match="says nothing about `bias`"):
-        measured_time(LAYOUT, ["bias"], fleet.nominal(0), step, 80.0)
+        model_measured_time(LAYOUT, ["bias"], fleet.nominal(0), step, 80.0)
 
 
 def test_a_real_profile_has_every_layer() -> None:

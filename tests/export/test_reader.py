@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fpcli.export import reader
 from fpcli.export.card import Card
-from fpcli.export.file import decode, encode
+from fpcli.export.file import decode_model, encode_model
 
 CODE = """
 import sys
@@ -33,9 +33,9 @@ def test_without_fpcli_every_tensor_comes_back_in_its_true_shape(tmp_path: Path)
     """Dense, bitmap and index, each in every dtype, and all dense."""
     trained = every_way()
     for dtype in ("float32", "float16", "bfloat16", "int8"):
-        data = encode(trained, Card.of(trained, {}, dtype)).data
+        data = encode_model(trained, Card.of(trained, {}, dtype)).data
         (tmp_path / f"{dtype}.exported").write_bytes(data)
-    dense = encode(trained, Card.of(trained, {}), is_dense=True)
+    dense = encode_model(trained, Card.of(trained, {}), is_dense=True)
     (tmp_path / "dense.exported").write_bytes(dense.data)
     (tmp_path / "reader.py").write_bytes(Path(reader.__file__).read_bytes())
     # The script's own folder is where Python looks first; -E and -s take away ours.
@@ -43,7 +43,7 @@ def test_without_fpcli_every_tensor_comes_back_in_its_true_shape(tmp_path: Path)
     command = [sys.executable, "-E", "-s", "-W", "error", "main.py"]
     subprocess.run(command, cwd=tmp_path, check=True)
     for path in tmp_path.glob("*.exported"):
-        wanted = decode(path)[0]
+        wanted = decode_model(path)[0]
         found = load_file(path.with_suffix(".read"))
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():

@@ -13,25 +13,25 @@ from exports import every_way, masked, narrow
 
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, NeedError, UsageError
-from fpcli.export.formats import PROGRAMS, Run
-from fpcli.export.source import Source
-from fpcli.export.write import FORMATS, NUM_INPUTS, Choice, write
+from fpcli.export.formats import PROGRAMS, Forward
+from fpcli.export.source import ExportSource
+from fpcli.export.write import EXPORT_FORMATS, NUM_INPUTS, ExportChoice, write_models
 
 pytestmark = pytest.mark.processor
 
-CUT = Source("model", narrow("digits-cnn"), {"run": "x"})
+CUT = ExportSource("model", narrow("digits-cnn"), {"run": "x"})
 
 
 def contents(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def choice(*names: str, **more: object) -> Choice:
+def choice(*names: str, **more: object) -> ExportChoice:
     """Return a choice of formats; a test that needs a package which is missing is skipped."""
     for name in names:
         for package in PROGRAMS[name].needs if name in PROGRAMS else ():
             pytest.importorskip(package)
-    return replace(Choice(names), **more)  # type: ignore[arg-type]
+    return replace(ExportChoice(names), **more)  # type: ignore[arg-type]
 
 
 SMALL: dict[str, Trained] = {
@@ -41,12 +41,12 @@ SMALL: dict[str, Trained] = {
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_format_computes_what_the_pruned_network_computes(
     name: str, format: str, tmp_path: Path
 ) -> None:
-    (file,) = write([Source("a", SMALL[name], {})], choice(format), tmp_path)
+    (file,) = write_models([ExportSource("a", SMALL[name], {})], choice(format), tmp_path)
     assert file.max_difference <= (0.0 if format == "safetensors" else 1e-5)
     assert file.num_same == NUM_INPUTS
     assert contents(tmp_path) == [f"a.{format}"]
@@ -71,33 +71,33 @@ NETS: dict[str, tuple[int, ...]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
 @pytest.mark.parametrize("name", NETS)
 def test_every_format_takes_many_networks(name: str, format: str, tmp_path: Path) -> None:
-    source = Source("a", narrow(name, NETS[name], ratio=0.4), {})
-    (file,) = write([source], choice(format), tmp_path)
+    source = ExportSource("a", narrow(name, NETS[name], ratio=0.4), {})
+    (file,) = write_models([source], choice(format), tmp_path)
     assert file.max_difference <= 1e-5
     assert file.num_same == NUM_INPUTS
 
 
 def test_smaller_dtypes_report_their_error_and_are_held_to_no_limit(tmp_path: Path) -> None:
-    (file,) = write([CUT], choice("safetensors", dtype="int8"), tmp_path)
+    (file,) = write_models([CUT], choice("safetensors", dtype="int8"), tmp_path)
     assert file.max_difference > 1e-5
     assert 0 < file.max_weight_error < 0.1
-    (dense,) = write([CUT], choice("safetensors"), tmp_path, force=True)
+    (dense,) = write_models([CUT], choice("safetensors"), tmp_path, force=True)
     assert file.bytes < dense.bytes / 2
 
 
 def test_sparse_files_are_smaller_than_dense_ones(tmp_path: Path) -> None:
-    source = Source("a", every_way(), {})
-    (sparse,) = write([source], choice("safetensors"), tmp_path / "sparse")
-    (dense,) = write([source], choice("safetensors", is_dense=True), tmp_path / "dense")
+    source = ExportSource("a", every_way(), {})
+    (sparse,) = write_models([source], choice("safetensors"), tmp_path / "sparse")
+    (dense,) = write_models([source], choice("safetensors", is_dense=True), tmp_path / "dense")
     assert sparse.bytes < dense.bytes
     assert sparse.detail.endswith(", 2 tensors sparse")
     assert "sparse" not in dense.detail
 
 
-def read_as(monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Run]) -> None:
+def read_as(monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Forward]) -> None:
     """Let files of torch.export be read in another way."""
     monkeypatch.setitem(PROGRAMS, "pt2", replace(PROGRAMS["pt2"], read=read))  # type: ignore[misc]
 
@@ -108,9 +108,9 @@ def test_a_difference_above_the_limit_leaves_no_file(
     """The first format would do; a model of two formats is still written whole or not at all."""
     read_as(monkeypatch, lambda path: lambda x: CUT.trained.module()(x) + 0.01)
     with pytest.raises(CheckError, match=r"model.pt2: outputs differ by 1.0e-02"):
-        write([CUT], choice("safetensors", "pt2"), tmp_path / "new")
+        write_models([CUT], choice("safetensors", "pt2"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    (file,) = write([CUT], choice("pt2", atol=0.1), tmp_path)
+    (file,) = write_models([CUT], choice("pt2", atol=0.1), tmp_path)
     assert file.max_difference == pytest.approx(0.01, rel=1e-3)
 
 
@@ -119,29 +119,29 @@ def test_other_classes_leave_no_file_however_small_the_difference(
 ) -> None:
     read_as(monkeypatch, lambda path: lambda x: -CUT.trained.module()(x))
     with pytest.raises(CheckError, match="are given the same class"):
-        write([CUT], choice("pt2", atol=1e9), tmp_path)
+        write_models([CUT], choice("pt2", atol=1e9), tmp_path)
     assert contents(tmp_path) == []
 
 
 def test_a_file_that_its_runtime_cannot_read_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> Run:
+    def fail(path: Path) -> Forward:
         raise RuntimeError("no such operator\nmore")
 
     read_as(monkeypatch, fail)
     with pytest.raises(CheckError, match=r"once written: no such operator$"):
-        write([CUT], choice("pt2"), tmp_path)
+        write_models([CUT], choice("pt2"), tmp_path)
     assert contents(tmp_path) == []
 
 
 def test_what_is_there_stays_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").write_text("mine")
     with pytest.raises(UsageError, match=r"model.pt2 exists") as caught:
-        write([CUT], choice("safetensors", "pt2"), tmp_path)
+        write_models([CUT], choice("safetensors", "pt2"), tmp_path)
     assert "--force" in caught.value.hint
     assert contents(tmp_path) == ["model.pt2"]
-    write([CUT], choice("pt2"), tmp_path, force=True)
+    write_models([CUT], choice("pt2"), tmp_path, force=True)
     assert (tmp_path / "model.pt2").read_bytes()[:2] == b"PK"
 
 
@@ -156,7 +156,7 @@ def test_a_full_disk_or_ctrl_c_leaves_what_was_there(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises((NeedError, KeyboardInterrupt)) as caught:
-        write([CUT], choice("safetensors"), tmp_path, force=True)
+        write_models([CUT], choice("safetensors"), tmp_path, force=True)
     if isinstance(caught.value, NeedError):
         assert "free some disk space" in caught.value.hint
     assert contents(tmp_path) == ["model.safetensors"]
@@ -168,7 +168,7 @@ def test_what_a_crash_left_behind_goes(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_text("half")
         os.utime(tmp_path / name, (time.time() - age_s,) * 2)
-    write([CUT], choice("safetensors"), tmp_path)
+    write_models([CUT], choice("safetensors"), tmp_path)
     assert contents(tmp_path) == [".export.beside", "model.safetensors"]
 
 
@@ -176,26 +176,26 @@ def test_a_folder_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").mkdir()
     (tmp_path / "model.safetensors").write_text("mine")
     with pytest.raises(UsageError, match=r"model.pt2 exists") as caught:
-        write([CUT], choice("safetensors", "pt2"), tmp_path, force=True)
+        write_models([CUT], choice("safetensors", "pt2"), tmp_path, force=True)
     assert "--force" not in caught.value.hint
     assert (tmp_path / "model.safetensors").read_text() == "mine"
 
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     def other(text: str) -> None:
-        write([CUT], choice("safetensors"), tmp_path)
+        write_models([CUT], choice("safetensors"), tmp_path)
 
     with pytest.raises(UsageError, match="exists"):
-        write([CUT], choice("safetensors"), tmp_path, tell=other)
+        write_models([CUT], choice("safetensors"), tmp_path, tell=other)
     assert contents(tmp_path) == ["model.safetensors"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NeedError, match="cannot write"):
-        write([CUT], choice("safetensors"), tmp_path / "file")
+        write_models([CUT], choice("safetensors"), tmp_path / "file")
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
-    sums = {write([CUT], choice("safetensors"), tmp_path / n)[0].sha256 for n in ("a", "b")}
+    sums = {write_models([CUT], choice("safetensors"), tmp_path / n)[0].sha256 for n in ("a", "b")}
     assert len(sums) == 1

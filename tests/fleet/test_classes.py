@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fpcli.errors import RecipeError
-from fpcli.fleet.classes import fleet_of, spread
+from fpcli.fleet.classes import make_fleet, spread_evenly
 from fpcli.fleet.devices import Level
 from fpcli.settings.hardware import DeviceClass
 
@@ -26,7 +26,7 @@ def level(name: str) -> Level:
     [([1.0], 1), ([1.0, 1.0], 2), ([0.5, 0.2, 0.3], 10), ([2.0, 1.0], 3), ([0.333, 0.667], 1000)],
 )
 def test_any_number_of_clients_has_its_shares(shares: list[float], length: int) -> None:
-    order = spread([(level(str(i)), share) for i, share in enumerate(shares)])
+    order = spread_evenly([(level(str(i)), share) for i, share in enumerate(shares)])
     assert len(order) == length
     seen: Counter[str] = Counter()
     for number, item in enumerate(order, start=1):
@@ -41,7 +41,7 @@ def test_clients_with_devices_of_their_own() -> None:
         device("mine", clients=(0, 3), availability=0.5),
         device("more", share=1.0),
     ]
-    fleet = fleet_of("lab", classes, seed=3, variation=0.2, num_clients=6)
+    fleet = make_fleet("lab", classes, seed=3, variation=0.2, num_clients=6)
     names = [fleet.level(client).name for client in range(6)]
     assert names == ["mine", "more", "rest", "mine", "rest", "more"]
     assert (fleet.profile, fleet.seed, fleet.variation) == ("lab", 3, 0.2)
@@ -61,10 +61,10 @@ def test_clients_with_devices_of_their_own() -> None:
 )
 def test_classes_that_do_not_fit_the_clients(classes: list[DeviceClass], message: str) -> None:
     with pytest.raises(RecipeError, match=f"fleet `lab`: {message}") as caught:
-        fleet_of("lab", classes, 0, 0.1, num_clients=4)
+        make_fleet("lab", classes, 0, 0.1, num_clients=4)
     assert caught.value.hint
 
 
 def test_all_clients_named_need_no_share() -> None:
-    fleet = fleet_of("lab", [device("a", clients=(0, 1))], 0, 0.0, num_clients=2)
+    fleet = make_fleet("lab", [device("a", clients=(0, 1))], 0, 0.0, num_clients=2)
     assert fleet.at(1, 1) == fleet.nominal(1)

@@ -11,13 +11,13 @@ import torch
 from fpcli.errors import RecipeError
 from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import two_speed
-from fpcli.fleet.linear import StepRates, device_time, slowest_time
+from fpcli.fleet.linear import StepRates, model_device_time, model_slowest_time
 from fpcli.models.build import build
-from fpcli.structure.budget import maskable
-from fpcli.structure.cost import cost
+from fpcli.structure.budget import list_masked_weights
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.support import Support
-from fpcli.structure.trace import untraced
+from fpcli.structure.trace import list_tensors
 
 COMM = 5.561621025626998e-06
 
@@ -91,8 +91,8 @@ LAYOUT = Layout(
 
 def test_a_model_with_no_dense_pass_is_the_clock() -> None:
     device = two_speed(0).nominal(1)
-    time = device_time(LAYOUT, ["conv", "fc"], device, 50.0)
-    whole = cost(LAYOUT, Support())
+    time = model_device_time(LAYOUT, ["conv", "fc"], device, 50.0)
+    whole = count_cost(LAYOUT, Support())
     assert whole.macs == 18 * 16 + 32 + 10
     want = sum(
         stamp(
@@ -103,7 +103,7 @@ def test_a_model_with_no_dense_pass_is_the_clock() -> None:
         )
     )
     assert time.round_s({"conv": 18, "fc": 32}) == pytest.approx(want)
-    dense = device_time(LAYOUT, ["conv", "fc"], device, 50.0, dense_passes=1)
+    dense = model_device_time(LAYOUT, ["conv", "fc"], device, 50.0, dense_passes=1)
     assert dense.round_s({"conv": 18, "fc": 32}) == pytest.approx(want)
     assert dense.constant_s - time.constant_s == pytest.approx(
         train_seconds(320.0, 50.0, device) / 3
@@ -122,18 +122,20 @@ def test_the_published_numbers_fit_the_registered_networks(
     task: str, model: str, shape: tuple[int, ...], num_classes: int
 ) -> None:
     c, comp, _, whole_s, _ = PUBLISHED[task]
-    layout = untraced(build(model, shape, num_classes, seed=0), torch.zeros(1, *shape))
+    layout = list_tensors(build(model, shape, num_classes, seed=0), torch.zeros(1, *shape))
     alive = Support().count(layout)
-    seconds = StepRates(maskable(layout), c, comp, COMM).seconds(5, alive)
+    seconds = StepRates(list_masked_weights(layout), c, comp, COMM).seconds(5, alive)
     assert sum(seconds) == pytest.approx(whole_s, abs=1e-6)
     assert seconds[1] == seconds[2] > 0
 
 
 def test_the_slowest_client_decides() -> None:
     fleet = two_speed(0)
-    times = [device_time(LAYOUT, ["fc"], fleet.nominal(k), n) for k, n in enumerate([10.0, 10.0])]
-    assert slowest_time(LAYOUT, ["fc"], fleet, [10.0, 10.0]) == times[1]
-    assert slowest_time(LAYOUT, ["fc"], fleet, [10.0, 0.0]) == times[0], "it never takes part"
+    times = [
+        model_device_time(LAYOUT, ["fc"], fleet.nominal(k), n) for k, n in enumerate([10.0, 10.0])
+    ]
+    assert model_slowest_time(LAYOUT, ["fc"], fleet, [10.0, 10.0]) == times[1]
+    assert model_slowest_time(LAYOUT, ["fc"], fleet, [10.0, 0.0]) == times[0], "it never takes part"
 
 
 def test_every_layer_needs_its_number() -> None:

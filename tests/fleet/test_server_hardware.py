@@ -6,7 +6,7 @@ import pytest
 
 from fpcli.errors import RecipeError
 from fpcli.fleet.boards import BOARDS
-from fpcli.fleet.classes import fleet_of
+from fpcli.fleet.classes import make_fleet
 from fpcli.fleet.devices import SERVER, two_speed, uniform
 from fpcli.fleet.server_hardware import find_server
 from fpcli.settings.hardware import DeviceClass
@@ -32,10 +32,10 @@ def test_classes_of_the_fleet_and_published_boards_have_names() -> None:
 
 
 def test_hardware_of_the_server_alone_is_no_clients() -> None:
-    fleet = fleet_of("lab", LAB, seed=0, variation=0.0, num_clients=3)
+    fleet = make_fleet("lab", LAB, seed=0, variation=0.0, num_clients=3)
     assert {fleet.level(client).name for client in range(3)} == {"laptop"}
     with pytest.raises(RecipeError, match="client 0 has no device"):
-        fleet_of("lab", LAB[1:], seed=0, variation=0.0, num_clients=3)
+        make_fleet("lab", LAB[1:], seed=0, variation=0.0, num_clients=3)
 
 
 def test_an_unknown_name() -> None:

@@ -28,13 +28,13 @@ from fpcli.engine.method import Method
 from fpcli.engine.planning import choose_cohort, foresee
 from fpcli.engine.types import ServerState, Support, Work
 from fpcli.errors import DataError
-from fpcli.recipe.load import load
+from fpcli.recipe.load import load_recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.store.run_folder import RunFolder
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.train import federated_run
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire import CODECS
 from fpcli.wire.message import unpack_job
 
@@ -44,7 +44,7 @@ SHIPPED = sorted(methods.METHODS)
 HOOKS = (
     "begin", "select", "ask", "absorb", "plan", "aggregate", "loss", "train", "answer", "view",
 )  # fmt: skip
-EVERY = [*plugins.names("methods"), *TOYS]
+EVERY = [*plugins.list_names("methods"), *TOYS]
 TRACES = ROOT / "tests" / "traces"
 
 
@@ -99,7 +99,7 @@ class Quiet:
 
 def train(tmp_path: Path, run: str, method: str, **changes: Any) -> federated_run.Summary:
     recipe = toy_recipe(method, **changes)
-    return federated_run.run_federated(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
+    return federated_run.play_federated(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
 
 
 def plain(value: Any) -> Any:
@@ -110,7 +110,7 @@ def plain(value: Any) -> Any:
 
 def without_seconds(path: Path) -> list[Any]:
     """Return a run's events without the measured seconds."""
-    stripped = events.read(path / "events.jsonl")
+    stripped = events.read_events(path / "events.jsonl")
     for event in stripped:
         event.pop("real_s", None)
         for client in event.get("clients", []):
@@ -134,7 +134,9 @@ def test_rounding_at_random_gives_the_same_bits_everywhere(tmp_path: Path) -> No
     pool = train(tmp_path, "pool", "fedmp", executor__kind="pool", executor__workers=2, **short)
     assert inline.state_sha256 == pool.state_sha256
     assert train(tmp_path, "whole", "fedmp", **flags).state_sha256 != inline.state_sha256
-    ours, whole = (events.read(tmp_path / run / "events.jsonl")[0] for run in ("inline", "whole"))
+    ours, whole = (
+        events.read_events(tmp_path / run / "events.jsonl")[0] for run in ("inline", "whole")
+    )
     assert 1 / 4 < ours["down_bytes"] / whole["down_bytes"] < 1 / 3
     assert 1.6 / 32 < ours["up_bytes"] / whole["up_bytes"] < 1 / 8
 
@@ -145,8 +147,10 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     train(tmp_path, "parts", name, rounds=1)
     recipe = toy_recipe(name)
     folder = RunFolder.open(tmp_path / "parts")
-    stored = load(folder.recipe, flags={"task.model": recipe.task.model})  # code is named anew
-    resumed = federated_run.run_federated(recipe, folder, Quiet(), stored=stored)
+    stored = load_recipe(
+        folder.recipe, flags={"task.model": recipe.task.model}
+    )  # code is named anew
+    resumed = federated_run.play_federated(recipe, folder, Quiet(), stored=stored)
     assert resumed.state_sha256 == whole.state_sha256
     # The shorter run evaluated its last round; both evaluate every round, so all events agree.
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")
@@ -156,10 +160,10 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
 
 
 def newest_state(run: Path, state_type: type | None, recipe: Any) -> ServerState:
-    from fpcli.recipe.load import digest
+    from fpcli.recipe.load import digest_recipe
     from fpcli.store.checkpoint import load_newest
 
-    state, _, warnings = load_newest(run, method_state=state_type, digest=digest(recipe))
+    state, _, warnings = load_newest(run, method_state=state_type, digest=digest_recipe(recipe))
     assert warnings == []
     return state
 
@@ -190,11 +194,11 @@ class Watched:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path) -> None:
-    setup = prepare(toy_recipe(name), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(name), tmp_path / "memory")
     watched = Watched(setup.fed.method)
     fed = dataclasses.replace(setup.fed, method=watched)  # type: ignore[arg-type]
     executor = Inline(setup.site)
-    state, totals = server.begin(fed, setup.values, executor)
+    state, totals = server.begin_training(fed, setup.values, executor)
     for _ in range(2):
         state, record = next(server.play(fed, state, executor, totals))
         totals = record.totals
@@ -231,9 +235,9 @@ class Telling:
     [*((name, "qsgd4") for name in EVERY), *(("masked", codec) for codec in CODECS)],
 )
 def test_a_client_knows_what_the_server_will_read(name: str, codec: str, tmp_path: Path) -> None:
-    setup = prepare(toy_recipe(name, wire__up=codec), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(name, wire__up=codec), tmp_path / "memory")
     fed, executor = setup.fed, Inline(setup.site)
-    state, _ = server.begin(fed, setup.values, executor)
+    state, _ = server.begin_training(fed, setup.values, executor)
     setup.site.__dict__["hooks"] = Telling(setup.site.hooks)
     asks = foresee(fed, state, 1)
     answers = exchange(fed, state, asks, executor, round=1).answers
@@ -245,7 +249,7 @@ def test_a_client_knows_what_the_server_will_read(name: str, codec: str, tmp_pat
 
 @pytest.mark.parametrize("name", EVERY)
 def test_recorded_bytes_are_payload_lengths(name: str, tmp_path: Path) -> None:
-    setup = prepare(toy_recipe(name, rounds=1), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(name, rounds=1), tmp_path / "memory")
     sizes: dict[str, list[int]] = {"down": [], "up": []}
 
     class Counting(Inline):
@@ -263,7 +267,7 @@ def test_recorded_bytes_are_payload_lengths(name: str, tmp_path: Path) -> None:
                 yield job
 
     executor = Counting(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     _, record = next(server.play(setup.fed, state, executor, totals))
     if setup.fed.traits.models == "personal":  # judging personal models is not traffic
         sizes = {way: lengths[: len(record.cohort)] for way, lengths in sizes.items()}
@@ -299,7 +303,7 @@ def without(setup: Setup, clients: Collection[int], how: str) -> Setup:
 
 def played(setup: Setup, home: Path) -> tuple[ServerState, list[RoundRecord]]:
     executor = Inline(dataclasses.replace(setup.site, home=home))
-    state, totals = server.begin(setup.fed, setup.values, executor, setup.support)
+    state, totals = server.begin_training(setup.fed, setup.values, executor, setup.support)
     rounds = list(server.play(setup.fed, state, executor, totals))
     return rounds[-1][0], [record for _, record in rounds]
 
@@ -319,7 +323,7 @@ def test_clients_without_samples_are_as_if_they_were_not_there(
 ) -> None:
     changes = {"task__clients": 7, "clients_per_round": 2, "rounds": 2, "eval_every": 2}
     changes |= look_up(name, "AT_ONCE") or {}
-    full = prepare(toy_recipe(name, **changes), tmp_path / "memory")
+    full = prepare_run(toy_recipe(name, **changes), tmp_path / "memory")
     how, clients = EMPTY[case]
     if not clients:
         ctx = full.fed.context(1, "round", lambda *_, **__: None)
@@ -345,7 +349,7 @@ def test_clients_without_samples_are_as_if_they_were_not_there(
 
 
 def test_nobody_with_samples_is_one_clear_error(tmp_path: Path) -> None:
-    setup = prepare(toy_recipe("fedavg"), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedavg"), tmp_path / "memory")
     with pytest.raises(DataError, match="no client has a training sample") as caught:
         without(setup, range(4), "empty")
     assert "task.withhold" in caught.value.hint
@@ -353,9 +357,9 @@ def test_nobody_with_samples_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
-    setup = prepare(toy_recipe(name, wire__codec="sparse"), tmp_path / "memory")
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
-    full = cost(setup.fed.layout, state.support)
+    setup = prepare_run(toy_recipe(name, wire__codec="sparse"), tmp_path / "memory")
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
+    full = count_cost(setup.fed.layout, state.support)
     records = [r for _, r in server.play(setup.fed, state, Inline(setup.site), totals)]
     clients = sorted((c for r in records for c in r.clients), key=lambda client: client.params)
     assert len(clients) == 12
@@ -380,7 +384,7 @@ def test_what_is_masked_is_not_sent_by_default(name: str, tmp_path: Path) -> Non
     totals = {}
     for codec in ("usual", "dense"):
         own = {"wire__codec": codec} if codec == "dense" else {}
-        setup = prepare(
+        setup = prepare_run(
             toy_recipe(name, **(look_up(name, "MASKED") or {}), **own), tmp_path / codec
         )
         state, records = played(setup, tmp_path / f"{codec}-memory")
@@ -391,9 +395,9 @@ def test_what_is_masked_is_not_sent_by_default(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", EVERY)
 def test_state_survives_saving(name: str, tmp_path: Path) -> None:
-    setup = prepare(toy_recipe(name, rounds=2), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(name, rounds=2), tmp_path / "memory")
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     *_, (state, _) = server.play(setup.fed, state, executor, totals)
     data, tensors = dump_state(state.method)
     again = load_state(setup.fed.method.State, json.loads(json.dumps(data)), tensors)
@@ -442,7 +446,7 @@ def trace(tmp_path: Path, run: str, name: str, model: str = "nets:smooth") -> li
             "loss": event["loss"],
             "ratios": [c["notes"]["ratio"] for c in event["clients"] if "ratio" in c["notes"]],
         }
-        for event in events.read(tmp_path / run / "events.jsonl")
+        for event in events.read_events(tmp_path / run / "events.jsonl")
     ]
 
 
@@ -473,8 +477,8 @@ def test_no_golden_trace_hangs_on_a_last_digit(name: str, tmp_path: Path) -> Non
 
 
 def test_totals_add_up(tmp_path: Path) -> None:
-    setup = prepare(toy_recipe("fedmp"), tmp_path / "memory")
-    state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
+    setup = prepare_run(toy_recipe("fedmp"), tmp_path / "memory")
+    state, _ = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     records = [r for _, r in server.play(setup.fed, state, Inline(setup.site), Totals())]
     for part in ("clock_s", "down_bytes", "up_bytes"):
         total = sum(getattr(record, part) for record in records)

@@ -30,23 +30,23 @@ from fpcli.methods.coverage import (
     Coverage,
     Options,
     State,
-    assigned,
-    chosen,
-    dealt,
-    graded,
-    holders,
-    maxcover,
-    num_uncovered,
-    part,
-    quarters,
-    stretched,
+    assign_types,
+    choose_layers,
+    count_holders,
+    count_uncovered,
+    cover_most,
+    deal_quarters,
+    grade_layers,
+    make_part,
+    rank_quarters,
+    stretch_types,
 )
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
-from fpcli.structure.min_coverage import min_coverage
+from fpcli.structure.min_coverage import count_least_holders
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 WEIGHTS = torch.tensor([3.0, -1.0, 2.0, 0.25, -5.0, 4.0, 1.5, -2.5])
 FOUR = Layout({"x": TensorSpec((4,), True)}, {})
@@ -100,17 +100,29 @@ def average(values: Tensor, replies: Sequence[Answer], **options: Any) -> tuple[
 
 def test_quarters_follow_the_true_rank() -> None:
     """|w| ascending: .25 1 | 1.5 2 | 2.5 3 | 4 5. A rank is not what argsort returns."""
-    assert quarters(WEIGHTS.abs()).tolist() == [3, 1, 2, 1, 4, 4, 2, 3]
-    assert WEIGHTS[quarters(WEIGHTS.abs()) == 1].tolist() == [-1.0, 0.25]
-    assert quarters(WEIGHTS.reshape(2, 4)).shape == (2, 4)
-    assert quarters(torch.zeros(4)).tolist() == [4, 3, 2, 1]  # ties: the lower index ranks higher
-    assert quarters(torch.arange(6.0)).tolist() == [1, 1, 2, 3, 3, 4]  # floor(4 * rank / 6) + 1
+    assert rank_quarters(WEIGHTS.abs()).tolist() == [3, 1, 2, 1, 4, 4, 2, 3]
+    assert WEIGHTS[rank_quarters(WEIGHTS.abs()) == 1].tolist() == [-1.0, 0.25]
+    assert rank_quarters(WEIGHTS.reshape(2, 4)).shape == (2, 4)
+    assert rank_quarters(torch.zeros(4)).tolist() == [
+        4,
+        3,
+        2,
+        1,
+    ]  # ties: the lower index ranks higher
+    assert rank_quarters(torch.arange(6.0)).tolist() == [
+        1,
+        1,
+        2,
+        3,
+        3,
+        4,
+    ]  # floor(4 * rank / 6) + 1
 
 
 def test_pruning_error_of_the_least_important_quarter() -> None:
     """delta2 = (1 + .0625) / 63.5625 = .016716."""
     layout = Layout({"x": TensorSpec((8,), True)}, {})
-    support = part({"x": quarters(WEIGHTS.abs())}, TYPES["4"], "WP")
+    support = make_part({"x": rank_quarters(WEIGHTS.abs())}, TYPES["4"], "WP")
     kept = support.gather(layout, {"x": WEIGHTS})["x"]
     assert kept.tolist() == [3.0, 0.0, 2.0, 0.0, -5.0, 4.0, 1.5, -2.5]
     error = 1 - float(kept.square().sum() / WEIGHTS.square().sum())
@@ -133,12 +145,12 @@ def test_pruning_error_of_the_least_important_quarter() -> None:
 )
 def test_coverage_of_settings(setting: str, want: tuple[int, ...], gamma: int) -> None:
     layout = Layout({"x": TensorSpec((8,), True)}, {})
-    kept = assigned(Options(setting=setting), setting)
-    assert holders(kept) == want
-    parts = [part({"x": quarters(WEIGHTS.abs())}, one, "WP") for one in kept]
+    kept = assign_types(Options(setting=setting), setting)
+    assert count_holders(kept) == want
+    parts = [make_part({"x": rank_quarters(WEIGHTS.abs())}, one, "WP") for one in kept]
     assert min(want) == gamma
-    assert min_coverage(layout, parts) == gamma
-    assert num_uncovered(layout, parts) == (2 if gamma == 0 else 0)
+    assert count_least_holders(layout, parts) == gamma
+    assert count_uncovered(layout, parts) == (2 if gamma == 0 else 0)
 
 
 def test_types_keep_the_most_important_quarter() -> None:
@@ -147,45 +159,45 @@ def test_types_keep_the_most_important_quarter() -> None:
 
 
 def test_maxcover_of_two_examples() -> None:
-    mild = maxcover([0] * 4 + [1] * 6)
-    assert holders(mild) == (8, 8, 8, 10)
+    mild = cover_most([0] * 4 + [1] * 6)
+    assert count_holders(mild) == (8, 8, 8, 10)
     drops = [0, 1, *[2] * 8]
-    assert min(holders(maxcover(drops))) == 4
-    assert min(holders([TYPES[one] for one in "1455666777"])) == 3  # by hand, at equal cost
-    assert sorted(4 - len(kept) for kept in maxcover(drops)) == drops
+    assert min(count_holders(cover_most(drops))) == 4
+    assert min(count_holders([TYPES[one] for one in "1455666777"])) == 3  # by hand, at equal cost
+    assert sorted(4 - len(kept) for kept in cover_most(drops)) == drops
 
 
 def test_maxcover_drops_the_best_covered_quarter_first() -> None:
     """N = 3: the last drops 1 and 2 -> (2, 2, 3); then the first drops 3; all have 2."""
-    assert maxcover([1, 0, 2]) == [(1, 2, 4), (1, 2, 3, 4), (3, 4)]
+    assert cover_most([1, 0, 2]) == [(1, 2, 4), (1, 2, 3, 4), (3, 4)]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
 def test_maxcover_reaches_the_bound(drops: list[int]) -> None:
-    kept = maxcover(drops)
+    kept = cover_most(drops)
     assert [4 - len(one) for one in kept] == drops
-    assert min(holders(kept)) == len(drops) - math.ceil(sum(drops) / 3)
+    assert min(count_holders(kept)) == len(drops) - math.ceil(sum(drops) / 3)
 
 
 def test_settings_stretch_in_proportion() -> None:
-    assert stretched("1111223344", 10) == "1111223344"
-    assert stretched("1111223344", 20) == "11111111222233334444"
-    assert stretched("1111223344", 4) == "1123"
-    assert stretched("14", 5) == "11144"
+    assert stretch_types("1111223344", 10) == "1111223344"
+    assert stretch_types("1111223344", 20) == "11111111222233334444"
+    assert stretch_types("1111223344", 4) == "1123"
+    assert stretch_types("14", 5) == "11144"
 
 
 def test_slots_are_dealt_anew_and_clients_keep_theirs() -> None:
     setting = "1111223344"
     ctx = context(Options(setting=setting), num=10)
-    rounds = [dealt(replace(ctx, round=number)) for number in (1, 2, 3)]
+    rounds = [deal_quarters(replace(ctx, round=number)) for number in (1, 2, 3)]
     for types in rounds:
         assert sorted(types.values()) == sorted(TYPES[one] for one in setting)
     assert len({tuple(types.values()) for types in rounds}) == 3
-    assert dealt(ctx) == dealt(ctx)
+    assert deal_quarters(ctx) == deal_quarters(ctx)
     owned = replace(ctx, options=Options(setting=setting, types="client"), cohort=(0, 4, 9))
-    assert dealt(owned) == {0: TYPES["1"], 4: TYPES["2"], 9: TYPES["4"]}
+    assert deal_quarters(owned) == {0: TYPES["1"], 4: TYPES["2"], 9: TYPES["4"]}
     best = replace(owned, options=replace(owned.options, assign="maxcover"), cohort=(4, 6, 9))
-    assert holders([*dealt(best).values()]) == (2, 2, 2, 3)
+    assert count_holders([*deal_quarters(best).values()]) == (2, 2, 2, 3)
 
 
 REPLIES = [
@@ -259,8 +271,8 @@ def test_size_of_the_mnist_mlp(policy: Any, kind: str, params: int, macs: int) -
     layout = trace(model, torch.zeros(1, 1, 28, 28))
     values = {name: model.state_dict()[name] for name in layout.tensors}
     options = Options(policy=policy, setting="1")
-    support = part(graded(layout, values, options), TYPES[kind], policy)
-    size = cost(layout, support)
+    support = make_part(grade_layers(layout, values, options), TYPES[kind], policy)
+    size = count_cost(layout, support)
     assert (size.params, size.macs) == (params, macs)
     if kind != "1":
         (kept,) = support.keep.values()
@@ -280,10 +292,10 @@ def test_weights_of_the_mnist_mlp() -> None:
     layout = trace(model, torch.zeros(1, 1, 28, 28))
     values = {name: model.state_dict()[name] for name in layout.tensors}
     for layers in ("first", "all", "fc1"):
-        quarter_of = graded(layout, values, Options(layers=layers))
+        quarter_of = grade_layers(layout, values, Options(layers=layers))
         assert set(quarter_of) == {"fc1.weight"}
     assert torch.bincount(quarter_of["fc1.weight"].flatten()).tolist() == [0, *[39_200] * 4]
-    assert part(quarter_of, TYPES["6"], "WP").num_alive(layout) == 159_010 - 2 * 39_200
+    assert make_part(quarter_of, TYPES["6"], "WP").num_alive(layout) == 159_010 - 2 * 39_200
     size = values["fc1.weight"].abs()  # not signed, as one of the official scripts has it
     bounds = [size[quarter_of["fc1.weight"] == quarter].aminmax() for quarter in (1, 2, 3, 4)]
     assert all(a.max <= b.min for a, b in itertools.pairwise(bounds))
@@ -299,22 +311,22 @@ def groups() -> Layout:
 
 def test_blocks_stay_together_and_narrow_layers_whole() -> None:
     values = {"a.weight": torch.arange(16.0).reshape(8, 2), "b.weight": torch.ones(3, 1)}
-    found = graded(groups(), values, Options(policy="NP", layers="all"))
+    found = grade_layers(groups(), values, Options(policy="NP", layers="all"))
     assert {name: one.tolist() for name, one in found.items()} == {"a": [1, 1, 2, 2, 3, 3, 4, 4]}
-    assert part(found, TYPES["7"], "NP").keep["a"].tolist() == [4, 5, 6, 7]
-    fixed = graded(groups(), values, Options(policy="FS", setting="1", layers="a, b"))
+    assert make_part(found, TYPES["7"], "NP").keep["a"].tolist() == [4, 5, 6, 7]
+    fixed = grade_layers(groups(), values, Options(policy="FS", setting="1", layers="a, b"))
     assert fixed["a"].tolist() == [4, 4, 3, 3, 2, 2, 1, 1]
-    weights = graded(groups(), values, Options(layers="all"))
+    weights = grade_layers(groups(), values, Options(layers="all"))
     assert set(weights) == {"a.weight"}
 
 
 def test_layers_by_name() -> None:
-    assert chosen(["conv1", "fc1"], "first") == ["conv1"]
-    assert chosen(["conv1", "fc1"], "fc1") == ["fc1"]
+    assert choose_layers(["conv1", "fc1"], "first") == ["conv1"]
+    assert choose_layers(["conv1", "fc1"], "fc1") == ["fc1"]
     with pytest.raises(RecipeError, match="`conv2`, not a layer to prune"):
-        chosen(["conv1", "fc1"], "fc1,conv2")
+        choose_layers(["conv1", "fc1"], "fc1,conv2")
     with pytest.raises(LayoutError, match="no layer to prune"):
-        chosen([], "first")
+        choose_layers([], "first")
 
 
 @pytest.mark.parametrize(
@@ -337,9 +349,9 @@ def test_impossible_options_are_refused(options: dict[str, Any], text: str) -> N
 
 def start(tmp_path: Path, **changes: Any) -> tuple[Setup, Inline, ServerState, Any]:
     name = changes.pop("name", "coverage")
-    setup = prepare(toy_recipe(name, **changes), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(name, **changes), tmp_path / "memory")
     executor = Inline(setup.site)
-    return (setup, executor, *server.begin(setup.fed, setup.values, executor))
+    return (setup, executor, *server.begin_training(setup.fed, setup.values, executor))
 
 
 def play(tmp_path: Path, **changes: Any) -> tuple[Setup, ServerState, list[Any]]:
@@ -363,7 +375,7 @@ def test_clients_without_samples_hold_nothing(tmp_path: Path) -> None:
     setup, executor, *_ = start(tmp_path, **changes)
     fed = replace(setup.fed, num_examples=(0, *setup.fed.num_examples[1:]))
     with pytest.raises(RecipeError, match="`444` leaves parameters that no client holds"):
-        server.begin(fed, setup.values, executor)
+        server.begin_training(fed, setup.values, executor)
 
 
 def test_uncovered_parameters_stay_and_are_counted(tmp_path: Path) -> None:
@@ -417,7 +429,7 @@ def test_every_policy_trains_and_without_a_learning_rate_changes_nothing(
             assert (client.pruning_error == 0) == (client.notes["ratio"] == 0)
             assert client.notes["ratio"] == {1: 0.0, 4: 0.25, 7: 0.5}[client.notes["type"]]
     fixed = policy in ("FS", "PT")
-    first = graded(setup.fed.layout, setup.values, setup.fed.options)
+    first = grade_layers(setup.fed.layout, setup.values, setup.fed.options)
     changed = any(not torch.equal(first[name], state.method.quarters[name]) for name in first)
     assert changed != fixed
 

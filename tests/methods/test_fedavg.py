@@ -12,15 +12,15 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.models.build import build
 from fpcli.rng import derive, stream
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 
 
 def test_one_round_is_the_weighted_mean_of_locally_trained_models(tmp_path: Path) -> None:
     """Train a copy per client with plain torch; average by sample counts; compare to 1e-6."""
     recipe = toy_recipe("fedavg", rounds=1, executor__channels_last=False)
-    setup = prepare(recipe, tmp_path / "memory")
+    setup = prepare_run(recipe, tmp_path / "memory")
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     state, record = next(server.play(setup.fed, state, executor, totals))
 
     data, mean, total = setup.fed.dataset, {}, sum(setup.fed.num_examples)

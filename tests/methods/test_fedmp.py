@@ -13,12 +13,21 @@ from conftest import toy_recipe
 
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
-from fpcli.methods.fedmp import Agent, Options, Pull, choose, learn, rewards, scaled, statistics
+from fpcli.methods.fedmp import (
+    Agent,
+    Options,
+    Pull,
+    choose_ratio,
+    compute_rewards,
+    learn,
+    scale_rewards,
+    summarise_intervals,
+)
 from fpcli.rng import stream
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.support import Support
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 
 PRINTED = Options(ratio_max=1.0, reward_norm="none", ucb_scale=1.0, discount=0.9)
 
@@ -33,18 +42,18 @@ def test_statistics_of_the_printed_form() -> None:
     N = (.81, 1.629), n = 2.439; R2 = (.729 * .2 + .9 * .4) / 1.629; c = sqrt(2 ln 2.439 / N).
     """
     agent = Agent(((0.0, 0.4), (0.4, 1.0)), pulled((0.5, 0.2), (0.1, 0.6), (0.7, 0.4)))
-    first, second = statistics(agent, PRINTED)
+    first, second = summarise_intervals(agent, PRINTED)
     assert (first.num, second.num) == pytest.approx((0.81, 1.629))
     assert (first.mean, second.mean) == pytest.approx((0.6, 0.310497), abs=1e-6)
     assert (first.bonus, second.bonus) == pytest.approx((1.483729, 1.046253), abs=1e-6)
     assert (first.bound, second.bound) == pytest.approx((2.083729, 1.356750), abs=1e-6)
-    assert 0.0 <= choose(agent, PRINTED, stream(0, "arm")) < 0.4
+    assert 0.0 <= choose_ratio(agent, PRINTED, stream(0, "arm")) < 0.4
 
 
 def test_one_observation_leaves_no_nan() -> None:
     """n = lambda < 1 clamps to 1, so the visited interval has no bonus and the other is open."""
     agent = Agent(((0.0, 0.4), (0.4, 1.0)), pulled((0.5, 0.2)))
-    first, second = statistics(agent, PRINTED)
+    first, second = summarise_intervals(agent, PRINTED)
     assert first.bound == float("inf")
     assert (second.num, second.mean, second.bonus, second.bound) == (0.9, 0.2, 0.0, 0.2)
 
@@ -53,8 +62,8 @@ def test_one_observation_leaves_no_nan() -> None:
 def test_rewards_divide_the_drop_by_the_distance_from_the_mean_time(norm: Any) -> None:
     """Mean of 12, 20, 16 s is 16; distances 4, 4 and the floor 0.01 * 16 = 0.16; drop 0.08."""
     options = Options(reward_norm=norm, gap_floor=0.01)
-    assert rewards([0.08] * 3, [12, 20, 16], options) == pytest.approx([0.02, 0.02, 0.5])
-    assert rewards([-0.08], [5.0], options) == pytest.approx([-0.08 / 0.05])
+    assert compute_rewards([0.08] * 3, [12, 20, 16], options) == pytest.approx([0.02, 0.02, 0.5])
+    assert compute_rewards([-0.08], [5.0], options) == pytest.approx([-0.08 / 0.05])
 
 
 @pytest.mark.parametrize("drop", [0.08, 0.0, -3.0])
@@ -63,17 +72,17 @@ def test_the_reward_of_a_round_is_nearness_to_its_mean_time_alone(drop: float) -
     options = Options()
     assert (options.reward_norm, options.gap_floor) == ("round", 0.1)
     assert (options.discount, options.ucb_scale) == (0.999, 0.1)
-    assert rewards([drop] * 3, [12, 20, 16], options) == pytest.approx([0.4, 0.4, 1.0])
-    assert rewards([drop] * 3, [15, 17, 16], options) == [1.0, 1.0, 1.0]
-    assert rewards([drop], [5.0], options) == [1.0]
+    assert compute_rewards([drop] * 3, [12, 20, 16], options) == pytest.approx([0.4, 0.4, 1.0])
+    assert compute_rewards([drop] * 3, [15, 17, 16], options) == [1.0, 1.0, 1.0]
+    assert compute_rewards([drop], [5.0], options) == [1.0]
 
 
 def test_minmax_maps_rewards_to_the_unit_interval() -> None:
     options = Options(reward_norm="minmax")
-    assert scaled([2.0, 4.0, 3.0], options) == [0.0, 1.0, 0.5]
-    assert scaled([2.0, 2.0], options) == [0.5, 0.5]
-    assert scaled([2.0, 4.0], PRINTED) == [2.0, 4.0]
-    assert scaled([0.4, 1.0], Options()) == [0.4, 1.0]
+    assert scale_rewards([2.0, 4.0, 3.0], options) == [0.0, 1.0, 0.5]
+    assert scale_rewards([2.0, 2.0], options) == [0.5, 0.5]
+    assert scale_rewards([2.0, 4.0], PRINTED) == [2.0, 4.0]
+    assert scale_rewards([0.4, 1.0], Options()) == [0.4, 1.0]
 
 
 SMALLEST = 5e-324
@@ -86,7 +95,7 @@ def test_old_pulls_under_a_strong_discount_leave_no_nan(discount: float, scale: 
     """Counts from next to nothing down to 0 keep their mean; without a bonus it is the bound."""
     options = replace(PRINTED, discount=discount, ucb_scale=scale)
     agent = Agent(((0.0, 0.4), (0.4, 0.7), (0.7, 1.0)), pulled((0.5, 0.2), (0.5, 0.4), (0.1, 0.6)))
-    first, second, third = statistics(agent, options)
+    first, second, third = summarise_intervals(agent, options)
     assert first.mean == pytest.approx(0.6)
     assert second.mean == pytest.approx((0.4 + discount * 0.2) / (1 + discount))
     assert third.bound == float("inf")
@@ -101,7 +110,7 @@ def test_a_tiny_count_has_a_finite_bonus() -> None:
     options = replace(PRINTED, discount=0.4, ucb_scale=1.0, inherit="copy")
     new = tuple(Pull(0.5, 0.5, 0.4, 1.0) for _ in range(789))
     agent = Agent(((0.0, 0.4), (0.4, 0.7), (0.7, 0.9), (0.9, 1.0)), (*pulled((0.1, 0.3)), *new))
-    old, *_ = statistics(agent, options)
+    old, *_ = summarise_intervals(agent, options)
     assert 0.0 < old.num < 2.3e-308
     assert old.mean == pytest.approx(0.3)
     assert old.bonus == pytest.approx((2 * math.log(2)) ** 0.5 / 0.4**395, rel=1e-6)
@@ -112,7 +121,7 @@ def test_an_arm_stays_in_an_interval_of_rounding_errors() -> None:
     high = math.nextafter(0.4, 1.0)
     agent = Agent(((0.4, high),))
     for step in range(20):
-        arm = choose(agent, Options(), stream(0, "arm", step))
+        arm = choose_ratio(agent, Options(), stream(0, "arm", step))
         assert arm == 0.4
         assert learn(agent, arm, 1.0, Options(split_above=1e-300)).leaves == ((0.4, high),)
 
@@ -126,9 +135,9 @@ def test_fast_and_slow_clients_part_and_stay_parted() -> None:
     agents = [Agent(((0.0, 0.8),))] * 4
     factors, late = (1, 3, 1, 3), []
     for step in range(80):
-        arms = [choose(a, options, stream(i, "arm", step)) for i, a in enumerate(agents)]
+        arms = [choose_ratio(a, options, stream(i, "arm", step)) for i, a in enumerate(agents)]
         times = [f * (4 * (1 - a) ** 2 + 2 * (1 - a)) for f, a in zip(factors, arms, strict=True)]
-        earned = rewards([0.9**step] * 4, times, options)
+        earned = compute_rewards([0.9**step] * 4, times, options)
         agents = [learn(*each, options) for each in zip(agents, arms, earned, strict=True)]
         if step >= 50:
             late.append(arms)
@@ -140,10 +149,10 @@ def test_fast_and_slow_clients_part_and_stay_parted() -> None:
 def test_a_pull_splits_its_interval_at_the_arm() -> None:
     agent = learn(Agent(((0.0, 1.0),)), 0.3, 1.0, PRINTED)
     assert agent.leaves == ((0.0, 0.3), (0.3, 1.0))
-    assert [s.num for s in statistics(agent, PRINTED)] == [0.0, 0.9]  # [lo, a) is untried
+    assert [s.num for s in summarise_intervals(agent, PRINTED)] == [0.0, 0.9]  # [lo, a) is untried
     halved = learn(Agent(((0.0, 1.0),)), 0.3, 1.0, replace(PRINTED, split="midpoint"))
     assert halved.leaves == ((0.0, 0.5), (0.5, 1.0))
-    assert [s.num for s in statistics(halved, PRINTED)] == [0.9, 0.0]
+    assert [s.num for s in summarise_intervals(halved, PRINTED)] == [0.9, 0.0]
 
 
 def test_the_first_round_splits_but_records_nothing() -> None:
@@ -162,7 +171,7 @@ def test_narrow_intervals_and_arms_on_the_border_do_not_split() -> None:
 def test_copied_pulls_count_in_both_halves() -> None:
     options = replace(PRINTED, inherit="copy")
     agent = learn(Agent(((0.0, 1.0),)), 0.3, 1.0, options)
-    assert [s.num for s in statistics(agent, options)] == [0.9, 0.9]
+    assert [s.num for s in summarise_intervals(agent, options)] == [0.9, 0.9]
 
 
 def test_old_pulls_are_dropped_below_a_weight() -> None:
@@ -178,7 +187,7 @@ def test_intervals_partition_the_arms_for_ever() -> None:
     options = Options()
     agent = Agent(((0.0, 0.8),))
     for step in range(60):
-        arm = choose(agent, options, stream(0, "arm", step))
+        arm = choose_ratio(agent, options, stream(0, "arm", step))
         agent = learn(agent, arm, -((arm - 0.4) ** 2), options)
     assert agent.leaves[0][0] == 0.0
     assert agent.leaves[-1][1] == 0.8
@@ -211,9 +220,9 @@ def test_residual_recovery(weights: tuple[float, ...], want: list[float]) -> Non
 
 
 def play(method: str, tmp_path: Path, **changes: Any) -> tuple[Any, list[Any]]:
-    setup = prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(method, **changes), tmp_path / "memory")
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     played = list(server.play(setup.fed, state, executor, totals))
     return played[-1][0], [record for _, record in played]
 
@@ -230,7 +239,7 @@ def test_ratio_zero_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_no_learning_rate_leaves_the_model_as_it_was(tmp_path: Path) -> None:
-    setup = prepare(toy_recipe("fedmp", local__lr=0.0), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedmp", local__lr=0.0), tmp_path / "memory")
     state, _ = play("fedmp", tmp_path, local__lr=0.0)
     for name, value in setup.values.items():
         if setup.fed.layout.tensors[name].is_parameter:

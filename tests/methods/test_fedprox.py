@@ -17,8 +17,8 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import TRAIN, Fitted, LocalConfig, Task
 from fpcli.errors import RecipeError
-from fpcli.methods.fedprox import FedProx, Options, drawn_epochs
-from fpcli.train.setup import prepare
+from fpcli.methods.fedprox import FedProx, Options, draw_epochs
+from fpcli.train.setup import prepare_run
 
 
 @dataclass
@@ -75,7 +75,7 @@ def test_slow_devices_do_five_eighths_and_the_clock_counts_that(tmp_path: Path) 
     192 samples, of 10,872 multiply-adds each (see tests/engine/test_server.py).
     """
     flags = {"task__partition__kind": "iid", "fleet__variation": 0.0}
-    setup = prepare(toy_recipe("fedprox", rounds=1, **flags), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedprox", rounds=1, **flags), tmp_path / "memory")
     _, record = next(rounds(setup))
     fast, slow = record.clients[::2], record.clients[1::2]
     for client in slow:
@@ -91,8 +91,8 @@ def test_slow_devices_do_five_eighths_and_the_clock_counts_that(tmp_path: Path) 
 def test_the_fastest_sets_the_pace_where_that_is_asked(tmp_path: Path) -> None:
     """Slow clients then do floor(6 / 4) steps of 6, and whoever does least does one step."""
     flags = {"task__partition__kind": "iid", "fleet__variation": 0.0, "method__pace": 0.0}
-    setup = prepare(toy_recipe("fedprox", **flags), tmp_path / "memory")
-    state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
+    setup = prepare_run(toy_recipe("fedprox", **flags), tmp_path / "memory")
+    state, _ = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     ctx = setup.fed.context(1, "round", lambda *_, **__: None)
     asks = setup.fed.method.plan(replace(ctx, cohort=(0, 1)), state)
     assert [ask.max_steps for ask in asks] == [0, 1]
@@ -100,32 +100,32 @@ def test_the_fastest_sets_the_pace_where_that_is_asked(tmp_path: Path) -> None:
 
 def test_stragglers_draw_their_epochs(tmp_path: Path) -> None:
     flags = {"method__work": "random", "local__epochs": 4, "task__clients": 8}
-    setup = prepare(toy_recipe("fedprox", **flags), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedprox", **flags), tmp_path / "memory")
     ctx = replace(setup.fed.context(1, "round", lambda *_, **__: None), cohort=tuple(range(8)))
-    draws = [drawn_epochs(replace(ctx, round=number)) for number in range(1, 60)]
+    draws = [draw_epochs(replace(ctx, round=number)) for number in range(1, 60)]
     everything = [draw[client] for draw in draws for client in range(8)]
     assert set(everything) == {1, 2, 3, 4}
     assert all(sum(epochs == 4 for epochs in draw.values()) >= 4 for draw in draws)
     # Of the stragglers, half of everybody, a quarter each draws 1, 2, 3 and 4.
     assert everything.count(1) / len(everything) == pytest.approx(1 / 8, abs=0.04)
     assert len({tuple(sorted(draw.items())) for draw in draws}) > 50
-    state, _ = server.begin(setup.fed, setup.values, Inline(setup.site))
+    state, _ = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     for ask in setup.fed.method.plan(ctx, state):
         assert ask.local == replace(ctx.local, epochs=draws[0][ask.client])
         assert ask.record == {"work": draws[0][ask.client] / 4}
 
 
 def test_a_draw_without_a_choice_is_refused(tmp_path: Path) -> None:
-    setup = prepare(toy_recipe("fedprox", method__work="random"), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("fedprox", method__work="random"), tmp_path / "memory")
     with pytest.raises(RecipeError, match=r"local\.epochs is 1"):
-        server.begin(setup.fed, setup.values, Inline(setup.site))
+        server.begin_training(setup.fed, setup.values, Inline(setup.site))
 
 
 def test_without_both_it_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
     ends = []
     for method, options in (("fedavg", {}), ("fedprox", {"mu": 0.0, "work": "all"})):
         flags = {f"method__{key}": value for key, value in options.items()}
-        setup = prepare(toy_recipe(method, rounds=2, **flags), tmp_path / method)
+        setup = prepare_run(toy_recipe(method, rounds=2, **flags), tmp_path / method)
         *_, (state, _) = rounds(setup)
         ends.append(state.values)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

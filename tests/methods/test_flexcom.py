@@ -26,8 +26,8 @@ from fpcli.engine.types import (
     Timing,
     Work,
 )
-from fpcli.methods.flexcom import FlexCom, Options, compressions
-from fpcli.train.setup import prepare
+from fpcli.methods.flexcom import FlexCom, Options, choose_compressions
+from fpcli.train.setup import prepare_run
 
 FAST = Timing(compute_s=1.0, down_s=1.0, up_s=2.0)
 SLOW = Timing(compute_s=2.0, down_s=2.0, up_s=4.0)
@@ -46,7 +46,7 @@ def test_the_ratios_by_hand(pace: float, expected: list[float]) -> None:
     client has 0.59375 s for an upload of 4 s, of which 1/32 is the bitmap: it sends 0.14844 -
     0.03125 of the entries. Where the fast client sets the pace, no upload is short enough.
     """
-    ratios = compressions([FAST, SLOW], Options(0.5, 0.95, pace))
+    ratios = choose_compressions([FAST, SLOW], Options(0.5, 0.95, pace))
     assert ratios == pytest.approx(expected, abs=1e-9)
 
 
@@ -114,9 +114,9 @@ def test_largest_entries_and_error_feedback_by_hand() -> None:
 def test_only_uploads_become_small(tmp_path: Path) -> None:
     """The client holds and trains the whole model, and that is what is recorded."""
     flags = {"method__ratio_min": 0.9, "method__ratio_max": 0.9, "rounds": 1}
-    setup = prepare(toy_recipe("flexcom", **flags), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("flexcom", **flags), tmp_path / "memory")
     _, record = next(rounds(setup))
-    _, dense = next(rounds(prepare(toy_recipe("fedavg", rounds=1), tmp_path / "dense")))
+    _, dense = next(rounds(prepare_run(toy_recipe("fedavg", rounds=1), tmp_path / "dense")))
     assert record.coverage == dense.coverage == 4
     for client, whole in zip(record.clients, dense.clients, strict=True):
         assert (client.params, client.macs) == (whole.params, whole.macs)
@@ -129,7 +129,7 @@ def test_only_uploads_become_small(tmp_path: Path) -> None:
 
 def test_an_entry_that_is_not_sent_is_no_change(tmp_path: Path) -> None:
     flags = {"method__ratio_min": 0.75, "method__ratio_max": 0.75}
-    setup = prepare(toy_recipe("flexcom", **flags), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("flexcom", **flags), tmp_path / "memory")
     fed, state = setup.fed, ServerState(0, setup.values, Support())
     ctx = replace(fed.context(1, "round", lambda *_, **__: None), cohort=(0, 1, 2, 3))
     asks = fed.method.plan(ctx, state)
@@ -152,6 +152,8 @@ def test_without_compression_it_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
     ends = []
     for method, options in (("fedavg", {}), ("flexcom", {"ratio_min": 0, "ratio_max": 0})):
         flags = {f"method__{key}": value for key, value in options.items()}
-        *_, (state, _) = rounds(prepare(toy_recipe(method, rounds=2, **flags), tmp_path / method))
+        *_, (state, _) = rounds(
+            prepare_run(toy_recipe(method, rounds=2, **flags), tmp_path / method)
+        )
         ends.append(state.values)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

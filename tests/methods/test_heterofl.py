@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fpcli.data.batches import batches
 from fpcli.engine import server
-from fpcli.engine.evaluate import own_logits
+from fpcli.engine.evaluate import mask_foreign_logits
 from fpcli.engine.exchange import exchange
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.planning import foresee
@@ -22,32 +22,32 @@ from fpcli.errors import RecipeError
 from fpcli.methods.heterofl import (
     HeteroFL,
     Options,
-    class_tensors,
-    drawn_level,
-    fixed_level,
-    parse,
-    scaled,
-    with_own_rows,
+    assign_level,
+    draw_level,
+    find_class_tensors,
+    keep_own_rows,
+    parse_levels,
+    scale_outputs,
 )
 from fpcli.models.build import build
 from fpcli.rng import stream
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.merge import Contribution, merge
-from fpcli.structure.patterns import window
+from fpcli.structure.patterns import keep_window
 from fpcli.structure.support import Support
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 def played(tmp_path: Path, method: str = "heterofl", **changes: Any) -> tuple[Setup, Any, Any]:
-    setup = prepare(toy_recipe(method, **changes), tmp_path / method)
+    setup = prepare_run(toy_recipe(method, **changes), tmp_path / method)
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     rounds = list(server.play(setup.fed, state, executor, totals))
     return setup, rounds[-1][0], [record for _, record in rounds]
 
 
 def test_levels_are_read_from_a_text() -> None:
-    assert parse("a1-b1-e3") == [("a", 1), ("b", 1), ("e", 3)]
+    assert parse_levels("a1-b1-e3") == [("a", 1), ("b", 1), ("e", 3)]
     options = Options(levels="b1-e3")
     assert (options.largest, options.rate("e")) == (0.5, 0.0625)
     assert Options(levels="b1", shrink=0.25).largest == 0.25
@@ -61,15 +61,15 @@ def test_impossible_levels_are_refused(levels: str) -> None:
 
 def test_fixed_levels_stand_in_blocks_and_the_remainder_has_the_last() -> None:
     """a2-b8 with 103 clients: blocks of 10, so 20 clients at a, 80 at b, and 3 left over at b."""
-    levels = [fixed_level("a2-b8", client, 103) for client in range(103)]
+    levels = [assign_level("a2-b8", client, 103) for client in range(103)]
     assert levels == ["a"] * 20 + ["b"] * 83
     with pytest.raises(RecipeError, match="need at least 10 clients, there are 9"):
-        fixed_level("a2-b8", 0, 9)
+        assign_level("a2-b8", 0, 9)
 
 
 def test_drawn_levels_follow_the_proportions() -> None:
     rng = torch.Generator().manual_seed(0)
-    drawn = [drawn_level("a1-b1-e2", rng) for _ in range(2000)]
+    drawn = [draw_level("a1-b1-e2", rng) for _ in range(2000)]
     assert drawn.count("a") / 2000 == pytest.approx(0.25, abs=0.03)
     assert drawn.count("e") / 2000 == pytest.approx(0.5, abs=0.03)
 
@@ -78,7 +78,7 @@ def test_the_loss_with_own_logits_only() -> None:
     """Logits (2, -1, .5), classes 0 and 1 of the client, target 0: softmax of (2, -1, 0)."""
     logits = torch.tensor([[2.0, -1.0, 0.5]], requires_grad=True)
     own = torch.tensor([True, True, False])
-    loss = functional.cross_entropy(own_logits(logits, own), torch.tensor([0]))
+    loss = functional.cross_entropy(mask_foreign_logits(logits, own), torch.tensor([0]))
     loss.backward()
     assert loss.item() == pytest.approx(0.169846, abs=1e-6)
     assert logits.grad is not None
@@ -92,9 +92,9 @@ def test_scaler_divides_hidden_layers_only_and_leaves_nothing_behind() -> None:
     for layer in layers:
         nn.init.ones_(layer.weight)
     one = torch.ones(1, 1)
-    with scaled(model, 0.25, but={"4"}):
+    with scale_outputs(model, 0.25, but={"4"}):
         assert model(one).item() == 16.0
-    with pytest.raises(RuntimeError), scaled(model, 0.25):
+    with pytest.raises(RuntimeError), scale_outputs(model, 0.25):
         model(torch.ones(1, 2))
     assert model(one).item() == 1.0
 
@@ -108,7 +108,7 @@ def averaged(old: Tensor, clients: list[tuple[float, list[float]]]) -> list[floa
     layout, name = vector(len(old))
     contributions = []
     for share, sent in clients:
-        support = Support(window(layout, share))
+        support = Support(keep_window(layout, share))
         received = support.gather(layout, {name: old})[name]
         contributions.append(Contribution(support, {name: torch.tensor(sent) - received}, 1.0))
     return merge(layout, {name: old}, contributions, absent="skip")[name].tolist()
@@ -152,14 +152,14 @@ OUTPUT = Layout(
 
 def test_rows_of_classes_count_for_their_owners_only() -> None:
     """Old bias 0; labels {0, 2} send 1, labels {2} send 3: (1, kept 0, (1 + 3) / 2)."""
-    assert class_tensors(OUTPUT, 3) == ["fc.weight", "fc.bias"]
-    assert class_tensors(OUTPUT, 4) == []
+    assert find_class_tensors(OUTPUT, 3) == ["fc.weight", "fc.bias"]
+    assert find_class_tensors(OUTPUT, 4) == []
     values = {name: torch.zeros(spec.shape) for name, spec in OUTPUT.tensors.items()}
     contributions = []
     for labels, sent in (([0, 2], 1.0), ([2], 3.0)):
         own = torch.zeros(3, dtype=torch.bool)
         own[labels] = True
-        support = with_own_rows(OUTPUT, Support({"hidden": torch.tensor([0, 1])}), own)
+        support = keep_own_rows(OUTPUT, Support({"hidden": torch.tensor([0, 1])}), own)
         delta = {k: torch.full_like(v, sent) for k, v in support.gather(OUTPUT, values).items()}
         contributions.append(Contribution(support, delta, 1.0))
     new = merge(OUTPUT, values, contributions, absent="skip")
@@ -170,8 +170,8 @@ def test_rows_of_classes_count_for_their_owners_only() -> None:
 
 def test_who_owns_every_class_has_no_mask() -> None:
     support = Support({"hidden": torch.tensor([0])})
-    assert with_own_rows(OUTPUT, support, torch.ones(3, dtype=torch.bool)) is support
-    assert with_own_rows(OUTPUT, support, None) is support
+    assert keep_own_rows(OUTPUT, support, torch.ones(3, dtype=torch.bool)) is support
+    assert keep_own_rows(OUTPUT, support, None) is support
 
 
 @pytest.mark.parametrize("kind", ["prefix", "roll", "random"])
@@ -212,9 +212,9 @@ def test_levels_and_windows_of_a_round(tmp_path: Path) -> None:
 
 def test_random_windows_differ_between_clients(tmp_path: Path) -> None:
     recipe = toy_recipe("heterofl", method__levels="a1-b9", method__window="random")
-    setup = prepare(recipe, tmp_path)
+    setup = prepare_run(recipe, tmp_path)
     fed = setup.fed
-    state, _ = server.begin(fed, setup.values, Inline(setup.site))
+    state, _ = server.begin_training(fed, setup.values, Inline(setup.site))
     keeps = [ask.support.keep.get("hidden") for ask in foresee(fed, state, 1)]
     drawn = {tuple(keep.tolist()) for keep in keeps if keep is not None}
     assert len(drawn) > 1
@@ -222,8 +222,8 @@ def test_random_windows_differ_between_clients(tmp_path: Path) -> None:
 
 
 def test_the_server_learns_the_classes_before_the_first_round(tmp_path: Path) -> None:
-    setup = prepare(toy_recipe("heterofl", task__partition__kind="shards"), tmp_path)
-    state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+    setup = prepare_run(toy_recipe("heterofl", task__partition__kind="shards"), tmp_path)
+    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
     labels = setup.fed.dataset.train.labels
     for client, part in enumerate(setup.parts):
         own = state.method.classes[client].nonzero().flatten()
@@ -317,7 +317,7 @@ def test_the_smallest_client_gets_and_sends_26376_bytes_of_tensors(tmp_path: Pat
 @pytest.mark.parametrize(("is_scaled", "is_masked"), [(True, True), (False, True), (True, False)])
 def test_the_training_loss_layer_by_layer(is_scaled: bool, is_masked: bool, tmp_path: Path) -> None:
     """Every hidden layer is divided by the width, logits of absent classes are 0."""
-    setup = prepare(
+    setup = prepare_run(
         toy_recipe("heterofl", task__model="digits-cnn", task__partition__kind="shards"), tmp_path
     )
     options = Options(scaler=is_scaled, masked_loss=is_masked)
@@ -347,9 +347,9 @@ def test_a_round_averages_over_holders_and_owners(weighting: str, tmp_path: Path
     recipe = toy_recipe(
         "heterofl", method__weighting=weighting, method__levels="b1-c1-e2", method__mode="fix"
     )
-    setup = prepare(recipe, tmp_path)
+    setup = prepare_run(recipe, tmp_path)
     fed, executor = setup.fed, Inline(setup.site)
-    state, _ = server.begin(fed, setup.values, executor)
+    state, _ = server.begin_training(fed, setup.values, executor)
     answers = exchange(fed, state, foresee(fed, state, 1), executor, round=1).answers
     assert len(answers) == 4
     ctx = fed.context(1, "round", lambda *_, **__: None)

@@ -12,13 +12,13 @@ from conftest import toy_recipe
 from fpcli.engine import memory, server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.types import ServerState
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 def play(tmp_path: Path, method: str, **changes: Any) -> tuple[Setup, ServerState, list[Any]]:
-    setup = prepare(toy_recipe(method, **changes), tmp_path / method)
+    setup = prepare_run(toy_recipe(method, **changes), tmp_path / method)
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     played = list(server.play(setup.fed, state, executor, totals))
     return setup, played[-1][0], [record for _, record in played]
 

@@ -12,14 +12,14 @@ import torch
 from conftest import toy_recipe
 
 from fpcli.engine import server
-from fpcli.engine.balance import Balance, limit, smallest_ratio
+from fpcli.engine.balance import Balance, find_ratio_within, time_limit
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError
 from fpcli.fleet.devices import Fleet, Level
-from fpcli.methods.pace import Options, learned
-from fpcli.train.setup import prepare
+from fpcli.methods.pace import Options, learn_factor
+from fpcli.train.setup import prepare_run
 
 FAST = Level(20e9, 20e6, 10e6, 10**9, "fast")
 RULE = Balance()
@@ -34,10 +34,10 @@ def play(
     method: str, folder: Path, levels: Sequence[Level], **changes: Any
 ) -> tuple[ServerState, list[RoundRecord]]:
     """Play the toy task with clients of constant speed."""
-    setup = prepare(toy_recipe(method, **changes), folder / "memory")
+    setup = prepare_run(toy_recipe(method, **changes), folder / "memory")
     fed = replace(setup.fed, fleet=Fleet("own", 0, 0.0, tuple(levels)))
     executor = Inline(setup.site)
-    state, totals = server.begin(fed, setup.values, executor)
+    state, totals = server.begin_training(fed, setup.values, executor)
     played = list(server.play(fed, state, executor, totals))
     return played[-1][0], [record for _, record in played]
 
@@ -56,21 +56,21 @@ def test_worked_numbers() -> None:
     Then 8 s at 0.49, where w = 2.0604: the factor is sqrt(3 * 8 / 2.0604) = 3.412949, and w(.53) is
     the first that fits, in 6.2239 s. Forty times slower: 40 w(.8) = 22.4 s, so the cap.
     """
-    tau = limit([1 * w(0), 3 * w(0)], RULE)
+    tau = time_limit([1 * w(0), 3 * w(0)], RULE)
     assert tau == pytest.approx(6.3)
-    assert smallest_ratio(w, tau, RULE) == 0.0
-    assert smallest_ratio(lambda a: 3 * w(a), tau, RULE) == 0.49
-    factor = learned(3.0, 8 / w(0.49), keep=0.5)
+    assert find_ratio_within(w, tau, RULE) == 0.0
+    assert find_ratio_within(lambda a: 3 * w(a), tau, RULE) == 0.49
+    factor = learn_factor(3.0, 8 / w(0.49), keep=0.5)
     assert factor == pytest.approx(3.412949, abs=1e-6)
-    assert smallest_ratio(lambda a: factor * w(a), tau, RULE) == 0.53
-    assert smallest_ratio(lambda a: 40 * w(a), tau, RULE) == 0.8
+    assert find_ratio_within(lambda a: factor * w(a), tau, RULE) == 0.53
+    assert find_ratio_within(lambda a: 40 * w(a), tau, RULE) == 0.8
 
 
 def test_a_factor_is_a_geometric_mean() -> None:
-    assert learned(None, 5.0, keep=1.0) == 5.0
-    assert learned(3.0, 5.0, keep=0.0) == 5.0
-    assert learned(3.0, 5.0, keep=1.0) == 3.0
-    assert learned(4.0, 9.0, keep=0.5) == pytest.approx(6.0)
+    assert learn_factor(None, 5.0, keep=1.0) == 5.0
+    assert learn_factor(3.0, 5.0, keep=0.0) == 5.0
+    assert learn_factor(3.0, 5.0, keep=1.0) == 3.0
+    assert learn_factor(4.0, 9.0, keep=0.5) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize(("cap", "step"), [(0.8, 0.01), (0.75, 0.1), (0.0, 0.01), (0.5, 1.0)])
@@ -80,15 +80,15 @@ def test_the_smallest_ratio_of_the_grid(cap: float, step: float) -> None:
     grid = [round(i * step, 9) for i in range(1000) if round(i * step, 9) < cap] + [cap]
     for factor in (0.5, 1.0, 1.06, 1.3, 2.0, 3.0, 5.0, 9.0, 40.0):
         want = next((a for a in grid if factor * w(a) <= 6.3), cap)
-        assert smallest_ratio(lambda a, f=factor: f * w(a), 6.3, rule) == want
+        assert find_ratio_within(lambda a, f=factor: f * w(a), 6.3, rule) == want
 
 
 def test_the_anchor_is_the_fastest_or_a_quantile() -> None:
     """Between the second and the third of 1, 2, 4, 8, 16 s lies the quantile 0.375, at 3 s."""
     whole_s = [4.0, 1.0, 16.0, 2.0, 8.0]
-    assert limit(whole_s, RULE) == pytest.approx(1.05)
-    assert limit(whole_s, Balance(slack=1.0, anchor="quantile:0.375")) == pytest.approx(3.0)
-    assert limit(whole_s, Balance(slack=1.0, anchor="quantile:1")) == pytest.approx(16.0)
+    assert time_limit(whole_s, RULE) == pytest.approx(1.05)
+    assert time_limit(whole_s, Balance(slack=1.0, anchor="quantile:0.375")) == pytest.approx(3.0)
+    assert time_limit(whole_s, Balance(slack=1.0, anchor="quantile:1")) == pytest.approx(16.0)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_newcomers_get_the_first_ratio_and_others_what_their_speed_asks_for(tmp_
 
 def test_what_never_came_teaches_nothing(tmp_path: Path) -> None:
     changes = {"fleet__dropout": 0.5, "min_clients": 1, "round_retries": 9, "rounds": 1}
-    setup = prepare(toy_recipe("pace", **changes), tmp_path / "memory")
+    setup = prepare_run(toy_recipe("pace", **changes), tmp_path / "memory")
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     state, record = next(server.play(setup.fed, state, executor, totals))
     assert 0 < len(record.clients) < len(record.cohort)
     assert set(state.method.factors) == {client.client for client in record.clients}
@@ -171,8 +171,8 @@ def test_eight_times_slower_in_computing_alone_converges_within_five_rounds() ->
 
     factor, ratio, chosen = None, 0.5, []
     for _ in range(8):
-        factor = learned(factor, true_s(ratio) / w(ratio), keep=0.5)
-        ratio = smallest_ratio(lambda a, f=factor: f * w(a), 6.3, RULE)
+        factor = learn_factor(factor, true_s(ratio) / w(ratio), keep=0.5)
+        ratio = find_ratio_within(lambda a, f=factor: f * w(a), 6.3, RULE)
         chosen.append(ratio)
     assert abs(chosen[0] - 0.59) > 0.01  # one reply is not enough
     assert all(abs(one - 0.59) < 0.011 for one in chosen[4:])

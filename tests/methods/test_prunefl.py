@@ -17,18 +17,18 @@ from fpcli.engine import server
 from fpcli.engine.exchange import exchange, make_job, note_masks
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.fit import cross_entropy
-from fpcli.engine.measure import gradients
+from fpcli.engine.measure import measure_gradients
 from fpcli.engine.planning import foresee, plan_round
 from fpcli.engine.types import Answer, ServerState, Support
 from fpcli.fleet.clock import train_seconds
 from fpcli.methods.prunefl import Options, State, round_time
 from fpcli.pruning.importance import collect
-from fpcli.recipe.idle import idle
-from fpcli.recipe.load import load
-from fpcli.structure.budget import maskable
-from fpcli.structure.cost import cost
+from fpcli.recipe.idle import find_idle
+from fpcli.recipe.load import load_recipe
+from fpcli.structure.budget import list_masked_weights
+from fpcli.structure.cost import count_cost
 from fpcli.structure.shrink import shrink
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
 FAST = {"local__batch_size": 16, "local__lr": 0.1}
@@ -42,9 +42,9 @@ MASKED = AT_ONCE
 def play(
     tmp_path: Path, method: str = "prunefl", **changes: Any
 ) -> tuple[Setup, list[tuple[ServerState, Any]]]:
-    setup = prepare(toy_recipe(method, **changes), tmp_path / "memory")
+    setup = prepare_run(toy_recipe(method, **changes), tmp_path / "memory")
     executor = Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     return setup, [(state, None), *server.play(setup.fed, state, executor, totals)]
 
 
@@ -92,8 +92,8 @@ def test_stage_1_only_shrinks_and_its_answer_is_sparse(tmp_path: Path) -> None:
     for passes in (11, 16, 21):
         steep = {"method__c": 1e-6, "method__comp": [1.0] * 4, "method__ip_interval": 5}
         recipe = toy_recipe("prunefl", **PLAIN, **steep, **FAST, method__ip_passes=passes)
-        setup = prepare(recipe, tmp_path / str(passes))
-        state, totals = server.begin(setup.fed, setup.values, Inline(setup.site))
+        setup = prepare_run(recipe, tmp_path / str(passes))
+        state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
         sizes.append(alive(state))
         ups.append(totals.up_bytes)
         for name, mask in state.support.mask.items():  # what is dead kept its initial value
@@ -109,7 +109,7 @@ def test_stage_1_stops_when_its_size_settles(tmp_path: Path) -> None:
     """Where nothing may leave, every change is small: 1 + 5 reconfigurations, 5 passes apart."""
     changes = {"method__ip_passes": 100, "method__ip_interval": 5, "method__drop_share": 0.0}
     changes |= {"method__c": 1.0, "method__comp": [0.0] * 4}  # so that seconds count steps
-    setup = prepare(toy_recipe("prunefl", **changes, **FAST), tmp_path)
+    setup = prepare_run(toy_recipe("prunefl", **changes, **FAST), tmp_path)
     start = ServerState(0, setup.values, Support())
     ctx = setup.fed.context(0, "start", lambda *a, **k: None)
     asks = setup.fed.method.ask(ctx, start)
@@ -124,7 +124,7 @@ def test_regrowth_in_stage_1(tmp_path: Path) -> None:
     free = {"method__c": 1e9, "method__comp": [0.0] * 4, "method__comm": 0.0, **PLAIN}
     setup, kept = play(tmp_path / "a", **free, method__ip_regrow=True, rounds=1)
     assert alive(kept[0][0]) == sum(
-        setup.values[name].numel() for name in maskable(setup.fed.layout)
+        setup.values[name].numel() for name in list_masked_weights(setup.fed.layout)
     )
     steep = {**free, "method__c": 1e-9, "method__comp": [1.0] * 4}
     _, cut = play(tmp_path / "b", **steep, rounds=1)
@@ -252,7 +252,7 @@ def test_importance_is_of_one_interval_whatever_a_client_has_missed(
     """Nothing moves and a round is one step, so every round has the same importance n g^2."""
     fixed = {"local__lr": 0.0, "local__batch_size": 1000, "method__interval": 2}
     recipe = toy_recipe("prunefl", **fixed, method__ip_passes=0, task__model="digits-cnn")
-    setup = prepare(recipe, tmp_path)
+    setup = prepare_run(recipe, tmp_path)
     executor = Inline(setup.site)
     state = ServerState(0, setup.values, Support())
     sent: dict[int, dict[str, Tensor]] = {}
@@ -268,7 +268,8 @@ def test_importance_is_of_one_interval_whatever_a_client_has_missed(
     model = shrink(setup.fed.template, {name: x.clone() for name, x in setup.values.items()})
     batch = data.normalise(data.train.images[part]), data.train.labels[part]
     once = {
-        n: len(part) * g.square() for n, g in gradients(model, cross_entropy(model, batch)).items()
+        n: len(part) * g.square()
+        for n, g in measure_gradients(model, cross_entropy(model, batch)).items()
     }
     rounds = {3: (1, 2, 3), 5: (4, 5)}
     for number, stats in sent.items():
@@ -296,8 +297,8 @@ def test_seconds_by_hand_are_those_of_the_clock(tmp_path: Path) -> None:
 
 
 def begun(tmp_path: Path, **changes: Any) -> tuple[ServerState, Any]:
-    setup = prepare(toy_recipe("prunefl", **PLAIN, **FAST, **changes), tmp_path)
-    return server.begin(setup.fed, setup.values, Inline(setup.site))
+    setup = prepare_run(toy_recipe("prunefl", **PLAIN, **FAST, **changes), tmp_path)
+    return server.begin_training(setup.fed, setup.values, Inline(setup.site))
 
 
 def test_stage_1_takes_the_seconds_of_what_is_alive(tmp_path: Path) -> None:
@@ -318,13 +319,13 @@ def test_stage_1_on_devices_costs_less_than_with_the_whole_model(tmp_path: Path)
     found = {}
     for share in (0.0, 0.6):
         changes = {**QUICK, **FAST, "method__drop_share": share}
-        setup = prepare(toy_recipe("prunefl", **changes), tmp_path / str(share))
+        setup = prepare_run(toy_recipe("prunefl", **changes), tmp_path / str(share))
         start = ServerState(0, setup.values, Support())
         ctx = setup.fed.context(0, "start", lambda *a, **k: None)
         asks = setup.fed.method.ask(ctx, start)
         (answer,) = exchange(setup.fed, start, asks, Inline(setup.site), round=0).answers
         found[share] = answer.time.compute_s
-    macs, device = cost(setup.fed.layout, Support()).macs, setup.fed.fleet.at(0, 0)
+    macs, device = count_cost(setup.fed.layout, Support()).macs, setup.fed.fleet.at(0, 0)
     assert found[0.0] == pytest.approx(train_seconds(macs, 21 * 160, device))
     assert 0 < found[0.6] < 0.9 * found[0.0]
 
@@ -342,17 +343,17 @@ def test_a_free_start_costs_bytes_but_no_seconds(control: str, tmp_path: Path) -
 
 def test_defaults_adapt_within_the_default_rounds(tmp_path: Path) -> None:
     """Masks shrink in stage 1, and weights return and leave later; bytes fall with them."""
-    recipe = load(None, flags={"method.name": "prunefl", "executor.kind": "inline"})
+    recipe = load_recipe(None, flags={"method.name": "prunefl", "executor.kind": "inline"})
     assert recipe.wire.codec == "sparse"
-    assert idle(recipe) == []
+    assert find_idle(recipe) == []
     options = Options()
     due = [elapsed for elapsed in range(recipe.rounds) if options.is_due(elapsed)]
     assert len(due) == 5
-    setup = prepare(replace(recipe, rounds=6, eval_every=6), tmp_path)
+    setup = prepare_run(replace(recipe, rounds=6, eval_every=6), tmp_path)
     executor = Inline(setup.site)
-    first, totals = server.begin(setup.fed, setup.values, executor)
+    first, totals = server.begin_training(setup.fed, setup.values, executor)
     played = [first, *(state for state, _ in server.play(setup.fed, first, executor, totals))]
-    whole = sum(setup.values[name].numel() for name in maskable(setup.fed.layout))
+    whole = sum(setup.values[name].numel() for name in list_masked_weights(setup.fed.layout))
     assert alive(played[0]) < 0.5 * whole
     old, new = played[5].support.mask, played[6].support.mask
     assert all(torch.equal(played[0].support.mask[name], old[name]) for name in old)
@@ -374,7 +375,7 @@ def test_defaults_adapt_within_the_default_rounds(tmp_path: Path) -> None:
     ],
 )
 def test_an_interval_that_never_comes_is_told(options: dict[str, Any], words: str) -> None:
-    told = idle(toy_recipe("prunefl", rounds=30, **options))
+    told = find_idle(toy_recipe("prunefl", rounds=30, **options))
     assert bool(told) == bool(words)
     assert all(text.startswith("F302: `method.") and words in text for text in told)
 
@@ -393,9 +394,9 @@ def test_a_part_of_the_wrong_size_does_not_count(tmp_path: Path) -> None:
 def test_values_of_returning_weights(init: str, tmp_path: Path) -> None:
     """What left in stage 1 returns in stage 2, where all time is made constant; as it was, or 0."""
     changes = {**PLAIN, **QUICK, "method__regrow_init": init}
-    setup = prepare(toy_recipe("prunefl", **changes), tmp_path)
+    setup = prepare_run(toy_recipe("prunefl", **changes), tmp_path)
     executor = Inline(setup.site)
-    before, totals = server.begin(setup.fed, setup.values, executor)
+    before, totals = server.begin_training(setup.fed, setup.values, executor)
     options = replace(setup.fed.options, c=1e9, comp=(0.0,) * 4, comm=0.0)
     fed = replace(setup.fed, options=options)
     play = server.play(fed, before, executor, totals)
@@ -413,7 +414,7 @@ def test_dead_weights_do_not_influence_the_model(tmp_path: Path) -> None:
     block = state.support.gather(setup.fed.layout, state.values)
     for name, mask in state.support.mask.items():
         assert not bool(block[name][~mask].any())
-    assert set(state.support.mask) == set(maskable(setup.fed.layout))
+    assert set(state.support.mask) == set(list_masked_weights(setup.fed.layout))
 
 
 def test_density_is_logged_and_limited(tmp_path: Path) -> None:
@@ -429,7 +430,7 @@ def test_density_is_logged_and_limited(tmp_path: Path) -> None:
 def test_times_by_hand(tmp_path: Path) -> None:
     """The largest client makes one epoch in batches of 64; comm counts once per round."""
     changes = {"method__c": 2.0, "method__comp": [0.1, 0.2, 0.3, 0.4], "method__comm": 0.5}
-    setup = prepare(toy_recipe("prunefl", **changes), tmp_path)
+    setup = prepare_run(toy_recipe("prunefl", **changes), tmp_path)
     time = round_time(setup.fed.context(1, "round", lambda *a, **k: None))
     steps = -(-max(setup.fed.num_examples) // 64)
     assert time.constant_s == 2.0 * steps

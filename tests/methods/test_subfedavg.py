@@ -30,21 +30,21 @@ from fpcli.methods.subfedavg import (
     State,
     Sub,
     SubFedAvg,
-    learned_and_judging,
-    maskable,
+    count_pruned_percent,
+    list_maskable,
     next_percent,
-    pruned_percent,
+    split_samples,
 )
 from fpcli.models.build import build
-from fpcli.scores.bn_scale import above_share, bn_scale
+from fpcli.scores.bn_scale import bn_scale, choose_above_share
 from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.structure.layout import Layout, TensorSpec
-from fpcli.structure.masks import above_percentile, distance
+from fpcli.structure.masks import drop_percentile, measure_distance
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
-from fpcli.train.setup import Setup, prepare
-from fpcli.wire.blocks import encode
+from fpcli.train.setup import Setup, prepare_run
+from fpcli.wire.blocks import encode_blocks
 
 CIFAR = (3, 32, 32)
 OPEN = {"method__accuracy_percent": 0.0, "method__distance_min": -1.0, "method__gate_on": "test"}
@@ -60,29 +60,29 @@ def bits(*rows: str) -> Tensor:
 
 def played(setup: Setup, executor: Any = None) -> list[tuple[ServerState, RoundRecord]]:
     executor = executor or Inline(setup.site)
-    state, totals = server.begin(setup.fed, setup.values, executor)
+    state, totals = server.begin_training(setup.fed, setup.values, executor)
     return list(server.play(setup.fed, state, executor, totals))
 
 
 def prepared(home: Path, **changes: Any) -> Setup:
-    return prepare(toy_recipe("subfedavg", **{"local__epochs": 2} | changes), home)
+    return prepare_run(toy_recipe("subfedavg", **{"local__epochs": 2} | changes), home)
 
 
 def test_two_prunings_by_percentile_and_their_distance() -> None:
     """10 sizes .05 .1 .2 .3 ...: position 2.7 gives .27; then 7 from .3: position 1.8 gives .48."""
     w = torch.tensor([[0.9, -0.1, 0.4, -0.7, 0.05], [0.3, -0.8, 0.2, 0.6, -0.5]])
-    first = above_percentile(w, torch.ones(2, 5, dtype=torch.bool), 30.0)
+    first = drop_percentile(w, torch.ones(2, 5, dtype=torch.bool), 30.0)
     assert torch.equal(first, bits("10110", "11011"))
-    second = above_percentile(w, first, 30.0)
+    second = drop_percentile(w, first, 30.0)
     assert torch.equal(second, bits("10010", "01011"))
-    assert distance({"w": first}, {"w": second}) == pytest.approx(0.2)
+    assert measure_distance({"w": first}, {"w": second}) == pytest.approx(0.2)
 
 
 def test_equal_weights_stay_and_an_empty_tensor_stays_empty() -> None:
     mask = torch.ones(4, dtype=torch.bool)
-    assert above_percentile(torch.tensor([0.3, -0.3, 0.3, 0.3]), mask, 90.0).all()
-    assert not above_percentile(torch.ones(4), ~mask, 10.0).any()
-    assert above_percentile(torch.zeros(4), mask, 10.0).all()
+    assert drop_percentile(torch.tensor([0.3, -0.3, 0.3, 0.3]), mask, 90.0).all()
+    assert not drop_percentile(torch.ones(4), ~mask, 10.0).any()
+    assert drop_percentile(torch.zeros(4), mask, 10.0).all()
 
 
 def test_the_last_step_is_smaller() -> None:
@@ -98,7 +98,7 @@ def test_the_share_pruned_of_lenet_with_open_gates() -> None:
     """Every tensor loses ceil((alive - 1) * p / 100) weights per step; biases never."""
     model = build("subfedavg-cifar", CIFAR, 10, seed=0)
     shapes = {
-        name: dict(model.named_parameters())[name].shape for name in maskable(model, Options())
+        name: dict(model.named_parameters())[name].shape for name in list_maskable(model, Options())
     }
     assert sum(prod(shape) for shape in shapes.values()) == 61_770
     values = {
@@ -109,7 +109,7 @@ def test_the_share_pruned_of_lenet_with_open_gates() -> None:
     rho, shares, steps = 0.0, [], []
     while rho < 30.0:
         steps.append(next_percent(rho, Options()))
-        masks = {n: above_percentile(values[n], masks[n], steps[-1]) for n in masks}
+        masks = {n: drop_percentile(values[n], masks[n], steps[-1]) for n in masks}
         rho = 100.0 * sum(int((~mask).sum()) for mask in masks.values()) / 62_006
         shares.append(rho)
     assert shares == pytest.approx([9.9619, 18.9304, 27.0022, 29.9874, 30.0068], abs=1e-4)
@@ -119,12 +119,16 @@ def test_the_share_pruned_of_lenet_with_open_gates() -> None:
 def test_channels_by_the_scale_of_their_batch_norm() -> None:
     """Sorted .05 .10 .30 .45 .50 .60; index 2 of 6 is .30, index 3 is .45."""
     scales = torch.tensor([0.50, 0.10, 0.30, 0.45, 0.05, 0.60])
-    assert above_share(scales, 0.45, 3, is_strict=True).tolist() == bits("100101")[0].tolist()
-    assert above_share(scales, 0.5, 3, is_strict=True).all(), "only 2 would stay"
-    assert above_share(scales, 0.45, 3, is_strict=False).tolist() == bits("101101")[0].tolist()
-    assert above_share(scales, 0.45, 6, is_strict=True).all()
+    assert (
+        choose_above_share(scales, 0.45, 3, is_strict=True).tolist() == bits("100101")[0].tolist()
+    )
+    assert choose_above_share(scales, 0.5, 3, is_strict=True).all(), "only 2 would stay"
+    assert (
+        choose_above_share(scales, 0.45, 3, is_strict=False).tolist() == bits("101101")[0].tolist()
+    )
+    assert choose_above_share(scales, 0.45, 6, is_strict=True).all()
     sixteen = torch.rand(16, generator=torch.manual_seed(0))
-    assert int(above_share(sixteen, 0.45, 8, is_strict=True).sum()) == 8
+    assert int(choose_above_share(sixteen, 0.45, 8, is_strict=True).sum()) == 8
 
 
 def lenet_bn() -> tuple[nn.Module, Layout]:
@@ -149,8 +153,8 @@ def test_a_smaller_network_computes_what_a_masked_one_does() -> None:
     model.eval()
     assert torch.allclose(model(images), small(images), atol=1e-6)
     assert list(bn_scale(layout, values)) == ["conv1", "conv2"]
-    assert maskable(model, Options(variant="hy")) == ["fc1.weight", "fc2.weight", "fc3.weight"]
-    assert "norm1.weight" in maskable(model, Options(mask_norms=True))
+    assert list_maskable(model, Options(variant="hy")) == ["fc1.weight", "fc2.weight", "fc3.weight"]
+    assert "norm1.weight" in list_maskable(model, Options(mask_norms=True))
 
 
 def asked(layout: Layout, options: Options, support: Support) -> ClientContext:
@@ -163,11 +167,11 @@ def test_the_two_ways_to_count_what_is_pruned() -> None:
     model, layout = lenet_bn()
     values = {name: model.state_dict()[name] for name in layout.tensors}
     hy = Options(variant="hy")
-    masks = {n: torch.ones_like(values[n]).bool() for n in maskable(model, hy)}
+    masks = {n: torch.ones_like(values[n]).bool() for n in list_maskable(model, hy)}
     whole = Support()
 
     def rho(options: Options, support: Support = whole) -> float:
-        return pruned_percent(asked(layout, options, whole), values, masks, support)
+        return count_pruned_percent(asked(layout, options, whole), values, masks, support)
 
     assert rho(hy) == 0.0
     assert rho(replace(hy, count="official")) == pytest.approx(100 * 214 / 62_050)
@@ -181,11 +185,11 @@ def test_the_two_ways_to_count_what_is_pruned() -> None:
 def test_bytes_of_the_unstructured_variant() -> None:
     model = build("subfedavg-cifar", CIFAR, 10, seed=0)
     values = {name: x.detach() for name, x in model.named_parameters()}
-    masks = {name: torch.rand(values[name].shape) < 0.7 for name in maskable(model, Options())}
+    masks = {name: torch.rand(values[name].shape) < 0.7 for name in list_maskable(model, Options())}
     alive = sum(int(mask.sum()) for mask in masks.values()) + 236
 
     def size(mask: dict[str, Tensor], is_known: bool) -> int:
-        return sum(p.nbytes for p in encode("sparse", values, mask, is_known).values())
+        return sum(p.nbytes for p in encode_blocks("sparse", values, mask, is_known).values())
 
     assert size({}, False) == 248_024
     assert size(masks, True) == 4 * alive
@@ -265,7 +269,7 @@ class Unweighted(Method):
 @pytest.mark.parametrize("nothing", ["target_percent", "step_percent"])
 def test_without_pruning_it_is_unweighted_fedavg_bit_for_bit(nothing: str, tmp_path: Path) -> None:
     own = prepared(tmp_path / "own", **{f"method__{nothing}": 0.0})
-    plain = prepare(toy_recipe("fedavg", local__epochs=2), tmp_path / "plain")
+    plain = prepare_run(toy_recipe("fedavg", local__epochs=2), tmp_path / "plain")
     plain = replace(plain, fed=replace(plain.fed, method=Unweighted()))
     ends = [played(setup)[-1][0].values for setup in (own, plain)]
     for name in own.fed.travels.tensors:
@@ -295,7 +299,7 @@ class Watching(Inline):
 
 
 def next_round(setup: Setup, state: ServerState, executor: Any) -> tuple[ServerState, RoundRecord]:
-    totals = server.begin(setup.fed, setup.values, executor)[1]
+    totals = server.begin_training(setup.fed, setup.values, executor)[1]
     return next(server.play(setup.fed, state, executor, totals))
 
 
@@ -307,7 +311,7 @@ def test_masks_shrink_and_travel_up_only_when_they_changed(codec: str, tmp_path:
     """
     setup = prepared(tmp_path, **OPEN, wire__codec=codec, method__target_percent=5.0, eval_every=9)
     watching = Watching(setup.site)
-    before, _ = server.begin(setup.fed, setup.values, watching)
+    before, _ = server.begin_training(setup.fed, setup.values, watching)
     names = [n for n, spec in setup.fed.travels.tensors.items() if len(spec.shape) > 1]
     for number in (1, 2, 3):
         rules = replace(setup.fed.rules, rounds=number + 1)
@@ -340,7 +344,7 @@ def test_masks_shrink_and_travel_up_only_when_they_changed(codec: str, tmp_path:
 def test_a_lost_reply_does_not_part_server_and_client(tmp_path: Path) -> None:
     setup = prepared(tmp_path, **OPEN, wire__codec="sparse", eval_every=9, rounds=9)
     watching = Watching(setup.site)
-    state, _ = server.begin(setup.fed, setup.values, watching)
+    state, _ = server.begin_training(setup.fed, setup.values, watching)
     state, _ = next_round(setup, state, watching)
     watching.lose = (2,)
     after, record = next_round(setup, state, watching)
@@ -356,7 +360,7 @@ def test_after_a_failed_attempt_everybody_gets_the_masks_again(tmp_path: Path) -
     """Clients may have pruned in an attempt whose replies were lost."""
     setup = prepared(tmp_path, **OPEN, wire__codec="sparse", eval_every=9, rounds=9, min_clients=4)
     watching = Watching(setup.site)
-    state, _ = server.begin(setup.fed, setup.values, watching)
+    state, _ = server.begin_training(setup.fed, setup.values, watching)
     state, _ = next_round(setup, state, watching)
     watching.lose = (2,)
     state, record = next_round(setup, state, watching)
@@ -477,7 +481,7 @@ def test_pruning_in_a_pool_or_resumed_gives_the_same_bits(options: Any, tmp_path
     data, tensors = dump_state(state.method)
     restored = replace(state, method=load_state(State, json.loads(json.dumps(data)), tensors))
     executor = Inline(fresh.site)
-    _, totals = server.begin(fresh.fed, fresh.values, executor)
+    _, totals = server.begin_training(fresh.fed, fresh.values, executor)
     resumed = list(server.play(fresh.fed, restored, executor, totals))[-1]
     for end in (other, resumed):
         assert all(torch.equal(whole[0].values[n], end[0].values[n]) for n in whole[0].values)
@@ -493,8 +497,8 @@ def context(setup: Setup, client: int, round: int) -> ClientContext:
 def test_what_judges_is_never_trained_on(tmp_path: Path) -> None:
     setup = prepared(tmp_path)
     cx = context(setup, 1, 1)
-    samples, judges = learned_and_judging(cx)
-    later, same = learned_and_judging(context(setup, 1, 7))
+    samples, judges = split_samples(cx)
+    later, same = split_samples(context(setup, 1, 7))
     part = setup.parts[1]
     assert len(judges) == round(0.1 * len(part))
     assert torch.equal(judges.images, same.images)
@@ -504,7 +508,7 @@ def test_what_judges_is_never_trained_on(tmp_path: Path) -> None:
     assert not any((seen == image).flatten(1).all(1).any() for image in held)
     assert torch.equal(later, samples)
     on_test = prepared(tmp_path / "test", method__gate_on="test")
-    samples, judges = learned_and_judging(context(on_test, 1, 1))
+    samples, judges = split_samples(context(on_test, 1, 1))
     assert len(judges) == len(on_test.site.test_parts[1])
     assert torch.equal(samples, part)
 

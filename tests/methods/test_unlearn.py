@@ -16,19 +16,19 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.timing import work_seconds
 from fpcli.engine.types import Answer, Ask, ServerState, Timing, Traffic, Work
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
-from fpcli.methods.unlearn import COUNTS, RIGHT, State, Unlearn, counted, read
-from fpcli.scores.tfidf import class_means
+from fpcli.methods.unlearn import COUNTS, RIGHT, State, Unlearn, read_answers, sum_counts
+from fpcli.scores.tfidf import measure_class_means
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
-from fpcli.train.setup import Setup, prepare
+from fpcli.train.setup import Setup, prepare_run
 
 
 def made(tmp_path: Path, **changes: Any) -> Setup:
-    return prepare(toy_recipe("unlearn", **changes), tmp_path / "memory")
+    return prepare_run(toy_recipe("unlearn", **changes), tmp_path / "memory")
 
 
 def begun(setup: Setup) -> tuple[ServerState, Any]:
-    return server.begin(setup.fed, setup.values, Inline(setup.site), setup.support)
+    return server.begin_training(setup.fed, setup.values, Inline(setup.site), setup.support)
 
 
 def test_pruned_channels_stay_silent_through_training(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_scores_are_those_of_all_data_in_one_place(tmp_path: Path) -> None:
     model = shrink(setup.fed.template, {k: v.clone() for k, v in setup.values.items()})
     data = setup.fed.dataset
     everything = [(data.normalise(data.train.images), data.train.labels)]
-    expected = class_means(model, everything, 10)
+    expected = measure_class_means(model, everything, 10)
     for layer, value in expected.activations.items():
         assert torch.allclose(scored.activations[layer], value, atol=1e-5)
     assert scored.target == 3
@@ -133,9 +133,9 @@ def test_counts_that_cannot_be_do_not_count() -> None:
     wrong += [torch.tensor([[1, 2], [3, 8]]), torch.tensor([[0, 0], [11, 0]])]
     wrong += [torch.tensor([[0, 0, 0, 0], [2**62] * 4])]
     answers = [answer(**{RIGHT: x}) for x in [good, *wrong, good]]
-    assert counted([answer(), *answers]).tolist() == [[2, 4], [6, 8]]
+    assert sum_counts([answer(), *answers]).tolist() == [[2, 4], [6, 8]]
     with pytest.raises(ClientError, match="no client's count"):
-        counted([answer()])
+        sum_counts([answer()])
 
 
 def test_a_share_that_is_still_to_be_found(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_client_without_a_single_sample_says_nothing(tmp_path: Path) -> None:
     empty = told({COUNTS: torch.zeros(10, dtype=torch.int32)}, 0)
     layout = made(tmp_path).fed.layout
     for answers in ([empty, answer()], [answer(), empty]):
-        assert len(read(layout, answers)[0]) == 1
+        assert len(read_answers(layout, answers)[0]) == 1
 
 
 def test_a_client_with_nothing_left_does_not_take_part(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_client_with_nothing_left_does_not_take_part(tmp_path: Path) -> None:
     assert record.evaluation is not None
     assert record.evaluation.withheld is not None
     counted = record.evaluation.withheld.num_examples + record.evaluation.test.num_examples
-    assert counted == len(prepare(toy_recipe("fedavg"), tmp_path).fed.dataset.test)
+    assert counted == len(prepare_run(toy_recipe("fedavg"), tmp_path).fed.dataset.test)
 
 
 def told(tensors: dict[str, Tensor], num_examples: int) -> Answer:
@@ -190,7 +190,7 @@ def test_answers_that_do_not_fit_do_not_count(tmp_path: Path) -> None:
         {"other>": torch.ones(10, 8)},
     ]
     answers = [answer(), *(answer(**one) for one in wrong), answer()]
-    means, norms = read(made(tmp_path).fed.layout, answers)
+    means, norms = read_answers(made(tmp_path).fed.layout, answers)
     assert len(means) == 2
     assert norms == {"stem": "norm"}
 
@@ -208,4 +208,4 @@ def test_a_class_that_nobody_has(tmp_path: Path) -> None:
 def test_a_network_without_convolutions(tmp_path: Path) -> None:
     nothing = told({COUNTS: torch.ones(10)}, 5)
     with pytest.raises(LayoutError, match="no convolution"):
-        read(made(tmp_path).fed.layout, [nothing])
+        read_answers(made(tmp_path).fed.layout, [nothing])

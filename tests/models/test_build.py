@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fpcli.errors import LayoutError, RecipeError, UsageError
-from fpcli.models.build import build, factory, measure
+from fpcli.models.build import build, find_factory, measure_shapes
 
 DIGITS, CIFAR = (1, 8, 8), (3, 32, 32)
 
@@ -52,7 +52,7 @@ def test_model_comes_in_training_mode_with_untouched_statistics() -> None:
 
 def test_factory_makes_a_model_without_memory() -> None:
     with torch.device("meta"):
-        model = factory("resnet20")(CIFAR, 10)
+        model = find_factory("resnet20")(CIFAR, 10)
     assert all(value.is_meta for value in model.state_dict().values())
 
 
@@ -202,12 +202,12 @@ def test_measured_shapes_are_those_of_the_built_network(
 ) -> None:
     if shape is None:
         with pytest.raises(ValueError, match="no batch norm"):
-            measure(name, (1, 28, 28), 10)
+            measure_shapes(name, (1, 28, 28), 10)
         return
     state = build(name, shape, 10, seed=0).state_dict()
     floats = {key: tuple(x.shape) for key, x in state.items() if x.is_floating_point()}
-    assert measure(name, shape, 10) == floats
+    assert measure_shapes(name, shape, 10) == floats
 
 
 def test_code_is_not_run_to_measure_it() -> None:
-    assert measure("os:abort", (3, 32, 32), 10) is None
+    assert measure_shapes("os:abort", (3, 32, 32), 10) is None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fpcli.models.build import build
 from fpcli.models.group_norm import replace_batch_norm
-from fpcli.structure.patterns import ranked
+from fpcli.structure.patterns import keep_ranked
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
@@ -81,7 +81,7 @@ def test_a_pruned_network_computes_what_the_masked_one_does(name: str) -> None:
     scores = {k: torch.rand(g.width, generator=generator) for k, g in layout.prunable.items()}
     x = torch.randn(2, *CIFAR, generator=generator)
     for ratio in (0.1, 0.5, 0.9):
-        keep = Support(ranked(layout, scores, ratio))
+        keep = Support(keep_ranked(layout, scores, ratio))
         small = shrink(model, keep.gather(layout, state))
         dense, covered = keep.scatter(layout, keep.gather(layout, state))
         masked: dict[str, Tensor] = {k: dense[k] * covered[k] for k in dense}

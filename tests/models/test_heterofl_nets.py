@@ -8,7 +8,7 @@ import torch
 from fpcli.models.build import build
 from fpcli.models.heterofl_nets import hetero_cnn
 from fpcli.structure.layout import Layout
-from fpcli.structure.patterns import window
+from fpcli.structure.patterns import keep_window
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
@@ -29,7 +29,7 @@ def test_level_sizes_are_the_papers_and_levels_are_nested(
 ) -> None:
     model = build(name, shape, 10, seed=0)
     layout: Layout = trace(model, torch.zeros(1, *shape))
-    levels = [Support(window(layout, 0.5**level)) for level in range(5)]
+    levels = [Support(keep_window(layout, 0.5**level)) for level in range(5)]
     assert [level.num_alive(layout) for level in levels] == sizes
     for small, large in zip(levels[1:], levels, strict=False):
         assert small.is_within(layout, large)

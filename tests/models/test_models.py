@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fpcli import plugins
 from fpcli.data import DATASETS
 from fpcli.models import DEFAULT_MODEL, MODELS
-from fpcli.models.build import build, factory
+from fpcli.models.build import build, find_factory
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 
@@ -67,7 +67,7 @@ def test_the_networks_of_prunefl_have_the_sizes_that_its_authors_print(
     name: str, shape: tuple[int, int, int], num_classes: int, parameters: int
 ) -> None:
     with torch.device("meta"):
-        model = factory(name)(shape, num_classes)
+        model = find_factory(name)(shape, num_classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 

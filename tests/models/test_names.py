@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 from fpcli.errors import RecipeError, UsageError
-from fpcli.models.build import build, factory
-from fpcli.models.names import ModelName, complete, parse
-from fpcli.recipe.load import load
-from fpcli.store.run_folder import default_name
+from fpcli.models.build import build, find_factory
+from fpcli.models.names import ModelName, complete, parse_model_name
+from fpcli.recipe.load import load_recipe
+from fpcli.store.run_folder import choose_name
 
 CIFAR = (3, 32, 32)
 
@@ -29,13 +29,13 @@ CIFAR = (3, 32, 32)
     ],
 )
 def test_parts(name: str, parts: tuple[str, bool, float | None]) -> None:
-    assert parse(name) == ModelName(*parts)
+    assert parse_model_name(name) == ModelName(*parts)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "nan", "inf", "10.5", "0,5", "0.5-gn", "1@1"])
 def test_a_width_is_a_number_in_range(text: str) -> None:
     with pytest.raises(UsageError, match="is not a number above 0 and up to 10") as caught:
-        parse(f"vgg11@{text}")
+        parse_model_name(f"vgg11@{text}")
     right = "`vgg11-gn@0.5`" if text.endswith("-gn") else "`vgg11@0.5`"
     assert caught.value.hint == f"write for example {right}"
 
@@ -51,7 +51,7 @@ def test_a_width_is_a_number_in_range(text: str) -> None:
 )
 def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match="unknown model") as caught:
-        factory(name)
+        find_factory(name)
     assert caught.value.hint.startswith(hint)
 
 
@@ -71,13 +71,13 @@ def test_a_recipe_is_checked_where_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("recipe: 1\ntask:\n  data: cifar10\n  model: resnet20@half\n")
     with pytest.raises(RecipeError, match=r"r.yaml:4: model `resnet20@half`: width `half`"):
-        load(path)
+        load_recipe(path)
     with pytest.raises(UsageError, match="--model: model `lenet5@2`: this network has one width"):
-        load(None, flags={"task.model": "lenet5@2"})
+        load_recipe(None, flags={"task.model": "lenet5@2"})
     path.write_text("recipe: 1\ntask:\n  data: cifar10\n  model: resnet20-gn@0.5\n")
-    recipe = load(path)
+    recipe = load_recipe(path)
     assert recipe.task.model == "resnet20-gn@0.5"
-    assert default_name(recipe) == "fedavg-cifar10-resnet20-gn-0.5-s0"
+    assert choose_name(recipe) == "fedavg-cifar10-resnet20-gn-0.5-s0"
 
 
 def test_completion_offers_group_norm_behind_a_whole_name() -> None:
@@ -90,7 +90,7 @@ def test_completion_offers_group_norm_behind_a_whole_name() -> None:
 
 def test_width_scales_the_number_of_weights() -> None:
     whole, half = (
-        sum(p.numel() for p in factory(name)(CIFAR, 10).parameters() if p.dim() == 4)
+        sum(p.numel() for p in find_factory(name)(CIFAR, 10).parameters() if p.dim() == 4)
         for name in ("resnet20", "resnet20@0.5")
     )
     # All convolutions but the first have half the inputs and half the outputs.

@@ -7,9 +7,9 @@ import torch
 
 from fpcli.models.build import build
 from fpcli.models.resnet import Padding
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
-from fpcli.structure.trace import untraced
+from fpcli.structure.trace import list_tensors
 
 CIFAR = (3, 32, 32)
 
@@ -26,7 +26,7 @@ def test_published_counts_are_those_of_padded_shortcuts(name: str, macs: int, we
     """Projections add 16 * 32 + 32 * 64 = 2,560 weights, each used at 256 or 64 positions."""
     model = build(name, CIFAR, 10, seed=0)
     assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == weights
-    assert cost(untraced(model, torch.zeros(1, *CIFAR)), Support()).macs == macs
+    assert count_cost(list_tensors(model, torch.zeros(1, *CIFAR)), Support()).macs == macs
 
 
 def test_padding_by_hand() -> None:

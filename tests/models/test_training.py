@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fpcli.data.batches import batches, evaluation_batches
-from fpcli.data.datasets import load
+from fpcli.data.datasets import load_dataset
 from fpcli.data.partition import partition
 from fpcli.models.build import build
 from fpcli.rng import stream
@@ -14,7 +14,7 @@ from fpcli.settings.tasks import Partition
 
 @pytest.mark.slow
 def test_digits_are_learned_by_ten_clients_in_thirty_rounds() -> None:
-    data = load("digits", None, seed=0)
+    data = load_dataset("digits", None, seed=0)
     model = build("digits-cnn", data.input_shape, 10, seed=0)
     parts = partition(data.train.labels, 10, Partition(), seed=0)
     for round in range(30):

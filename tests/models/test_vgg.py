@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from fpcli.models.build import build, factory
-from fpcli.structure.cost import cost
+from fpcli.models.build import build, find_factory
+from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
-from fpcli.structure.trace import untraced
+from fpcli.structure.trace import list_tensors
 
 CIFAR = (3, 32, 32)
 
 
 def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
-        return factory(name)(CIFAR, 10)
+        return find_factory(name)(CIFAR, 10)
 
 
 def weights(model: nn.Module) -> int:
@@ -30,8 +30,8 @@ def channels(model: nn.Module) -> int:
 def test_vgg16_is_the_network_of_pruning_filters() -> None:
     model = on_meta("vgg16")
     assert (weights(model), channels(model)) == (14_977_728, 4_224)
-    layout = untraced(build("vgg16", CIFAR, 10, seed=0), torch.zeros(1, *CIFAR))
-    assert cost(layout, Support()).macs == 313_463_808
+    layout = list_tensors(build("vgg16", CIFAR, 10, seed=0), torch.zeros(1, *CIFAR))
+    assert count_cost(layout, Support()).macs == 313_463_808
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 import torch
 from prunings import named
 
-from fpcli.data.datasets import Dataset, load
-from fpcli.engine.central import train
+from fpcli.data.datasets import Dataset, load_dataset
+from fpcli.engine.central import train_centrally
 from fpcli.engine.trained import Trained
 from fpcli.models.build import build
 from fpcli.settings.learning import FitConfig
@@ -15,7 +15,7 @@ from fpcli.structure.trace import trace
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load("digits", None, seed=0)
+    return load_dataset("digits", None, seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def _learned(name: str, dataset: Dataset, epochs: int) -> Trained:
     model = build(name, (1, 8, 8), 10, seed=0, allow_code=True)
     layout = trace(model, torch.zeros(1, 1, 8, 8))
     config = FitConfig(epochs=epochs, batch_size=64, lr=0.05)
-    for _ in train(model, dataset, config, seed=0):
+    for _ in train_centrally(model, dataset, config, seed=0):
         pass
     values = {key: model.state_dict()[key].detach().clone() for key in layout.tensors}
     return Trained(name, model, layout, Support(), values, (1, 8, 8), 10)

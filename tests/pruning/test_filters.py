@@ -12,11 +12,11 @@ from fpcli.data.datasets import Dataset
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, NeedError, RecipeError
 from fpcli.pruning.filters import Filters
-from fpcli.pruning.layers import weights_and_macs
-from fpcli.pruning.prune import planned
-from fpcli.pruning.pruner import Target
+from fpcli.pruning.layers import count_weights_and_macs
+from fpcli.pruning.prune import plan_cut
+from fpcli.pruning.pruner import PruneTarget
 
-QUARTER = Target("ratio", 0.25)
+QUARTER = PruneTarget("ratio", 0.25)
 WHOLE = [[0.9], [0.2], [1.5], [0.6]]
 SECOND = [[0.1, 2.0, 0.3, 0.2], [0.9, 0.1, 0.5, 0.4], [0.4, 0.9, 0.6, 0.1]]
 THIRD = [[0.5, 0.4, 0.1], [0.2, 1.0, 0.9], [0.8, 0.1, 0.3]]
@@ -81,9 +81,9 @@ def test_presets_cut_what_the_paper_cuts(preset: str) -> None:
     name, before, after = COUNTS[preset]
     is_large = name.startswith("torchvision")
     net = named(name, (3, 224, 224), 1000) if is_large else named(name)
-    result = planned(Filters(), context(preset=preset), net, Target("ratio", 0.0))
-    assert weights_and_macs(net.layout, net.support) == before
-    assert weights_and_macs(net.layout, result.trained.support) == after
+    result = plan_cut(Filters(), context(preset=preset), net, PruneTarget("ratio", 0.0))
+    assert count_weights_and_macs(net.layout, net.support) == before
+    assert count_weights_and_macs(net.layout, result.trained.support) == after
     widths = {group: narrow for group, (_, narrow) in result.widths.items()}
     first = [widths[group] for group in widths if group.endswith(".conv1")]
     if preset == "resnet56-B":
@@ -96,9 +96,9 @@ def test_presets_cut_what_the_paper_cuts(preset: str) -> None:
 
 def test_a_preset_is_for_its_network_and_stands_alone(cnn: Trained) -> None:
     with pytest.raises(RecipeError, match="for a network of 56 layers, `digits-cnn` has 4"):
-        planned(Filters(), context(preset="resnet56-A"), cnn, Target("ratio", 0.0))
+        plan_cut(Filters(), context(preset="resnet56-A"), cnn, PruneTarget("ratio", 0.0))
     with pytest.raises(RecipeError, match="says how much goes"):
-        planned(Filters(), context(preset="resnet56-A"), named("resnet56-pad"), QUARTER)
+        plan_cut(Filters(), context(preset="resnet56-A"), named("resnet56-pad"), QUARTER)
 
 
 def stage2(net: Trained) -> str:
@@ -139,7 +139,7 @@ def test_depthwise_layers_pass_channels_on_and_are_no_sum() -> None:
 
 def test_rates_ignored_groups_and_rounding(cnn: Trained) -> None:
     px = context(rates={"conv1": 0.75, "fc1": 0.0}, ignore=frozenset({"conv2"}), round_to=8)
-    keep = Filters().cut(px, cnn, Target("ratio", 0.5)).support.keep
+    keep = Filters().cut(px, cnn, PruneTarget("ratio", 0.5)).support.keep
     assert {name: len(channels) for name, channels in keep.items()} == {"conv1": 8}
     with pytest.raises(CheckError, match="no group of `digits-cnn` may lose channels"):
         Filters().cut(context(ignore=frozenset(cnn.layout.groups)), cnn, QUARTER)
@@ -148,18 +148,18 @@ def test_rates_ignored_groups_and_rounding(cnn: Trained) -> None:
 def test_a_group_keeps_one_channel_and_says_so(cnn: Trained) -> None:
     told: list[str] = []
     px = context(rates={"conv1": 0.95}, tell=told.append)
-    assert len(Filters().cut(px, cnn, Target("ratio", 0.0)).support.keep["conv1"]) == 1
+    assert len(Filters().cut(px, cnn, PruneTarget("ratio", 0.0)).support.keep["conv1"]) == 1
     assert told == ["warning: all channels of `conv1` were to go; one stays"]
 
 
 def test_what_is_gone_stays_gone(cnn: Trained) -> None:
     """A channel without weights is not kept in place of a worse one that is alive."""
     px = context(rates={"conv1": 0.5, "conv2": 0.0, "fc1": 0.0})
-    cut = Filters().cut(px, cnn, Target("ratio", 0.0))
+    cut = Filters().cut(px, cnn, PruneTarget("ratio", 0.0))
     silent = dict(cut.values)
     silent["conv1.weight"] = torch.zeros_like(silent["conv1.weight"])
     silenced = replace(cut, values=silent)
-    again = Filters().cut(context(rates={"conv1": 0.75}), silenced, Target("ratio", 0.0))
+    again = Filters().cut(context(rates={"conv1": 0.75}), silenced, PruneTarget("ratio", 0.0))
     assert set(again.support.keep["conv1"].tolist()) < set(cut.support.keep["conv1"].tolist())
 
 
@@ -176,7 +176,7 @@ def test_scores_of_data_are_asked_with_few_images(cnn: Trained, digits: Dataset)
 
 def test_iterative_retraining_takes_the_groups_one_by_one(cnn: Trained) -> None:
     px = context(retrain="iterative")
-    steps = Filters().steps(px, cnn, Target("ratio", 0.5), 1)
+    steps = Filters().steps(px, cnn, PruneTarget("ratio", 0.5), 1)
     assert [list(own.rates) for own, _ in steps] == [
         ["conv1"], ["conv1", "conv2"], ["conv1", "conv2", "fc1"],
     ]  # fmt: skip

@@ -9,14 +9,14 @@ from prunable import Convs, context, of_model, shaken
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.engine.central import train
-from fpcli.engine.measure import gradients
+from fpcli.engine.central import train_centrally
+from fpcli.engine.measure import measure_gradients
 from fpcli.errors import CheckError, LayoutError
-from fpcli.pruning.gates import gates
-from fpcli.pruning.gdp import GDP, Options, bn_gate, candidates
-from fpcli.pruning.pruner import Target
-from fpcli.scores.taylor import saliency
-from fpcli.structure.cost import cost
+from fpcli.pruning.gates import gate_channels
+from fpcli.pruning.gdp import GDP, Options, bn_gate, list_competitors
+from fpcli.pruning.pruner import PruneTarget
+from fpcli.scores.taylor import measure_saliency
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
@@ -74,9 +74,9 @@ def of_conv1(
     model: nn.Module, layout: Layout, *, with_bias: bool = True
 ) -> tuple[float, list[float], dict[str, Tensor]]:
     loss = F.cross_entropy(model(IMAGES), LABELS)
-    slopes = gradients(model, loss)
+    slopes = measure_gradients(model, loss)
     values = dict(model.named_parameters())
-    scores = saliency(layout, values, slopes, with_bias=with_bias)
+    scores = measure_saliency(layout, values, slopes, with_bias=with_bias)
     return float(loss.detach()), scores["conv1"].tolist(), slopes
 
 
@@ -92,7 +92,7 @@ def test_a_masked_filter_cannot_return_by_itself(worked: Worked, layout: Layout)
     """Under its mask filter 1 has no score and no gradient; scored unmasked it has both."""
     masks = {"conv1": torch.tensor([1.0, 0.0, 1.0])}
     groups = [layout.groups["conv1"]]
-    with gates(worked, groups, masks):
+    with gate_channels(worked, groups, masks):
         loss, scores, slopes = of_conv1(worked, layout)
         assert loss == pytest.approx(0.8969857328)
         assert scores[1] == 0.0
@@ -106,7 +106,7 @@ def test_a_straight_through_gate_keeps_a_masked_filter_learning(
     worked: Worked, layout: Layout
 ) -> None:
     masks = {"conv1": torch.tensor([1.0, 0.0, 1.0])}
-    with gates(worked, [layout.groups["conv1"]], masks, is_straight_through=True):
+    with gate_channels(worked, [layout.groups["conv1"]], masks, is_straight_through=True):
         loss, scores, slopes = of_conv1(worked, layout)
     assert loss == pytest.approx(0.8969857328)
     assert scores[1] == pytest.approx(0.1880291429)
@@ -122,18 +122,18 @@ def test_gates_compute_what_the_cut_network_computes() -> None:
     block = Support(keep).gather(trained.layout, trained.values)
     small = shrink(model, block).eval()
     x = torch.rand(4, 1, 8, 8)
-    with gates(model, [trained.layout.groups["conv1"]], masks):
+    with gate_channels(model, [trained.layout.groups["conv1"]], masks):
         assert torch.allclose(model(x), small(x), atol=1e-6)
     assert not torch.allclose(model(x), small(x), atol=1e-3)
 
 
 def test_filters_that_feed_a_sum_take_part_only_if_asked() -> None:
     layout = of_model(Convs()).layout
-    assert [group.name for group in candidates(layout, frozenset(), "skip")] == ["conv1"]
-    names = [group.name for group in candidates(layout, frozenset(), "groups")]
+    assert [group.name for group in list_competitors(layout, frozenset(), "skip")] == ["conv1"]
+    names = [group.name for group in list_competitors(layout, frozenset(), "groups")]
     assert names == ["conv1", "conv2"]
     with pytest.raises(LayoutError, match="no convolution"):
-        candidates(layout, frozenset({"conv1"}), "skip")
+        list_competitors(layout, frozenset({"conv1"}), "skip")
 
 
 def prune(ratio: float, **options: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
@@ -142,7 +142,7 @@ def prune(ratio: float, **options: Any) -> tuple[Any, Any, list[dict[str, Any]]]
     logged: list[dict[str, Any]] = []
     usual = {"epochs": 2, "period": 3, "saliency_batches": 2, "lr": 0.05}
     px = context(Options(**(usual | options)), log=lambda **values: logged.append(values))
-    return GDP().cut(px, trained, Target("ratio", ratio)), trained, logged
+    return GDP().cut(px, trained, PruneTarget("ratio", ratio)), trained, logged
 
 
 def test_the_budget_holds_after_every_redrawing() -> None:
@@ -153,7 +153,7 @@ def test_the_budget_holds_after_every_redrawing() -> None:
     assert all(sum(line["kept"].values()) == 6 for line in drawn)
     kept = {name: len(channels) for name, channels in pruned.support.keep.items()}
     assert kept == {name: n for name, n in drawn[-1]["kept"].items() if name in kept}
-    assert drawn[-1]["params"] == cost(pruned.layout, pruned.support).params
+    assert drawn[-1]["params"] == count_cost(pruned.layout, pruned.support).params
     assert [line["epoch"] for line in logged if line["event"] == "gdp"] == [1, 2]
 
 
@@ -178,7 +178,7 @@ def test_beta_1_is_plain_training_bit_for_bit() -> None:
     px = context(Options())
     model = trained.module()
     config = replace(px.retraining, epochs=2, lr=0.05, schedule="steps", drop_at=())
-    for _ in train(model, px.dataset, config, seed=px.seed, purpose="gdp"):
+    for _ in train_centrally(model, px.dataset, config, seed=px.seed, purpose="gdp"):
         pass
     assert pruned.support.keep == {}
     state = model.state_dict()
@@ -208,18 +208,18 @@ def test_saliency_of_scale_and_shift() -> None:
 def test_targets_of_size_and_work() -> None:
     torch.manual_seed(0)
     trained = of_model(shaken(Convs()))
-    full = cost(trained.layout, Support())
+    full = count_cost(trained.layout, Support())
     px = context(Options(epochs=1, saliency_batches=1, residual="groups"))
-    pruned = GDP().cut(px, trained, Target("macs", 0.5))
-    assert cost(trained.layout, pruned.support).macs <= 0.5 * full.macs
+    pruned = GDP().cut(px, trained, PruneTarget("macs", 0.5))
+    assert count_cost(trained.layout, pruned.support).macs <= 0.5 * full.macs
     with pytest.raises(CheckError, match="the closest is"):
-        GDP().cut(px, trained, Target("params", 0.99))
+        GDP().cut(px, trained, PruneTarget("params", 0.99))
 
 
 def test_a_second_cut_never_brings_back_what_is_gone() -> None:
     first, _, _ = prune(0.5)
     px = context(Options(epochs=1, period=4, saliency_batches=1))
-    second = GDP().cut(px, first, Target("ratio", 0.7))
+    second = GDP().cut(px, first, PruneTarget("ratio", 0.7))
     gone = set(range(6)) - set(first.support.keep["conv1"].tolist())
     assert not gone & set(second.support.keep["conv1"].tolist())
     assert len(second.support.keep["conv1"]) == 1  # floor(0.3 * 6)

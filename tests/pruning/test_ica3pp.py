@@ -11,14 +11,14 @@ from fpcli.errors import CheckError, LayoutError
 from fpcli.pruning.ica3pp import (
     ICA3PP,
     Options,
-    candidates,
     channel_criterion,
-    chosen,
+    choose_channels,
+    list_normalised,
     weight_criterion,
 )
-from fpcli.pruning.pruner import Target
+from fpcli.pruning.pruner import PruneTarget
 from fpcli.scores.bn_scale import add_l1
-from fpcli.structure.cost import cost
+from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.support import Support
 
@@ -85,7 +85,7 @@ def test_the_two_criteria_and_their_product() -> None:
 def test_which_channels_stay(rule: Any, num_removed: int, kept: str) -> None:
     u, v = criteria()
     has = {name: torch.ones(len(score), dtype=torch.bool) for name, score in u.items()}
-    stays = chosen(u, v, has, Options(rule=rule), 7 - num_removed)
+    stays = choose_channels(u, v, has, Options(rule=rule), 7 - num_removed)
     text = "|".join("".join(str(int(bit)) for bit in bits) for bits in stays.values())
     assert text == kept
 
@@ -94,7 +94,7 @@ def test_either_removes_the_lowest_of_both() -> None:
     """Lowest three of u are {1, 2, 4}, of v {0, 3, 5}: one channel of each layer is protected."""
     u, v = criteria()
     has = {name: torch.ones(len(score), dtype=torch.bool) for name, score in u.items()}
-    stays = chosen(u, v, has, Options(rule="either"), 4)
+    stays = choose_channels(u, v, has, Options(rule="either"), 4)
     # Layer a loses all four, and keeps what its weight criterion keeps instead.
     assert stays["a"].tolist() == [True, False, False, True]
     assert stays["b"].tolist() == [False, False, True]
@@ -110,8 +110,11 @@ def test_scaling_a_layer_changes_u_nowhere() -> None:
 def test_a_cut_network_computes_what_the_masked_one_computes() -> None:
     torch.manual_seed(0)
     trained = of_model(shaken(Convs()))
-    assert [group.name for group in candidates(trained.layout, frozenset())] == ["conv1", "conv2"]
-    pruned = ICA3PP().cut(context(Options()), trained, Target("ratio", 0.5))
+    assert [group.name for group in list_normalised(trained.layout, frozenset())] == [
+        "conv1",
+        "conv2",
+    ]
+    pruned = ICA3PP().cut(context(Options()), trained, PruneTarget("ratio", 0.5))
     # floor(0.5 * 11) = 5 of the 11 channels of both groups leave.
     assert sum(len(kept) for kept in pruned.support.keep.values()) == 6
     dense = {name: value.clone() for name, value in pruned.values.items()}
@@ -135,15 +138,15 @@ def test_a_cut_network_computes_what_the_masked_one_computes() -> None:
 def test_targets_and_extremes() -> None:
     torch.manual_seed(0)
     trained = of_model(shaken(Convs()))
-    full = cost(trained.layout, trained.support)
-    pruned = ICA3PP().cut(context(Options()), trained, Target("params", 0.5))
-    assert cost(trained.layout, pruned.support).params <= 0.5 * full.params
-    untouched = ICA3PP().cut(context(Options()), trained, Target("ratio", 0.0))
+    full = count_cost(trained.layout, trained.support)
+    pruned = ICA3PP().cut(context(Options()), trained, PruneTarget("params", 0.5))
+    assert count_cost(trained.layout, pruned.support).params <= 0.5 * full.params
+    untouched = ICA3PP().cut(context(Options()), trained, PruneTarget("ratio", 0.0))
     assert untouched.support.keep == {}
-    almost = ICA3PP().cut(context(Options()), trained, Target("ratio", 0.999))
+    almost = ICA3PP().cut(context(Options()), trained, PruneTarget("ratio", 0.999))
     assert [len(kept) for kept in almost.support.keep.values()] == [1, 1]
     with pytest.raises(CheckError, match="the closest is"):
-        ICA3PP().cut(context(Options()), trained, Target("params", 0.99))
+        ICA3PP().cut(context(Options()), trained, PruneTarget("params", 0.99))
 
 
 def test_sparse_training_shrinks_the_scales() -> None:
@@ -158,7 +161,7 @@ def test_sparse_training_shrinks_the_scales() -> None:
     torch.manual_seed(0)
     trained = of_model(Convs())
     px = context(Options(sparse_epochs=1, penalty=0.05), log=lambda **values: logged.append(values))
-    pruned = ICA3PP().cut(px, trained, Target("ratio", 0.0))
+    pruned = ICA3PP().cut(px, trained, PruneTarget("ratio", 0.0))
     assert [line["event"] for line in logged] == ["sparse"]
     assert logged[0].keys() == {"event", "epoch", "loss", "lr", "validation", "real_s"}
     assert float(pruned.values["norm1.weight"].mean()) < 1.0
@@ -169,7 +172,7 @@ def test_sparse_training_revives_no_masked_weight() -> None:
     whole = of_model(Convs())
     mask = torch.rand(whole.values["conv3.weight"].shape) > 0.5
     trained = whole.cut(Support(mask={"conv3.weight": mask}))
-    pruned = ICA3PP().cut(context(Options(sparse_epochs=1)), trained, Target("ratio", 0.0))
+    pruned = ICA3PP().cut(context(Options(sparse_epochs=1)), trained, PruneTarget("ratio", 0.0))
     assert not pruned.values["conv3.weight"][~mask].any()
     assert not torch.equal(pruned.values["conv3.weight"], trained.values["conv3.weight"])
 
@@ -177,7 +180,7 @@ def test_sparse_training_revives_no_masked_weight() -> None:
 def test_a_network_without_batch_norm_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     with pytest.raises(LayoutError, match="batch norm"):
-        ICA3PP().cut(context(Options()), of_model(model), Target("ratio", 0.5))
+        ICA3PP().cut(context(Options()), of_model(model), PruneTarget("ratio", 0.5))
 
 
 @pytest.mark.parametrize("channel", ["mean-activation", "taylor"])
@@ -185,8 +188,8 @@ def test_the_channel_criterion_can_come_from_data(channel: Any) -> None:
     torch.manual_seed(0)
     trained = of_model(shaken(Convs()))
     px = context(Options(channel=channel, rule="gamma"))
-    pruned = ICA3PP().cut(px, trained, Target("ratio", 0.5))
-    by_scale = ICA3PP().cut(context(Options(rule="gamma")), trained, Target("ratio", 0.5))
+    pruned = ICA3PP().cut(px, trained, PruneTarget("ratio", 0.5))
+    by_scale = ICA3PP().cut(context(Options(rule="gamma")), trained, PruneTarget("ratio", 0.5))
     widths = {"conv1": 6, "conv2": 5}
     gone = [widths[name] - len(kept) for name, kept in pruned.support.keep.items()]
     assert sum(gone) == 5  # floor(0.5 * 11)

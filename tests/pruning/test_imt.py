@@ -7,13 +7,13 @@ import torch
 from prunable import context, of_model
 from torch import nn
 
-from fpcli.engine.central import train
+from fpcli.engine.central import train_centrally
 from fpcli.errors import CheckError
 from fpcli.pruning.imt import IMT, Options
-from fpcli.pruning.pruner import Target
-from fpcli.structure.cost import cost
+from fpcli.pruning.pruner import PruneTarget
+from fpcli.structure.cost import count_cost
 
-NONE = Target("ratio", 0.0)
+NONE = PruneTarget("ratio", 0.0)
 
 
 def small() -> nn.Module:
@@ -29,7 +29,7 @@ def larger() -> nn.Module:
 
 
 def cut(
-    model: nn.Module, target: Target = NONE, **options: Any
+    model: nn.Module, target: PruneTarget = NONE, **options: Any
 ) -> tuple[Any, list[dict[str, Any]]]:
     logged: list[dict[str, Any]] = []
     px = context(Options(**options), log=lambda **values: logged.append(values))
@@ -38,7 +38,7 @@ def cut(
 
 def test_a_fixed_rate_masks_exactly_that_many_weights_of_the_smallest() -> None:
     """Eligible: 64*8 + 8 + 8*10 + 10 = 610 (batch norm is not); floor(0.3 * 610) = 183 leave."""
-    pruned, _ = cut(small(), Target("ratio", 0.3), rate="fixed", warmup_steps=0)
+    pruned, _ = cut(small(), PruneTarget("ratio", 0.3), rate="fixed", warmup_steps=0)
     masks = pruned.support.mask
     assert sum(int((~bits).sum()) for bits in masks.values()) == 183
     assert not any("2." in name for name in masks)
@@ -50,7 +50,7 @@ def test_a_fixed_rate_masks_exactly_that_many_weights_of_the_smallest() -> None:
 
 def test_survivors_are_rewound_or_go_on() -> None:
     fixed = {"rate": "fixed", "warmup_steps": 4}
-    target = Target("ratio", 0.5)
+    target = PruneTarget("ratio", 0.5)
     rewound, _ = cut(small(), target, **fixed)
     going_on, _ = cut(small(), target, rewind="none", **fixed)
     initial = small().state_dict()
@@ -68,8 +68,8 @@ def test_the_report_says_where_the_rate_came_from() -> None:
     assert found["branch"] == "spectrum"
     assert found["widest"] < 4 * found["lipschitz"]
     assert 0 < found["rate"] <= 0.98
-    size = cost(pruned.layout, pruned.support)
-    total = cost(pruned.layout, type(pruned.support)())
+    size = count_cost(pruned.layout, pruned.support)
+    total = count_cost(pruned.layout, type(pruned.support)())
     assert size.params == total.params - int(found["rate"] * 610 + 1e-9)
 
 
@@ -83,7 +83,7 @@ def test_the_local_estimate_finds_a_gap_and_the_cap_holds() -> None:
 def test_no_gap_can_be_an_error_or_a_fixed_rate() -> None:
     with pytest.raises(CheckError, match="no spectral gap"):
         cut(small(), no_gap="stop")
-    _, (found,) = cut(small(), Target("ratio", 0.25), no_gap="fixed")
+    _, (found,) = cut(small(), PruneTarget("ratio", 0.25), no_gap="fixed")
     assert (found["branch"], found["rate"]) == ("fixed", 0.25)
     with pytest.raises(CheckError, match="fixed rate"):
         cut(small(), no_gap="fixed")
@@ -97,11 +97,11 @@ def test_larger_networks_take_lanczos() -> None:
 
 
 def test_masked_weights_stay_zero_through_training() -> None:
-    pruned, _ = cut(small(), Target("ratio", 0.6), rate="fixed")
+    pruned, _ = cut(small(), PruneTarget("ratio", 0.6), rate="fixed")
     px = context(Options())
     model = pruned.module()
     mask = pruned.support.block_mask(pruned.layout)
-    for _ in train(model, px.dataset, px.retraining, seed=0, mask=mask):
+    for _ in train_centrally(model, px.dataset, px.retraining, seed=0, mask=mask):
         pass
     state = model.state_dict()
     for name, bits in mask.items():

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from fpcli.pruning.latency import latency_ms
+from fpcli.pruning.latency import measure_latency_ms
 
 
 class Sleeper(nn.Module):
@@ -25,7 +25,7 @@ class Sleeper(nn.Module):
 def test_networks_take_turns_and_the_median_counts() -> None:
     diary: list[tuple[float, int]] = []
     slow, fast = Sleeper(0.004, diary), Sleeper(0.001, diary)
-    before, after = latency_ms([slow, fast], (1, 2, 2), 3)
+    before, after = measure_latency_ms([slow, fast], (1, 2, 2), 3)
     assert before > after
     assert before >= 4 and after >= 1
     assert not slow.training

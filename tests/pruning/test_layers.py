@@ -4,18 +4,18 @@ import pytest
 from prunings import named
 
 from fpcli.errors import UsageError
-from fpcli.pruning.layers import numbered, select, weights_and_macs, writers
+from fpcli.pruning.layers import count_weights_and_macs, list_numbered, list_writers, select
 from fpcli.structure.support import Support
 
 
 def test_layers_are_numbered_without_projections() -> None:
     plain, projected = named("resnet20-pad"), named("resnet20")
-    assert len(numbered(plain.layout)) == len(numbered(projected.layout)) == 20
+    assert len(list_numbered(plain.layout)) == len(list_numbered(projected.layout)) == 20
     # 1 is the stem, even numbers are first convolutions of blocks.
-    assert numbered(projected.layout)[:3] == [
+    assert list_numbered(projected.layout)[:3] == [
         "conv.weight", "stage1.0.conv1.weight", "stage1.0.conv2.weight",
     ]  # fmt: skip
-    assert weights_and_macs(plain.layout, Support()) == weights_and_macs(
+    assert count_weights_and_macs(plain.layout, Support()) == count_weights_and_macs(
         projected.layout, Support()
     )
 
@@ -51,9 +51,14 @@ def test_unknown_places_are_refused(word: str, message: str, hint: str) -> None:
 def test_the_writers_of_a_sum_are_all_who_add_to_it() -> None:
     net = named("resnet20")
     group = net.layout.groups["conv"]
-    assert writers(net, group) == ["conv.weight", *(f"stage1.{n}.conv2.weight" for n in range(3))]
+    assert list_writers(net, group) == [
+        "conv.weight",
+        *(f"stage1.{n}.conv2.weight" for n in range(3)),
+    ]
     # Stage 2 begins with a projection, which is no numbered layer.
     (second,) = (
-        g for g in net.layout.groups.values() if "stage2.0.conv2.weight" in writers(net, g)
+        g for g in net.layout.groups.values() if "stage2.0.conv2.weight" in list_writers(net, g)
     )
-    assert set(writers(net, second)) - set(numbered(net.layout)) == {"stage2.0.shortcut.0.weight"}
+    assert set(list_writers(net, second)) - set(list_numbered(net.layout)) == {
+        "stage2.0.shortcut.0.weight"
+    }

@@ -12,12 +12,12 @@ import pytest
 from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.pruning.sensitivity import (
-    FORMAT,
     KIND,
-    largest_ratio,
+    SWEEP_FORMAT,
+    find_largest_ratio,
+    order_by_steepness,
     read_rates,
     result,
-    steep_to_flat,
 )
 from fpcli.pruning.sweep import BASELINE, SweepConfig, Tally, key_of
 from fpcli.scores.magnitude import l1
@@ -30,7 +30,7 @@ def content() -> dict[str, Any]:
         {"name": "fc1", "initial_width": 64, "accuracy": [0.88, 0.89, 0.891]},
     ]
     return {
-        "format": FORMAT,
+        "format": SWEEP_FORMAT,
         "kind": KIND,
         "baseline_accuracy": 0.9,
         "ratios": [0.1, 0.5, 0.9],
@@ -99,8 +99,8 @@ def test_no_file_no_json_and_no_sense(cnn: Trained, tmp_path: Path) -> None:
 
 
 def test_rounding_does_not_decide() -> None:
-    assert largest_ratio([0.5], [0.9 - 0.01], 0.9, 1.0) == 0.5
-    assert largest_ratio([0.5], [0.8899], 0.9, 1.0) == 0.0
+    assert find_largest_ratio([0.5], [0.9 - 0.01], 0.9, 1.0) == 0.5
+    assert find_largest_ratio([0.5], [0.8899], 0.9, 1.0) == 0.0
 
 
 def test_a_result_has_the_curves_and_the_norms(cnn: Trained) -> None:
@@ -129,4 +129,4 @@ def test_a_result_has_the_curves_and_the_norms(cnn: Trained) -> None:
 def test_steep_groups_come_first() -> None:
     areas = {"flat": 0.9, "steep": 0.3, "middle": 0.5}
     groups = [{"name": name, "norm_area": area} for name, area in areas.items()]
-    assert steep_to_flat(groups) == ["steep", "middle", "flat"]
+    assert order_by_steepness(groups) == ["steep", "middle", "flat"]

@@ -12,17 +12,17 @@ from fpcli.data.datasets import Dataset
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import Trained
 from fpcli.pruning import sweep as module
-from fpcli.pruning.sensitivity import digest
+from fpcli.pruning.sensitivity import digest_model
 from fpcli.pruning.sweep import (
     BASELINE,
     SweepConfig,
     Tally,
-    cuts_of,
-    judging,
+    choose_images,
+    count_kept,
+    judge_cuts,
+    key_after_retraining,
     key_of,
-    nums,
-    retrained,
-    sweep,
+    list_cuts,
 )
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.shrink import shrink
@@ -34,8 +34,8 @@ GRID = tuple(number / 10 for number in range(10))
 def swept(
     trained: Trained, dataset: Dataset, config: SweepConfig, known: dict[str, Tally] | None = None
 ) -> dict[str, Tally]:
-    cuts = cuts_of(trained, dataset, config)
-    return {**(known or {}), **dict(sweep(trained, dataset, config, cuts, known or {}))}
+    cuts = list_cuts(trained, dataset, config)
+    return {**(known or {}), **dict(judge_cuts(trained, dataset, config, cuts, known or {}))}
 
 
 def test_ratio_zero_is_the_whole_model_and_the_model_stays(
@@ -43,9 +43,9 @@ def test_ratio_zero_is_the_whole_model_and_the_model_stays(
 ) -> None:
     config = SweepConfig(("l1", "activation-mean-std"), (0.0, 0.5))
     for trained in (learned_cnn, residual):
-        before = digest(trained)
+        before = digest_model(trained)
         tallies = swept(trained, digits, config)
-        whole = evaluate(trained.module(), judging(digits, config), digits.normalise)
+        whole = evaluate(trained.module(), choose_images(digits, config), digits.normalise)
         baseline = tallies[BASELINE]
         assert baseline.seen == whole.num_examples == len(digits.validation)
         assert baseline.correct / baseline.seen == whole.accuracy > 0.5
@@ -53,7 +53,7 @@ def test_ratio_zero_is_the_whole_model_and_the_model_stays(
             for score in config.scores:
                 point = tallies[key_of(score, name, group.width)]
                 assert (point.correct, point.loss_sum) == (baseline.correct, baseline.loss_sum)
-        assert digest(trained) == before
+        assert digest_model(trained) == before
 
 
 @pytest.mark.processor
@@ -63,7 +63,7 @@ def test_a_point_is_the_whole_model_with_zeros_behind_the_activation(
 ) -> None:
     """The channels of `stem` also come out of `branch`, through a batch norm only on one way."""
     config = SweepConfig(("l1",), (0.5,))
-    (cut,) = [cut for cut in cuts_of(residual, digits, config) if cut.group == "stem"]
+    (cut,) = [cut for cut in list_cuts(residual, digits, config) if cut.group == "stem"]
     gone = torch.ones(8, dtype=torch.bool)
     gone[cut.keep] = False
     x = digits.normalise(digits.validation.images)
@@ -107,38 +107,40 @@ def test_an_interrupted_sweep_goes_on(
     whole = swept(residual, digits, config)
     # With little memory the images come in two parts: 128 and 15.
     monkeypatch.setattr(module, "_RECORDED_BYTES", 1)
-    cuts = cuts_of(residual, digits, config)
-    steps = list(sweep(residual, digits, config, cuts, {}))
+    cuts = list_cuts(residual, digits, config)
+    steps = list(judge_cuts(residual, digits, config, cuts, {}))
     assert len(steps) == 2 * (len(cuts) + 1)
     assert {key: tally.correct for key, tally in steps} == {
         key: tally.correct for key, tally in whole.items()
     }
     for done in (1, 5, len(cuts) + 1, len(cuts) + 3, len(steps)):
         known = dict(steps[:done])
-        rest = list(sweep(residual, digits, config, cuts, known))
+        rest = list(judge_cuts(residual, digits, config, cuts, known))
         assert len(rest) == len(steps) - done
         assert {**known, **dict(rest)} == dict(steps)
 
 
 def test_samples_are_drawn_and_test_images_only_on_request(digits: Dataset) -> None:
     config = SweepConfig(("l1",), (0.5,), samples=50)
-    one, other = judging(digits, config), judging(digits, replace(config, seed=1))
+    one, other = choose_images(digits, config), choose_images(digits, replace(config, seed=1))
     assert len(one) == 50
     assert not torch.equal(one.images, other.images)
-    assert torch.equal(one.images, judging(digits, config).images)
-    assert len(judging(digits, replace(config, samples=10_000, is_test=True))) == len(digits.test)
+    assert torch.equal(one.images, choose_images(digits, config).images)
+    assert len(choose_images(digits, replace(config, samples=10_000, is_test=True))) == len(
+        digits.test
+    )
 
 
 def test_channels_are_counted_by_the_papers_rule_among_those_alive(
     learned_cnn: Trained, digits: Dataset
 ) -> None:
-    assert nums(learned_cnn, "conv1", (0.0, 0.1, 0.5, 0.9)) == [16, 14, 8, 1]
+    assert count_kept(learned_cnn, "conv1", (0.0, 0.1, 0.5, 0.9)) == [16, 14, 8, 1]
     smaller = learned_cnn.cut(Support({"conv1": torch.tensor([1, 4, 5, 9, 12])}))
     config = SweepConfig(("l1",), (0.0, 0.5, 0.9))
-    assert nums(smaller, "conv1", config.ratios) == [5, 2, 1]
+    assert count_kept(smaller, "conv1", config.ratios) == [5, 2, 1]
     tallies = swept(smaller, digits, config)
     assert tallies[key_of("l1", "conv1", 5)] == tallies[BASELINE]
-    for cut in cuts_of(smaller, digits, config):
+    for cut in list_cuts(smaller, digits, config):
         if cut.group == "conv1":
             assert set(cut.keep.tolist()) <= {1, 4, 5, 9, 12}
             assert torch.equal(torch.tensor([1, 4, 5, 9, 12])[cut.places], cut.keep)
@@ -152,15 +154,15 @@ def test_retraining_judges_again_and_repeats_itself(learned_cnn: Trained, digits
     first, second = (swept(learned_cnn, small, config) for _ in range(2))
     assert first == second
     keys = [
-        key_of("l1", name, nums(learned_cnn, name, (0.8,))[0])
+        key_of("l1", name, count_kept(learned_cnn, name, (0.8,))[0])
         for name in learned_cnn.layout.prunable
     ]
-    assert {retrained(key) for key in keys} < first.keys()
-    assert sum(first[retrained(key)].loss_sum for key in keys) < sum(
+    assert {key_after_retraining(key) for key in keys} < first.keys()
+    assert sum(first[key_after_retraining(key)].loss_sum for key in keys) < sum(
         first[key].loss_sum for key in keys
     )
-    known = {key: tally for key, tally in first.items() if key != retrained(keys[0])}
-    cuts = cuts_of(learned_cnn, small, config)
-    assert [key for key, _ in sweep(learned_cnn, small, config, cuts, known)] == [
-        retrained(keys[0])
+    known = {key: tally for key, tally in first.items() if key != key_after_retraining(keys[0])}
+    cuts = list_cuts(learned_cnn, small, config)
+    assert [key for key, _ in judge_cuts(learned_cnn, small, config, cuts, known)] == [
+        key_after_retraining(keys[0])
     ]

@@ -6,8 +6,8 @@ import pytest
 
 from fpcli import methods
 from fpcli.errors import UsageError
-from fpcli.recipe.editor import json_schema, key_table
-from fpcli.recipe.load import flatten, load
+from fpcli.recipe.editor import list_keys, make_json_schema
+from fpcli.recipe.load import flatten, load_recipe
 
 
 def keys_of(schema: dict[str, Any], part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -23,9 +23,9 @@ def keys_of(schema: dict[str, Any], part: dict[str, Any], prefix: str = "") -> d
 
 
 def test_the_schema_has_every_key_and_no_other() -> None:
-    schema = json_schema()
+    schema = make_json_schema()
     keys = keys_of(schema, schema)
-    ours = {key for key in flatten(load(None)) if not key.startswith("method.")}
+    ours = {key for key in flatten(load_recipe(None)) if not key.startswith("method.")}
     assert keys.keys() == ours | {"method"}
     assert all(about["description"] for about in keys.values())
     assert keys["task.partition.alpha"]["exclusiveMinimum"] == 0
@@ -35,7 +35,7 @@ def test_the_schema_has_every_key_and_no_other() -> None:
 
 
 def test_the_schema_has_the_options_of_every_method() -> None:
-    choices = json_schema()["$defs"]["MethodChoice"]["anyOf"]
+    choices = make_json_schema()["$defs"]["MethodChoice"]["anyOf"]
     by_name = {choice["properties"]["name"]["const"]: choice for choice in choices}
     assert by_name.keys() == set(methods.METHODS)
     assert by_name["fedmp"]["properties"]["ratio_max"]["maximum"] == 1
@@ -46,10 +46,10 @@ def test_the_schema_has_the_options_of_every_method() -> None:
 
 
 def test_the_table_has_every_key_of_a_recipe() -> None:
-    assert [row.name for row in key_table("fedmp")] == list(
-        flatten(load(None, flags={"method.name": "fedmp"}))
+    assert [row.name for row in list_keys("fedmp")] == list(
+        flatten(load_recipe(None, flags={"method.name": "fedmp"}))
     )
-    assert [row.name for row in key_table() if row.name.startswith("method")] == ["method.name"]
-    assert all(row.type and row.doc for row in key_table("fedmp"))
+    assert [row.name for row in list_keys() if row.name.startswith("method")] == ["method.name"]
+    assert all(row.type and row.doc for row in list_keys("fedmp"))
     with pytest.raises(UsageError, match="unknown method"):
-        key_table("fedmpp")
+        list_keys("fedmpp")

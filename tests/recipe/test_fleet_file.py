@@ -9,9 +9,9 @@ import pytest
 from fpcli.errors import FpError, RecipeError, UsageError
 from fpcli.fleet.boards import BOARDS
 from fpcli.recipe.fleet_file import is_fleet_file, read_fleet
-from fpcli.recipe.load import digest, load, to_yaml
+from fpcli.recipe.load import digest_recipe, load_recipe, to_yaml
 from fpcli.settings.hardware import DeviceClass
-from fpcli.train.setup import fleet_for
+from fpcli.train.setup import build_fleet
 
 LAB = """\
 fleet: 1
@@ -49,8 +49,8 @@ def test_units_defaults_and_published_devices(lab: Path) -> None:
 
 def test_a_recipe_holds_what_stood_in_the_file(lab: Path) -> None:
     flags = {"fleet.profile": str(lab), "fleet.variation": 0}
-    recipe = load(None, flags=flags)
-    fleet = fleet_for(recipe)
+    recipe = load_recipe(None, flags=flags)
+    fleet = build_fleet(recipe)
     assert [fleet.level(i).name for i in range(4)] == [
         "jetson-tx2", "raspberry-pi-4", "raspberry-pi-4", "jetson-tx2",
     ]  # fmt: skip
@@ -58,13 +58,15 @@ def test_a_recipe_holds_what_stood_in_the_file(lab: Path) -> None:
     resolved = lab.with_name("recipe.yaml")
     resolved.write_text(to_yaml(recipe))
     lab.unlink()
-    assert load(resolved) == recipe, "the file is no longer needed"
-    assert load(resolved, flags={"fleet.profile": "uniform"}).fleet.devices == ()
+    assert load_recipe(resolved) == recipe, "the file is no longer needed"
+    assert load_recipe(resolved, flags={"fleet.profile": "uniform"}).fleet.devices == ()
     lab.write_text(LAB.replace("share: 3", "share: 4"))
-    changed = load(resolved, flags={"fleet.profile": str(lab)})
-    assert digest(changed) != digest(recipe)
+    changed = load_recipe(resolved, flags={"fleet.profile": str(lab)})
+    assert digest_recipe(changed) != digest_recipe(recipe)
     lab.write_text(f"# the same\n{LAB}")
-    assert digest(load(resolved, flags={"fleet.profile": str(lab)})) == digest(recipe)
+    assert digest_recipe(load_recipe(resolved, flags={"fleet.profile": str(lab)})) == digest_recipe(
+        recipe
+    )
 
 
 def test_a_recipe_names_a_file_beside_it(
@@ -74,9 +76,9 @@ def test_a_recipe_names_a_file_beside_it(
     recipe.write_text("recipe: 1\nfleet: {profile: lab.yaml}\n")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert len(load(recipe).fleet.devices) == 3
+    assert len(load_recipe(recipe).fleet.devices) == 3
     with pytest.raises(RecipeError, match=r"cannot read fleet file lab\.yaml"):
-        load(None, flags={"fleet.profile": "lab.yaml"})
+        load_recipe(None, flags={"fleet.profile": "lab.yaml"})
 
 
 @pytest.mark.parametrize(
@@ -124,24 +126,24 @@ def test_a_recipe_names_a_file_beside_it(
 def test_wrong_files(lab: Path, text: str, message: str, hint: str) -> None:
     lab.write_text(text)
     with pytest.raises(RecipeError) as caught:
-        load(None, flags={"fleet.profile": str(lab)})
+        load_recipe(None, flags={"fleet.profile": str(lab)})
     assert message in caught.value.message
     assert hint in caught.value.hint
 
 
 def test_wrong_clients_are_found_before_anything_is_built(lab: Path) -> None:
-    recipe = load(None, flags={"fleet.profile": str(lab), "task.clients": 2})
+    recipe = load_recipe(None, flags={"fleet.profile": str(lab), "task.clients": 2})
     with pytest.raises(FpError, match=r"fleet `lab\.yaml`: client 3 .* does not exist"):
-        fleet_for(recipe)
+        build_fleet(recipe)
 
 
 def test_devices_in_a_recipe_are_checked_too() -> None:
     for text in ("[{name: a}]", "[{name: a, flops: nan, down: 1, up: 1, memory: 1}]", "[3]"):
         with pytest.raises(UsageError, match=r"`fleet\.devices` must be"):
-            load(None, [("fleet.devices", text)])
+            load_recipe(None, [("fleet.devices", text)])
     text = "[{name: a, flops: 1, down: 1, up: 1, memory: 1, speed: 3}]"
     with pytest.raises(UsageError, match=r"`fleet\.devices` must be"):
-        load(None, [("fleet.devices", text)])
+        load_recipe(None, [("fleet.devices", text)])
 
 
 def test_hardware_that_only_the_server_has(lab: Path) -> None:
@@ -150,16 +152,16 @@ def test_hardware_that_only_the_server_has(lab: Path) -> None:
         "share: 0}\n"
     )
     flags = {"fleet.profile": str(lab), "fleet.server": "rack"}
-    fleet = fleet_for(load(None, flags=flags))
+    fleet = build_fleet(load_recipe(None, flags=flags))
     assert fleet.server.flops_per_s == 7e12
     assert "rack" not in {fleet.level(client).name for client in range(20)}
     with pytest.raises(UsageError, match=r"--set fleet.server: unknown hardware `rak`") as caught:
-        load(None, flags=flags | {"fleet.server": "rak"})
+        load_recipe(None, flags=flags | {"fleet.server": "rak"})
     assert caught.value.hint == "did you mean `rack`?"
     recipe = lab.with_name("recipe.yaml")
     recipe.write_text("recipe: 1\nfleet:\n  server: rack\n")
     with pytest.raises(RecipeError, match=r"recipe\.yaml:3: unknown hardware `rack`"):
-        load(recipe)
+        load_recipe(recipe)
 
 
 def test_names_of_files() -> None:
@@ -169,8 +171,10 @@ def test_names_of_files() -> None:
 
 def test_the_new_keys_reach_the_fleet() -> None:
     keys = {"link_variation": 0.5, "availability": 0.9, "dropout": 0.2, "dropout_when": "after"}
-    fleet = fleet_for(load(None, flags={f"fleet.{key}": value for key, value in keys.items()}))
+    fleet = build_fleet(
+        load_recipe(None, flags={f"fleet.{key}": value for key, value in keys.items()})
+    )
     assert {key: getattr(fleet, key) for key in keys} == keys
     for key, value in (("availability", 0), ("dropout", 1.1), ("dropout_when", "later")):
         with pytest.raises(UsageError, match=f"`fleet.{key}` must be"):
-            load(None, flags={f"fleet.{key}": value})
+            load_recipe(None, flags={f"fleet.{key}": value})

@@ -17,13 +17,13 @@ from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError
 from fpcli.recipe import load as module
 from fpcli.recipe.load import (
-    differences,
-    digest,
+    compare_recipes,
+    digest_recipe,
     find_recipe,
     flatten,
-    load,
-    shipped,
-    stored,
+    list_shipped,
+    load_recipe,
+    read_stored,
     to_yaml,
 )
 from fpcli.recipe.resolve import Setting
@@ -71,7 +71,7 @@ TABLES = {
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "names", lambda kind: TABLES[kind])
+    monkeypatch.setattr(plugins, "list_names", lambda kind: TABLES[kind])
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def read(text: str, *overrides: tuple[str, str], **flags: Any) -> Recipe:
     path = Path("r.yaml")
     path.write_text(text, encoding="utf-8")
-    return load(path, overrides, {key.replace("__", "."): value for key, value in flags.items()})
+    return load_recipe(
+        path, overrides, {key.replace("__", "."): value for key, value in flags.items()}
+    )
 
 
 def refusal(text: str, *overrides: tuple[str, str], **flags: Any) -> FpError:
@@ -94,7 +96,7 @@ def refusal(text: str, *overrides: tuple[str, str], **flags: Any) -> FpError:
 
 
 def test_defaults() -> None:
-    recipe = load(None)
+    recipe = load_recipe(None)
     assert recipe.method.name == "fedavg"
     assert recipe.task.model == "digits-cnn"
     assert replace(recipe, task=replace(recipe.task, model="")) == Recipe()
@@ -134,7 +136,7 @@ def test_text_becomes_what_the_key_wants(folder: Path) -> None:
 def test_shares_may_be_in_percent(folder: Path) -> None:
     recipe = read("fleet: {availability: 80%}\n", ("target_accuracy", "98.5%"))
     assert (recipe.fleet.availability, recipe.target_accuracy) == (0.8, 0.985)
-    fit = load(None, [("fit.drop_at", "[0.25, 75%]")], cls=FitRecipe)
+    fit = load_recipe(None, [("fit.drop_at", "[0.25, 75%]")], cls=FitRecipe)
     assert fit.fit.drop_at == (0.25, 0.75)
 
 
@@ -150,13 +152,13 @@ def test_shares_may_be_in_percent(folder: Path) -> None:
 )
 def test_what_is_no_share(key: str, value: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
-        load(None, [(key, value)])
+        load_recipe(None, [(key, value)])
     assert caught.value.hint == hint
 
 
 def test_lists_on_the_command_line() -> None:
     said = (("method.name", "fedmp"), ("method.levels", "[1, 0.25]"))
-    assert load(None, said).method.options["levels"] == (1.0, 0.25)
+    assert load_recipe(None, said).method.options["levels"] == (1.0, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_code_may_be_named_on_the_command_line_only(folder: Path) -> None:
     text = "task: {model: 'my.nets:small', data: mnist}"
     assert read(text, task__model="my.nets:small").task.model == "my.nets:small"
     assert read(text, ("task.model", "my.nets:big")).task.model == "my.nets:big"
-    named = load(None, flags={"method.name": f"{FedMP.__module__}:FedMP"})
+    named = load_recipe(None, flags={"method.name": f"{FedMP.__module__}:FedMP"})
     assert named.method.options["score"] == "l1"
     assert read("task: {model: 'torchvision:resnet18'}").task.model == "torchvision:resnet18"
     assert read("task: {data: 'npz:C:/x.npz', model: lenet5}").task.data == "npz:C:/x.npz"
@@ -252,7 +254,7 @@ def test_code_may_be_named_on_the_command_line_only(folder: Path) -> None:
     assert read("method: {name: fedmp, score: 'rank:0.5'}").method.options["score"] == "rank:0.5"
     assert read("task: {data_dir: 'a:b'}").task.data_dir == "a:b"
     with pytest.raises(UsageError, match=r"--method: `os:system` is not a method"):
-        load(None, flags={"method.name": "os:system"})
+        load_recipe(None, flags={"method.name": "os:system"})
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_what_is_no_code_is_only_looked_up(folder: Path, key: str, value: str, k
     section, _, last = key.partition(".")
     assert f"unknown {kind} `{value}`" in refusal(f"{section}: {{{last}: '{value}'}}").message
     with pytest.raises(UsageError) as caught:
-        load(None, flags={key: value})
+        load_recipe(None, flags={key: value})
     assert f"unknown {kind} `{value}`" in caught.value.message
 
 
@@ -280,17 +282,17 @@ def test_what_is_no_code_is_only_looked_up(folder: Path, key: str, value: str, k
 def test_a_file_that_is_not_text(folder: Path, data: bytes) -> None:
     Path("r.yaml").write_bytes(data)
     with pytest.raises(RecipeError, match="UTF-8"):
-        load(Path("r.yaml"))
+        load_recipe(Path("r.yaml"))
 
 
 def test_no_file(folder: Path) -> None:
     for path in (folder, folder / "none.yaml"):
         with pytest.raises(RecipeError, match="cannot read recipe"):
-            load(path)
+            load_recipe(path)
 
 
 def test_an_empty_file_means_the_defaults(folder: Path) -> None:
-    assert read("# nothing\n") == load(None)
+    assert read("# nothing\n") == load_recipe(None)
 
 
 @pytest.mark.parametrize(
@@ -308,16 +310,16 @@ def test_an_empty_file_means_the_defaults(folder: Path) -> None:
 )
 def test_a_wrong_override_is_refused(said: tuple[str, str], message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        load(None, [said])
+        load_recipe(None, [said])
     assert message in str(caught.value)
     assert hint in caught.value.hint
 
 
 def test_a_wrong_flag_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"--lr: `local.lr` must be >= 0, got -0.1"):
-        load(None, flags={"local.lr": -0.1})
+        load_recipe(None, flags={"local.lr": -0.1})
     with pytest.raises(UsageError, match=r"--min-clients: `min_clients` is 5, but"):
-        load(None, flags={"min_clients": 5, "task.clients": 3})
+        load_recipe(None, flags={"min_clients": 5, "task.clients": 3})
     error = refusal("clients_per_round: 5", task__clients=3)
     assert str(error) == "r.yaml:1: `clients_per_round` is 5, but `task.clients` is 3"
 
@@ -331,7 +333,7 @@ def test_another_method_leaves_the_options_of_the_file_out(folder: Path) -> None
 
 
 def test_to_yaml_names_every_key_and_loads_back(folder: Path) -> None:
-    recipe = load(
+    recipe = load_recipe(
         None,
         [("method.levels", "[1, 0.3]"), ("method.score", "no"), ("task.data_dir", "~/ä: #x ")],
         {"method.name": "fedmp", "local.lr": 1e-5, "local.momentum": 0.1 + 0.2},
@@ -349,15 +351,15 @@ def test_to_yaml_names_every_key_and_loads_back(folder: Path) -> None:
 )
 @given(text=st.text(max_size=20), number=st.floats(min_value=0, allow_infinity=False))
 def test_any_text_and_number_loads_back(folder: Path, text: str, number: float) -> None:
-    recipe = load(None, flags={"task.data_dir": text, "local.lr": number})
+    recipe = load_recipe(None, flags={"task.data_dir": text, "local.lr": number})
     assert read(to_yaml(recipe)) == recipe
 
 
 def test_differences() -> None:
-    a = load(None, flags={"method.name": "fedmp", "local.lr": 0.1})
-    b = load(None, flags={"seed": 3})
-    assert differences(a, a) == {}
-    found = differences(a, b)
+    a = load_recipe(None, flags={"method.name": "fedmp", "local.lr": 0.1})
+    b = load_recipe(None, flags={"seed": 3})
+    assert compare_recipes(a, a) == {}
+    found = compare_recipes(a, b)
     assert found["seed"] == (0, 3)
     assert found["method.name"] == ("fedmp", "fedavg")
     assert found["method.ratio_max"] == (0.8, None)
@@ -365,7 +367,7 @@ def test_differences() -> None:
 
 
 def test_digest_covers_what_decides_the_bits() -> None:
-    base = load(None)
+    base = load_recipe(None)
     same = {
         "executor.kind": "inline",
         "executor.workers": 3,
@@ -377,7 +379,7 @@ def test_digest_covers_what_decides_the_bits() -> None:
         "target_accuracy": 0.5,
     }
     assert set(same) == module.NOT_IN_DIGEST < set(flatten(base))
-    assert digest(load(None, flags=same)) == digest(base)
+    assert digest_recipe(load_recipe(None, flags=same)) == digest_recipe(base)
     other = {
         "seed": 1,
         "method.name": "fedmp",
@@ -386,42 +388,44 @@ def test_digest_covers_what_decides_the_bits() -> None:
         "fleet.deadline_s": 3,
         "task.partition.alpha": 0.1,
     }
-    digests = {digest(load(None, flags={key: value})) for key, value in other.items()}
-    assert len(digests | {digest(base)}) == len(other) + 1
-    assert digest(load(None, flags={"task.model": "digits-cnn"})) == digest(base)
+    digests = {digest_recipe(load_recipe(None, flags={key: value})) for key, value in other.items()}
+    assert len(digests | {digest_recipe(base)}) == len(other) + 1
+    assert digest_recipe(load_recipe(None, flags={"task.model": "digits-cnn"})) == digest_recipe(
+        base
+    )
 
 
 def test_digest_of_a_recipe_from_before_keys_that_are_empty() -> None:
-    recipe = load(None)
+    recipe = load_recipe(None)
     old = {k: v for k, v in flatten(recipe).items() if k not in module.NOT_IN_DIGEST}
     for key, usual in module._NOT_WHILE_USUAL.items():
         assert old.pop(key) == usual
     text = json.dumps(old, sort_keys=True)
-    assert digest(recipe) == hashlib.sha256(text.encode()).hexdigest()
+    assert digest_recipe(recipe) == hashlib.sha256(text.encode()).hexdigest()
     other = {
         "task.start": "runs/a", "task.withhold": [0], "task.server_share": 0.1,
         "task.server_samples": 3, "fleet.server": "jetson-tx2",
         "task.normalise": "unit",
     }  # fmt: skip
     assert other.keys() == module._NOT_WHILE_USUAL.keys()
-    digests = {digest(load(None, flags={key: value})) for key, value in other.items()}
-    assert len(digests | {digest(recipe)}) == len(other) + 1
+    digests = {digest_recipe(load_recipe(None, flags={key: value})) for key, value in other.items()}
+    assert len(digests | {digest_recipe(recipe)}) == len(other) + 1
 
 
 def test_the_server_has_a_share_or_a_number(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("recipe: 1\ntask: {server_share: 0.1}\n")
-    assert load(file).task.server_share == 0.1
+    assert load_recipe(file).task.server_share == 0.1
     with pytest.raises(UsageError, match="exclude each other") as caught:
-        load(file, [("task.server_samples", "3")])
+        load_recipe(file, [("task.server_samples", "3")])
     assert "set one of them to 0" in caught.value.hint
-    assert load(file, [("task.server_samples", "3"), ("task.server_share", "0")])
+    assert load_recipe(file, [("task.server_samples", "3"), ("task.server_share", "0")])
     file.write_text("recipe: 1\ntask:\n  server_share: 0.1\n  server_samples: 2\n")
     with pytest.raises(RecipeError, match=r"r\.yaml:4: .* exclude each other"):
-        load(file)
+        load_recipe(file)
     for key, value in (("server_share", "1"), ("server_share", "-0.1"), ("server_samples", "-1")):
         with pytest.raises(UsageError, match=f"`task.{key}` must be"):
-            load(None, [(f"task.{key}", value)])
+            load_recipe(None, [(f"task.{key}", value)])
 
 
 def test_an_overlay_brings_method_training_and_rounds(tmp_path: Path) -> None:
@@ -434,20 +438,20 @@ def test_an_overlay_brings_method_training_and_rounds(tmp_path: Path) -> None:
         "task: {data: digits, clients: 9}\nmethod: {name: fedmp, score: l2}\n"
         "local: {lr: 0.25}\nseed: 5\n"
     )
-    found = load(below, overlay=above)
+    found = load_recipe(below, overlay=above)
     assert (found.task.data, found.task.clients, found.seed, found.rounds) == ("mnist", 4, 3, 7)
     assert found.method.options["ratio_max"] == 0.8 and found.method.options["score"] == "l2"
     assert (found.local.lr, found.local.epochs) == (0.25, 2)
-    said = load(below, [("local.lr", "0.1")], {"rounds": 2}, overlay=above)
+    said = load_recipe(below, [("local.lr", "0.1")], {"rounds": 2}, overlay=above)
     assert (said.local.lr, said.rounds) == (0.1, 2)
     above.write_text("method: {name: fedmp, ratio_max: 2}\n")
     with pytest.raises(RecipeError, match=r"above.yaml:1: `method.ratio_max` must be"):
-        load(below, overlay=above)
+        load_recipe(below, overlay=above)
 
 
 def test_a_flag_may_have_a_name_of_its_own() -> None:
     with pytest.raises(UsageError, match="--other: `rounds` must be >= 1"):
-        load(None, flags={"rounds": Setting("0", "--other", is_in_file=False)})
+        load_recipe(None, flags={"rounds": Setting("0", "--other", is_in_file=False)})
 
 
 @pytest.fixture
@@ -462,9 +466,9 @@ def recipes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_shipped_recipes_of_a_repository(recipes: Path) -> None:
-    assert shipped() == []
+    assert list_shipped() == []
     (recipes.parent / "pyproject.toml").touch()
-    assert shipped() == [recipes / "fedmp" / "digits.yaml", recipes / "smoke" / "fedmp.yaml"]
+    assert list_shipped() == [recipes / "fedmp" / "digits.yaml", recipes / "smoke" / "fedmp.yaml"]
     assert find_recipe("fedmp/digits") == recipes / "fedmp" / "digits.yaml"
     assert find_recipe("smoke/fedmp.yaml") == recipes / "smoke" / "fedmp.yaml"
     Path("own.yaml").touch()
@@ -499,16 +503,16 @@ def test_a_method_may_bring_defaults_that_everything_else_overrides(
     usual = {"local.epochs": 5, "wire.codec": "sparse"}
     method = plugins.lookup("methods", "fedavg")
     monkeypatch.setattr(method, "defaults", usual, raising=False)
-    recipe = load(None)
+    recipe = load_recipe(None)
     assert (recipe.local.epochs, recipe.wire.codec) == (5, "sparse")
     path = tmp_path / "r.yaml"
     path.write_text("local: {epochs: 3}\n")
-    assert load(path).local.epochs == 3
-    assert load(path, [("local.epochs", "2")]).local.epochs == 2
-    assert load(None, flags={"wire.codec": "dense"}).wire.codec == "dense"
+    assert load_recipe(path).local.epochs == 3
+    assert load_recipe(path, [("local.epochs", "2")]).local.epochs == 2
+    assert load_recipe(None, flags={"wire.codec": "dense"}).wire.codec == "dense"
 
 
 def test_a_key_that_is_a_number_in_a_strangers_recipe(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("7: x\nnull: y\ntask:\n  1.5: z\n")
-    assert stored(path) == {"7": "x", "None": "y", "task.1.5": "z"}
+    assert read_stored(path) == {"7": "x", "None": "y", "task.1.5": "z"}

@@ -5,17 +5,17 @@ import xml.etree.ElementTree
 
 import pytest
 
-from fpcli.report.charts import DASHES, SERIES, Axis, Line, chart
+from fpcli.report.charts import DASHES, SERIES, ChartAxis, Line, draw_chart
 
 STEPS = [(float(number), 1 - 1 / number) for number in range(1, 1001)]
 
 
-ROUND = Axis("round", "count", 0)
+ROUND = ChartAxis("round", "count", 0)
 
 
-def draw(lines: list[Line], x: Axis = ROUND, **more: str) -> str:
+def draw(lines: list[Line], x: ChartAxis = ROUND, **more: str) -> str:
     said = {"name": "c1-", "about": "a < b"} | more
-    return chart(lines, x, Axis("accuracy", "percent", 0, 1.02), **said)
+    return draw_chart(lines, x, ChartAxis("accuracy", "percent", 0, 1.02), **said)
 
 
 def words(svg: str) -> list[str]:
@@ -53,7 +53,9 @@ def test_ids_of_charts_do_not_meet() -> None:
     ],
 )  # fmt: skip
 def test_units_of_an_axis(kind: str, highest: float, label: str) -> None:
-    assert label in words(draw([Line("a", 0, [(0.0, 0.1), (highest, 0.2)])], Axis("x", kind, 0)))
+    assert label in words(
+        draw([Line("a", 0, [(0.0, 0.1), (highest, 0.2)])], ChartAxis("x", kind, 0))
+    )
 
 
 @pytest.mark.parametrize("points", [[], [(1.0, 0.5)]])

@@ -4,18 +4,18 @@ from pathlib import Path
 
 from folders import client, event, write_run
 
-from fpcli.report.clients import client_table, refusals
-from fpcli.report.runs import Run, read
+from fpcli.report.clients import list_clients, list_refusals
+from fpcli.report.runs import Run, read_run
 
 
 def run(tmp_path: Path, **more: object) -> Run:
     history = [event(number, 0.5, 0.5) | more for number in (1, 2)]
-    return read(write_run(tmp_path / "a", history))
+    return read_run(write_run(tmp_path / "a", history))
 
 
 def test_sums_and_means_of_every_client(tmp_path: Path) -> None:
     clients = [client(0, notes={"ratio": 0.25}), client(3)]
-    (html,) = client_table(
+    (html,) = list_clients(
         run(tmp_path, clients=clients, personal={"3": 0.5}, local={"3": 0.75}), 9
     )
     assert "<summary>2 clients took part" in html
@@ -29,16 +29,18 @@ def test_sums_and_means_of_every_client(tmp_path: Path) -> None:
 
 def test_many_clients_are_cut_short(tmp_path: Path) -> None:
     clients = [client(number) for number in range(5)]
-    (html,) = client_table(run(tmp_path, clients=clients), 3)
+    (html,) = list_clients(run(tmp_path, clients=clients), 3)
     assert "2 more clients are not shown" in html
-    assert list(client_table(run(tmp_path / "b", clients=clients), 0)) == []
-    assert list(client_table(run(tmp_path / "c", clients=[]), 3)) == []
+    assert list(list_clients(run(tmp_path / "b", clients=clients), 0)) == []
+    assert list(list_clients(run(tmp_path / "c", clients=[]), 3)) == []
 
 
 def test_replies_that_were_not_used(tmp_path: Path) -> None:
     late = [{"client": n, "code": "F409", "reason": "too late"} for n in (4, 7)]
     wrong = [{"client": 2, "code": "F402", "reason": "non-finite values"}]
     one = run(tmp_path, dropped=late)
-    assert refusals(one) == ["4 dropped (F409 too late): clients 4, 7, rounds 1 to 2"]
+    assert list_refusals(one) == ["4 dropped (F409 too late): clients 4, 7, rounds 1 to 2"]
     path = write_run(tmp_path / "b", [event(5, 0.5, 0.5, rejected=wrong)])
-    assert refusals(read(path)) == ["1 rejected (F402 non-finite values): client 2, round 5"]
+    assert list_refusals(read_run(path)) == [
+        "1 rejected (F402 non-finite values): client 2, round 5"
+    ]

@@ -6,9 +6,9 @@ import pytest
 from folders import rounds, write_run
 
 from fpcli.errors import UsageError
-from fpcli.report.compare import compare
+from fpcli.report.compare import compare_runs
 from fpcli.report.measures import Budget
-from fpcli.report.runs import Run, read
+from fpcli.report.runs import Run, read_run
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def runs(tmp_path: Path) -> list[Run]:
         for seed in (0, 1)
     ]  # fmt: skip
     found.append(write_run(tmp_path / "slow", rounds(0.2, 0.3), local__lr=0.01))
-    return [read(path) for path in found]
+    return [read_run(path) for path in found]
 
 
 def test_rows_are_runs_that_differ_in_their_seed(runs: list[Run]) -> None:
-    found = compare(runs)
+    found = compare_runs(runs)
     assert [row.label for row in found.rows] == ["fedavg", "fedmp", "slow"]
     assert [row.seeds for row in found.rows] == [(0, 1), (0, 1), (0,)]
     assert found.rows[0].values["accuracy"].mean == pytest.approx(0.85)
@@ -38,7 +38,7 @@ def test_rows_are_runs_that_differ_in_their_seed(runs: list[Run]) -> None:
 
 def test_only_differences_are_listed(runs: list[Run]) -> None:
     """Of another method's options those that are no default, nothing about workers or names."""
-    base, fedmp, slow = compare(runs).rows
+    base, fedmp, slow = compare_runs(runs).rows
     assert base.differs == {"method.name": "fedavg", "rounds": 2, "local.lr": 0.1}
     assert fedmp.differs == {"method.name": "fedmp", "method.ratio_max": 0.5, "rounds": 3}
     assert slow.differs == {"local.lr": 0.01}
@@ -51,14 +51,14 @@ def test_settings_with_keys_that_are_numbers_and_words(tmp_path: Path) -> None:
         (path / "recipe.yaml").write_text(
             text.replace("devices: []", "devices: [{1: x, share: 2}]")
         )
-    (row,) = compare([read(tmp_path / name) for name in ("a", "b")]).rows
+    (row,) = compare_runs([read_run(tmp_path / name) for name in ("a", "b")]).rows
     assert row.seeds == (0, 1)
 
 
 def test_options_of_one_method_are_compared_with_each_other(tmp_path: Path) -> None:
     for name, ratio in (("a", 0.5), ("b", 0.7)):
         write_run(tmp_path / name, rounds(0.5), method__name="uniform", method__ratio=ratio)
-    first, second = compare([read(tmp_path / "a"), read(tmp_path / "b")]).rows
+    first, second = compare_runs([read_run(tmp_path / "a"), read_run(tmp_path / "b")]).rows
     assert (first.differs, second.differs) == ({"method.ratio": 0.5}, {"method.ratio": 0.7})
 
 
@@ -67,7 +67,7 @@ def test_a_repeated_seed_opens_another_row(tmp_path: Path) -> None:
         write_run(tmp_path / folder / f"x-s{seed}", rounds(0.5), seed=seed)
         for folder in ("old", "new") for seed in (0, 1)
     ]  # fmt: skip
-    found = compare([read(path) for path in paths])
+    found = compare_runs([read_run(path) for path in paths])
     assert [row.label for row in found.rows] == ["old/x", "new/x"]
     assert [row.seeds for row in found.rows] == [(0, 1), (0, 1)]
 
@@ -76,7 +76,7 @@ def test_labels_are_never_the_same(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / f / "in" / "x", rounds(0.5)) for f in ("old", "new")]
     for seed, name in enumerate(("p", "q")):
         paths.append(write_run(tmp_path / name, rounds(0.5), seed=seed, rounds=9))
-    labels = [row.label for row in compare([read(path) for path in paths]).rows]
+    labels = [row.label for row in compare_runs([read_run(path) for path in paths]).rows]
     assert labels == ["in/x#1", "in/x#2", "p and 1 more"]
 
 
@@ -89,34 +89,34 @@ def test_labels_are_never_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_sorting(runs: list[Run], by: str, order: list[str]) -> None:
-    found = compare(runs, by=by)
+    found = compare_runs(runs, by=by)
     assert [row.label for row in found.rows] == order
     assert found.reference == "fedavg"
 
 
 def test_with_a_target_its_price_sorts_and_the_unreached_come_last(runs: list[Run]) -> None:
-    found = compare(runs, by="rounds", target=0.6)
+    found = compare_runs(runs, by="rounds", target=0.6)
     assert [row.label for row in found.rows] == ["fedavg", "fedmp", "slow"]
     assert found.rows[-1].values["target_rounds"] == (None, None, 0)
-    partly = compare(runs, target=0.85).rows[0].values["target_rounds"]
+    partly = compare_runs(runs, target=0.85).rows[0].values["target_rounds"]
     assert partly == (None, None, 1)  # one of two seeds: no mean of the lucky one
 
 
 def test_a_reference_by_any_name(runs: list[Run]) -> None:
     for name in ("fedmp", "fedmp-s1"):
-        found = compare(runs, reference=name)
+        found = compare_runs(runs, reference=name)
         assert found.reference == "fedmp"
         assert found.rows[0].differs["method.name"] == "fedavg"
     with pytest.raises(UsageError, match="names no run") as caught:
-        compare(runs, reference="fedmpp")
+        compare_runs(runs, reference="fedmpp")
     assert caught.value.hint == "did you mean `fedmp`?"
     with pytest.raises(UsageError, match="several rows") as caught:
-        compare([runs[0], runs[-1]], reference="fedavg")
+        compare_runs([runs[0], runs[-1]], reference="fedavg")
     assert caught.value.hint == "choose one: fedavg-s0, slow"
 
 
 def test_names_find_rows_and_single_runs(runs: list[Run]) -> None:
-    found = compare(runs)
+    found = compare_runs(runs)
     assert [row.label for row in found.named("fedavg")] == ["fedavg"]
     (single,) = found.named("fedavg-s1")
     assert single.values["accuracy"] == (pytest.approx(0.8), None, 1)
@@ -126,6 +126,6 @@ def test_names_find_rows_and_single_runs(runs: list[Run]) -> None:
 
 def test_warnings_of_runs(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a", rounds(0.5, 0.6), rounds=9)
-    (text, other) = compare([read(path)], budgets=[Budget("clock_s", 60.0)]).warnings
+    (text, other) = compare_runs([read_run(path)], budgets=[Budget("clock_s", 60.0)]).warnings
     assert text.endswith("a is unfinished: 2 of 9 rounds")
     assert other.endswith("a ended before clock 1 min 00 s; its last value stands")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpcli.data.datasets import load
-from fpcli.report.contact import contact_sheet
+from fpcli.data.datasets import load_dataset
+from fpcli.report.contact import draw_contact_sheet
 
 
 def picture(path: Path) -> np.ndarray:
@@ -28,8 +28,8 @@ def test_every_class_has_a_row(tmp_path: Path, channels: int) -> None:
         for what, value in (("images", images), ("labels", labels))
     }
     np.savez(tmp_path / "x.npz", **arrays)
-    data = load(f"npz:{tmp_path / 'x.npz'}", None, seed=0)
-    path = contact_sheet(data, tmp_path / "sheet.png")
+    data = load_dataset(f"npz:{tmp_path / 'x.npz'}", None, seed=0)
+    path = draw_contact_sheet(data, tmp_path / "sheet.png")
     assert path == tmp_path / "sheet.png"
     assert sorted(found.name for found in tmp_path.iterdir()) == ["sheet.png", "x.npz"]
     pixels = picture(path)
@@ -51,6 +51,8 @@ def test_images_in_any_unit(tmp_path: Path) -> None:
         test_labels=labels,
     )
     pixels = picture(
-        contact_sheet(load(f"npz:{tmp_path / 'x.npz'}", None, seed=0), tmp_path / "a b.png")
+        draw_contact_sheet(
+            load_dataset(f"npz:{tmp_path / 'x.npz'}", None, seed=0), tmp_path / "a b.png"
+        )
     )
     assert (pixels.min(), pixels.max()) == (0, 255)

@@ -4,16 +4,16 @@ from pathlib import Path
 
 from folders import client, event, rounds, write_run
 
-from fpcli.report.compare import Row, compare
-from fpcli.report.curves import Chart, of_rows, of_run
-from fpcli.report.runs import Run, read
+from fpcli.report.compare import ComparedRow, compare_runs
+from fpcli.report.curves import Chart, draw_rows, draw_run_charts
+from fpcli.report.runs import Run, read_run
 
 
-def rows(tmp_path: Path) -> tuple[Row, ...]:
+def rows(tmp_path: Path) -> tuple[ComparedRow, ...]:
     write_run(tmp_path / "a-s0", [event(1, 0.5, 0.4), event(2, 0.7, 0.8), event(3, 0.9, 0.9)])
     write_run(tmp_path / "a-s1", [event(1, 0.5, 0.6), event(2, 0.7, 0.6)], seed=1, rounds=3)
     write_run(tmp_path / "b", rounds(0.3), local__lr=0.5)
-    return compare([read(path) for path in sorted(tmp_path.iterdir())]).rows
+    return compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]).rows
 
 
 def by_title(charts: list[Chart]) -> dict[str, Chart]:
@@ -22,7 +22,7 @@ def by_title(charts: list[Chart]) -> dict[str, Chart]:
 
 def test_means_and_ranges_over_seeds(tmp_path: Path) -> None:
     """Round 3 of one seed only is left out."""
-    charts = by_title(list(of_rows(rows(tmp_path))))
+    charts = by_title(list(draw_rows(rows(tmp_path))))
     assert list(charts) == [
         "Test accuracy by round", "Test accuracy by traffic", "Test accuracy by simulated time",
         "Test accuracy by real time", "Training loss", "Test loss",
@@ -36,31 +36,31 @@ def test_means_and_ranges_over_seeds(tmp_path: Path) -> None:
 
 
 def test_one_row_shows_more_of_itself(tmp_path: Path) -> None:
-    charts = by_title(list(of_rows(rows(tmp_path)[:1])))
+    charts = by_title(list(draw_rows(rows(tmp_path)[:1])))
     assert [line.label for line in charts["Accuracy by round"].lines] == ["test", "validation"]
     assert [line.label for line in charts["Loss"].lines] == ["test", "training"]
 
 
 def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:
     history = [event(n, 0.5, 0.5) | {"withheld": {"accuracy": 0.4 / n}} for n in (1, 2)]
-    found = compare([read(write_run(tmp_path / "a", history))]).rows
-    (line,) = by_title(list(of_rows(found)))["Accuracy on withheld classes"].lines
+    found = compare_runs([read_run(write_run(tmp_path / "a", history))]).rows
+    (line,) = by_title(list(draw_rows(found)))["Accuracy on withheld classes"].lines
     assert line.points == [(1.0, 0.4), (2.0, 0.2)]
 
 
 def test_losses_that_are_not_finite_leave_gaps(tmp_path: Path) -> None:
     history = [*rounds(0.5), event(2, 0.4, 0.4, loss=None)]
-    found = compare([read(write_run(tmp_path / "a", history))]).rows
-    assert [len(line.points) for line in by_title(list(of_rows(found)))["Loss"].lines] == [2, 1]
+    found = compare_runs([read_run(write_run(tmp_path / "a", history))]).rows
+    assert [len(line.points) for line in by_title(list(draw_rows(found)))["Loss"].lines] == [2, 1]
 
 
 def run(tmp_path: Path, **more: object) -> Run:
     history = [event(number, 0.5, 0.5) | more for number in (1, 2)]
-    return read(write_run(tmp_path / "a", history))
+    return read_run(write_run(tmp_path / "a", history))
 
 
 def test_a_plain_run_has_no_charts_of_its_own(tmp_path: Path) -> None:
-    assert list(of_run(run(tmp_path))) == []
+    assert list(draw_run_charts(run(tmp_path))) == []
 
 
 def test_ratios_by_speed_of_the_device(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_ratios_by_speed_of_the_device(tmp_path: Path) -> None:
         client(number, compute_s=1.0 + 9 * (number % 2), notes={"ratio": 0.1 * number})
         for number in range(4)
     ]
-    (chart,) = of_run(run(tmp_path, clients=clients))
+    (chart,) = draw_run_charts(run(tmp_path, clients=clients))
     fast, slow = chart.lines
     assert (fast.label, slow.label) == ("clients 0, 2, speed 1", "clients 1, 3, speed 0.1")
     assert fast.points[0] == (1, 0.1)
@@ -78,7 +78,9 @@ def test_ratios_by_speed_of_the_device(tmp_path: Path) -> None:
 def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
     notes = {"density": {"conv": 0.5, "fc": 1.0}, "overlap": 0.9, "overlap_shared_labels": 0.95}
     clients = [client(0, pruning_error=0.2, params=500), client(1)]
-    charts = by_title(list(of_run(run(tmp_path, notes=notes, clients=clients, coverage=1))))
+    charts = by_title(
+        list(draw_run_charts(run(tmp_path, notes=notes, clients=clients, coverage=1)))
+    )
     assert list(charts) == [
         "Density per layer", "Clients that hold the least covered parameter",
         "Size of the clients' models", "Overlap of the clients' masks",
@@ -93,19 +95,22 @@ def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
 
 
 def test_clients_own_accuracy(tmp_path: Path) -> None:
-    found = compare([run(tmp_path, clients_accuracy={"mean": 0.8})]).rows
-    assert by_title(list(of_rows(found)))["Accuracy of the clients"].lines[0].points[1] == (2, 0.8)
+    found = compare_runs([run(tmp_path, clients_accuracy={"mean": 0.8})]).rows
+    assert by_title(list(draw_rows(found)))["Accuracy of the clients"].lines[0].points[1] == (
+        2,
+        0.8,
+    )
 
 
 def test_local_accuracy(tmp_path: Path) -> None:
     """One run has it beside the accuracy of its clients, several have a chart of their own."""
     scores = {"clients_accuracy": {"mean": 0.7}, "local_accuracy": {"mean": 0.9}}
     one, other = run(tmp_path / "a", **scores), run(tmp_path / "b")
-    chart = by_title(list(of_rows(compare([one]).rows)))["Accuracy of the clients"]
+    chart = by_title(list(draw_rows(compare_runs([one]).rows)))["Accuracy of the clients"]
     assert {line.label: line.points[0] for line in chart.lines} == {
         "mean of the clients": (1, 0.7), "local": (1, 0.9),
     }  # fmt: skip
     assert "logits of its other classes set to 0" in chart.note
-    charts = by_title(list(of_rows(compare([one, other]).rows)))
+    charts = by_title(list(draw_rows(compare_runs([one, other]).rows)))
     assert "logits" not in charts["Accuracy of the clients"].note
     assert [len(line.points) for line in charts["Local accuracy"].lines] == [2, 0]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fpcli.errors import UsageError
-from fpcli.report.expression import judge
+from fpcli.report.expression import judge_condition
 
 VALUES = {"fedmp.acc": 0.9, "fedavg.acc": 0.8, "a-b.1.acc": 5.0, "fedmp.bytes": 2e6}
 
@@ -16,7 +16,7 @@ def look_up(name: str, word: str) -> float:
 
 
 def holds(text: str) -> bool:
-    return judge(text, ["fedmp", "fedavg", "a-b.1", "a"], look_up).holds
+    return judge_condition(text, ["fedmp", "fedavg", "a-b.1", "a"], look_up).holds
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_holds(text: str) -> None:
 
 
 def test_the_values_it_was_judged_by() -> None:
-    verdict = judge("fedmp.acc > 1 or fedavg.acc > 1", ["fedmp", "fedavg"], look_up)
+    verdict = judge_condition("fedmp.acc > 1 or fedavg.acc > 1", ["fedmp", "fedavg"], look_up)
     assert not verdict.holds
     assert verdict.values == {"fedmp.acc": 0.9, "fedavg.acc": 0.8}
 

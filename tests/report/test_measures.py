@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 from folders import event, rounds, write_run
 
-from fpcli.report.measures import Budget, measure, over_seeds
-from fpcli.report.runs import Run, read
+from fpcli.report.measures import Budget, average_seeds, measure_run
+from fpcli.report.runs import Run, read_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     history = [event(1, 0.3, 0.35), event(2, None), event(3, 0.8, 0.7), event(4, 0.6, 0.9)]
-    return read(write_run(tmp_path / "a", history))
+    return read_run(write_run(tmp_path / "a", history))
 
 
 def test_a_whole_run(run: Run) -> None:
     """Four rounds of 10 kB + 5 kB, 2 s and 1 s; round 3 has the best validation accuracy."""
-    assert measure(run) == {
+    assert measure_run(run) == {
         "accuracy": 0.9, "best_accuracy": 0.7, "clients_accuracy": None,
         "local_accuracy": None, "loss": 0.25, "down_bytes": 40_000, "up_bytes": 20_000,
         "bytes": 60_000, "rounds": 4, "clock_s": 8.0, "real_s": 4.0, "params": 1000,
@@ -26,11 +26,11 @@ def test_a_whole_run(run: Run) -> None:
 
 
 def test_the_price_of_a_target_is_decided_by_validation(run: Run) -> None:
-    values = measure(run, target=0.6)
+    values = measure_run(run, target=0.6)
     assert [values[f"target_{name}"] for name in ("rounds", "bytes", "clock_s", "real_s")] == [
         3, 45_000, 6.0, 3.0,
     ]  # fmt: skip
-    assert measure(run, target=0.85)["target_rounds"] is None  # only test accuracy has that
+    assert measure_run(run, target=0.85)["target_rounds"] is None  # only test accuracy has that
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,13 @@ def test_the_price_of_a_target_is_decided_by_validation(run: Run) -> None:
     ],
 )
 def test_accuracy_within_a_budget(run: Run, budget: Budget, accuracy: float | None) -> None:
-    assert measure(run, budgets=[budget])["at_1"] == accuracy
+    assert measure_run(run, budgets=[budget])["at_1"] == accuracy
 
 
 def test_a_run_without_rounds(tmp_path: Path) -> None:
-    values = measure(read(write_run(tmp_path / "a", [])), target=0.5, budgets=[Budget("bytes", 1)])
+    values = measure_run(
+        read_run(write_run(tmp_path / "a", [])), target=0.5, budgets=[Budget("bytes", 1)]
+    )
     assert set(values.values()) == {None}
 
 
@@ -59,13 +61,13 @@ def test_accuracies_of_clients_are_those_of_the_last_round_that_has_them(
     history = rounds(0.1, 0.2, 0.3)
     for one, mean in zip(history, (0.6, 0.8), strict=False):
         one[name] = {"mean": mean, "std": 0.1, "min": 0.5}
-    assert measure(read(write_run(tmp_path / "a", history)))[name] == 0.8
+    assert measure_run(read_run(write_run(tmp_path / "a", history)))[name] == 0.8
 
 
 def test_the_interval_over_seeds() -> None:
     """t(1) = 12.7062, s of (1, 3) = sqrt(2): 12.7062 * sqrt(2) / sqrt(2)."""
-    value = over_seeds([1.0, 3.0])
+    value = average_seeds([1.0, 3.0])
     assert value.mean == 2.0
     assert value.half_width == pytest.approx(12.7062, abs=1e-4)
-    assert over_seeds([5.0]) == (5.0, None, 1)
-    assert over_seeds([None]) == (None, None, 0)
+    assert average_seeds([5.0]) == (5.0, None, 1)
+    assert average_seeds([None]) == (None, None, 0)

@@ -10,9 +10,9 @@ from folders import client, event, rounds, write_run
 
 from fpcli.report import markup
 from fpcli.report import page as module
-from fpcli.report.compare import compare
-from fpcli.report.page import page
-from fpcli.report.runs import read
+from fpcli.report.compare import compare_runs
+from fpcli.report.page import make_page
+from fpcli.report.runs import read_run
 
 HOSTILE = "<script>alert(1)</script>'\"&-s0"
 VOID = {"meta", "path", "rect", "use", "br"}
@@ -58,7 +58,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     (path / "environment.json").write_text(
         json.dumps({"python": "<3>", "packages": {"torch": "2"}})
     )
-    return page(compare([read(path) for path in sorted(tmp_path.iterdir())]))
+    return make_page(compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]))
 
 
 def test_it_is_one_file_without_scripts_and_network(text: str) -> None:
@@ -84,22 +84,22 @@ def test_what_it_tells(text: str) -> None:
 @pytest.fixture
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out, which take most of the time."""
-    monkeypatch.setattr(markup, "chart", lambda *_, **__: "<svg></svg>")
+    monkeypatch.setattr(markup, "draw_chart", lambda *_, **__: "<svg></svg>")
 
 
 def test_a_single_run_has_its_numbers_at_the_top(tmp_path: Path) -> None:
-    run = read(write_run(tmp_path / "one", rounds(0.5, 0.9375)))
-    text = page(compare([run]))
+    run = read_run(write_run(tmp_path / "one", rounds(0.5, 0.9375)))
+    text = make_page(compare_runs([run]))
     assert '<div class="tile"><b>93.75%</b>' in text
     assert "<title>one</title>" in text
     assert "Settings that differ" not in text
-    assert text == page(compare([run]))
+    assert text == make_page(compare_runs([run]))
 
 
 @pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("history", [[], [event(1, None)]])
 def test_a_run_that_has_hardly_begun(tmp_path: Path, history: list) -> None:
-    text = page(compare([read(write_run(tmp_path / "one", history, rounds=9))]))
+    text = make_page(compare_runs([read_run(write_run(tmp_path / "one", history, rounds=9))]))
     assert Tags(text).open == []
     assert "1 of 9 rounds" in text or "has no round yet" in text
 
@@ -107,13 +107,13 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path, history: list) -> None:
 @pytest.mark.usefixtures("_undrawn")
 def test_it_never_grows_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = [client(number) for number in range(300)]
-    run = read(write_run(tmp_path / "one", [event(1, 0.5, 0.5, clients=clients)]))
-    assert "200 more clients are not shown" in page(compare([run]))
-    whole = len(page(compare([run])))
+    run = read_run(write_run(tmp_path / "one", [event(1, 0.5, 0.5, clients=clients)]))
+    assert "200 more clients are not shown" in make_page(compare_runs([run]))
+    whole = len(make_page(compare_runs([run])))
     monkeypatch.setattr(module, "LIMIT_BYTES", whole - 1)
-    assert "280 more clients are not shown" in page(compare([run]))
+    assert "280 more clients are not shown" in make_page(compare_runs([run]))
     monkeypatch.setattr(module, "LIMIT_BYTES", 1)
-    assert "1 more runs are not shown" in page(compare([run]))
+    assert "1 more runs are not shown" in make_page(compare_runs([run]))
 
 
 @pytest.mark.usefixtures("_undrawn")
@@ -123,6 +123,6 @@ def test_more_rows_than_lines_can_be_told_apart(
     monkeypatch.setattr(module, "_MOST_LINES", 2)
     for size in (1, 2, 3):
         write_run(tmp_path / f"r{size}", rounds(0.5), local__batch_size=size)
-    text = page(compare([read(path) for path in sorted(tmp_path.iterdir())]))
+    text = make_page(compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]))
     assert "only the first 2 rows are drawn" in text
     assert '<td class="name">r3</td>' in text

@@ -7,12 +7,12 @@ import pytest
 from folders import client, event, rounds, write_run
 
 from fpcli.errors import DataError, RecipeError
-from fpcli.report.runs import find, read
+from fpcli.report.runs import find_runs, read_run
 
 
 def test_a_run_is_read(tmp_path: Path) -> None:
     history = [event(1, 0.5, 0.4), event(2, None), event(3, 0.7, 0.6), event(4, 0.7, 0.9)]
-    run = read(write_run(tmp_path / "mine-s3", history, method__name="fedmp", seed=3))
+    run = read_run(write_run(tmp_path / "mine-s3", history, method__name="fedmp", seed=3))
     assert (run.name, run.method, run.seed) == ("mine-s3", "fedmp", 3)
     assert [item["round"] for item in run.judged] == [1, 3, 4]
     assert run.best and run.best["round"] == 3  # the first of equals, and test data does not decide
@@ -33,7 +33,7 @@ def test_a_run_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_run_lacks(tmp_path: Path, history: list, flags: dict, problem: str) -> None:
-    assert read(write_run(tmp_path / "a", history, **flags)).problem() == problem
+    assert read_run(write_run(tmp_path / "a", history, **flags)).problem() == problem
 
 
 def test_runs_of_code_that_is_not_here(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_runs_of_code_that_is_not_here(tmp_path: Path) -> None:
         "name: fedavg", "name: other.package:Method\n  strength: 1e-3\n  kinds: [a]"
     )
     (path / "recipe.yaml").write_text(text)
-    run = read(path)
+    run = read_run(path)
     assert run.method == "other.package:Method"
     assert run.settings["method.kinds"] == ["a"]
 
@@ -54,18 +54,18 @@ def test_folders_names_and_folders_of_runs(tmp_path: Path, monkeypatch: pytest.M
         write_run(tmp_path / "runs" / name, rounds(0.5))
     (tmp_path / "runs" / "notes").mkdir()
     runs = Path("runs")
-    assert [run.name for run in find([Path("b"), runs / "a", runs / "b"], runs)] == ["b", "a"]
-    assert [run.name for run in find([runs], runs)] == ["a", "b"]
+    assert [run.name for run in find_runs([Path("b"), runs / "a", runs / "b"], runs)] == ["b", "a"]
+    assert [run.name for run in find_runs([runs], runs)] == ["a", "b"]
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     write_run(tmp_path / "fedmp-s0", rounds(0.5))
     with pytest.raises(DataError, match="does not exist") as caught:
-        find([tmp_path / "fedmp-s1"], tmp_path)
+        find_runs([tmp_path / "fedmp-s1"], tmp_path)
     assert caught.value.hint == "did you mean `fedmp-s0`?"
     (tmp_path / "fedmp-s0" / "recipe.yaml").write_text("[1, 2]")
     with pytest.raises(RecipeError, match="must be a mapping"):
-        find([tmp_path / "fedmp-s0"], tmp_path)
+        find_runs([tmp_path / "fedmp-s0"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_events_that_are_not_ours(tmp_path: Path, change: dict, problem: str) ->
     broken = event(1, 0.5, 0.5) | change
     (path / "events.jsonl").write_text(json.dumps(broken) + "\n" + json.dumps({"event": "other"}))
     with pytest.raises(DataError, match=problem):
-        read(path)
+        read_run(path)
 
 
 def test_a_recipe_that_is_not_ours(tmp_path: Path) -> None:
@@ -103,4 +103,4 @@ def test_a_recipe_that_is_not_ours(tmp_path: Path) -> None:
     text = (path / "recipe.yaml").read_text()
     (path / "recipe.yaml").write_text(text.replace("seed: 0", "seed: zero"))
     with pytest.raises(DataError, match="`seed` is not a number"):
-        read(path)
+        read_run(path)

@@ -7,21 +7,28 @@ from pathlib import Path
 import pytest
 from folders import rounds, write_run
 
-from fpcli.report.compare import Comparison, compare
+from fpcli.report.compare import Comparison, compare_runs
 from fpcli.report.measures import Budget
-from fpcli.report.runs import read
-from fpcli.report.text_tables import item, notes, table, to_csv, to_data, to_markdown
+from fpcli.report.runs import read_run
+from fpcli.report.text_tables import (
+    format_comparison,
+    list_notes,
+    make_item,
+    to_csv,
+    to_data,
+    to_markdown,
+)
 
 
 def comparison(folder: Path, **more: object) -> Comparison:
     write_run(folder / "a|b-s0", rounds(0.5, 0.9))
     write_run(folder / "a|b-s1", rounds(0.5, 0.8), seed=1)
     write_run(folder / "c", rounds(0.6, 0.7), local__lr=0.2)
-    return compare([read(path) for path in sorted(folder.iterdir())], **more)  # type: ignore[arg-type]
+    return compare_runs([read_run(path) for path in sorted(folder.iterdir())], **more)  # type: ignore[arg-type]
 
 
 def test_a_table(tmp_path: Path) -> None:
-    headers, rows, right = table(comparison(tmp_path))
+    headers, rows, right = format_comparison(comparison(tmp_path))
     assert headers == [
         "run", "seeds", "test acc last", "at best val", "rounds", "down+up", "clock", "params",
         "multiply-adds", "differs in",
@@ -37,7 +44,7 @@ def test_a_table(tmp_path: Path) -> None:
 
 def test_targets_and_budgets_stand_in_the_header(tmp_path: Path) -> None:
     found = comparison(tmp_path, target=0.85, budgets=[Budget("clock_s", 2.0)])
-    headers, rows, _ = table(found)
+    headers, rows, _ = format_comparison(found)
     assert headers[4:8] == [
         "test acc at clock 2.0 s", "rounds to 85% val", "down+up to 85% val", "clock to 85% val",
     ]  # fmt: skip
@@ -68,18 +75,18 @@ def test_plain_data(tmp_path: Path) -> None:
     found = comparison(tmp_path, target=0.7)
     data = to_data(found)
     assert (data["reference"], data["target"], data["budgets"]) == ("a|b", 0.7, [])
-    one = item(found.rows[1])
+    one = make_item(found.rows[1])
     assert (one["run"], one["method"], one["seeds"]) == ("c", "fedavg", [0])
     assert one["differs"] == {"local.lr": 0.2}
     assert (one["target_rounds"], one["interval"]["target_rounds"]) == (2, None)
 
 
 def test_what_a_reader_must_know(tmp_path: Path) -> None:
-    interval, chance = notes(comparison(tmp_path))
+    interval, chance = list_notes(comparison(tmp_path))
     assert "95 % interval of the mean over seeds" in interval
     # 100 * 1.96 * sqrt(2 * 0.9 * 0.1 / 100)
     assert "below 8.3 points" in chance
-    single = compare([read(tmp_path / "c")])
-    assert notes(single) == []
-    one_each = compare([read(tmp_path / "c"), read(tmp_path / "a|b-s0")])
-    assert "one seed each" in notes(one_each)[0]
+    single = compare_runs([read_run(tmp_path / "c")])
+    assert list_notes(single) == []
+    one_each = compare_runs([read_run(tmp_path / "c"), read_run(tmp_path / "a|b-s0")])
+    assert "one seed each" in list_notes(one_each)[0]

@@ -8,10 +8,10 @@ import pytest
 from folders import rounds, write_run
 
 from fpcli.errors import DataError
-from fpcli.report.compare import compare
-from fpcli.report.page import page
-from fpcli.report.runs import read
-from fpcli.report.trials import HEAD, trial_rows
+from fpcli.report.compare import compare_runs
+from fpcli.report.page import make_page
+from fpcli.report.runs import read_run
+from fpcli.report.trials import HEAD, list_trials
 
 
 def trial(ratio: float, outcome: str = "remembered") -> dict[str, Any]:
@@ -32,7 +32,7 @@ def searched(path: Path, *trials: dict[str, Any]) -> Path:
 
 
 def test_rows_are_sorted_by_share() -> None:
-    rows = trial_rows([trial(0.3, "forgotten"), trial(0.15)])
+    rows = list_trials([trial(0.3, "forgotten"), trial(0.15)])
     assert [row[0] for row in rows] == ["15.0%", "30.0%"]
     assert rows[1] == ("30.0%", "80.0%", "70.0%", "20.0%", "90.0%", "60.0%", "85.0%", "25.0%",
                        "forgotten")  # fmt: skip
@@ -40,12 +40,14 @@ def test_rows_are_sorted_by_share() -> None:
 
 
 def test_a_page_tells_what_was_tried(tmp_path: Path) -> None:
-    run = read(searched(tmp_path / "a", trial(0.3, "<b>")))
+    run = read_run(searched(tmp_path / "a", trial(0.3, "<b>")))
     assert len(run.rounds) == 2
-    shown = page(compare([run]))
+    shown = make_page(compare_runs([run]))
     assert "Shares of channels that were tried" in shown
     assert "30.0%" in shown and "&lt;b&gt;" in shown
-    assert "Shares of channels" not in page(compare([read(write_run(tmp_path / "b", rounds(0.5)))]))
+    assert "Shares of channels" not in make_page(
+        compare_runs([read_run(write_run(tmp_path / "b", rounds(0.5)))])
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_page_tells_what_was_tried(tmp_path: Path) -> None:
 )
 def test_a_trial_that_is_not_whole(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="a trial of a share of channels is not whole"):
-        read(searched(tmp_path / "a", trial(0.3) | change))
+        read_run(searched(tmp_path / "a", trial(0.3) | change))
 
 
 @pytest.mark.parametrize(
@@ -69,4 +71,4 @@ def test_a_damaged_search(tmp_path: Path, text: str, problem: str) -> None:
     folder = searched(tmp_path / "a")
     (folder / "search.json").write_text(text)
     with pytest.raises(DataError, match=problem):
-        read(folder)
+        read_run(folder)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from fpcli.scores.gradients import GradientTotals, Rule, snip, spread
+from fpcli.scores.gradients import GradientTotals, SquareRule, place_values, snip
 
 
-def totals_of(gradients: list[float], rule: Rule) -> GradientTotals:
+def totals_of(gradients: list[float], rule: SquareRule) -> GradientTotals:
     """Return what is known after steps with these gradients of one weight."""
     weight = nn.Parameter(torch.zeros(1))
     totals = GradientTotals({"w": weight}, rule)
@@ -21,7 +21,7 @@ def totals_of(gradients: list[float], rule: Rule) -> GradientTotals:
 
 
 @pytest.mark.parametrize(("rule", "want"), [("sum", 5 * 9.0), ("last", 5 * 4.0), ("step_sq", 25.0)])
-def test_rules(rule: Rule, want: float) -> None:
+def test_rules(rule: SquareRule, want: float) -> None:
     """Gradients 1 and 2 of five samples: (1 + 2)^2, 2^2, 1 + 4."""
     assert totals_of([1.0, 2.0], rule).importance(5)["w"].tolist() == [want]
 
@@ -40,6 +40,6 @@ def test_snip_adds_gradients_before_the_size() -> None:
 
 def test_spread_ignores_what_does_not_fit() -> None:
     place = torch.tensor([[True, False], [False, True]])
-    assert spread(torch.tensor([1.0, 2.0]), place).tolist() == [[1.0, 0.0], [0.0, 2.0]]
+    assert place_values(torch.tensor([1.0, 2.0]), place).tolist() == [[1.0, 0.0], [0.0, 2.0]]
     for wrong in (None, torch.ones(3), torch.ones(1, 2), torch.ones(2, dtype=torch.int64)):
-        assert not spread(wrong, place).any()
+        assert not place_values(wrong, place).any()

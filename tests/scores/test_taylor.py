@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fpcli.scores.sample import Sample
-from fpcli.scores.taylor import saliency, taylor
+from fpcli.scores.taylor import measure_saliency, taylor
 from fpcli.structure.layout import Layout
 from fpcli.structure.trace import trace
 
@@ -71,7 +71,7 @@ def test_the_worked_network(
     assert loss.item() == pytest.approx(0.7181999133, abs=1e-9)
     loss.backward()
     gradients = {name: weight.grad for name, weight in net.named_parameters()}
-    found = saliency(open_layout(net), net.state_dict(), gradients, with_bias=with_bias)
+    found = measure_saliency(open_layout(net), net.state_dict(), gradients, with_bias=with_bias)
     assert found["0"].tolist() == pytest.approx(first, abs=1e-9)
     assert found["2"].tolist() == pytest.approx(second, abs=1e-9)
 

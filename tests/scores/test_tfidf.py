@@ -8,7 +8,14 @@ from nets import Tiny
 from torch import Tensor, nn
 
 from fpcli.errors import RecipeError
-from fpcli.scores.tfidf import Means, aggregated, chosen, class_means, followers, tfidf
+from fpcli.scores.tfidf import (
+    Means,
+    aggregate_means,
+    choose_forgotten,
+    find_followers,
+    measure_class_means,
+    score_tfidf,
+)
 
 FIRST = torch.tensor([[4.0, 1, 1, 2], [1, 1, 3, 2], [1, 1, 2, 2]])
 SECOND = torch.tensor([[0.0, 6], [3, 3], [3, 0]])
@@ -16,13 +23,13 @@ SECOND = torch.tensor([[0.0, 6], [3, 3], [3, 0]])
 
 def test_scores_of_the_first_layer() -> None:
     channel = [0.346574, 0.0, 0.035960, 0.0]
-    assert tfidf(FIRST, 0).tolist() == pytest.approx(channel, abs=1e-6)
+    assert score_tfidf(FIRST, 0).tolist() == pytest.approx(channel, abs=1e-6)
     literal = [0.346574, 0.173287, 0.035960, 0.0]
-    assert tfidf(FIRST, 0, "class").tolist() == pytest.approx(literal, abs=1e-6)
+    assert score_tfidf(FIRST, 0, "class").tolist() == pytest.approx(literal, abs=1e-6)
 
 
 def test_scores_of_the_official_code() -> None:
-    found = tfidf(FIRST, 0, smoothing="code")
+    found = score_tfidf(FIRST, 0, smoothing="code")
     assert found.tolist() == pytest.approx([0.202733, -0.035960, 0, -0.071921], abs=1e-6)
 
 
@@ -31,26 +38,26 @@ def test_narrow_layers_are_spared_as_in_the_library_of_the_code() -> None:
     alive = {name: torch.ones(len(x), dtype=torch.bool) for name, x in scores.items()}
     for scope, wide in (("global", []), ("layer", [14, 15])):
         how = {"ratio": 0.1, "scope": scope, "nni_skip": True}
-        found = chosen(scores, alive, **how)  # type: ignore[arg-type]
+        found = choose_forgotten(scores, alive, **how)  # type: ignore[arg-type]
         assert (found["narrow"].tolist(), found["wide"].tolist()) == ([], wide)
-    assert chosen(scores, alive, ratio=0.1)["narrow"].tolist() == [6, 7]
+    assert choose_forgotten(scores, alive, ratio=0.1)["narrow"].tolist() == [6, 7]
 
 
 def test_scores_of_the_second_layer() -> None:
-    assert tfidf(SECOND, 0).tolist() == pytest.approx([0, 0.287682], abs=1e-6)
+    assert score_tfidf(SECOND, 0).tolist() == pytest.approx([0, 0.287682], abs=1e-6)
 
 
 def test_a_class_that_excites_nothing_scores_zero() -> None:
-    assert tfidf(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), 0).tolist() == [0, 0]
+    assert score_tfidf(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), 0).tolist() == [0, 0]
 
 
 def test_a_channel_that_is_the_same_for_all_classes_scores_zero() -> None:
     """The mean of equal numbers must not come out above them: 0.1 + 0.1 + 0.1 is not 0.3."""
-    assert tfidf(torch.full((3, 2), 0.1), 1).tolist() == [0, 0]
+    assert score_tfidf(torch.full((3, 2), 0.1), 1).tolist() == [0, 0]
 
 
 def layers(*, alive: list[bool] | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    scores = {"one": tfidf(FIRST, 0), "two": tfidf(SECOND, 0)}
+    scores = {"one": score_tfidf(FIRST, 0), "two": score_tfidf(SECOND, 0)}
     whole = {name: torch.ones(len(x), dtype=torch.bool) for name, x in scores.items()}
     if alive is not None:
         whole["one"] = torch.tensor(alive)
@@ -59,7 +66,7 @@ def layers(*, alive: list[bool] | None = None) -> tuple[dict[str, Tensor], dict[
 
 def picked(**rule: object) -> dict[str, list[int]]:
     alive = rule.pop("alive", None)
-    found = chosen(*layers(alive=alive), **rule)  # type: ignore[arg-type]
+    found = choose_forgotten(*layers(alive=alive), **rule)  # type: ignore[arg-type]
     return {name: channels.tolist() for name, channels in found.items()}
 
 
@@ -127,7 +134,7 @@ def clients() -> list[Means]:
     ],
 )
 def test_aggregation(how: str, expected: list[list[float]]) -> None:
-    found = aggregated(clients(), how)["a"]  # type: ignore[arg-type]
+    found = aggregate_means(clients(), how)["a"]  # type: ignore[arg-type]
     assert torch.allclose(found, torch.tensor(expected))
 
 
@@ -150,7 +157,7 @@ def test_means_are_of_positive_parts_over_the_whole_map() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.tensor([[3.0, -1.0], [1.0, 1.0], [-2.0, -4.0]]).reshape(3, 1, 1, 2)
     batches = [(x[:1], torch.tensor([2])), (x[1:], torch.tensor([2, 0]))]
-    means = class_means(model.train(), batches, 4)
+    means = measure_class_means(model.train(), batches, 4)
     assert means.counts.tolist() == [1, 0, 2, 0]
     assert means.activations["conv"].tolist() == [[0, 3], [0, 0], [1.25, 0.25], [0, 0]]
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
@@ -161,7 +168,9 @@ def test_count_does_not_depend_on_the_partition() -> None:
     model, x, y = Tiny(1, 3), torch.randn(24, 1, 8, 8), torch.arange(24) % 3
 
     def pooled(parts: list[Tensor]) -> dict[str, Tensor]:
-        return aggregated([class_means(model, [(x[p], y[p])], 3) for p in parts], "count")
+        return aggregate_means(
+            [measure_class_means(model, [(x[p], y[p])], 3) for p in parts], "count"
+        )
 
     whole = pooled([torch.arange(24)])
     for cuts in ([5], [1, 9, 20], [8, 16]):
@@ -171,5 +180,5 @@ def test_count_does_not_depend_on_the_partition() -> None:
 
 
 def test_followers_are_found_by_what_flows() -> None:
-    assert followers(Tiny(1, 3), torch.zeros(1, 1, 8, 8)) == {"stem": "norm"}
-    assert followers(Wide(), torch.zeros(1, 1, 1, 2)) == {"conv": "norm"}
+    assert find_followers(Tiny(1, 3), torch.zeros(1, 1, 8, 8)) == {"stem": "norm"}
+    assert find_followers(Wide(), torch.zeros(1, 1, 1, 2)) == {"conv": "norm"}

@@ -13,10 +13,12 @@ from fpcli import plugins
 from fpcli.errors import UsageError
 from fpcli.models import MODELS
 from fpcli.settings.declared import DECLARATIONS, arguments_of, describe
-from fpcli.settings.fields import options_table
+from fpcli.settings.fields import list_options
 
 SHIPPED = [
-    (kind, name) for kind in ("methods", "pruners") for name in plugins.load(plugins.TABLES[kind])
+    (kind, name)
+    for kind in ("methods", "pruners")
+    for name in plugins.load_reference(plugins.TABLES[kind])
 ]
 
 
@@ -26,7 +28,7 @@ def tell(method: Any) -> dict[str, Any]:
     return told | {
         "name": method.__name__,
         "about": inspect.getdoc(inspect.getmodule(method)),
-        "options": [list(row) for row in options_table(method.Options)],
+        "options": [list(row) for row in list_options(method.Options)],
         "checks": hasattr(method.Options, "__post_init__"),
     }
 

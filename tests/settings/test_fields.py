@@ -9,7 +9,7 @@ import pytest
 from annotated_types import Ge, Interval, Le
 
 from fpcli.settings import hardware, learning, recipes, tasks
-from fpcli.settings.fields import field_docs, options_table, type_text
+from fpcli.settings.fields import describe_type, list_options, read_docs
 
 SECTIONS = [
     found
@@ -34,13 +34,13 @@ class Options:
 
 @pytest.mark.parametrize("cls", SECTIONS)
 def test_every_field_has_a_doc(cls: type) -> None:
-    docs = field_docs(cls)
+    docs = read_docs(cls)
     assert list(docs) == [item.name for item in fields(cls)]
     assert all(text.endswith(".") for text in docs.values())
 
 
 def test_options_table() -> None:
-    assert options_table(Options) == [
+    assert list_options(Options) == [
         ("ratio", "number >= 0 and <= 0.9", "", "Pruning ratio, a fraction."),
         ("widths", "list of number", "[1.0, 0.5]", ""),
         ("plain", "text", '""', "Nothing."),
@@ -60,7 +60,7 @@ def test_options_table() -> None:
     ],
 )
 def test_type_text(hint: Any, text: str) -> None:
-    assert type_text(hint) == text
+    assert describe_type(hint) == text
 
 
 def test_the_readme_tells_the_partitions_as_they_are() -> None:
@@ -68,7 +68,7 @@ def test_the_readme_tells_the_partitions_as_they_are() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     _, table = readme.split("| `--partition` | `--set task.partition.KEY=...` |")
     rows = [row.split(" | ") for row in table.split("\n\n")[0].splitlines()[2:]]
-    assert [row[0].strip("| `") for row in rows] == list(get_args(tasks.Kind))
+    assert [row[0].strip("| `") for row in rows] == list(get_args(tasks.PartitionKind))
     said = [pair for row in rows for pair in re.findall(r"`(\w+)` ([\d.]+)", row[1])]
     assert len(said) >= 5
     for key, default in said:

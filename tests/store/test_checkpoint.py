@@ -20,9 +20,9 @@ from torch import Tensor
 from fpcli import files
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, ResumeError, UsageError
-from fpcli.files import checksums
+from fpcli.files import list_checksums
 from fpcli.store import checkpoint
-from fpcli.store.checkpoint import dump_state, load_newest, load_state, save
+from fpcli.store.checkpoint import dump_state, load_newest, load_state, save_checkpoint
 from fpcli.structure.support import Support
 
 
@@ -141,7 +141,7 @@ def assert_equal(a: Mapping[Any, Tensor], b: Mapping[Any, Tensor]) -> None:
 def test_save_and_load(tmp_path: Path) -> None:
     state = server_state(10)
     extra = {"best": 0.5, "seen": [1, None], "worst": math.inf}
-    path = save(tmp_path, state, digest="d", extra=extra)
+    path = save_checkpoint(tmp_path, state, digest="d", extra=extra)
     assert path == tmp_path / "checkpoints" / "round-00010"
     names = ["SHA256SUMS", "meta.json", "state.safetensors"]
     assert sorted(item.name for item in path.iterdir()) == names
@@ -156,7 +156,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 def test_loaded_tensors_do_not_live_in_the_file(tmp_path: Path) -> None:
     state = server_state(1)
-    path = save(tmp_path, state, digest="d", extra={})
+    path = save_checkpoint(tmp_path, state, digest="d", extra={})
     found, _, _ = load_newest(tmp_path, method_state=State, digest="d")
     file = path / "state.safetensors"
     with file.open("rb+") as opened:
@@ -168,7 +168,7 @@ def test_a_method_state_with_tensors_that_share_memory(tmp_path: Path) -> None:
     state = server_state(1, None)
     weight = state.values["z.weight"]
     method = Tensorial({"x": weight, "y": weight[1:], "t": weight.T}, {3: state.support})
-    save(tmp_path, replace(state, method=method), digest="d", extra={})
+    save_checkpoint(tmp_path, replace(state, method=method), digest="d", extra={})
     found, _, _ = load_newest(tmp_path, method_state=Tensorial, digest="d")
     assert_equal(found.method.scores, method.scores)
     assert_equal(found.method.supports[3].mask, state.support.mask)
@@ -178,11 +178,11 @@ def test_a_method_state_with_tensors_that_share_memory(tmp_path: Path) -> None:
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     parent = tmp_path / "checkpoints"
     for round in range(5):
-        save(tmp_path, server_state(round), digest="d", extra={})
+        save_checkpoint(tmp_path, server_state(round), digest="d", extra={})
         (parent / ".round-00099.tmp").mkdir()
     names = [".round-00099.tmp", "round-00003", "round-00004"]
     assert sorted(path.name for path in parent.iterdir()) == names
-    save(tmp_path, server_state(5), digest="d", extra={}, keep=1)
+    save_checkpoint(tmp_path, server_state(5), digest="d", extra={}, keep=1)
     assert [path.name for path in parent.iterdir()] == ["round-00005"]
 
 
@@ -210,7 +210,7 @@ def become_a_file(folder: Path) -> None:
 def rewrite(folder: Path, key: str, value: Any) -> None:
     file = folder / "meta.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    sums = checksums(folder, [file, folder / "state.safetensors"])
+    sums = list_checksums(folder, [file, folder / "state.safetensors"])
     (folder / "SHA256SUMS").write_text(sums)
 
 
@@ -236,8 +236,8 @@ DAMAGES: list[tuple[str, Callable[..., None], tuple[Any, ...]]] = [
 def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, reason: str, action: Callable[..., None], how: tuple[Any, ...]
 ) -> None:
-    save(tmp_path, server_state(10), digest="d", extra={"x": 10})
-    newest = save(tmp_path, server_state(20), digest="d", extra={"x": 20})
+    save_checkpoint(tmp_path, server_state(10), digest="d", extra={"x": 10})
+    newest = save_checkpoint(tmp_path, server_state(20), digest="d", extra={"x": 20})
     action(newest, *how)
     state, extra, (warning,) = load_newest(tmp_path, method_state=State, digest="d")
     assert (state.round, extra) == (10, {"x": 10})
@@ -252,28 +252,28 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 def test_a_damaged_checkpoint_is_replaced_when_its_round_comes_again(tmp_path: Path) -> None:
-    save(tmp_path, server_state(10), digest="d", extra={})
-    cut(save(tmp_path, server_state(20), digest="d", extra={}), "meta.json", 0)
-    save(tmp_path, server_state(15), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(10), digest="d", extra={})
+    cut(save_checkpoint(tmp_path, server_state(20), digest="d", extra={}), "meta.json", 0)
+    save_checkpoint(tmp_path, server_state(15), digest="d", extra={})
     names = ["round-00010", "round-00015", "round-00020"]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
-    save(tmp_path, server_state(20), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(20), digest="d", extra={})
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names[1:]
     assert load_newest(tmp_path, method_state=State, digest="d")[0].round == 20
 
 
 def test_a_model_that_is_not_finite(tmp_path: Path) -> None:
-    save(tmp_path, server_state(1), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(1), digest="d", extra={})
     state = server_state(2)
     state.values["scalar"].fill_(math.nan)
-    save(tmp_path, state, digest="d", extra={})
+    save_checkpoint(tmp_path, state, digest="d", extra={})
     found, _, (warning,) = load_newest(tmp_path, method_state=State, digest="d")
     assert found.round == 1
     assert warning.endswith("`scalar` is not finite")
 
 
 def test_a_method_state_of_another_class(tmp_path: Path) -> None:
-    save(tmp_path, server_state(1), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(1), digest="d", extra={})
     with pytest.raises(ResumeError, match=r"does not fit \(KeyError"):
         load_newest(tmp_path, method_state=None, digest="d")
 
@@ -285,13 +285,13 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_file_size_limit_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
-    save(tmp_path, server_state(1), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(1), digest="d", extra={})
     big = replace(server_state(2), values={"big": torch.zeros(100_000)})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(NeedError, match="round-00002: File too large") as caught:
-            save(tmp_path, big, digest="d", extra={})
+            save_checkpoint(tmp_path, big, digest="d", extra={})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "ulimit -f" in caught.value.hint
@@ -303,11 +303,11 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing is caught after it."""
 
 
-@pytest.mark.parametrize("step", ["_write", "sync_folder", "checksums", "write_atomic"])
+@pytest.mark.parametrize("step", ["_write", "sync_folder", "list_checksums", "write_atomic"])
 def test_an_end_at_any_step_leaves_a_usable_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    save(tmp_path, server_state(1), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(1), digest="d", extra={})
 
     def end(path: Any, *_: Any) -> None:
         if step != "sync_folder" or path == tmp_path / "checkpoints":
@@ -317,22 +317,22 @@ def test_an_end_at_any_step_leaves_a_usable_checkpoint(
         patch.setattr(files if step == "sync_folder" else checkpoint, step, end)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
-            save(tmp_path, server_state(2), digest="d", extra={})
+            save_checkpoint(tmp_path, server_state(2), digest="d", extra={})
     round = load_newest(tmp_path, method_state=State, digest="d")[0].round
     assert round == (2 if step == "sync_folder" else 1)
-    save(tmp_path, server_state(2), digest="d", extra={})
+    save_checkpoint(tmp_path, server_state(2), digest="d", extra={})
     names = ["round-00001", "round-00002"]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(NeedError, match="cannot write"):
-        save(tmp_path / "gone", server_state(1), digest="d", extra={})
+        save_checkpoint(tmp_path / "gone", server_state(1), digest="d", extra={})
 
 
 def test_the_checkpoint_of_one_round_or_none(tmp_path: Path) -> None:
     for round in (10, 20):
-        save(tmp_path, server_state(round), digest="d", extra={})
+        save_checkpoint(tmp_path, server_state(round), digest="d", extra={})
     found = load_newest(tmp_path, method_state=State, digest="d", round=10)
     assert (found[0].round, found[2]) == (10, [])
     with pytest.raises(UsageError, match="no checkpoint of round 15") as caught:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpcli.errors import DataError, NeedError
-from fpcli.store.events import append, fingerprint, keep, read, sound
+from fpcli.store.events import append, digest_events, find_sound, keep, read_events
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def spoil(path: Path, line: int, old: bytes, new: bytes) -> bytes:
 
 
 def test_append_and_read(path: Path) -> None:
-    events = read(path)
+    events = read_events(path)
     assert [event["round"] for event in events] == [1, 2, 3, 4]
     assert events[2] == {"event": "round", "round": 3, "loss": 0.1 * 3}
     assert path.read_bytes().count(b"\n") == 4
-    assert sound(path)[:2] == (4, "")
-    assert sound(path).prints == tuple(fingerprint(path, rounds) for rounds in range(5))
-    assert len(set(sound(path).prints)) == 5
+    assert find_sound(path)[:2] == (4, "")
+    assert find_sound(path).prints == tuple(digest_events(path, rounds) for rounds in range(5))
+    assert len(set(find_sound(path).prints)) == 5
 
 
 def test_order_special_values_and_checksum(tmp_path: Path) -> None:
@@ -49,14 +49,14 @@ def test_order_special_values_and_checksum(tmp_path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    assert read(tmp_path / "none") == []
-    assert sound(tmp_path / "none")[:2] == (0, "")
+    assert read_events(tmp_path / "none") == []
+    assert find_sound(tmp_path / "none")[:2] == (0, "")
     assert keep(tmp_path / "none", 3) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
-    for action in (read, sound):
+    for action in (read_events, find_sound):
         with pytest.raises(DataError, match=f"cannot read {tmp_path}: Is a directory"):
             action(tmp_path)
 
@@ -65,14 +65,14 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
 def test_a_last_line_cut_short(path: Path, tail: bytes) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
-    assert len(read(path)) == 4
-    assert sound(path)[:2] == (4, "")
+    assert len(read_events(path)) == 4
+    assert find_sound(path)[:2] == (4, "")
     assert keep(path, 4) is None
     assert path.read_bytes() == whole
     path.write_bytes(whole + tail + b"\n")  # no crash does that
     with pytest.raises(DataError, match="jsonl:5: not an event"):
-        read(path)
-    assert "jsonl:5: not an event" in sound(path).problem
+        read_events(path)
+    assert "jsonl:5: not an event" in find_sound(path).problem
 
 
 def test_every_cut_leaves_the_events_before_it(path: Path) -> None:
@@ -81,8 +81,8 @@ def test_every_cut_leaves_the_events_before_it(path: Path) -> None:
         path.write_bytes(whole[:length])
         # A last line without its line break is complete all the same.
         num_lines = whole[: length + 1].count(b"\n")
-        assert len(read(path)) == num_lines
-        assert sound(path)[:2] == (num_lines, "")
+        assert len(read_events(path)) == num_lines
+        assert find_sound(path)[:2] == (num_lines, "")
 
 
 def test_every_flipped_bit_is_noticed_in_its_line(path: Path) -> None:
@@ -94,7 +94,7 @@ def test_every_flipped_bit_is_noticed_in_its_line(path: Path) -> None:
             damaged = bytearray(whole)
             damaged[place] ^= 1 << bit
             path.write_bytes(damaged)
-            found = sound(path)
+            found = find_sound(path)
             assert found.rounds == 1, (place, bit)
             assert f"{path}:2: " in found.problem
 
@@ -112,10 +112,10 @@ def test_a_damaged_line(path: Path, old: bytes, new: bytes, problem: str) -> Non
     before = spoil(path, 2, old, new)
     damaged = path.read_bytes()
     with pytest.raises(DataError) as caught:
-        read(path)
+        read_events(path)
     assert caught.value.message == f"{path}:2: {problem}"
     assert "fp resume" in caught.value.hint
-    assert sound(path)[:2] == (1, f"{path}:2: {problem}")
+    assert find_sound(path)[:2] == (1, f"{path}:2: {problem}")
     aside = keep(path, 1)
     assert aside == path.with_name("events.jsonl.damaged")
     assert aside.read_bytes() == damaged
@@ -143,13 +143,13 @@ def test_a_round_that_is_missing_or_twice(
     for number in rounds:
         append(path, {"round": number})
     line = num_sound + 1
-    assert sound(path)[:2] == (num_sound, f"{path}:{line}: not the event of round {line}")
+    assert find_sound(path)[:2] == (num_sound, f"{path}:{line}: not the event of round {line}")
 
 
 def test_lines_of_earlier_versions_can_be_read_but_not_relied_on(path: Path) -> None:
     path.write_text('{"round": 1}\n')
-    assert read(path) == [{"round": 1}]
-    assert sound(path)[:2] == (0, f"{path}:1: not an event with a checksum")
+    assert read_events(path) == [{"round": 1}]
+    assert find_sound(path)[:2] == (0, f"{path}:1: not an event with a checksum")
 
 
 def test_keep(path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fpcli.data.datasets import Dataset, load
+from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.models.build import build
-from fpcli.store.model_folder import read_trained, untrained, with_weights, write_trained
+from fpcli.store.model_folder import build_untrained, read_trained, read_weighted, write_trained
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -22,7 +22,7 @@ INPUTS = Inputs(tuple("abcdefghij"), 1 / 16, (0.3,), (0.4,))
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load("digits", None, seed=0)
+    return load_dataset("digits", None, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,9 @@ def test_weights_of_a_full_network_come_from_safetensors_and_from_pt(
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "w.pt")
     for name in ("w.safetensors", "w.pt"):
-        found = with_weights(untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name)
+        found = read_weighted(
+            build_untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name
+        )
         x = torch.rand(4, 1, 8, 8)
         assert torch.equal(found.module()(x), model.eval()(x))
 
@@ -134,7 +136,7 @@ def test_hostile_and_wrong_weights_are_refused(
         "more.safetensors": "`more`",
     }.items():
         with pytest.raises(DataError, match=message):
-            with_weights(untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name)
+            read_weighted(build_untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name)
     assert not (tmp_path / "canary").exists()
 
 

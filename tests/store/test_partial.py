@@ -6,7 +6,7 @@ import pytest
 
 from fpcli.errors import UsageError
 from fpcli.pruning.sweep import Tally
-from fpcli.store.partial import partial_of, read_partial, write_partial
+from fpcli.store.partial import locate_partial, read_partial, write_partial
 
 SAME = {"model_sha256": "a", "ratios": (0.1, 0.5)}
 FOUND = {"": Tally(128, 100, 12.5), "l1/conv1/3": Tally(128, 90, 20.0)}
@@ -25,11 +25,11 @@ def test_another_sweep_is_neither_continued_nor_lost(tmp_path: Path, text: str |
     out = tmp_path / "sens.json"
     write_partial(out, SAME | {"ratios": (0.1,)}, FOUND)
     if text is not None:
-        partial_of(out).write_text(text, "utf-8")
-    before = partial_of(out).read_bytes()
+        locate_partial(out).write_text(text, "utf-8")
+    before = locate_partial(out).read_bytes()
     with pytest.raises(UsageError, match="unfinished sweep of another"):
         read_partial(out, SAME, force=False)
-    assert partial_of(out).read_bytes() == before
+    assert locate_partial(out).read_bytes() == before
     assert read_partial(out, SAME, force=True) == {}
 
 

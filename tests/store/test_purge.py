@@ -10,12 +10,12 @@ import pytest
 from driver import begin, dies, digits_file
 
 from fpcli.errors import DataError, ResumeError
-from fpcli.report.runs import find
+from fpcli.report.runs import find_runs
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
-from fpcli.store.purge import num_checkpoints, purge, purge_unlearned
+from fpcli.store.purge import count_checkpoints, purge, purge_unlearned
 from fpcli.store.run_folder import RunFolder
-from fpcli.train.model_source import newest_run
+from fpcli.train.model_source import find_newest_run
 from fpcli.unlearn.unlearn_run import is_purged, purge_original
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 def test_models_and_memories_go_and_the_record_stays(tmp_path: Path) -> None:
     begin(tmp_path, "run", "toys:Personal", rounds=1)
     folder = RunFolder(tmp_path / "run")
-    assert num_checkpoints(folder) == 2
+    assert count_checkpoints(folder) == 2
     with folder.lock(), pytest.raises(ResumeError, match="in use"):
         purge(folder, "because")
-    assert num_checkpoints(folder) == 2 and not folder.purged.exists()
+    assert count_checkpoints(folder) == 2 and not folder.purged.exists()
     purge(folder, "because")
     names = {path.name for path in folder.path.iterdir()}
     assert not names & {"checkpoints", "final", "memory"}
     assert {"recipe.yaml", "events.jsonl", "SHA256SUMS", "purged.txt"} <= names
     assert folder.purged.read_text() == "because\n"
-    assert folder.is_whole and num_checkpoints(folder) == 0
+    assert folder.is_whole and count_checkpoints(folder) == 0
 
 
 def test_the_newest_checkpoint_of_an_unlearning_stays(tmp_path: Path) -> None:
@@ -68,14 +68,14 @@ def look_half_way(folder: RunFolder, original: RunFolder, runs: Path) -> None:
             read_trained(original.path, code="nets:tiny")
         with pytest.raises(ResumeError, match="were deleted"):
             load_newest(original.path, method_state=None, digest="")
-        assert newest_run(runs) == folder.path
+        assert find_newest_run(runs) == folder.path
     else:
-        assert original.is_whole and num_checkpoints(original) == 2
+        assert original.is_whole and count_checkpoints(original) == 2
     names = {path.name for path in (folder.path / "pruned").glob("*")}
     assert names in (set(), {"layout.json", "model.safetensors", "mask.safetensors"})
     assert read_trained(folder.path, code="nets:tiny").num_classes == 10
     assert (folder.checkpoints / "round-00002" / "SHA256SUMS").exists()
-    assert {run.name for run in find([runs], runs)} == {"original", "unlearned"}
+    assert {run.name for run in find_runs([runs], runs)} == {"original", "unlearned"}
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 13])

@@ -16,11 +16,11 @@ from driver import dies
 
 from fpcli.errors import DataError, FpError, NeedError, ResumeError, UsageError
 from fpcli.recipe.load import to_yaml
-from fpcli.report.runs import find
+from fpcli.report.runs import find_runs
 from fpcli.settings.learning import MethodChoice
 from fpcli.settings.recipes import Recipe
-from fpcli.settings.tasks import Task
-from fpcli.store.run_folder import RunFolder, default_name, environment
+from fpcli.settings.tasks import TrainTask
+from fpcli.store.run_folder import RunFolder, choose_name, describe_environment
 
 HOLD = """
 import sys, filelock
@@ -41,9 +41,9 @@ with filelock.FileLock(sys.argv[1]):
     ],
 )
 def test_default_name(tmp_path: Path, method: str, data: str, model: str, name: str | None) -> None:
-    recipe = Recipe(method=MethodChoice(method), task=Task(data=data, model=model), seed=3)
+    recipe = Recipe(method=MethodChoice(method), task=TrainTask(data=data, model=model), seed=3)
     expected = name or "fedmp-npz-my-set-torchvision-vgg11-s3"
-    assert default_name(recipe) == expected
+    assert choose_name(recipe) == expected
     assert RunFolder.create(tmp_path, expected, recipe).path == tmp_path / expected
 
 
@@ -111,7 +111,7 @@ def test_a_kill_while_a_run_is_replaced_leaves_a_whole_one_or_a_free_name(tmp_pa
         assert is_old == (names >= {"checkpoints", "events.jsonl", "recipe.yaml"})
         if "recipe.yaml" not in names:
             with pytest.raises(DataError, match="is not a run"):
-                find([run.path.parent], tmp_path)
+                find_runs([run.path.parent], tmp_path)
         replace()
         assert {path.name for path in run.path.parent.iterdir()} == {"x"}
         assert "seed: 1" in run.recipe.read_text()
@@ -189,7 +189,7 @@ def test_the_environment_says_nothing_about_who_or_where(
     for word in ("secret-canary", platform.node(), getpass.getuser(), str(tmp_path)):
         assert f'"{word}"' not in text
     found = json.loads(text)
-    assert found == environment()
+    assert found == describe_environment()
     assert found["packages"]["torch"].count(".") >= 2
     assert found["thread_settings"]["OMP_NUM_THREADS"] == "1"
 

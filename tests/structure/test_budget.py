@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fpcli.models.build import build
-from fpcli.structure.budget import largest, maskable, reconfigure
+from fpcli.structure.budget import keep_largest, list_masked_weights, reconfigure
 from fpcli.structure.trace import trace
 
 W = {
@@ -96,14 +96,14 @@ def test_no_other_subset_of_the_candidates_is_better(seed: int) -> None:
 
 
 def test_largest_ranks_over_all_tensors() -> None:
-    masks = largest({"a": torch.tensor([1.0, 5.0]), "b": torch.tensor([3.0, 2.0, 4.0])}, 0.6)
+    masks = keep_largest({"a": torch.tensor([1.0, 5.0]), "b": torch.tensor([3.0, 2.0, 4.0])}, 0.6)
     assert [masks["a"].tolist(), masks["b"].tolist()] == [[False, True], [True, False, True]]
-    assert sum(int(mask.sum()) for mask in largest({"a": torch.ones(9)}, 0.01).values()) == 1
+    assert sum(int(mask.sum()) for mask in keep_largest({"a": torch.ones(9)}, 0.01).values()) == 1
 
 
 def test_shortcuts_have_no_mask() -> None:
     layout = trace(build("resnet20", (3, 32, 32), 10, seed=0), torch.zeros(1, 3, 32, 32))
-    names = maskable(layout)
+    names = list_masked_weights(layout)
     assert len(names) == 20
     assert names[0] == "conv.weight"
     assert names[-1] == "fc.weight"

@@ -9,9 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from fpcli.structure.choice import DENSITIES, Limits, layers, limit, limits, sparsify, within
+from fpcli.structure.choice import (
+    DENSITIES,
+    Limits,
+    find_limit,
+    find_limits,
+    list_sparse_layers,
+    list_within,
+    sparsify,
+)
 from fpcli.structure.sparse_kernels import SparseLinear
-from fpcli.structure.stopwatch import Run, Times
+from fpcli.structure.stopwatch import TimedRun, Times
 
 
 class Script:
@@ -20,7 +28,7 @@ class Script:
     def __init__(self, *ratios: float) -> None:
         self.ratios, self.asked = list(ratios), 0
 
-    def __call__(self, runs: Sequence[Run]) -> list[Times]:
+    def __call__(self, runs: Sequence[TimedRun]) -> list[Times]:
         for run in runs:
             run()
         ratio = self.ratios[min(self.asked, len(self.ratios) - 1)]
@@ -71,7 +79,7 @@ def test_masks_say_more_than_zeros() -> None:
 
 def test_layers_keep_the_mode_and_note_what_they_meet() -> None:
     model = net().train()
-    found = layers(model, X)
+    found = list_sparse_layers(model, X)
     assert model.training
     assert {name: tuple(layer.example.shape) for name, layer in found.items()} == {
         "0.weight": (4, 8), "2.weight": (4, 6), "3.weight": (4, 6),
@@ -84,15 +92,15 @@ def test_layers_keep_the_mode_and_note_what_they_meet() -> None:
 )
 def test_a_limit_is_searched_from_the_sparsest_on(ratios: Any, want: float) -> None:
     timer = Script(*ratios)
-    (layer, *_) = layers(net(), X).values()
-    assert limit(layer, "train", timer=timer) == want
+    (layer, *_) = list_sparse_layers(net(), X).values()
+    assert find_limit(layer, "train", timer=timer) == want
     assert timer.asked == (len(DENSITIES) if want == DENSITIES[0] else len(ratios))
 
 
 def test_equal_layers_are_measured_once() -> None:
     model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
     timer = Script(2.0)
-    found = limits(model, torch.ones(2, 5), "evaluate", timer=timer)
+    found = find_limits(model, torch.ones(2, 5), "evaluate", timer=timer)
     assert found == {"0.weight": 0.0, "1.weight": 0.0}
     assert timer.asked == 1
 
@@ -104,6 +112,6 @@ def test_the_real_stopwatch_decides_something() -> None:
 
 def test_no_limit_means_dense() -> None:
     masks = {"a": torch.tensor([True, False])}
-    assert within(masks, Limits().train) == set()
-    assert within(masks, {"a": 0.4}) == set()
-    assert within(masks, {"a": 0.5}) == {"a"}
+    assert list_within(masks, Limits().train) == set()
+    assert list_within(masks, {"a": 0.4}) == set()
+    assert list_within(masks, {"a": 0.5}) == {"a"}

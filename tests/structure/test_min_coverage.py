@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fpcli.structure import min_coverage as counting
 from fpcli.structure.layout import Group, Layout, Member, TensorSpec
-from fpcli.structure.min_coverage import min_coverage, share_of_rare_channels
+from fpcli.structure.min_coverage import count_least_holders, measure_rare_channels
 from fpcli.structure.support import Support
 
 
@@ -125,16 +125,16 @@ def supports(draw: st.DrawFn) -> Support:
 @given(st.lists(supports(), min_size=1, max_size=5), st.integers(0, 4))
 def test_it_is_the_smallest_count_of_holders(some: list[Support], num_full: int) -> None:
     everyone = [*some, *[Support()] * num_full]
-    assert min_coverage(LAYOUT, everyone) == brute_force(everyone)
+    assert count_least_holders(LAYOUT, everyone) == brute_force(everyone)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(supports(), min_size=1, max_size=4))
 def test_order_is_nothing_and_one_more_full_client_adds_one(some: list[Support]) -> None:
-    index = min_coverage(LAYOUT, some)
+    index = count_least_holders(LAYOUT, some)
     assert 0 <= index <= len(some)
-    assert min_coverage(LAYOUT, some[::-1]) == index
-    assert min_coverage(LAYOUT, [*some, Support()]) == index + 1
+    assert count_least_holders(LAYOUT, some[::-1]) == index
+    assert count_least_holders(LAYOUT, [*some, Support()]) == index + 1
 
 
 @settings(deadline=None, max_examples=50)
@@ -156,42 +156,42 @@ def test_rare_channels_are_those_of_fewer_than_two(some: list[Support]) -> None:
         for channel in range(group.width)
     ]
     rare = sum(number < 2 for number in holders) / len(holders)
-    assert share_of_rare_channels(LAYOUT, some) == pytest.approx(rare)
-    assert share_of_rare_channels(Layout(LAYOUT.tensors, {}), some) == 0.0
+    assert measure_rare_channels(LAYOUT, some) == pytest.approx(rare)
+    assert measure_rare_channels(Layout(LAYOUT.tensors, {}), some) == 0.0
 
 
 def test_full_models_and_nobody() -> None:
-    assert min_coverage(LAYOUT, [Support()] * 3) == 3
-    assert min_coverage(LAYOUT, []) == 0
+    assert count_least_holders(LAYOUT, [Support()] * 3) == 3
+    assert count_least_holders(LAYOUT, []) == 0
 
 
 def test_rows_and_columns_held_by_different_clients_count_for_nobody() -> None:
     """Every channel of a and of b has a holder, but a0 x b1 and a1 x b0 have none."""
     one = Support({"a": torch.tensor([0]), "b": torch.tensor([0])})
     two = Support({"a": torch.tensor([1, 2]), "b": torch.tensor([1])})
-    assert min_coverage(LAYOUT, [one, two]) == 0
-    assert min_coverage(LAYOUT, [one, two, Support()]) == 1
+    assert count_least_holders(LAYOUT, [one, two]) == 0
+    assert count_least_holders(LAYOUT, [one, two, Support()]) == 1
 
 
 def test_a_mask_under_a_removed_channel_does_not_count() -> None:
     """Client 1 holds only row 0 of a.weight; its mask adds nothing elsewhere."""
     ones = torch.ones(3, 2, dtype=torch.bool)
     masked = Support({"a": torch.tensor([0])}, {"a.weight": ones})
-    assert min_coverage(LAYOUT, [masked, Support()]) == 1
+    assert count_least_holders(LAYOUT, [masked, Support()]) == 1
     hole = ones.clone()
     hole[0, 1] = False
     other = Support({"a": torch.tensor([1, 2])}, {})
-    assert min_coverage(LAYOUT, [Support(mask={"a.weight": hole}), Support()]) == 1
-    assert min_coverage(LAYOUT, [Support(mask={"a.weight": hole}), masked, other]) == 1
+    assert count_least_holders(LAYOUT, [Support(mask={"a.weight": hole}), Support()]) == 1
+    assert count_least_holders(LAYOUT, [Support(mask={"a.weight": hole}), masked, other]) == 1
 
 
 @pytest.mark.parametrize("name", ["free", "out.weight"])
 def test_parameters_that_cannot_be_cut_count_once_they_are_masked(name: str) -> None:
     nothing = torch.zeros(LAYOUT.tensors[name].shape, dtype=torch.bool)
-    assert min_coverage(LAYOUT, [Support(mask={name: nothing}), Support()]) == 1
+    assert count_least_holders(LAYOUT, [Support(mask={name: nothing}), Support()]) == 1
 
 
 def test_buffers_and_protected_groups_do_not_count() -> None:
     """Only the running mean of a is masked away; it is no parameter."""
     nothing = torch.zeros(3, dtype=torch.bool)
-    assert min_coverage(LAYOUT, [Support(mask={"a.mean": nothing})]) == 1
+    assert count_least_holders(LAYOUT, [Support(mask={"a.mean": nothing})]) == 1

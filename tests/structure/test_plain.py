@@ -13,7 +13,7 @@ from fpcli.models.build import build
 from fpcli.structure.plain import check_plain, describe_output
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
-from fpcli.structure.trace import trace, untraced
+from fpcli.structure.trace import list_tensors, trace
 
 X = torch.zeros(1, 1, 8, 8)
 
@@ -132,7 +132,7 @@ def test_what_is_not_plain_is_refused_by_name(
     make: Callable[[], nn.Module], message: str, hint: str
 ) -> None:
     model = make()
-    for look in (check_plain, lambda model: trace(model, X), lambda model: untraced(model, X)):
+    for look in (check_plain, lambda model: trace(model, X), lambda model: list_tensors(model, X)):
         with pytest.raises(LayoutError) as caught:
             look(model)
         assert message in caught.value.message and hint in caught.value.hint
@@ -220,7 +220,7 @@ def test_what_cannot_be_trained_is_refused(
     run: Callable[..., object], message: str, hint: str
 ) -> None:
     with pytest.raises(LayoutError, match=message) as caught:
-        untraced(Around(run), X)
+        list_tensors(Around(run), X)
     assert hint.replace("\\", "") in caught.value.hint
     with pytest.raises(LayoutError):
         trace(Around(run), X)
@@ -236,7 +236,7 @@ def test_modules_in_a_list_are_refused() -> None:
             return self.head(self.layers[0](x).flatten(1))
 
     with pytest.raises(LayoutError, match=r"shape \[3\] that is none of") as caught:
-        untraced(Listed(), X)
+        list_tensors(Listed(), X)
     assert "nn.ModuleList" in caught.value.hint
 
 

@@ -15,7 +15,7 @@ from fpcli.errors import LayoutError
 from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
-from fpcli.structure.trace import trace, untraced
+from fpcli.structure.trace import list_tensors, trace
 from fpcli.structure.verify import _NoStatistics
 
 SEEDS_PER_CASE = 10
@@ -350,7 +350,7 @@ def check(seed: int) -> str:
     except LayoutError as error:
         assert error.message and error.hint and "\n" not in error.message
         try:
-            untraced(model, x)
+            list_tensors(model, x)
         except LayoutError:
             return "refused"
         return "untraced"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.structure.layout import Layout
-from fpcli.structure.reuse import NOTHING, Prefix, Resumed, record, shared_prefix, without_prefix
+from fpcli.structure.reuse import NOTHING, Resumed, SharedPrefix, drop_prefix, find_prefix, record
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
@@ -29,17 +29,17 @@ def half(layout: Layout, group: str) -> Tensor:
     return (blocks[:, None] * found.block + torch.arange(found.block)).flatten()
 
 
-def prefix_of(model: nn.Module, layout: Layout, group: str, x: Tensor) -> Prefix:
+def prefix_of(model: nn.Module, layout: Layout, group: str, x: Tensor) -> SharedPrefix:
     keep = half(layout, group)
     small = cut(model, layout, group, keep)
-    return shared_prefix(model, small, layout, group, layout.groups[group].width, keep, x)
+    return find_prefix(model, small, layout, group, layout.groups[group].width, keep, x)
 
 
 @torch.no_grad()
 def resumed(
-    model: nn.Module, layout: Layout, group: str, keep: Tensor, prefix: Prefix, x: Tensor
+    model: nn.Module, layout: Layout, group: str, keep: Tensor, prefix: SharedPrefix, x: Tensor
 ) -> Tensor:
-    rest = without_prefix(model, prefix)
+    rest = drop_prefix(model, prefix)
     return Resumed(cut(rest, _left(layout, rest), group, keep), prefix, keep)(
         record(model, prefix.read, x), x
     )
@@ -83,7 +83,7 @@ def test_what_comes_before_the_reader_is_not_computed(net: Callable) -> None:
     assert prefix.read == {"blocks.4", "blocks.5.bn1"}
     assert (prefix.axes["blocks.4"], prefix.axes["blocks.5.bn1"]) == (None, 1)
     assert not prefix.reads_input
-    left = without_prefix(model, prefix).state_dict()
+    left = drop_prefix(model, prefix).state_dict()
     assert not any(key.startswith(("conv1", "blocks.0.", "blocks.4.")) for key in left)
     assert "blocks.5.conv2.weight" in left and "blocks.6.conv1.weight" in left
 
@@ -114,7 +114,7 @@ def test_recorded_outputs_survive_code_that_overwrites_them() -> None:
         prefix, keep = prefix_of(model, layout, group, x[:2]), half(layout, group)
         recorded = record(model, prefix.read, x)
         before = {name: value.clone() for name, value in recorded.items()}
-        rest = without_prefix(model, prefix)
+        rest = drop_prefix(model, prefix)
         goes_on = Resumed(cut(rest, _left(layout, rest), group, keep), prefix, keep)
         wanted = cut(model, layout, group, keep)(x)
         assert torch.allclose(goes_on(recorded, x), wanted, atol=1e-5)
@@ -133,7 +133,7 @@ def test_recorded_outputs_survive_code_that_overwrites_them() -> None:
 )  # fmt: skip
 def test_faster_pooling_returns_the_same(pool: nn.Module, side: int) -> None:
     x = torch.randn(2, 3, side, side)
-    assert torch.equal(without_prefix(nn.Sequential(pool), NOTHING)(x), pool(x))
+    assert torch.equal(drop_prefix(nn.Sequential(pool), NOTHING)(x), pool(x))
 
 
 class Peeking(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fpcli.errors import LayoutError
-from fpcli.structure.shrink import hollow, shrink
+from fpcli.structure.shrink import hollow_out, shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -68,7 +68,7 @@ def test_meta_tensors_give_a_meta_module(net):
     _, block = halves(model, x)
     meta = shrink(model, {name: value.to("meta") for name, value in block.items()})
     assert meta(x.to("meta")).shape == (2, 10)
-    again = shrink(hollow(model), block)
+    again = shrink(hollow_out(model), block)
     assert torch.equal(again(x), shrink(model, block)(x))
 
 

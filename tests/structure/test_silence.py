@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fpcli.structure.layout import Layout
 from fpcli.structure.shrink import shrink
-from fpcli.structure.silence import silence, silenced
+from fpcli.structure.silence import silence_channels, zero_silent
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -46,7 +46,7 @@ def output(model: nn.Module, layout: Layout, support: Support, values: dict[str,
 def test_a_chain_is_cut_and_computes_the_same() -> None:
     model = plain()
     layout, values = built(model)
-    support = silence(layout, Support(), {"0": torch.tensor([1, 3])}, {"0": "1"})
+    support = silence_channels(layout, Support(), {"0": torch.tensor([1, 3])}, {"0": "1"})
     assert {name: kept.tolist() for name, kept in support.keep.items()} == {"0": [0, 2]}
     assert support.mask == {}
     small = output(model, layout, support, values)
@@ -59,14 +59,14 @@ def test_a_chain_is_cut_and_computes_the_same() -> None:
 
 def test_without_its_norm_a_channel_still_speaks() -> None:
     layout, _ = built(plain())
-    support = silence(layout, Support(), {"0": torch.tensor([1])}, {})
+    support = silence_channels(layout, Support(), {"0": torch.tensor([1])}, {})
     assert support.keep == {}
     assert sorted(support.mask) == ["0.bias", "0.weight"]
 
 
 def test_a_norm_over_several_channels_keeps_them() -> None:
     layout, _ = built(plain(nn.GroupNorm))
-    support = silence(layout, Support(), {"0": torch.tensor([1])}, {"0": "1"})
+    support = silence_channels(layout, Support(), {"0": torch.tensor([1])}, {"0": "1"})
     assert support.keep == {}
     assert sorted(support.mask) == ["0.bias", "0.weight", "1.bias", "1.weight"]
 
@@ -76,13 +76,13 @@ def test_a_sum_keeps_a_channel_alive_until_all_its_parts_are_silent(is_training:
     torch.manual_seed(1)
     model = Tiny(1, 3)
     layout, values = built(model)
-    one = silence(layout, Support(), {"stem": torch.tensor([2])}, {"stem": "norm"})
+    one = silence_channels(layout, Support(), {"stem": torch.tensor([2])}, {"stem": "norm"})
     assert one.keep == {}
-    small = shrink(model, one.gather(layout, silenced(layout, one, values))).train(is_training)
+    small = shrink(model, one.gather(layout, zero_silent(layout, one, values))).train(is_training)
     out = small.norm(small.stem(X))  # type: ignore[operator]
     assert torch.equal(out[:, 2], torch.zeros_like(out[:, 2]))
     assert bool(out[:, 3].any())
-    both = silence(layout, one, {"branch": torch.tensor([2, 5])}, {})
+    both = silence_channels(layout, one, {"branch": torch.tensor([2, 5])}, {})
     assert both.keep["stem"].tolist() == [0, 1, 3, 4, 5, 6, 7]
     assert sorted(both.mask) == ["branch.bias", "branch.weight"]
     assert both.mask["branch.bias"].tolist() == [True, True, False, True, True, False, True, True]
@@ -90,7 +90,9 @@ def test_a_sum_keeps_a_channel_alive_until_all_its_parts_are_silent(is_training:
 
 def test_nothing_changes_nothing() -> None:
     layout, values = built(plain())
-    support = silence(layout, Support(), {"0": torch.empty(0, dtype=torch.int64)}, {"0": "1"})
+    support = silence_channels(
+        layout, Support(), {"0": torch.empty(0, dtype=torch.int64)}, {"0": "1"}
+    )
     assert (support.keep, support.mask) == ({}, {})
-    after = silenced(layout, support, values)
+    after = zero_silent(layout, support, values)
     assert all(torch.equal(after[name], value) for name, value in values.items())

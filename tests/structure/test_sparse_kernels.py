@@ -14,7 +14,7 @@ from fpcli.structure.sparse_kernels import (
     SparseConv2d,
     SparseLinear,
     can_be_sparse,
-    sparse_layer,
+    make_sparse,
     use_sparse,
 )
 
@@ -40,7 +40,7 @@ def test_a_convolution_by_hand() -> None:
     layer.weight.data = torch.tensor([[[[1.0, 0.0], [0.0, -2.0]]]])
     layer.bias.data = torch.tensor([0.5])
     x = torch.arange(1.0, 10.0).view(1, 1, 3, 3).requires_grad_()
-    sparse = sparse_layer(layer, mask)
+    sparse = make_sparse(layer, mask)
     y = sparse(x)
     assert y.tolist() == [[[[-8.5, -9.5], [-11.5, -12.5]]]]
     y.sum().backward()
@@ -54,7 +54,7 @@ def test_a_linear_layer_by_hand() -> None:
     layer.weight.data = torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, -1.0]])
     layer.bias.data = torch.tensor([10.0, 20.0])
     x = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
-    y = sparse_layer(layer, layer.weight != 0)(x)
+    y = make_sparse(layer, layer.weight != 0)(x)
     assert y.tolist() == [[14.0, 18.0]]
     y.backward(torch.tensor([[1.0, 10.0]]))
     assert x.grad.tolist() == [[10.0, 2.0, -10.0]]
@@ -83,7 +83,7 @@ def test_sparse_is_dense(name: str, channels_last: bool) -> None:
     order = torch.channels_last if channels_last and len(shape) == 4 else torch.contiguous_format
     x = torch.randn(shape).contiguous(memory_format=order)
     dense = copy.deepcopy(layer)
-    sparse = sparse_layer(layer, mask)
+    sparse = make_sparse(layer, mask)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     y, want = sparse(ours), dense(theirs)
     torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-6)
@@ -107,14 +107,14 @@ def test_empty_and_nearly_empty_layers(alive: int) -> None:
     mask = torch.zeros(3, 4, dtype=torch.bool)
     mask[2, 1] = bool(alive)
     layer.weight.data[mask] = 2.0
-    out = sparse_layer(layer, mask).eval()(torch.ones(1, 4))
+    out = make_sparse(layer, mask).eval()(torch.ones(1, 4))
     want = layer.bias + torch.tensor([0.0, 0.0, 2.0 * alive])
     torch.testing.assert_close(out, want[None])
 
 
 def test_evaluation_sees_new_weights_after_training() -> None:
     layer, mask = masked(nn.Linear(6, 4))
-    sparse, x = sparse_layer(layer, mask).eval(), torch.randn(2, 6)
+    sparse, x = make_sparse(layer, mask).eval(), torch.randn(2, 6)
     with torch.no_grad():
         before = sparse(x)
         sparse.train()

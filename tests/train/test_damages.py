@@ -13,11 +13,11 @@ import torch
 from driver import Listener, assert_same, begin, digits_file, everything, go_on
 
 from fpcli.errors import FpError
-from fpcli.export.source import of_folder, of_rounds
-from fpcli.files import checksums
-from fpcli.report.compare import compare
-from fpcli.report.page import page
-from fpcli.report.runs import find
+from fpcli.export.source import read_final_model, read_round_models
+from fpcli.files import list_checksums
+from fpcli.report.compare import compare_runs
+from fpcli.report.page import make_page
+from fpcli.report.runs import find_runs
 from fpcli.report.text_tables import to_data
 from fpcli.store.model_folder import read_trained
 from fpcli.store.purge import purge
@@ -71,7 +71,7 @@ def newer_format(path: Path, other: Path) -> None:
     path.write_text(json.dumps(content))
     if (path.parent / "SHA256SUMS").exists():
         files = [path.parent / name for name in ("meta.json", "state.safetensors")]
-        (path.parent / "SHA256SUMS").write_text(checksums(path.parent, files))
+        (path.parent / "SHA256SUMS").write_text(list_checksums(path.parent, files))
 
 
 DAMAGES = (missing, empty, truncated, flipped, not_text, of_other_run, folder)
@@ -159,13 +159,13 @@ def test_a_damaged_run_is_compared_as_it_was_or_not_at_all(
     run = damaged(finished, tmp_path, name, damage)
 
     def look() -> Any:
-        found = compare(find([run.path], tmp_path))
-        assert page(found)
+        found = compare_runs(find_runs([run.path], tmp_path))
+        assert make_page(found)
         return to_data(found)["runs"]
 
     _, found = refused(look)
     if found and not (name == "recipe.yaml" or damage in (of_other_run, truncated, missing, empty)):
-        (wanted,) = to_data(compare(find([finished / "run"], finished)))["runs"]
+        (wanted,) = to_data(compare_runs(find_runs([finished / "run"], finished)))["runs"]
         anywhere = {"run": "", "paths": []}
         assert found[0] | anywhere == wanted | anywhere
 
@@ -178,12 +178,12 @@ def test_a_damaged_run_is_exported_as_it_was_or_not_at_all(
     finished: Path, tmp_path: Path, name: str, damage: Damage
 ) -> None:
     run = damaged(finished, tmp_path, name, damage)
-    error, source = refused(lambda: of_folder(run.path, code=CODE))
+    error, source = refused(lambda: read_final_model(run.path, code=CODE))
     wanted = read_trained(finished / "run", code=CODE).values
     if error is None and name != "final/model.safetensors":
         assert all(torch.equal(source.trained.values[key], wanted[key]) for key in wanted)
     flags = {"task.model": CODE, "method.name": METHOD}
-    refused(lambda: of_rounds(run.path, clients=None, flags=flags))
+    refused(lambda: read_round_models(run.path, clients=None, flags=flags))
 
 
 @pytest.mark.parametrize(

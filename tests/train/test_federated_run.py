@@ -21,7 +21,7 @@ from faults import Tampering, losing
 from safetensors.torch import load_file
 
 from fpcli.errors import ClientError, DivergedError, ResumeError
-from fpcli.files import checksums
+from fpcli.files import list_checksums
 from fpcli.train import federated_run
 from fpcli.train.setup import Setup
 
@@ -197,7 +197,7 @@ def test_the_final_model_is_the_state_s_block(
     )
     listed = (run / "SHA256SUMS").read_text()
     files = [run / line.split("  ")[1] for line in listed.splitlines()]
-    assert checksums(run, files) == listed
+    assert list_checksums(run, files) == listed
     assert {"recipe.yaml", "events.jsonl", "model.safetensors"} <= {file.name for file in files}
 
 

@@ -12,14 +12,14 @@ import torch
 from driver import FitListener, checkpoints, digits_file, fit, fit_on, leftovers, spawn
 from safetensors.torch import load_file
 
-from fpcli.data.datasets import load as load_data
+from fpcli.data.datasets import load_dataset as load_data
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import DataKey
 from fpcli.errors import DivergedError, RecipeError, ResumeError
+from fpcli.files import list_checksums
 from fpcli.settings.tasks import FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import read_trained
-from fpcli.store.run_folder import checksums
 from fpcli.train import fit_run
 from fpcli.train.run_session import Interrupted
 
@@ -36,7 +36,7 @@ def _threads() -> Iterator[None]:
 
 def everything(folder: Path) -> Any:
     """Return all that must not depend on interruptions."""
-    history = events.read(folder / "events.jsonl")
+    history = events.read_events(folder / "events.jsonl")
     for event in history:
         event.pop("real_s")
     newest = max((folder / "checkpoints").glob("round-*"))
@@ -62,8 +62,10 @@ def test_the_folder_holds_what_was_trained(tmp_path: Path, no_figures: pytest.Mo
     for name in ("curves.png", "curves.svg", "command.txt", "environment.json"):
         assert (run / name).stat().st_size
     listed = (run / "SHA256SUMS").read_text()
-    assert checksums(run, [run / line.split("  ")[1] for line in listed.splitlines()]) == listed
-    history = events.read(run / "events.jsonl")
+    assert (
+        list_checksums(run, [run / line.split("  ")[1] for line in listed.splitlines()]) == listed
+    )
+    history = events.read_events(run / "events.jsonl")
     assert list(history[0]) == [
         "event", "round", "loss", "lr", "validation", "test", "real_s", "params", "macs",
     ]  # fmt: skip
@@ -208,7 +210,7 @@ def test_images_are_augmented_where_that_is_usual(tmp_path: Path) -> None:
     assert fit_on(tmp_path, "run").state_sha256 == whole.state_sha256
     assert fit(tmp_path, "plain", fit__epochs=3).state_sha256 != whole.state_sha256
     assert "  augment: none\n" in (tmp_path / "plain/recipe.yaml").read_text()
-    assert fit_run.augmentation(FitTask(data="cifar10")) == "crop-flip"
+    assert fit_run.choose_augmentation(FitTask(data="cifar10")) == "crop-flip"
 
 
 def test_no_epochs_are_no_training(tmp_path: Path) -> None:

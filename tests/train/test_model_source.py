@@ -10,12 +10,12 @@ from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.settings.tasks import FitTask
-from fpcli.train.model_source import dataset_of, find_folder, named, training_rate
+from fpcli.train.model_source import build_named, find_folder, load_data_of, read_training_rate
 
 
 def test_the_training_rate_is_read_from_what_lies_beside_the_model(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    assert training_rate(None) == training_rate(tmp_path) == 0.1
+    assert read_training_rate(None) == read_training_rate(tmp_path) == 0.1
     for text, rate in (
         ("fit: {lr: 0.3}", 0.3),
         ("local: {lr: 0.02}", 0.02),
@@ -24,7 +24,7 @@ def test_the_training_rate_is_read_from_what_lies_beside_the_model(tmp_path: Pat
         ("rounds: 3", 0.1),
     ):
         recipe.write_text(text)
-        assert training_rate(tmp_path) == pytest.approx(rate)
+        assert read_training_rate(tmp_path) == pytest.approx(rate)
 
 
 def test_a_word_is_a_folder_a_run_or_a_model(tmp_path: Path) -> None:
@@ -46,19 +46,19 @@ def test_a_word_is_a_folder_a_run_or_a_model(tmp_path: Path) -> None:
 def test_code_for_data_runs_only_if_it_is_named() -> None:
     net = named_net("digits-cnn", (1, 8, 8))
     with pytest.raises(UsageError, match="code of yours"):
-        dataset_of(replace(net, data=DataKey("os:getcwd", 0.1, 0)), None, None)
+        load_data_of(replace(net, data=DataKey("os:getcwd", 0.1, 0)), None, None)
     net = replace(net, data=None)
     with pytest.raises(UsageError, match="does not say what data it is for"):
-        dataset_of(net, None, None)
-    assert dataset_of(net, "digits", None).name == "digits"
+        load_data_of(net, None, None)
+    assert load_data_of(net, "digits", None).name == "digits"
 
 
 def test_only_a_plan_does_without_data() -> None:
     recipe = PruneRecipe(task=FitTask(data="mnist", model="lenet5"), seed=3)
-    net, dataset = named(recipe, None, is_planned=True)
+    net, dataset = build_named(recipe, None, is_planned=True)
     assert (net.input_shape, net.num_classes, dataset) == ((1, 28, 28), 10, None)
     assert net.data is not None and net.data.seed == 3
     with pytest.raises(DataError, match="needs a folder"):
-        named(recipe, None)
+        build_named(recipe, None)
     with pytest.raises(DataError, match="nowhere"):
-        named(PruneRecipe(task=FitTask("npz:nowhere.npz", "lenet5")), None, is_planned=True)
+        build_named(PruneRecipe(task=FitTask("npz:nowhere.npz", "lenet5")), None, is_planned=True)

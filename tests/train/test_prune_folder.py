@@ -8,9 +8,9 @@ from prunings import context, named
 
 from fpcli.errors import NeedError, UsageError
 from fpcli.pruning.filters import Filters
-from fpcli.pruning.prune import Pruned, planned
-from fpcli.pruning.pruner import Target
-from fpcli.recipe.load import load
+from fpcli.pruning.prune import Pruned, plan_cut
+from fpcli.pruning.pruner import PruneTarget
+from fpcli.recipe.load import load_recipe
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.train import prune_folder
 from fpcli.train.prune_folder import write_pruned
@@ -21,8 +21,8 @@ def write(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that writes the same result into a folder."""
     monkeypatch.setattr(prune_folder, "draw_pruning", lambda *arguments: [])
     net = named("digits-cnn", (1, 8, 8))
-    result: Pruned = planned(Filters(), context(), net, Target("ratio", 0.5))
-    recipe = load(None, flags={"prune.ratio": 0.5}, cls=PruneRecipe)
+    result: Pruned = plan_cut(Filters(), context(), net, PruneTarget("ratio", 0.5))
+    recipe = load_recipe(None, flags={"prune.ratio": 0.5}, cls=PruneRecipe)
 
     def go(folder: Path, **more: Any) -> None:
         write_pruned(folder, result, recipe=recipe, report={"a": 1}, history=[{"b": 2}], **more)
@@ -36,7 +36,7 @@ def test_the_folder_is_there_as_a_whole(write: Any, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     sums = (out / "SHA256SUMS").read_text()
     assert sums.count("\n") == len(list(out.iterdir())) - 1
-    assert load(out / "recipe.yaml", cls=PruneRecipe).prune.ratio == 0.5
+    assert load_recipe(out / "recipe.yaml", cls=PruneRecipe).prune.ratio == 0.5
 
 
 def test_a_failure_keeps_what_was_there(

@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 from prunings import named
 
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.errors import UsageError
-from fpcli.pruning.prune import planned
-from fpcli.pruning.pruner import Target
-from fpcli.recipe.load import find_recipe, load
+from fpcli.pruning.prune import plan_cut
+from fpcli.pruning.pruner import PruneTarget
+from fpcli.recipe.load import find_recipe, load_recipe
 from fpcli.settings.recipes import PruneRecipe
-from fpcli.train.prune_setup import PruneSetup, prepare, report_of
+from fpcli.train.prune_setup import PruneSetup, prepare_pruning, report_pruning
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     yield
-    settle()
+    settle_process()
 
 
 def setup_of(recipe: PruneRecipe, trained: Any) -> PruneSetup:
-    return prepare(
+    return prepare_pruning(
         recipe, trained, None, training_rate=0.3, tell=lambda text: None, log=lambda **event: None
     )
 
@@ -38,11 +38,11 @@ def setup_of(recipe: PruneRecipe, trained: Any) -> PruneSetup:
     ],
 )
 def test_recipes_of_the_paper_cut_what_its_table_says(name: str, weights: int, macs: int) -> None:
-    recipe = load(find_recipe(f"filters/{name}"), cls=PruneRecipe)
+    recipe = load_recipe(find_recipe(f"filters/{name}"), cls=PruneRecipe)
     net = named(recipe.task.model)
     setup = setup_of(recipe, net)
-    result = planned(setup.pruner, setup.px, setup.trained, setup.target)
-    count = report_of(setup, result)["paper_count"]
+    result = plan_cut(setup.pruner, setup.px, setup.trained, setup.target)
+    count = report_pruning(setup, result)["paper_count"]
     assert count["after"] == {"weights": weights, "macs": macs}
     assert (setup.px.retraining.epochs, setup.px.retraining.lr) == (40, 0.001)
     assert setup.px.augment == "crop-flip"
@@ -51,13 +51,13 @@ def test_recipes_of_the_paper_cut_what_its_table_says(name: str, weights: int, m
 def test_shares_that_stay_become_a_target_of_what_goes() -> None:
     net = named("digits-cnn", (1, 8, 8))
 
-    def target(**said: Any) -> Target:
+    def target(**said: Any) -> PruneTarget:
         flags = {f"prune.{key}": value for key, value in said.items()}
-        return setup_of(load(None, flags=flags, cls=PruneRecipe), net).target
+        return setup_of(load_recipe(None, flags=flags, cls=PruneRecipe), net).target
 
-    assert target(ratio=0.3) == Target("ratio", 0.3)
-    assert target(bytes=0.25) == Target("bytes", 0.75)
-    assert target(rates=["conv1=0.5"]) == Target("ratio", 0.0)
+    assert target(ratio=0.3) == PruneTarget("ratio", 0.3)
+    assert target(bytes=0.25) == PruneTarget("bytes", 0.75)
+    assert target(rates=["conv1=0.5"]) == PruneTarget("ratio", 0.0)
     with pytest.raises(UsageError, match="not said how much"):
         target()
     with pytest.raises(UsageError, match="exclude each other"):
@@ -67,7 +67,7 @@ def test_shares_that_stay_become_a_target_of_what_goes() -> None:
 def test_places_become_groups_and_later_ratios_win() -> None:
     net = named("digits-cnn", (1, 8, 8))
     flags = {"prune.rates": ["1-2=50%", "conv2=0.25"], "prune.ignore": ["fc*"]}
-    setup = setup_of(load(None, flags=flags, cls=PruneRecipe), net)
+    setup = setup_of(load_recipe(None, flags=flags, cls=PruneRecipe), net)
     assert setup.px.rates == {"conv1": 0.5, "conv2": 0.25}
     assert setup.px.ignore == {"fc1", "fc2"}
     # A tenth of the training rate, which the resolved recipe says too.

@@ -9,12 +9,12 @@ from driver import begin, digits_file
 
 from fpcli import plugins
 from fpcli.errors import LayoutError, RecipeError
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 
-@pytest.mark.parametrize("method", sorted({*plugins.names("methods")} - {"unlearn"}))
+@pytest.mark.parametrize("method", sorted({*plugins.list_names("methods")} - {"unlearn"}))
 def test_every_method_trains_on_a_table(tmp_path: Path, method: str) -> None:
     summary = begin(
         tmp_path,
@@ -37,20 +37,20 @@ def test_a_cohort_is_of_clients_with_samples(tmp_path: Path) -> None:
         "task__withhold": (0, 1, 2),
         "task__data": digits_file(tmp_path),
     }
-    fed = prepare(toy_recipe("fedavg", **changes, min_clients=7), tmp_path).fed
+    fed = prepare_run(toy_recipe("fedavg", **changes, min_clients=7), tmp_path).fed
     assert fed.num_examples.count(0) == 1
     assert fed.rules.clients_per_round == 7
     text = "`min_clients` is 8, but a round has 7 clients: 1 of 8 have no training samples"
     with pytest.raises(RecipeError, match=text) as caught:
-        prepare(toy_recipe("fedavg", **changes, min_clients=8), tmp_path)
+        prepare_run(toy_recipe("fedavg", **changes, min_clients=8), tmp_path)
     assert caught.value.hint == "lower min_clients"
 
 
 def test_the_server_has_what_no_client_has(tmp_path: Path) -> None:
     changes = {"task__data": digits_file(tmp_path), "fleet__server": "slow"}
-    whole = prepare(toy_recipe("fedavg", **changes), tmp_path)
+    whole = prepare_run(toy_recipe("fedavg", **changes), tmp_path)
     assert whole.fed.server_side.num_examples == 0
-    setup = prepare(toy_recipe("fedavg", **changes, task__server_share=0.2), tmp_path)
+    setup = prepare_run(toy_recipe("fedavg", **changes, task__server_share=0.2), tmp_path)
     server, train = setup.fed.server_side, setup.fed.dataset.train
     assert server.num_examples == round(0.2 * len(train))
     everything = torch.cat([*setup.parts, server.indices]).sort().values

@@ -9,7 +9,7 @@ from driver import begin
 from safetensors.torch import load_file
 
 from fpcli.errors import FpError
-from fpcli.train.setup import prepare
+from fpcli.train.setup import prepare_run
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 def test_a_run_starts_from_a_trained_model(tmp_path: Path) -> None:
     task = {"task__data": "digits", "task__model": "digits-cnn", "rounds": 1}
     begin(tmp_path, "first", "fedavg", **task)
-    setup = prepare(
+    setup = prepare_run(
         toy_recipe("fedavg", **task, task__start=str(tmp_path / "first")), tmp_path / "memory"
     )
     final = load_file(tmp_path / "first" / "final" / "model.safetensors")
@@ -38,4 +38,4 @@ def test_a_start_that_does_not_fit(tmp_path: Path, changes: dict[str, str], mess
     changes = {"task__start": str(tmp_path / "first"), **task, **changes}  # type: ignore[dict-item]
     method = changes.pop("method__name", "fedavg")
     with pytest.raises(FpError, match=message):
-        prepare(toy_recipe(method, **changes), tmp_path / "memory")
+        prepare_run(toy_recipe(method, **changes), tmp_path / "memory")

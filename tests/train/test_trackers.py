@@ -14,13 +14,13 @@ from fpcli.engine.evaluate import Score
 from fpcli.engine.federation import Evaluation, RoundRecord, Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, UsageError
-from fpcli.recipe.load import load
+from fpcli.recipe.load import load_recipe
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost
 from fpcli.structure.support import Support
 from fpcli.train import trackers
 
-RECIPE = load(None)
+RECIPE = load_recipe(None)
 
 
 def record(number: int) -> RoundRecord:
@@ -37,7 +37,7 @@ def play(folder: Path, names: tuple[str, ...], first: int, last: int) -> Listene
     """Tell of some rounds, as a run that is resumed after the round before the first does."""
     listener = Listener()
     folder.mkdir(exist_ok=True)
-    with trackers.tracking(names, listener, RECIPE, RunFolder(folder)) as watcher:
+    with trackers.track_run(names, listener, RECIPE, RunFolder(folder)) as watcher:
         state = ServerState(first - 1, {}, Support())
         watcher.start(None, folder, "inline", state)  # type: ignore[arg-type]
         for number in range(first, last + 1):
@@ -108,22 +108,22 @@ def test_a_tracker_that_fails_stops_nothing(tmp_path: Path) -> None:
 
 def test_nothing_is_tracked_by_default(tmp_path: Path) -> None:
     listener = Listener()
-    with trackers.tracking((), listener, RECIPE, RunFolder(tmp_path)) as watcher:
+    with trackers.track_run((), listener, RECIPE, RunFolder(tmp_path)) as watcher:
         assert watcher is listener
 
 
 def test_ratios_of_clients() -> None:
     clients = [{"notes": {"ratio": ratio}} for ratio in (0.2, 0.4, None)]
-    found = trackers.scalars({"notes": {}, "clients": clients})
+    found = trackers.collect_scalars({"notes": {}, "clients": clients})
     assert found == {"ratio/mean": pytest.approx(0.3), "ratio/min": 0.2, "ratio/max": 0.4}
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: SimpleNamespace(origin="x"))
-    assert trackers.check("wandb, tensorboard,wandb") == ("wandb", "tensorboard")
-    assert trackers.check("") == ()
+    assert trackers.check_trackers("wandb, tensorboard,wandb") == ("wandb", "tensorboard")
+    assert trackers.check_trackers("") == ()
     with pytest.raises(UsageError, match="unknown tracker `wandbb`") as caught:
-        trackers.check("wandbb")
+        trackers.check_trackers("wandbb")
     assert caught.value.hint == "did you mean `wandb`?"
 
 
@@ -131,7 +131,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch, spec: object) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: spec)
     with pytest.raises(NeedError) as caught:
-        trackers.check("tensorboard")
+        trackers.check_trackers("tensorboard")
     assert (caught.value.exit_status, caught.value.hint) == (
         5,
         "`pip install 'fpcli[tensorboard]'`",

@@ -9,7 +9,13 @@ from driver import digits_file
 from folders import event, rounds, write_run
 from torch import nn
 
-from fpcli.unlearn.compared_models import Cost, Costs, WithoutLogits, divided, speedup
+from fpcli.unlearn.compared_models import (
+    Costs,
+    Spending,
+    WithoutLogits,
+    divide_samples,
+    measure_speedup,
+)
 
 
 def costs(path: Path, *scores: float, before: int = 0) -> Costs:
@@ -25,16 +31,16 @@ def costs(path: Path, *scores: float, before: int = 0) -> Costs:
 
 def test_what_a_run_had_cost_after_a_round(tmp_path: Path) -> None:
     found = costs(tmp_path / "run", 0.5, 0.7, 0.6, before=30)
-    assert found.begun == Cost(0, 30, 30.0, 0.0)
-    assert found.whole == Cost(3, 45_030, 36.0, 3.0)
-    assert found.until(0.7) == Cost(2, 30_030, 34.0, 2.0)
+    assert found.begun == Spending(0, 30, 30.0, 0.0)
+    assert found.whole == Spending(3, 45_030, 36.0, 3.0)
+    assert found.until(0.7) == Spending(2, 30_030, 34.0, 2.0)
     assert found.until(0.71) is None
 
 
 def test_speedup_is_to_the_first_round_that_is_as_good(tmp_path: Path) -> None:
     ours = costs(tmp_path / "a", 0.4, 0.8, 0.7, 0.7, before=15_000)
     theirs = costs(tmp_path / "b", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.69, 0.7, 0.9)
-    found = speedup(ours, theirs)["finetuned"]
+    found = measure_speedup(ours, theirs)["finetuned"]
     assert found["validation_accuracy"] == 0.7
     assert found["unlearned"]["rounds"] == 2  # its own first round that is as good
     assert found["retrained"]["rounds"] == 8
@@ -47,12 +53,12 @@ def test_speedup_is_to_the_first_round_that_is_as_good(tmp_path: Path) -> None:
 
 
 def test_speedup_where_one_never_gets_there(tmp_path: Path) -> None:
-    found = speedup(costs(tmp_path / "a", 0.8), costs(tmp_path / "b", 0.5, 0.79))
+    found = measure_speedup(costs(tmp_path / "a", 0.8), costs(tmp_path / "b", 0.5, 0.79))
     own, other = found["finetuned"], found["retrained"]
     assert own["unlearned"]["rounds"] == 1
     assert (own["retrained"], own["ratio"]) == (None, None)
     assert (other["validation_accuracy"], other["ratio"]["rounds"]) == (0.79, 2.0)
-    found = speedup(costs(tmp_path / "c", 0.6, 0.5), costs(tmp_path / "d", 0.9, 0.7))
+    found = measure_speedup(costs(tmp_path / "c", 0.6, 0.5), costs(tmp_path / "d", 0.9, 0.7))
     other = found["retrained"]  # its last accuracy, reached in its first round
     assert (other["retrained"]["rounds"], other["unlearned"], other["ratio"]) == (1, None, None)
 
@@ -75,7 +81,7 @@ def test_dropped_logits_are_never_chosen() -> None:
 
 def test_samples_are_divided_without_loss(tmp_path: Path) -> None:
     recipe = toy_recipe("unlearn", task__data=digits_file(tmp_path), task__withhold=[9, 2])
-    data = divided(recipe)
+    data = divide_samples(recipe)
     assert (data.classes, data.num_classes) == ((9, 2), 10)
     for split in (data.forget_train, data.forget_test):
         assert set(split.labels.tolist()) == {2, 9}

@@ -16,12 +16,12 @@ from fpcli.train.client_data import load_data
 from fpcli.unlearn.original import (
     check_retrained,
     check_task,
+    choose_rounds,
     find_classes,
-    finetune_only,
-    retrained,
-    source_of,
-    usual_rounds,
-    with_ratio,
+    make_retraining,
+    read_original,
+    set_ratio,
+    skip_pruning,
 )
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -46,7 +46,7 @@ def test_a_run_that_cannot_forget(
 ) -> None:
     recipe = finished(tmp_path, "run", method, **changes)
     with pytest.raises(kind, match=message):
-        source_of(RunFolder(tmp_path / "run"), recipe)
+        read_original(RunFolder(tmp_path / "run"), recipe)
 
 
 def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     path = tmp_path / "run" / "recipe.yaml"
     path.write_text(path.read_text().replace("\nrounds: 1\n", "\nrounds: 5\n"))
     with pytest.raises(DataError, match="is unfinished: 1 of 5 rounds"):
-        source_of(RunFolder(tmp_path / "run"), recipe)
+        read_original(RunFolder(tmp_path / "run"), recipe)
 
 
 def test_classes_by_number_and_name(dataset: Dataset) -> None:
@@ -69,18 +69,16 @@ def test_classes_by_number_and_name(dataset: Dataset) -> None:
 
 def test_the_recipes_of_the_comparisons(tmp_path: Path) -> None:
     found = source(tmp_path)
-    assert [usual_rounds(replace(found, rounds=n)) for n in (1, 5, 6, 30)] == [1, 1, 2, 6]
+    assert [choose_rounds(replace(found, rounds=n)) for n in (1, 5, 6, 30)] == [1, 1, 2, 6]
     recipe = unlearn(tmp_path, (3,), method__ratio=0.2, rounds=4, target_accuracy=0.5)
-    alone = finetune_only(recipe, 3)
+    alone = skip_pruning(recipe, 3)
     assert (alone.method.options["ratio"], alone.rounds, alone.target_accuracy) == (0.0, 3, None)
     assert alone.task == recipe.task
-    tried = with_ratio(replace(recipe), 0.15)
+    tried = set_ratio(replace(recipe), 0.15)
     assert (tried.method.options["ratio"], tried.rounds) == (0.15, 4)
-    asking = [
-        one.method.options["counts_right"] for one in (recipe, tried, finetune_only(tried, 3))
-    ]
+    asking = [one.method.options["counts_right"] for one in (recipe, tried, skip_pruning(tried, 3))]
     assert asking == [False, True, False]
-    anew = retrained(recipe, found)
+    anew = make_retraining(recipe, found)
     assert (anew.method.name, anew.task.start, anew.task.withhold) == ("fedavg", "", (3,))
     assert (anew.rounds, anew.local) == (1, found.recipe.local)
 
@@ -95,7 +93,7 @@ def test_the_task_stays_that_of_the_run(tmp_path: Path) -> None:
 
 def test_a_run_that_stands_for_the_retraining(tmp_path: Path) -> None:
     found = source(tmp_path)
-    wanted = retrained(unlearn(tmp_path, (3, 1)), found)
+    wanted = make_retraining(unlearn(tmp_path, (3, 1)), found)
     good = finished(tmp_path, "good", task__withhold=[1, 3])
     check_retrained(RunFolder(tmp_path / "good"), good, wanted)
     for name, changes in (

@@ -16,19 +16,19 @@ from conftest import toy_recipe
 from driver import Listener, begin, digits_file
 
 from fpcli.errors import FpError
-from fpcli.report.runs import read
+from fpcli.report.runs import read_run
 from fpcli.report.trials import read_search
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
 from fpcli.train import federated_run
 from fpcli.train.run_session import Interrupted
 from fpcli.unlearn import ratio_search, unlearn_run
-from fpcli.unlearn.compared_models import Cost
-from fpcli.unlearn.original import source_of
+from fpcli.unlearn.compared_models import Spending
+from fpcli.unlearn.original import read_original
 from fpcli.unlearn.ratio_search import NotForgottenError, Trial, judge_trial
 from fpcli.unlearn.unlearn_run import Unlearning, read_result
 
-COST = Cost(2, 300, 1.5, 0.5)
+COST = Spending(2, 300, 1.5, 0.5)
 
 
 def told(*right: list[int]) -> list[torch.Tensor]:
@@ -105,7 +105,7 @@ def made(runs: Path, folder: Path, listener: Any = None, **changes: Any) -> Unle
     recipe = toy_recipe("unlearn", **(settings | changes))
     original = toy_recipe("fedavg", task__data=digits_file(runs), rounds=1)
     folder.mkdir(exist_ok=True)
-    source = source_of(RunFolder(runs / "run"), original)
+    source = read_original(RunFolder(runs / "run"), original)
     return Unlearning(
         RunFolder(folder), recipe, source, lambda _: nullcontext(listener or Listener())
     )
@@ -147,9 +147,9 @@ def test_the_smallest_share_that_forgets_becomes_the_run(
     # What is left is an ordinary run, with what was tried beside its rounds.
     assert not (work.folder.path / "search").exists() and work.folder.is_whole
     assert "search.json" in (work.folder.path / "SHA256SUMS").read_text()
-    assert read(work.folder.path).settings["method.ratio"] == 0.35
-    assert [trial["ratio"] for trial in read(work.folder.path).trials] == [0.35, 0.2]
-    assert events.sound(work.folder.events)[:2] == (2, "")
+    assert read_run(work.folder.path).settings["method.ratio"] == 0.35
+    assert [trial["ratio"] for trial in read_run(work.folder.path).trials] == [0.35, 0.2]
+    assert events.find_sound(work.folder.events)[:2] == (2, "")
     listener = Listener()
     recipe = toy_recipe("unlearn", **{"task__data": digits_file(runs)})
     assert recipe.method.options["ratio"] != "auto"

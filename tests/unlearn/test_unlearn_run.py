@@ -20,15 +20,15 @@ from safetensors.torch import load_file
 
 from fpcli.engine.evaluate import evaluate
 from fpcli.errors import DataError, RecipeError, ResumeError
-from fpcli.files import checksums
-from fpcli.report.runs import find
+from fpcli.files import list_checksums
+from fpcli.report.runs import find_runs
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
 from fpcli.train import federated_run
 from fpcli.train.run_session import Interrupted
 from fpcli.unlearn import unlearn_run
-from fpcli.unlearn.compared_models import divided
-from fpcli.unlearn.original import retrained, source_of
+from fpcli.unlearn.compared_models import divide_samples
+from fpcli.unlearn.original import make_retraining, read_original
 from fpcli.unlearn.unlearn_run import Unlearning, is_purged, purge_original, read_result
 
 CLASSES = (3, 8)
@@ -48,7 +48,7 @@ def made(runs: Path, folder: Path, listener: Any = None, **changes: Any) -> Unle
     return Unlearning(
         RunFolder(folder),
         recipe,
-        source_of(RunFolder(runs / "run"), original),
+        read_original(RunFolder(runs / "run"), original),
         lambda _: nullcontext(listener or Listener()),
         has_retrained=True,
         drops_logit=True,
@@ -56,7 +56,7 @@ def made(runs: Path, folder: Path, listener: Any = None, **changes: Any) -> Unle
 
 
 def snapshot(folder: Path) -> str:
-    return checksums(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    return list_checksums(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 def weights(folder: Path) -> bytes:
@@ -96,7 +96,7 @@ def test_what_is_reported(runs: Path, result: dict[str, Any]) -> None:
     assert stages["retrained"]["forget_accuracy"] == 0
     assert stages["logit_dropped"]["retain_accuracy"] >= stages["finetuned"]["retain_accuracy"]
     model = read_trained(runs / "run", code="nets:tiny").module()
-    data = divided(toy_recipe("fedavg", task__data=digits_file(runs), task__withhold=[3, 8]))
+    data = divide_samples(toy_recipe("fedavg", task__data=digits_file(runs), task__withhold=[3, 8]))
     for key, split in (
         ("forget_accuracy", data.forget_test),
         ("retain_accuracy", data.retain_test),
@@ -108,7 +108,7 @@ def test_what_is_reported(runs: Path, result: dict[str, Any]) -> None:
 
 def test_scoring_is_counted_before_any_round(runs: Path, result: dict[str, Any]) -> None:
     stages = {stage["stage"]: stage for stage in result["stages"]}
-    (run, alone) = find([runs / "done", runs / "done" / "finetune-only"], runs)
+    (run, alone) = find_runs([runs / "done", runs / "done" / "finetune-only"], runs)
     sums = [sum(x["down_bytes"] + x["up_bytes"] for x in one.rounds) for one in (run, alone)]
     pruned, finetuned, only = (stages[x] for x in ("pruned", "finetuned", "finetune_only"))
     assert pruned["bytes"] + sums[0] == finetuned["bytes"]
@@ -223,7 +223,7 @@ def test_another_run_stands_for_the_retraining(runs: Path, tmp_path: Path) -> No
     (tmp_path / "run" / "retrained").rename(tmp_path / "elsewhere")
     listener = Listener()
     work = made(runs, tmp_path / "run", listener)
-    other = (RunFolder(tmp_path / "elsewhere"), retrained(work.recipe, work.source))
+    other = (RunFolder(tmp_path / "elsewhere"), make_retraining(work.recipe, work.source))
     found = replace(work, has_retrained=False, other=other).run()
     expected = read_result(RunFolder(runs / "done"))
     assert listener.rounds == []
@@ -284,7 +284,7 @@ def test_a_purged_run_says_so_everywhere(
         assert gone.is_whole
     with pytest.raises(ResumeError, match="its checkpoints were deleted"):
         go_on(tmp_path, "run", rounds=3)
-    assert len(find([original.path], tmp_path)[0].rounds) == 2
+    assert len(find_runs([original.path], tmp_path)[0].rounds) == 2
     assert not (folder.path / "pruned").exists()
     assert [path.name for path in folder.checkpoints.iterdir()] == ["round-00001"]
     assert folder.is_whole and read_result(folder) == result

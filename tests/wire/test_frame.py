@@ -197,6 +197,6 @@ def test_keep_is_checked(keep: list[Any]) -> None:
 
 def forged_keep(keep: Tensor) -> bytes:
     _, header, _ = split(pack_job(Job(HEADER, {}, keep={})))
-    return frame.write(
+    return frame.write_frame(
         b"FPjb", header, {"k/conv1": keep.float() if keep.is_floating_point() else keep.int()}
     )

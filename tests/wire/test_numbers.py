@@ -11,7 +11,7 @@ from torch import Tensor
 from fpcli import plugins
 from fpcli.errors import WireError
 from fpcli.wire import CODECS
-from fpcli.wire.numbers import Floats, Levels, Numbers
+from fpcli.wire.numbers import Floats, Levels, NumberForm
 
 NEAREST = {"float16": Floats(torch.float16)} | {
     f"nearest{bits}": Levels(2 ** (bits - 1) - 1, "max", is_stochastic=False, bits=bits)
@@ -31,7 +31,7 @@ def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def arrives(numbers: Numbers, values: Tensor, rng: torch.Generator | None = None) -> Tensor:
+def arrives(numbers: NumberForm, values: Tensor, rng: torch.Generator | None = None) -> Tensor:
     return numbers.unpack("w", numbers.pack("w", values, rng or stream()), tuple(values.shape))
 
 

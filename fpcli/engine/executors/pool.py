@@ -23,7 +23,7 @@ import torch.multiprocessing as torch_multiprocessing
 
 from fpcli.engine.client import perform
 from fpcli.engine.executors.inline import Outcome
-from fpcli.engine.process import settle
+from fpcli.engine.process import settle_process
 from fpcli.engine.site import Site
 from fpcli.errors import NeedError
 
@@ -168,7 +168,7 @@ def _work(pipe: Connection, site: Site) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(2, 1)  # a user's print must not reach the standard output of the command
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    settle()
+    settle_process()
     while True:
         try:
             job = pipe.recv_bytes()
