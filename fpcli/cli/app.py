@@ -30,11 +30,11 @@ from fpcli.cli.sensitivity_command import run_sensitivity
 from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train_command import run_train
 from fpcli.cli.unlearn_command import run_unlearn
-from fpcli.cli.unlearn_options import METHOD_FLAGS
 from fpcli.engine.process import prepare_libraries
 from fpcli.errors import FpError, NeedError, UsageError, suggest
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import FitRecipe, PruneRecipe, Recipe
+from fpcli.settings.unlearning import METHOD_FLAGS
 from fpcli.version import __version__
 
 cli_app = typer.Typer(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, new_files
 from fpcli.errors import UsageError
+from fpcli.settings import options as o
 
 if TYPE_CHECKING:
     from fpcli.export.bench import Plan

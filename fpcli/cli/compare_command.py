@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.session import Session
 from fpcli.cli.words import parse_target
 from fpcli.errors import CheckError, DataError, FpError, UsageError, suggest
+from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
 from fpcli.units import parse_bytes, parse_seconds, parse_share, share_hint
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.build_command import build_command
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
+from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
 from fpcli.units import format_bytes, format_input
 

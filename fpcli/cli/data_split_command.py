@@ -11,10 +11,10 @@ from typing import Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.build_command import read_options
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, new_files, split_overrides
+from fpcli.settings import options as o
 from fpcli.settings.flags import TASK, Flag
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import Recipe

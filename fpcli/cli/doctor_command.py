@@ -12,8 +12,8 @@ from typing import Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.errors import FpError, NeedError
+from fpcli.settings import options as o
 from fpcli.units import format_bytes
 from fpcli.version import __version__
 

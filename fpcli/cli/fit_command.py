@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
+from fpcli.settings import options as o
 from fpcli.settings.recipes import FitRecipe
 from fpcli.units import format_bytes, format_seconds
 

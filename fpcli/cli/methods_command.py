@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from fpcli import plugins
-from fpcli.cli import options as o
 from fpcli.cli.session import Session, join_lines
 from fpcli.cli.words import make_importable
 from fpcli.engine.traits import Traits
 from fpcli.errors import FpError, UsageError, suggest
+from fpcli.settings import options as o
 from fpcli.settings.declared import describe
 from fpcli.settings.flags import Flag
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.build_command import read_options
 from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable, split_overrides
 from fpcli.errors import DataError, UsageError
+from fpcli.settings import options as o
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import PruneRecipe
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.build_command import build_command
 from fpcli.cli.session import Session, emit
 from fpcli.errors import FpError, RecipeError, UsageError, suggest
+from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
 
 _Name = Annotated[str, Flag("NAME", "A shipped recipe, or a file", known="recipes")]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from fpcli.cli import compare_command as c
-from fpcli.cli import options as o
 from fpcli.errors import UsageError
+from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
 
 _Output = Annotated[

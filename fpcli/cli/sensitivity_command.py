@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.prune_command import with_inputs
 from fpcli.cli.session import Session, to_json
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError
+from fpcli.settings import options as o
 from fpcli.units import parse_share
 
 if TYPE_CHECKING:

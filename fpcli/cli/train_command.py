@@ -8,10 +8,10 @@ from functools import partial
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.call import Call, check_output, code_words
 from fpcli.cli.session import Session
 from fpcli.errors import RecipeError
+from fpcli.settings import options as o
 from fpcli.settings.recipes import Recipe
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli import options as o
 from fpcli.cli.call import code_words, open_run
 from fpcli.cli.session import Session
-from fpcli.cli.unlearn_options import UnlearnOptions
 from fpcli.cli.unlearn_recipe import Wanted, check_options, check_purged, choose_audits
 from fpcli.errors import UsageError
+from fpcli.settings import options as o
+from fpcli.settings.unlearning import UnlearnOptions
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import RunWatcher

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fpcli.cli.build_command import read_options
 from fpcli.cli.call import open_run
-from fpcli.cli.unlearn_options import CHOICES, FLAGS
 from fpcli.cli.words import make_importable, split_overrides
 from fpcli.errors import DataError, UsageError
 from fpcli.plugins import is_code
+from fpcli.settings.unlearning import CHOICES, FLAGS
 
 if TYPE_CHECKING:
     from fpcli.settings.recipes import Recipe

@@ -6,9 +6,9 @@ channel answers to each class; the server ranks channels by TF-IDF, silences tho
 apart, and ordinary rounds without the class follow. The classes are those of ``task.withhold``, the
 model that forgets is that of ``task.start``. Here the highest scores are pruned, as the paper says;
 its published code prunes the lowest. Clients may also be asked how many of their own samples are
-still predicted right, by which `run.ratio_search` finds R. recipes/unlearn tells what is known from
-where.
-Symbols: A is `Scored.activations`, R is `Options.ratio`, u is `Scored.target`.
+still predicted right, by which `unlearn.ratio_search` finds R. recipes/unlearn tells what is known
+from where.
+Symbols: A is `Scored.activations`, R is `UnlearnChoice.ratio`, u is `Scored.target`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from fpcli.engine.measure import count_right
@@ -27,18 +26,14 @@ from fpcli.engine.method import ClientContext, Method, RoundContext, Traits
 from fpcli.engine.types import Answer, Ask, ServerState, Work, is_finite
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
 from fpcli.scores.tfidf import (
-    Aggregation,
-    Direction,
-    IdfReference,
     Means,
-    Scope,
-    Smoothing,
     aggregate_means,
     choose_forgotten,
     find_followers,
     measure_class_means,
     score_tfidf,
 )
+from fpcli.settings.unlearning import UnlearnChoice
 from fpcli.structure.layout import Layout
 from fpcli.structure.silence import silence_channels, zero_silent
 from fpcli.structure.support import Support, scatter
@@ -52,35 +47,8 @@ after all those."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of `unlearn`."""
-
-    ratio: Annotated[float, Ge(0), Lt(1)] | Literal["auto"] = 0.3
-    """Share of the channels of all convolutions that is pruned for each class (paper: R); `auto`,
-    the smallest that forgets, is found by `fp unlearn` alone."""
-    max_ratio: Annotated[float, Gt(0), Lt(1)] = 0.5
-    """Largest share that `auto` tries."""
-    scope: Scope = "layer"
-    """Rank all channels together, or those of every layer by themselves."""
-    direction: Direction = "highest"
-    """Prune the highest scores (paper), the lowest (official code), or as many at random."""
-    idf_ref: IdfReference = "channel"
-    """What an activation must reach to count for a class: the channel's mean over the classes
-    (official code), or the class's mean over the channels (formula of the paper)."""
-    idf: Smoothing = "paper"
-    """Smoothing of the inverse document frequency: of the paper, or of the official code."""
-    agg: Aggregation = "count"
-    """Mean over clients weighted by their samples of a class, over those that have the class, or
-    over all."""
-    min_keep: Annotated[int, Ge(1)] = 1
-    """Channels that every layer keeps."""
-    nni_skip: bool = False
-    """Spare layers narrower than 1 / ratio, as the library of the official code does."""
-    score_batches: Annotated[int, Ge(0)] = 0
-    """Batches that a client looks at for the scores; 0 means all of its data."""
-    counts_right: bool = False
-    """Ask all clients how many of their samples of each class are predicted right: before, after
-    pruning, and at every evaluation."""
+class Options(UnlearnChoice):
+    """Options of `unlearn`, most of which `fp unlearn` has too."""
 
 
 @dataclass(frozen=True)

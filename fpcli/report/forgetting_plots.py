@@ -58,7 +58,7 @@ def draw_forgetting(
         starts: label -> accuracies on these and on the other classes before the first
             round, in [0, 1], for those of ``curves`` where they are known.
         class_names: one per class.
-        search: what `run.ratio_search` found, for ``search``, accuracies over the shares of
+        search: what `unlearn.ratio_search` found, for ``search``, accuracies over the shares of
             channels that were tried; drawn if there are two or more.
 
     Raises:

@@ -38,7 +38,7 @@ class Run:
     Attributes:
         settings: dotted key -> value of its resolved recipe.
         rounds: its round events, in order.
-        trials: of the shares of channels that `fp unlearn` tried, see `run.ratio_search`.
+        trials: of the shares of channels that `fp unlearn` tried, see `unlearn.ratio_search`.
     """
 
     path: Path

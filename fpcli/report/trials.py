@@ -24,7 +24,7 @@ def search_file(folder: Path) -> Path:
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:
-    """Return what a finished search found, see `run.ratio_search`; None if there was none.
+    """Return what a finished search found, see `unlearn.ratio_search`; None if there was none.
 
     Raises:
         DataError: the file cannot be read, or is not as it was written.
@@ -59,7 +59,7 @@ def _is_whole(trial: Any) -> bool:
 
 
 def list_trials(trials: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return a row below ``HEAD`` for each trial (``run.ratio_search.Trial``), by share."""
+    """Return a row below ``HEAD`` for each trial (``unlearn.ratio_search.Trial``), by share."""
     return [
         (
             f"{trial['ratio']:.1%}",

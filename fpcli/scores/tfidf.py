@@ -10,20 +10,21 @@ the *lowest* scores, the opposite of the paper; recipes/unlearn tells the other 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fpcli.errors import RecipeError
 from fpcli.scores.producers import watch_outputs
+from fpcli.settings.unlearning import (
+    Aggregation,
+    Direction,
+    IdfReference,
+    Scope,
+    Smoothing,
+)
 from fpcli.structure.layout import Tensors
-
-Aggregation = Literal["count", "holders", "naive"]
-IdfReference = Literal["channel", "class"]
-Scope = Literal["global", "layer"]
-Direction = Literal["highest", "lowest", "random"]
-Smoothing = Literal["paper", "code"]
 
 
 class Means(NamedTuple):

@@ -49,8 +49,9 @@ def list_sections(cls: type, prefix: str = "") -> list[str]:
     return sections
 
 
-def collect_flags(recipe: type) -> dict[str, Flag]:
-    """Return dotted key -> option of every key of a recipe that has one, in the order of the help.
+def collect_flags(recipe: type, prefix: str = "") -> dict[str, Flag]:
+    """Return dotted key -> option of every key of a recipe, or of a section that stands there by
+    the name of ``prefix``, that has one, in the order of the help.
 
     What the recipe's ``flags`` say of a key goes before what its field says; None there means that
     it has no option.
@@ -62,7 +63,7 @@ def collect_flags(recipe: type) -> dict[str, Flag]:
     """
     extra: Mapping[str, Flag | None] = getattr(recipe, "flags", {})
     flags: dict[str, Flag] = {}
-    for key, leaf in list_leaves(recipe).items():
+    for key, leaf in list_leaves(recipe, prefix).items():
         if flag := extra.get(key, leaf.flag):
             flags[key] = replace(
                 flag,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typer.main import get_command
 
 import fpcli
 from fpcli.cli.app import cli_app
-from fpcli.cli.unlearn_options import METHOD_FLAGS
-from fpcli.methods.unlearn import Options
 from fpcli.settings.flags import describe_default
 from fpcli.settings.keys import collect_flags, list_leaves
 from fpcli.settings.recipes import RECIPE_KINDS
@@ -42,13 +39,6 @@ def test_the_options_of_a_command_are_those_of_its_recipe(kind: str) -> None:
         assert flag.name in parameter.opts and parameter.default is None
         if key in defaults and (said := describe_default(flag, defaults[key].default)):
             assert parameter.help.endswith(f" (default: {said}).")
-
-
-def test_defaults_of_unlearning_are_those_of_its_method() -> None:
-    values = {f"method.{item.name}": item.default for item in fields(Options)}
-    for key, flag in METHOD_FLAGS.items():
-        if key in values and key != "method.ratio":  # the command finds it, the method is told
-            assert flag.default == str(values[key])
 
 
 def test_every_option_has_help_and_a_panel() -> None:

@@ -9,10 +9,10 @@ import pytest
 from driver import digits_file
 
 from fpcli.cli.app import run_line as call
-from fpcli.cli.unlearn_options import CHOICES, FLAGS, METHOD_FLAGS
 from fpcli.cli.unlearn_recipe import split_classes
 from fpcli.files import list_checksums
 from fpcli.recipe.load import flatten, load_recipe
+from fpcli.settings.unlearning import CHOICES, FLAGS, METHOD_FLAGS
 from fpcli.store.run_folder import RunFolder
 from fpcli.train import federated_run
 from fpcli.unlearn import ratio_search, unlearn_run

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 from exports import INPUTS, narrow
 
-from fpcli.cli.options import DTYPES
 from fpcli.export.card import Card, Dtype
+from fpcli.settings.options import DTYPES
 
 CARD = Card.of(narrow("digits-cnn"), {"run": "a", "round": 3})
 

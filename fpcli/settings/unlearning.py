@@ -1,59 +1,68 @@
-"""The options of `fp unlearn`, beside those that all commands share."""
+"""Forgetting a class: the options of the method `unlearn`, and the others of `fp unlearn`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from fpcli.cli import options as o
+from annotated_types import Ge, Gt, Lt
+
+from fpcli.settings import options as o
 from fpcli.settings.flags import METHOD, RUN, TASK, TRAINING, Flag
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import Recipe
 
-METHOD_FLAGS = {
-    "method.ratio": Flag(
-        "--ratio X|auto",
-        "Share of the channels pruned per class; auto tries which multiple of 0.05 is the "
-        "smallest that forgets, at the price of several unlearnings",
-        METHOD,
-        default="auto",
-    ),
-    "method.max_ratio": Flag(
-        "--max-ratio X", "Largest share that auto tries", METHOD, default="0.5"
-    ),
-    "method.scope": Flag(
-        "--scope global|layer",
-        "Rank all channels together, or each layer's",
-        METHOD,
-        default="layer",
-        known=("global", "layer"),
-    ),
-    "method.direction": Flag(
-        "--direction KIND",
-        "Prune the highest scores, the lowest, or random channels",
-        METHOD,
-        default="highest",
-        known=("highest", "lowest", "random"),
-    ),
-    "method.idf_ref": Flag(
-        "--idf-ref channel|class",
-        "Mean that an activation must reach to count for a class",
-        METHOD,
-        default="channel",
-        known=("channel", "class"),
-    ),
-    "method.agg": Flag(
-        "--agg KIND",
-        "Mean over clients: by count, holders or naive",
-        METHOD,
-        default="count",
-        known=("count", "holders", "naive"),
-    ),
-    "method.min_keep": Flag("--min-keep N", "Channels that every layer keeps", METHOD, default="1"),
-    "method.score_batches": Flag(
-        "--score-batches N", "Batches a client scores with; 0 = all", METHOD, default="0"
-    ),
+Scope = Literal["global", "layer"]
+Direction = Literal["highest", "lowest", "random"]
+IdfReference = Literal["channel", "class"]
+Smoothing = Literal["paper", "code"]
+Aggregation = Literal["count", "holders", "naive"]
+
+
+@dataclass(frozen=True)
+class UnlearnChoice:
+    """What is pruned to forget a class, and by which scores."""
+
+    panel: ClassVar[str] = METHOD
+
+    ratio: Annotated[
+        Annotated[float, Ge(0), Lt(1)] | Literal["auto"],
+        Flag(
+            "--ratio X|auto",
+            "Share of the channels pruned per class; auto tries which multiple of 0.05 is the "
+            "smallest that forgets, at the price of several unlearnings",
+            default="auto",
+        ),
+    ] = 0.3
+    """Share of the channels of all convolutions that is pruned for each class (paper: R); `auto`,
+    the smallest that forgets, is found by `fp unlearn` alone."""
+    max_ratio: Annotated[float, Gt(0), Lt(1), Flag("--max-ratio X")] = 0.5
+    """Largest share that `auto` tries."""
+    scope: Annotated[Scope, Flag("--scope global|layer")] = "layer"
+    """Rank all channels together, or those of every layer by themselves."""
+    direction: Annotated[Direction, Flag("--direction KIND")] = "highest"
+    """Prune the highest scores (paper), the lowest (official code), or as many at random."""
+    idf_ref: Annotated[IdfReference, Flag("--idf-ref channel|class")] = "channel"
+    """What an activation must reach to count for a class: the channel's mean over the classes
+    (official code), or the class's mean over the channels (formula of the paper)."""
+    idf: Smoothing = "paper"
+    """Smoothing of the inverse document frequency: of the paper, or of the official code."""
+    agg: Annotated[Aggregation, Flag("--agg KIND")] = "count"
+    """Mean over clients weighted by their samples of a class (count), over those that have the
+    class (holders), or over all (naive)."""
+    min_keep: Annotated[int, Ge(1), Flag("--min-keep N")] = 1
+    """Channels that every layer keeps."""
+    nni_skip: bool = False
+    """Spare layers narrower than 1 / ratio, as the library of the official code does."""
+    score_batches: Annotated[int, Ge(0), Flag("--score-batches N")] = 0
+    """Batches that a client looks at for the scores; 0 means all of its data."""
+    counts_right: bool = False
+    """Ask all clients how many of their samples of each class are predicted right: before, after
+    pruning, and at every evaluation."""
+
+
+METHOD_FLAGS = collect_flags(UnlearnChoice, "method.") | {
     "rounds": Flag(
         "--finetune-rounds N",
         "Rounds without the classes after pruning",
