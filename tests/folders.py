@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.recipe.load import load_recipe, to_yaml
+from fpcli.settings.recipes import FitRecipe, PruneRecipe
 
 
 def client(number: int, **more: Any) -> dict[str, Any]:
@@ -45,4 +46,56 @@ def write_run(path: Path, history: Sequence[dict[str, Any]], **flags: Any) -> Pa
     (path / "recipe.yaml").write_text(to_yaml(recipe))
     lines = (json.dumps(item) + "\n" for item in history)
     (path / "events.jsonl").write_text("".join(lines))
+    return path
+
+
+def write_fit(path: Path, *scores: float, **flags: Any) -> Path:
+    """Write a run of `fp fit` with an epoch of half a second per score, and a model of 4,000 B."""
+    settings = {key.replace("__", "."): value for key, value in flags.items()}
+    recipe = load_recipe(None, flags={"fit.epochs": len(scores)} | settings, cls=FitRecipe)
+    lines = []
+    for number, score in enumerate(scores, start=1):
+        judged = {"accuracy": score, "loss": 1.0 / number, "num_examples": 100}
+        lines.append({
+            "event": "epoch", "round": number, "loss": 2.0 / number, "lr": 0.1, "real_s": 0.5,
+            "params": 1000, "macs": 5000.0, "validation": judged, "test": judged,
+        })  # fmt: skip
+    (path / "final").mkdir(parents=True)
+    (path / "recipe.yaml").write_text(to_yaml(recipe))
+    (path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "final" / "model.safetensors").write_bytes(bytes(4000))
+    return path
+
+
+def write_pruning(
+    path: Path, ratio: float, score: float, *, source: str = "", source_seed: int = 0,
+    latency: bool = False, **flags: Any,
+) -> Path:  # fmt: skip
+    """Write a result of `fp prune`: of 1,000 parameters of a model with 90 % a share goes, and of
+    its 5,000 multiply-adds; two epochs of retraining take 1 s."""
+    settings = {key.replace("__", "."): value for key, value in flags.items()}
+    recipe = load_recipe(
+        None, flags={"prune.ratio": ratio, "retrain.epochs": 2} | settings, cls=PruneRecipe
+    )
+
+    def stage(name: str, left: float, accuracy: float) -> dict[str, Any]:
+        judged = {"accuracy": accuracy, "loss": 1 - accuracy, "num_examples": 100}
+        return {
+            "event": name, "params": round(1000 * left), "macs": round(5000.0 * left, 3),
+            "bytes": round(4000 * left), "validation": judged, "test": judged,
+        }  # fmt: skip
+
+    epochs = [{"event": "epoch", "epoch": n, "loss": 1.0, "real_s": 0.5} for n in (1, 2)]
+    history = [stage("before", 1.0, 0.9), *epochs, stage("after", 1 - ratio, score)]
+    report: dict[str, Any] = {"source": source} if source else {}
+    if latency:
+        times = {"1": 0.5, "64": 2.0}
+        new = {images: ms * (1 - ratio) for images, ms in times.items()}
+        report["latency_ms"] = {"before": times, "after": new}
+    path.mkdir(parents=True)
+    (path / "recipe.yaml").write_text(to_yaml(recipe))
+    (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+    (path / "report.json").write_text(json.dumps(report))
+    (path / "layout.json").write_text(json.dumps({"data": {"seed": source_seed}}))
+    (path / "model.safetensors").write_bytes(bytes(round(4000 * (1 - ratio))))
     return path

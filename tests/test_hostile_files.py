@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from exports import every_way, narrow, whole
-from folders import rounds, write_run
+from folders import rounds, write_pruning, write_run
 from mutations import BYTES, TEXT, Damage, mutated
 from PIL import Image
 from safetensors.torch import save
@@ -190,6 +190,12 @@ def old_events_file(folder: Path) -> Case:
     return Case(run / "events.jsonl", TEXT, lambda: look_at(run), [run / "recipe.yaml"])
 
 
+def pruning_files(folder: Path) -> Case:
+    path = write_pruning(folder / "run", 0.5, 0.8, source="fit-s0", latency=True)
+    names = ("report.json", "layout.json", "recipe.yaml")
+    return Case(path / "history.jsonl", TEXT, lambda: look_at(path), [path / n for n in names])
+
+
 def environment_file(folder: Path) -> Case:
     run = write_run(folder / "run", rounds(0.5, 0.6))
     files = [run / "environment.json", run / "command.txt"]
@@ -288,6 +294,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "events": events_file,
     "events without checksums": old_events_file,
     "environment": environment_file,
+    "pruning": pruning_files,
     "checkpoint": lambda folder: checkpoint(folder, False),
     "forged checkpoint": lambda folder: checkpoint(folder, True),
     "trained": trained_folder,

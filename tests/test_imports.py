@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from folders import rounds, write_run
+from folders import rounds, write_fit, write_pruning, write_run
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fpcli"
@@ -406,8 +406,8 @@ def test_the_command_line_starts_without_torch() -> None:
     "words",
     [
         ["--help"], ["train", "--help"], ["--version"], ["compare", "RUNS"],
-        ["compare", "RUNS", "--md"], ["recipe", "list"], ["recipe", "show", "fedmp/digits"],
-        ["recipe", "show", "fedmp/digits", "--resolved"],
+        ["compare", "RUNS", "--md"], ["compare", "MODELS"], ["recipe", "list"],
+        ["recipe", "show", "fedmp/digits"], ["recipe", "show", "fedmp/digits", "--resolved"],
         ["recipe", "show", "fedmp/digits", "--json"], ["recipe", "check", "SHIPPED"],
         ["recipe", "copy", "fedmp/digits", "DEST"], ["recipe", "schema"],
         ["recipe", "schema", "--method", "fedmp"], ["recipe", "schema", "--editor"],
@@ -420,8 +420,11 @@ def test_what_only_reads_text_imports_no_torch(words: list[str], tmp_path: Path)
     """Run the command as a user does, and look at its modules when it exits."""
     for method in ("fedavg", "fedmp"):
         write_run(tmp_path / "runs" / method, rounds(0.5), method__name=method)
+    write_fit(tmp_path / "models" / "fit", 0.9)
+    write_pruning(tmp_path / "models" / "half", 0.5, 0.8)
     stand_for = {
         "RUNS": [str(tmp_path / "runs")],
+        "MODELS": [str(tmp_path / "models")],
         "DEST": [str(tmp_path)],
         "PAGE": [str(tmp_path / "page.html")],
         "SHIPPED": [str(path) for path in sorted((ROOT / "recipes").rglob("*.yaml"))],

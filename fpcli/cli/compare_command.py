@@ -24,7 +24,11 @@ ORDERS = {"acc": "accuracy", "bytes": "bytes", "clock": "clock_s", "rounds": "ro
 """Words of `--by` -> measure."""
 
 RunPaths = Annotated[
-    list[Path], Flag("RUN", "Folders of runs, or a folder that holds such folders")
+    list[Path],
+    Flag(
+        "RUN",
+        "Folders of runs or of results of `fp prune`, or a folder that holds such folders",
+    ),
 ]
 _Target = Annotated[
     str | None,
@@ -53,7 +57,7 @@ FailIf = Annotated[
         "--fail-if CONDITION",
         "Exit 8 if this holds: `fedmp.bytes > 0.9 * fedavg.bytes`; a name is a run, row or "
         "method; measures: acc, best, clients_acc, local_acc, at, loss, rounds, bytes, clock, "
-        "real, params, macs; may be repeated",
+        "real, params, macs, file, latency; may be repeated",
     ),
 ]
 Markdown = Annotated[bool, Flag("--md", "Print the table as Markdown")]
@@ -169,11 +173,24 @@ def _text(comparison: Comparison) -> str:
     from fpcli.report import text_tables
 
     table = text_tables.format_comparison(comparison)
-    # The sizes of the models leave first, then what differs, what a run cost, and the seeds.
-    *costs, params, macs = table.right[3:]
-    leave = (macs, params, len(table.headers) - 1, *reversed(costs), 1)
+    leave = _leaving_order(
+        comparison, ["run", "seeds", *text_tables.choose_columns(comparison), "differs"]
+    )
     lines = show.align(table.headers, table.rows, right=table.right, leave=leave)
     return "\n".join([lines, "", *map(show.prose, text_tables.list_notes(comparison))])
+
+
+def _leaving_order(found: Comparison, measures: Sequence[str]) -> list[int]:
+    """Return which columns leave a table that is too wide, the first of them first."""
+    costs = [*measures[measures.index("best_accuracy") + 1 : measures.index("params")]][::-1]
+    times = [name for name in measures if name.endswith("_ms")][::-1]
+    if any(run.command == "prune" for row in found.rows for run in row.runs):
+        # Sizes are what such a comparison is about.
+        order = ["best_accuracy", *costs, "seeds", "differs", *times]
+    else:
+        sizes = [name for name in ("file_bytes", "macs", "params") if name in measures]
+        order = [*times, *sizes, "differs", *costs, "seeds"]
+    return [measures.index(name) for name in order]
 
 
 def check_conditions(comparison: Comparison, conditions: Sequence[str]) -> FpError | None:

@@ -47,7 +47,7 @@ class _Call:
         from fpcli.pruning.prune import plan_cut
         from fpcli.train.prune_setup import report_pruning
 
-        setup, _ = self._setup(is_planned=True)
+        setup, _ = self._setup(self._folder(is_planned=True), is_planned=True)
         result = plan_cut(setup.pruner, setup.px, setup.trained, setup.target)
         report = report_pruning(setup, result)
         self.session.finish(report, pruning_text(report))
@@ -62,7 +62,8 @@ class _Call:
 
         out, force = self.options["out"], self.options["force"]
         check_free(out, force=force)
-        setup, watch = self._setup(is_planned=False)
+        folder = self._folder(is_planned=False)
+        setup, watch = self._setup(folder, is_planned=False)
         try:
             result = prune_in_steps(
                 setup.pruner, setup.px, setup.trained, setup.target, setup.recipe.prune.steps
@@ -70,6 +71,7 @@ class _Call:
         finally:
             watch.end()
         report = report_pruning(setup, result)
+        report["source"] = Path(folder or self.options["weights"]).resolve().name
         self._look_closer(setup, result, report, watch)
         write_pruned(
             out, result, recipe=setup.recipe, report=report, history=watch.history, force=force
@@ -96,7 +98,7 @@ class _Call:
             for text in warn_of_latency(report["latency_ms"]):
                 watch.tell(f"warning: {text}")
 
-    def _setup(self, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:
+    def _setup(self, folder: Path | None, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:
         from fpcli.cli.prune_watch import PruneWatch
         from fpcli.cli.show import dot
         from fpcli.train.model_source import read_training_rate
@@ -104,7 +106,6 @@ class _Call:
 
         given = (value for _, value in split_overrides(self.options["set_"]))
         make_importable([self.options["source"], *self._flags().values(), *given])
-        folder = self._folder(is_planned=is_planned)
         recipe, trained, dataset = self._materials(folder, is_planned=is_planned)
         if dataset is not None and not is_planned:
             trained = with_inputs(trained, dataset, self.session, self.options)

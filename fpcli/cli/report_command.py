@@ -47,14 +47,7 @@ def run_report(
 
     paths = [member.path for row in comparison.rows for member in row.runs]
     output = output or (paths[0] if len(paths) == 1 else Path()) / "report.html"
-    if output.exists() and not force:
-        raise UsageError(
-            f"{output} exists", hint="`--force` replaces it, `-o FILE` names another", where="-o"
-        )
-    if not output.parent.is_dir():
-        raise UsageError(
-            f"-o: there is no folder {output.parent}", hint="make it first", where="-o"
-        )
+    check_output_file(output, force=force)
     write_atomic(output, make_page(comparison))
     ctx.obj.warnings += comparison.warnings
     ctx.obj.warn()
@@ -63,3 +56,19 @@ def run_report(
         import webbrowser
 
         webbrowser.open(output.resolve().as_uri())
+
+
+def check_output_file(output: Path, *, force: bool) -> None:
+    """Make sure that ``-o`` names a file that may be written.
+
+    Raises:
+        UsageError: it is there and ``--force`` is not, or its folder is missing.
+    """
+    if output.exists() and not force:
+        raise UsageError(
+            f"{output} exists", hint="`--force` replaces it, `-o FILE` names another", where="-o"
+        )
+    if not output.parent.is_dir():
+        raise UsageError(
+            f"-o: there is no folder {output.parent}", hint="make it first", where="-o"
+        )

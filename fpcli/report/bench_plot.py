@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpcli.report.canvas import draw_in_style, make_figure, save_figure
-from fpcli.report.charts import SERIES
+from fpcli.report.canvas import SERIES, draw_in_style, make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,17 +10,12 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fpcli.report.canvas import INK, count_axis, draw_in_style, make_figure
+from fpcli.report.canvas import INK, SERIES, count_axis, describe_series, draw_in_style, make_figure
 
-SERIES = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a67c00", "#2a9bd4", "#7a5195", "#6b6b6b",
-)  # fmt: skip
-"""Colours of series 0 to 7, which colour-blind people can tell apart; see ``style.CSS``."""
-
-DASHES = ("-", "--", ":", "-.")
-"""Styles of the series beyond those: the colours begin again with another style."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _VARIABLES = {
     INK: "--ink", "#888888": "--muted", "#666666": "--muted", "#e6e6e6": "--grid",
@@ -35,6 +30,7 @@ _STYLE: dict[Any, Any] = {
 _UNITS = {
     "bytes": (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)),
     "seconds": (("s", 1.0), ("min", 60.0), ("h", 3600.0)),
+    "amount": (("", 1.0), ("thousands", 1e3), ("millions", 1e6), ("billions", 1e9)),
 }
 _MOST_POINTS = 150
 _CUTS = tuple(
@@ -58,7 +54,7 @@ class Line(NamedTuple):
 
     Attributes:
         label: what a legend says.
-        number: of the series; decides colour and style.
+        number: of the series; decides its style, see ``canvas.style_series``.
         points: (x, y) in order.
         band: (x, lowest, highest), or nothing.
     """
@@ -68,22 +64,13 @@ class Line(NamedTuple):
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float, float]] = ()
 
-    @property
-    def colour(self) -> int:
-        """The number of its colour."""
-        return self.number % len(SERIES)
-
-    @property
-    def dashes(self) -> str:
-        """Its style, one of ``DASHES``."""
-        return DASHES[self.number // len(SERIES) % len(DASHES)]
-
 
 class ChartAxis(NamedTuple):
     """What an axis shows.
 
     Attributes:
-        kind: ``count``, ``percent`` (of fractions), ``bytes``, ``seconds`` or ``number``.
+        kind: ``count``, ``percent`` (of fractions), ``bytes``, ``seconds``, ``amount`` (of things)
+            or ``number``.
         low, high: its ends; None fits them to the lines.
     """
 
@@ -104,32 +91,34 @@ def draw_chart(lines: Sequence[Line], x: ChartAxis, y: ChartAxis, *, name: str, 
 
     with draw_in_style(), mpl.rc_context(_STYLE):
         picture = make_figure(5.2, 3.1)
-        axes = picture.subplots()
-        (x_unit, x_factor), (y_unit, y_factor) = _unit(x, lines, 0), _unit(y, lines, 1)
-        for line in lines:
-            band = [(a / x_factor, b / y_factor, c / y_factor) for a, b, c in _thin(line.band)]
-            colour = SERIES[line.colour]
-            if band:
-                xs, low, high = zip(*band, strict=True)
-                axes.fill_between(xs, low, high, color=colour, alpha=0.16, linewidth=0)
-            points = [(a / x_factor, b / y_factor) for a, b in _thin(line.points)]
-            marker = "o" if len(points) < 3 else ""
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True), line.dashes, color=colour, marker=marker,
-                    markersize=4,
-                )  # fmt: skip
-        axes.set_xlabel(x.title + x_unit)
-        axes.set_ylabel(y.title + y_unit)
-        axes.set_xlim(x.low, x.high)
-        axes.set_ylim(y.low and y.low / y_factor, y.high and y.high / y_factor)
-        if y.low == 0:
-            axes.set_ylim(bottom=0)
-        if x.kind == "count":
-            count_axis(axes)
+        draw_lines(picture.subplots(), lines, x, y)
         buffer = io.StringIO()
         picture.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _inline(buffer.getvalue(), name, about)
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line], x: ChartAxis, y: ChartAxis) -> None:
+    """Draw lines with their bands, labels for a legend, and both axes in fitting units."""
+    (x_unit, x_factor), (y_unit, y_factor) = _unit(x, lines, 0), _unit(y, lines, 1)
+    for line in lines:
+        style = describe_series(line.number, len(_thin(line.points)))
+        if line.band:
+            band = [(a / x_factor, b / y_factor, c / y_factor) for a, b, c in _thin(line.band)]
+            xs, low, high = zip(*band, strict=True)
+            axes.fill_between(xs, low, high, color=style["color"], alpha=0.16, linewidth=0)
+        points = [(a / x_factor, b / y_factor) for a, b in _thin(line.points)]
+        if points:
+            if len(points) == 1:
+                style["linestyle"] = ""
+            axes.plot(*zip(*points, strict=True), label=line.label, **style)
+    axes.set_xlabel(x.title + x_unit)
+    axes.set_ylabel(y.title + y_unit)
+    axes.set_xlim(x.low, x.high)
+    axes.set_ylim(y.low and y.low / y_factor, y.high and y.high / y_factor)
+    if y.low == 0:
+        axes.set_ylim(bottom=0)
+    if x.kind == "count":
+        count_axis(axes)
 
 
 def _unit(axis: ChartAxis, lines: Sequence[Line], position: int) -> tuple[str, float]:
@@ -141,7 +130,7 @@ def _unit(axis: ChartAxis, lines: Sequence[Line], position: int) -> tuple[str, f
     highest = max((point[position] for line in lines for point in line.points), default=0.0)
     units = _UNITS[axis.kind]
     unit, factor = next((item for item in reversed(units) if highest >= item[1]), units[0])
-    return f" ({unit})", factor
+    return f" ({unit})" * bool(unit), factor
 
 
 def _thin(points: Sequence[Any]) -> Sequence[Any]:

@@ -22,6 +22,9 @@ OVERLAPS = {
 """Note of a round -> which pairs of clients it is the mean overlap of."""
 
 _NAMES = {"personal": "mean accuracy of the clients", "local": "local (other logits 0)"}
+_BLUE_LINE: dict[str, Any] = {"color": BLUE, "linestyle": "-"}
+_ORANGE_LINE: dict[str, Any] = {"color": ORANGE, "linestyle": "--"}
+_GREY_LINE: dict[str, Any] = {"color": GREY, "linestyle": ":"}
 _MOST_BARS = 60
 _MOST_NAMES = 12
 
@@ -76,10 +79,10 @@ def _spread(axes: Axes, personal: Events) -> None:
         label="lowest to highest",
     )  # fmt: skip
     marker = "." if len(xs) < 3 else ""
-    for name, colour in zip(_NAMES.values(), (BLUE, ORANGE), strict=True):
+    for name, style in zip(_NAMES.values(), (_BLUE_LINE, _ORANGE_LINE), strict=True):
         means = [(e["round"], 100 * _means(e)[name]) for e in personal if name in _means(e)]
         if means:
-            axes.plot(*zip(*means, strict=True), color=colour, marker=marker, label=name)
+            axes.plot(*zip(*means, strict=True), marker=marker, label=name, **style)
     axes.set_ylim(0, 102)
     axes.set_xlabel("round")
     axes.set_ylabel("accuracy on own classes (%)")
@@ -106,9 +109,9 @@ def _bars(axes: Axes, event: Mapping[str, Any]) -> None:
 
 
 def _overlap(axes: Axes, overlaps: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    colours = dict(zip(OVERLAPS.values(), (GREY, ORANGE, BLUE), strict=True))
+    styles = dict(zip(OVERLAPS.values(), (_GREY_LINE, _ORANGE_LINE, _BLUE_LINE), strict=True))
     for label, points in overlaps.items():
-        axes.plot(*zip(*points, strict=True), color=colours[label], marker=".", label=label)
+        axes.plot(*zip(*points, strict=True), marker=".", label=label, **styles[label])
     axes.set_ylim(top=1.01)
     axes.set_xlabel("round")
     axes.set_title("overlap of the clients' masks (mean of pairs)", loc="left", fontsize=9.5)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fpcli import plugins
-from fpcli.errors import FpError, UsageError, suggest
+from fpcli.errors import UsageError, suggest
 from fpcli.report.measures import (
     EFFORTS,
     SHORT,
@@ -20,9 +20,8 @@ from fpcli.report.measures import (
     measure_effort,
     measure_run,
 )
+from fpcli.report.run_settings import list_differences
 from fpcli.report.runs import Run
-from fpcli.settings.declared import describe
-from fpcli.settings.fields import find_default
 from fpcli.store.events import replace_nan
 
 
@@ -44,7 +43,10 @@ class ComparedRow:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs."""
+        """The seeds of its runs; of prunings those of the models, if these differ."""
+        trained = [run.source_seed for run in self.runs if run.source_seed is not None]
+        if len({*trained}) > 1 and len(trained) == len(self.runs):
+            return tuple(trained)
         return tuple(run.seed for run in self.runs)
 
 
@@ -107,7 +109,7 @@ def compare_runs(
     Raises:
         UsageError: ``reference`` names no row, or several.
     """
-    groups = _groups(runs)
+    groups = _groups(_share_latencies(runs))
     rows = [
         _row(label, group, target, budgets)
         for label, group in zip(_labels(groups), groups, strict=True)
@@ -127,13 +129,27 @@ def _order(value: float | None, sign: int) -> float:
     return math.inf if value is None else sign * value
 
 
+def _share_latencies(runs: Sequence[Run]) -> list[Run]:
+    """Give models that were pruned the latency that was measured side by side with the results'."""
+    shared = []
+    for run in runs:
+        times = [other.latency_before_ms for other in runs if other.source == run.name]
+        images = {key for one in times for key in one} if run.command != "prune" else set()
+        found = {key: statistics.median(one[key] for one in times if key in one) for key in images}
+        shared.append(replace(run, latency_ms=found) if found else run)
+    return shared
+
+
 def _groups(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
-    """Collect runs by their settings; a second run of the same seed opens a group of its own."""
+    """Collect runs by their settings; a second run of the same seeds opens a group of its own."""
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
         settings = json.dumps(replace_nan(run.important), sort_keys=True, default=str)
         turn = 0
-        while any(run.seed == other.seed for other in groups.get((settings, turn), ())):
+        seeds = (run.seed, run.source_seed)
+        while any(
+            seeds == (other.seed, other.source_seed) for other in groups.get((settings, turn), ())
+        ):
             turn += 1
         groups.setdefault((settings, turn), []).append(run)
     return [tuple(group) for group in groups.values()]
@@ -190,35 +206,10 @@ def _reference(comparison: Comparison, name: str | None) -> ComparedRow:
 
 def _with_differences(rows: Sequence[ComparedRow], base: ComparedRow) -> list[ComparedRow]:
     """Fill in what sets every row apart from the reference."""
-    ours = base.runs[0].important
-    differences = {row.label: _differences(ours, row.runs[0].important) for row in rows}
-    varied = dict.fromkeys(
-        key for differs in differences.values() for key in differs if key in ours
-    )
-    differences[base.label] = {key: ours[key] for key in varied}
-    return [replace(row, differs=differences[row.label]) for row in rows]
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs from the reference; of another method's options, what is no default."""
-    base = ours
-    if ours.get("method.name") != theirs.get("method.name"):
-        base = {k: v for k, v in ours.items() if not k.startswith("method.") or k == "method.name"}
-        base |= _defaults(str(theirs.get("method.name")))
-    return {k: v for k, v in theirs.items() if k not in base or base[k] != v}
-
-
-def _defaults(method: str) -> dict[str, Any]:
-    """Return the defaults of a registered method's options; none of code that only a run names."""
-    if method not in plugins.list_names("methods"):
-        return {}
-    try:
-        options = fields(describe("methods", method).Options)
-    except FpError:  # of another package that is broken
-        return {}
-    plain = {f"method.{item.name}": find_default(item) for item in options}
-    defaults: dict[str, Any] = json.loads(json.dumps(plain, default=str))
-    return defaults
+    settings = [row.runs[0].important for row in rows]
+    place = next(number for number, row in enumerate(rows) if row.label == base.label)
+    differences = list_differences(settings, place)
+    return [replace(row, differs=differs) for row, differs in zip(rows, differences, strict=True)]
 
 
 def _warnings(
@@ -227,7 +218,8 @@ def _warnings(
     texts = [f"{run.path} {problem}" for run in runs if (problem := run.problem())]
     for budget in budgets:
         for run in runs:
-            if run.rounds and measure_effort(run, run.rounds[-1])[budget.effort] < budget.limit:
+            cost = measure_effort(run, run.rounds[-1])[budget.effort] if run.rounds else None
+            if cost is not None and cost < budget.limit:
                 texts.append(f"{run.path} ended before {budget}; its last value stands")
     seeds = Counter(tuple(sorted(row.seeds)) for row in rows)
     if len(seeds) > 1:

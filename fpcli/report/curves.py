@@ -10,17 +10,61 @@ from typing import NamedTuple
 from fpcli.report.charts import ChartAxis, Line
 from fpcli.report.client_plots import collect_overlaps
 from fpcli.report.compare import ComparedRow
-from fpcli.report.measures import measure_effort
+from fpcli.report.measures import average_seeds, measure_effort
 from fpcli.report.plots import collect_ratios, group_by_speed, measure_speeds, name_clients
 from fpcli.report.runs import Event, Run
 
 ACCURACY = ChartAxis("test accuracy", "percent", 0, 1.02)
-_EFFORTS = {
+
+
+class Quantity(NamedTuple):
+    """What an axis can show of the rounds of runs: its axis, and a number of a run's round."""
+
+    axis: ChartAxis
+    read: Callable[[Run, Event], float | None]
+
+
+def _read_effort(name: str, run: Run, event: Event) -> float | None:
+    return measure_effort(run, event)[name]
+
+
+def _read_score(split: str, key: str, run: Run, event: Event) -> float | None:
+    return (event.get(split) or {}).get(key)
+
+
+def _read_loss(run: Run, event: Event) -> float | None:
+    return event.get("loss")
+
+
+EFFORT_AXES = {
     "rounds": ChartAxis("round", "count", 0),
     "bytes": ChartAxis("traffic", "bytes", 0),
     "clock_s": ChartAxis("simulated time", "seconds", 0),
     "real_s": ChartAxis("real time", "seconds", 0),
 }
+_ON_CLASSES = ChartAxis("mean accuracy", "percent", 0, 1.02)
+QUANTITIES: Mapping[str, Quantity] = {
+    "accuracy": Quantity(ACCURACY, partial(_read_score, "test", "accuracy")),
+    "validation_accuracy": Quantity(
+        ACCURACY._replace(title="validation accuracy"),
+        partial(_read_score, "validation", "accuracy"),
+    ),
+    "loss": Quantity(ChartAxis("test loss"), partial(_read_score, "test", "loss")),
+    "training_loss": Quantity(ChartAxis("training loss"), _read_loss),
+    "clients_accuracy": Quantity(_ON_CLASSES, partial(_read_score, "clients_accuracy", "mean")),
+    "local_accuracy": Quantity(
+        _ON_CLASSES._replace(title="mean local accuracy"),
+        partial(_read_score, "local_accuracy", "mean"),
+    ),
+    "withheld_accuracy": Quantity(
+        ACCURACY._replace(title="accuracy on withheld classes"),
+        partial(_read_score, "withheld", "accuracy"),
+    ),
+    **{name: Quantity(axis, partial(_read_effort, name)) for name, axis in EFFORT_AXES.items()},
+}
+"""Measure of a round -> how it is read and drawn."""
+
+BANDS = {"range": "lowest to highest", "interval": "95 % interval of the mean"}
 _MOST_LAYERS = 24
 
 
@@ -34,109 +78,113 @@ class Chart(NamedTuple):
     note: str = ""
 
 
+def group_by_data(rows: Sequence[ComparedRow]) -> dict[str, list[ComparedRow]]:
+    """Return data set -> its rows: accuracies on different data have no axis in common."""
+    groups: dict[str, list[ComparedRow]] = {}
+    for row in rows:
+        groups.setdefault(row.runs[0].data, []).append(row)
+    return groups
+
+
 def draw_rows(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
     """Yield the charts that set all rows side by side; a single row shows more of itself."""
     is_single = len(rows) == 1
-    for name, axis in _EFFORTS.items():
-        lines = [_draw_judged(row, number, name, _test) for number, row in enumerate(rows)]
-        title, y = f"Test accuracy by {axis.title}", ACCURACY
+    for name in EFFORT_AXES:
+        axis = find_x_axis(rows, name)
         if is_single:
-            second = _draw_judged(rows[0], 1, name, _validation)
-            lines = [lines[0]._replace(label="test"), second._replace(label="validation")]
-            title, y = f"Accuracy by {axis.title}", ACCURACY._replace(title="accuracy")
-        yield Chart(title, lines, axis, y)
-    training = [_over_seeds(row, number, _training) for number, row in enumerate(rows)]
-    testing = [_over_seeds(row, number, _test_loss) for number, row in enumerate(rows)]
+            lines = [
+                trace_row(rows[0], 0, name, "accuracy")._replace(label="test"),
+                trace_row(rows[0], 1, name, "validation_accuracy")._replace(label="validation"),
+            ]
+            y = ACCURACY._replace(title="accuracy")
+            yield Chart(f"Accuracy by {axis.title}", lines, axis, y)
+        else:
+            yield _side_by_side(rows, f"Test accuracy by {axis.title}", name, "accuracy")
     if is_single:
-        lines = [
-            testing[0]._replace(label="test"),
-            training[0]._replace(label="training", number=2),
-        ]
-        yield Chart("Loss", lines, _EFFORTS["rounds"], ChartAxis("loss"))
+        testing = trace_row(rows[0], 0, "rounds", "loss")._replace(label="test")
+        training = trace_row(rows[0], 2, "rounds", "training_loss")._replace(label="training")
+        yield Chart("Loss", [testing, training], find_x_axis(rows, "rounds"), ChartAxis("loss"))
     else:
-        yield Chart(
-            "Training loss", training, _EFFORTS["rounds"], ChartAxis("mean loss of the clients")
-        )
-        yield Chart("Test loss", testing, _EFFORTS["rounds"], ChartAxis("test loss"))
+        yield _side_by_side(rows, "Training loss", "rounds", "training_loss")
+        yield _side_by_side(rows, "Test loss", "rounds", "loss")
     yield from _of_clients(rows)
-    withheld = [_over_seeds(row, number, _withheld) for number, row in enumerate(rows)]
-    if any(line.points for line in withheld):
-        note = "test samples of the classes that nobody trains on"
-        yield Chart("Accuracy on withheld classes", withheld, _EFFORTS["rounds"], ACCURACY, note)
+    withheld = _side_by_side(rows, "Accuracy on withheld classes", "rounds", "withheld_accuracy")
+    if any(line.points for line in withheld.lines):
+        yield withheld._replace(note="test samples of the classes that nobody trains on")
+
+
+def find_x_axis(rows: Sequence[ComparedRow], name: str) -> ChartAxis:
+    """Return the axis of an effort; plain training has epochs."""
+    commands = {run.command for row in rows for run in row.runs}
+    axis = EFFORT_AXES[name]
+    if name != "rounds" or "fit" not in commands:
+        return axis
+    return axis._replace(title="round or epoch" if "train" in commands else "epoch")
+
+
+def _side_by_side(rows: Sequence[ComparedRow], title: str, x: str, y: str) -> Chart:
+    lines = [trace_row(row, number, x, y) for number, row in enumerate(rows)]
+    return Chart(title, lines, find_x_axis(rows, x), QUANTITIES[y].axis)
 
 
 def _of_clients(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
     """Yield what clients reach on their own classes, with all logits and with their own ones."""
-    personal, local = (
-        [_over_seeds(row, number, partial(_clients_mean, key)) for number, row in enumerate(rows)]
-        for key in ("clients_accuracy", "local_accuracy")
-    )
-    axis = ChartAxis("mean accuracy", "percent", 0, 1.02)
+    personal = _side_by_side(rows, "Accuracy of the clients", "rounds", "clients_accuracy")
+    local = _side_by_side(rows, "Local accuracy", "rounds", "local_accuracy")
     note = "each client's model on the test samples of its own classes"
     masked = "the logits of its other classes set to 0"
     if len(rows) == 1:
-        personal = [
-            personal[0]._replace(label="mean of the clients", number=3),
-            local[0]._replace(label="local", number=4),
+        lines = [
+            personal.lines[0]._replace(label="mean of the clients", number=3),
+            local.lines[0]._replace(label="local", number=4),
         ]
-        local, note = [], f"{note}; local: with {masked}"
-    if any(line.points for line in personal):
-        yield Chart("Accuracy of the clients", personal, _EFFORTS["rounds"], axis, note)
-    if any(line.points for line in local):
-        yield Chart("Local accuracy", local, _EFFORTS["rounds"], axis, f"{note}, with {masked}")
+        personal = personal._replace(lines=lines, note=f"{note}; local: with {masked}")
+        local = local._replace(lines=[])
+    else:
+        personal = personal._replace(note=note)
+        local = local._replace(note=f"{note}, with {masked}")
+    yield from (chart for chart in (personal, local) if any(x.points for x in chart.lines))
 
 
-def _draw_judged(row: ComparedRow, number: int, name: str, score: Callable[[Event], float]) -> Line:
-    def points(run: Run) -> dict[int, tuple[float, float]]:
-        return {e["round"]: (measure_effort(run, e)[name], score(e)) for e in run.judged}
+def trace_row(row: ComparedRow, number: int, x: str, y: str, band: str = "range") -> Line:
+    """Return the means over a row's runs of two of ``QUANTITIES``, round by round.
 
-    return _over_seeds(row, number, points)
+    Rounds that some run lacks are left out, since a mean of fewer runs would jump; and a pruning,
+    which has its end only, has no line.
 
-
-def _test(event: Event) -> float:
-    return float(event["test"]["accuracy"])
-
-
-def _validation(event: Event) -> float:
-    return float(event["validation"]["accuracy"])
-
-
-def _training(run: Run) -> dict[int, tuple[float, float]]:
-    losses = ((e["round"], e.get("loss")) for e in run.rounds)
-    return {number: (number, loss) for number, loss in losses if loss is not None}
-
-
-def _test_loss(run: Run) -> dict[int, tuple[float, float]]:
-    losses = ((e["round"], e["test"].get("loss")) for e in run.judged)
-    return {number: (number, loss) for number, loss in losses if loss is not None}
-
-
-def _clients_mean(key: str, run: Run) -> dict[int, tuple[float, float]]:
-    values = ((e["round"], e.get(key)) for e in run.judged)
-    return {number: (number, score["mean"]) for number, score in values if score}
-
-
-def _withheld(run: Run) -> dict[int, tuple[float, float]]:
-    scores = ((e["round"], e.get("withheld")) for e in run.judged)
-    return {number: (number, score["accuracy"]) for number, score in scores if score}
-
-
-def _over_seeds(
-    row: ComparedRow, number: int, points: Callable[[Run], Mapping[int, tuple[float, float]]]
-) -> Line:
-    """Return the means over a row's runs, and where there are several their lowest and highest.
-
-    Rounds that some run lacks are left out, since a mean of fewer runs would jump.
+    Args:
+        number: of the series.
+        band: one of ``BANDS``, drawn where there are several runs.
     """
-    curves = [points(run) for run in row.runs]
-    shared = [key for key in curves[0] if all(key in curve for curve in curves)]
-    mean, band = [], []
+    find_x, find_y = QUANTITIES[x].read, QUANTITIES[y].read
+    found: list[dict[int, tuple[float, float]]] = []
+    for run in row.runs:
+        pairs = {e["round"]: (find_x(run, e), find_y(run, e)) for e in run.rounds}
+        known = {key: (a, b) for key, (a, b) in pairs.items() if a is not None and b is not None}
+        found.append(known if run.command != "prune" else {})
+    shared = [key for key in found[0] if all(key in points for points in found)]
+    means, bands = [], []
     for key in shared:
-        x = statistics.fmean(curve[key][0] for curve in curves)
-        ys = [curve[key][1] for curve in curves]
-        mean.append((x, statistics.fmean(ys)))
-        band.append((x, min(ys), max(ys)))
-    return Line(row.label, number, mean, band if len(curves) > 1 else ())
+        at = statistics.fmean(points[key][0] for points in found)
+        values = [points[key][1] for points in found]
+        means.append((at, statistics.fmean(values)))
+        bands.append((at, *find_band_ends(values, band)))
+    return Line(row.label, number, means, bands if len(found) > 1 else ())
+
+
+def find_band_ends(values: Sequence[float], band: str) -> tuple[float, float]:
+    """Return the ends of one of ``BANDS``.
+
+    >>> find_band_ends([0.9, 0.8], "range")
+    (0.8, 0.9)
+    >>> low, high = find_band_ends([0.90, 0.92, 0.94], "interval")
+    >>> round(low, 4), round(high, 4)  # 4.3027 * 0.02 / sqrt(3) = 0.0497
+    (0.8703, 0.9697)
+    """
+    mean, half_width, _ = average_seeds(values)
+    if band == "range" or mean is None or half_width is None:
+        return min(values), max(values)
+    return mean - half_width, mean + half_width
 
 
 def draw_run_charts(run: Run) -> Iterator[Chart]:
@@ -144,12 +192,12 @@ def draw_run_charts(run: Run) -> Iterator[Chart]:
     if ratios := _ratios(run):
         note = "mean and range of clients whose devices are about equally fast"
         yield Chart(
-            "Pruning ratio per client", ratios, _EFFORTS["rounds"],
+            "Pruning ratio per client", ratios, EFFORT_AXES["rounds"],
             ChartAxis("share of channels left out", "percent", 0, 1), note,
         )  # fmt: skip
     if densities := _densities(run):
         yield Chart(
-            "Density per layer", densities, _EFFORTS["rounds"],
+            "Density per layer", densities, EFFORT_AXES["rounds"],
             ChartAxis("weights alive", "percent", 0, 1.02),
         )  # fmt: skip
     if any(c["pruning_error"] > 0 for e in run.rounds for c in e["clients"]):
@@ -158,7 +206,7 @@ def draw_run_charts(run: Run) -> Iterator[Chart]:
         named = enumerate(overlaps.items())
         lines = [Line(label, number, points) for number, (label, points) in named]
         yield Chart(
-            "Overlap of the clients' masks", lines, _EFFORTS["rounds"],
+            "Overlap of the clients' masks", lines, EFFORT_AXES["rounds"],
             ChartAxis("shared weights, mean of pairs", "percent", 0, 1.02),
         )  # fmt: skip
 
@@ -203,8 +251,8 @@ def _coverage(run: Run) -> Iterator[Chart]:
     lowest = [(e["round"], e["coverage"]) for e in run.rounds]
     yield Chart(
         "Clients that hold the least covered parameter",
-        [Line("coverage", 0, lowest), Line("clients used", 15, used)],
-        _EFFORTS["rounds"], ChartAxis("clients", "number", 0),
+        [Line("coverage", 0, lowest), Line("clients used", 7, used)],
+        EFFORT_AXES["rounds"], ChartAxis("clients", "number", 0),
     )  # fmt: skip
     sizes = [[c["params"] for c in e["clients"]] for e in run.rounds]
     whole = max([e["params"] for e in run.rounds] + [size for group in sizes for size in group])
@@ -216,5 +264,5 @@ def _coverage(run: Run) -> Iterator[Chart]:
             [(number, statistics.fmean(group) / whole) for number, group in pairs],
             [(number, min(group) / whole, max(group) / whole) for number, group in pairs],
         )],
-        _EFFORTS["rounds"], ChartAxis("parameters kept", "percent", 0, 1.02),
+        EFFORT_AXES["rounds"], ChartAxis("parameters kept", "percent", 0, 1.02),
     )  # fmt: skip

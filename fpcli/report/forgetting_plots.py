@@ -14,6 +14,7 @@ from fpcli.report.canvas import (
     INK,
     ORANGE,
     count_axis,
+    describe_series,
     draw_in_style,
     make_figure,
     save_figure,
@@ -35,8 +36,6 @@ _TOP = 3.0
 
 _MOST_NAMED, _MOST_LEVEL = 30, 10
 """Layers that all have a name under their bar, and that have it written level."""
-
-_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7")
 
 
 def draw_forgetting(
@@ -222,8 +221,8 @@ def make_forgetting_figure(
         for axes, split, first in zip(panels, ("withheld", "test"), start or (0, 0), strict=True):
             ys = [first] * bool(start) + [event[split]["accuracy"] for event in judged]
             axes.plot(
-                xs, [100 * y for y in ys], "-", label=label, clip_on=False,
-                color=_COLOURS[number % len(_COLOURS)], marker="o", markersize=4,
+                xs, [100 * y for y in ys], label=label, clip_on=False,
+                **describe_series(number, len(xs)),
             )  # fmt: skip
     for axes, what in zip(panels, ("withheld", "other"), strict=True):
         axes.set_title(f"{what} classes", loc="left", fontsize=9.5)
@@ -244,16 +243,16 @@ def _search_figure(search: Mapping[str, Any], title: str) -> Figure:
     shares = [100 * trial["ratio"] for trial in trials]
     picture = make_figure(8, 3.8)
     axes = picture.subplots()
-    for key, what, colour in (
-        ("forget_accuracy", "forgotten class", ORANGE),
-        ("retain_accuracy", "other classes", BLUE),
+    for key, what, colour, marker in (
+        ("forget_accuracy", "forgotten class", ORANGE, "s"),
+        ("retain_accuracy", "other classes", BLUE, "o"),
     ):
         before = 100 * trials[0][key]["original"]
         axes.axhline(before, color=colour, linewidth=0.8, linestyle=":", label=f"{what}, before")
         for stage, words, style in (("pruned", "pruned", "--"), ("finetuned", "fine-tuned", "-")):
             ys = [100 * trial[key][stage] for trial in trials]
             axes.plot(
-                shares, ys, style, color=colour, marker="o", markersize=4, clip_on=False,
+                shares, ys, style, color=colour, marker=marker, markersize=4, clip_on=False,
                 label=f"{what}, {words}",
             )  # fmt: skip
     if search["ratio"] is not None:

@@ -21,8 +21,13 @@ SHORT = {
     "clock": "clock_s",
     "real": "real_s",
     "at": "at_1",
+    "file": "file_bytes",
+    "latency": "latency_1_ms",
 }
 """Short names of measures for the command line."""
+
+LATENCIES = {"latency_1_ms": "1", "latency_64_ms": "64"}
+"""Measure -> images at once that `fp prune --latency` times."""
 
 
 class Budget(NamedTuple):
@@ -61,6 +66,8 @@ def to_text(name: str, value: float) -> str:
     ('96.94%', '1.5 kB', '1 min 15 s')
     >>> to_text("macs", 337_536.0), to_text("rounds", 9.7), to_text("loss", 0.5)
     ('337,536', '9.7', '0.5000')
+    >>> to_text("latency_64_ms", 1.4457), to_text("file_bytes", 153_712)
+    ('1.45 ms', '153.7 kB')
     """
     if math.isinf(value):
         return "never"
@@ -68,6 +75,8 @@ def to_text(name: str, value: float) -> str:
         return f"{value:.2%}"
     if name.endswith("bytes"):
         return format_bytes(value)
+    if name.endswith("_ms"):
+        return f"{value:.2f} ms"
     if name.endswith("_s"):
         return format_seconds(value)
     if name.endswith("rounds"):
@@ -75,12 +84,14 @@ def to_text(name: str, value: float) -> str:
     return f"{value:.4f}" if name == "loss" else f"{value:,.0f}"
 
 
-def measure_effort(run: Run, event: Event) -> dict[str, float]:
-    """Return what a run had cost at the end of one of its rounds."""
+def measure_effort(run: Run, event: Event) -> dict[str, float | None]:
+    """Return what a run had cost at the end of one of its rounds; without clients there are no
+    bytes and no clock."""
+    is_federated = run.command == "train"
     return {
         "rounds": event["round"],
-        "bytes": event["total_down_bytes"] + event["total_up_bytes"],
-        "clock_s": event["clock_s"],
+        "bytes": event["total_down_bytes"] + event["total_up_bytes"] if is_federated else None,
+        "clock_s": event.get("clock_s"),
         "real_s": run.real_s[event["round"]],
     }
 
@@ -104,10 +115,12 @@ def measure_run(
         "clients_accuracy": _mean_of_clients(run, "clients_accuracy"),
         "local_accuracy": _mean_of_clients(run, "local_accuracy"),
         "loss": judged["test"].get("loss") if judged else None,
-        "down_bytes": last["total_down_bytes"] if last else None,
-        "up_bytes": last["total_up_bytes"] if last else None,
+        "down_bytes": last.get("total_down_bytes") if last else None,
+        "up_bytes": last.get("total_up_bytes") if last else None,
         "params": last["params"] if last else None,
         "macs": last["macs"] if last else None,
+        "file_bytes": run.file_bytes,
+        **{name: run.latency_ms.get(images) for name, images in LATENCIES.items()},
     }
     values |= measure_effort(run, last) if last else dict.fromkeys(EFFORTS)
     if target is not None:
@@ -116,7 +129,8 @@ def measure_run(
         costs = measure_effort(run, hit) if hit else dict.fromkeys(EFFORTS)
         values |= {f"target_{name}": value for name, value in costs.items()}
     for number, budget in enumerate(budgets, start=1):
-        within = [e for e in run.judged if measure_effort(run, e)[budget.effort] <= budget.limit]
+        costs_of = ((event, measure_effort(run, event)[budget.effort]) for event in run.judged)
+        within = [e for e, cost in costs_of if cost is not None and cost <= budget.limit]
         values[f"at_{number}"] = within[-1]["test"]["accuracy"] if within else None
     return values
 

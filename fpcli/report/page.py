@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fpcli.report import curves, markup, text_tables
-from fpcli.report.charts import DASHES, SERIES
+from fpcli.report.canvas import NUM_STYLES
 from fpcli.report.clients import list_clients, list_refusals
 from fpcli.report.compare import ComparedRow, Comparison
+from fpcli.report.curves import group_by_data
 from fpcli.report.markup import escape, make_element
 from fpcli.report.runs import Run
+from fpcli.report.size_curves import chart_sizes
 from fpcli.report.style import CSS
 from fpcli.report.trials import HEAD, list_trials
 from fpcli.version import __version__
@@ -27,7 +29,6 @@ _HEAD = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 """
-_MOST_LINES = len(SERIES) * len(DASHES)
 _TILES = {
     "accuracy": "test accuracy, last",
     "best_accuracy": "at best validation",
@@ -35,7 +36,9 @@ _TILES = {
     "local_accuracy": "their mean local accuracy",
     "bytes": "sent, both ways",
     "clock_s": "simulated clock",
-    "params": "params of the global model",
+    "params": "params of the model",
+    "latency_1_ms": "latency of 1",
+    "file_bytes": "model file",
 }
 
 
@@ -65,8 +68,11 @@ def make_page(comparison: Comparison) -> str:
 
 
 def _overview(comparison: Comparison, runs: Sequence[Run]) -> Iterator[str]:
-    rounds = sum(len(run.rounds) for run in runs)
-    about = f"{len(runs)} run{'s' * (len(runs) > 1)}, {rounds:,} rounds"
+    rounds = {"rounds": 0, "epochs": 0}
+    for run in runs:
+        rounds["rounds" if run.command == "train" else "epochs"] += len(run.rounds)
+    counts = [f"{count:,} {unit}" for unit, count in rounds.items() if count]
+    about = ", ".join([f"{len(runs)} run{'s' * (len(runs) > 1)}", *counts])
     yield make_element("p", escape(about), "quiet")
     yield from _warnings(comparison)
     if len(comparison.rows) == 1:
@@ -146,21 +152,51 @@ def _numbers(comparison: Comparison) -> Iterator[str]:
 
 
 def _charts(comparison: Comparison) -> Iterator[str]:
-    rows = comparison.rows[:_MOST_LINES]
-    charts = [chart for chart in curves.draw_rows(rows) if any(x.points for x in chart.lines)]
+    """Yield curves for each data set, since no two may share an axis."""
+    groups = group_by_data(comparison.rows)
+    for number, (data, rows) in enumerate(groups.items()):
+        of = f", {data}" * (len(groups) > 1)
+        yield from _curves(rows, of, f"c{number}-")
+        yield from _sizes(rows, of, f"s{number}-")
+
+
+def _curves(rows: Sequence[ComparedRow], of: str, prefix: str) -> Iterator[str]:
+    shown = [row for row in rows if row.runs[0].command != "prune"]
+    charts = [
+        chart
+        for chart in (curves.draw_rows(shown[:NUM_STYLES]) if shown else ())
+        if any(line.points for line in chart.lines)
+    ]
     if not charts:
         return
-    yield make_element("h2", "Curves")
+    yield make_element("h2", escape(f"Curves{of}"))
     notes = ["lines: means over seeds; bands: lowest to highest seed"] * any(
-        len(row.runs) > 1 for row in rows
+        len(row.runs) > 1 for row in shown
     )
-    notes += [f"only the first {_MOST_LINES} rows are drawn"] * (len(rows) < len(comparison.rows))
+    notes += [f"only the first {NUM_STYLES} rows are drawn"] * (len(shown) > NUM_STYLES)
     yield from (make_element("p", note, "quiet") for note in notes)
     # Once for all charts, since they have the same lines.
     lines = {line.label: line for chart in charts for line in chart.lines if line.points}
     yield markup.make_legend(lines.values())
-    drawn = (markup.make_chart(c, f"c{n}-", has_legend=False) for n, c in enumerate(charts))
-    yield make_element("div", "\n".join(drawn), "charts")
+    yield _draw(charts, of, prefix, has_legend=False)
+
+
+def _sizes(rows: Sequence[ComparedRow], of: str, prefix: str) -> Iterator[str]:
+    if charts := list(chart_sizes(rows[:NUM_STYLES])):
+        yield make_element("h2", escape(f"What pruning leaves{of}"))
+        note = "lines: from the model before to the smallest; points: other models"
+        yield make_element("p", note, "quiet")
+        yield _draw(charts, of, prefix, has_legend=True)
+
+
+def _draw(charts: Sequence[curves.Chart], of: str, prefix: str, *, has_legend: bool) -> str:
+    drawn = (
+        markup.make_chart(
+            chart._replace(title=f"{chart.title}{of}"), f"{prefix}{n}-", has_legend=has_legend
+        )
+        for n, chart in enumerate(charts)
+    )
+    return make_element("div", "\n".join(drawn), "charts")
 
 
 def _run_charts(run: Run, number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 _SAME_SPEED = 1.25
 """Devices whose speeds differ by less than this factor count as one kind."""
+
+_COLUMN = (4.4, 7.4)
+"""Inches of three panels above each other, whose text can be read in one column of a paper."""
+
+_HEADLINE_WIDTH = 46
 
 
 def draw_run(history: Events, folder: Path) -> list[Path]:
@@ -55,8 +61,8 @@ def draw_run(history: Events, folder: Path) -> list[Path]:
 
 def _curves(rounds: Events, title: str) -> Figure:
     judged = [event for event in rounds if event.get("test")]
-    picture = make_figure(11, 3.6)
-    panels = picture.subplots(1, 3, sharey=True)
+    picture = make_figure(*_COLUMN)
+    panels = picture.subplots(3, 1, sharey=True)
     sent = [event["total_down_bytes"] + event["total_up_bytes"] for event in judged]
     seconds = [event["clock_s"] for event in judged]
     bytes_unit, bytes_factor = _unit(sent, (("B", 1), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)))
@@ -65,19 +71,22 @@ def _curves(rounds: Events, title: str) -> Figure:
     _panel(panels[1], judged, [x / bytes_factor for x in sent], f"traffic down + up ({bytes_unit})")
     _panel(panels[2], judged, [x / time_factor for x in seconds], f"simulated time ({time_unit})")
     count_axis(panels[0])
-    panels[0].set_ylabel("accuracy (%)")
+    for axes in panels:
+        axes.set_ylabel("accuracy (%)")
     panels[0].set_ylim(0, 102)
     if judged:
         panels[0].legend(loc="lower right", reverse=True)
-    picture.suptitle(_headline(judged, title, "round"), x=0.01, ha="left", fontweight="bold")
+    _write_headline(picture, judged, title, "round")
     return picture
 
 
-def _headline(judged: Events, title: str, unit: str) -> str:
-    if not judged:
-        return f"{title}: no {unit} was evaluated"
-    last = judged[-1]
-    return f"{title}: {last['test']['accuracy']:.1%} test accuracy after {unit} {last['round']}"
+def _write_headline(picture: Figure, judged: Events, title: str, unit: str) -> None:
+    words = f"no {unit} was evaluated"
+    if judged:
+        last = judged[-1]
+        words = f"{last['test']['accuracy']:.1%} test accuracy after {unit} {last['round']}"
+    text = "\n".join([*textwrap.wrap(title, _HEADLINE_WIDTH), words])
+    picture.suptitle(text, x=0.01, ha="left", fontweight="bold")
 
 
 def draw_fit(history: Events, folder: Path) -> list[Path]:
@@ -86,8 +95,8 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
     xs = [event["round"] for event in epochs]
     marker = "o" if len(epochs) < 3 else ""
     with draw_in_style():
-        picture = make_figure(11, 3.6)
-        scores, losses, rates = picture.subplots(1, 3)
+        picture = make_figure(*_COLUMN)
+        scores, losses, rates = picture.subplots(3, 1)
         _panel(scores, epochs, xs, "epoch")
         scores.set_ylabel("accuracy (%)")
         scores.set_ylim(0, 102)
@@ -95,9 +104,9 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
         losses.plot(xs, validation, "--", color=ORANGE, marker=marker, label="validation")
         training = [event["loss"] for event in epochs]
         losses.plot(xs, training, "-", color=BLUE, marker=marker, label="training")
-        losses.set_ylabel("mean cross-entropy")
+        losses.set_ylabel("cross-entropy")
         rates.plot(xs, [event["lr"] for event in epochs], color=BLUE, marker=marker)
-        rates.set_ylabel("learning rate at the end of the epoch")
+        rates.set_ylabel("learning rate")
         for axes in (scores, losses, rates):
             axes.set_xlabel("epoch")
             axes.set_xlim(left=0, right=None if epochs else 1)
@@ -107,8 +116,7 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
         if epochs:
             scores.legend(loc="lower right", reverse=True)
             losses.legend(loc="upper right")
-        title = _headline(epochs, folder.name, "epoch")
-        picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        _write_headline(picture, epochs, folder.name, "epoch")
         return save_figure(picture, folder / "curves")
 
 

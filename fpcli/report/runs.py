@@ -1,17 +1,25 @@
-"""Find and read the folders of runs, as plain data: settings, rounds, and what they add up to."""
+"""Find and read what commands leave, as plain data: settings, rounds, and what they add up to."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from fpcli.errors import DataError, ResumeError
-from fpcli.recipe.load import NOT_IN_DIGEST, read_stored
+from fpcli.recipe.load import NOT_IN_DIGEST, choose_command, read_stored
+from fpcli.report.event_checks import (
+    OF_MODEL,
+    OF_ROUND,
+    find_problems,
+    is_finite_number,
+    is_number_or_none,
+)
+from fpcli.report.run_settings import fill_defaults
 from fpcli.report.trials import read_search
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder
@@ -21,30 +29,32 @@ Event = Mapping[str, Any]
 UNIMPORTANT = NOT_IN_DIGEST - {"rounds", "target_accuracy"}
 """Settings that change nothing that is compared: where a run computes and what it keeps."""
 
-_NUMBERS = (
-    "round", "clock_s", "real_s", "total_down_bytes", "total_up_bytes", "params", "macs",
-    "coverage",
-)  # fmt: skip
-_CLIENT_NUMBERS = (
-    "client", "num_examples", "params", "macs", "pruning_error", "down_bytes", "up_bytes",
-    "compute_s", "down_s", "up_s",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Run:
-    """One run, finished or not.
+    """One run of `fp train` or `fp fit`, finished or not, or one result of `fp prune`.
 
     Attributes:
         settings: dotted key -> value of its resolved recipe.
-        rounds: its round events, in order.
+        rounds: its round events, in order; the epochs of `fp fit`; of a pruning one, its end after
+            as many epochs of retraining. Bytes and the clock are those of `fp train` only.
         trials: of the shares of channels that `fp unlearn` tried, see `unlearn.ratio_search`.
+        before: the model before a pruning, as an event.
+        latency_ms: images at once -> milliseconds, where `fp prune` measured them.
+        latency_before_ms: the same of the model before the pruning.
+        source: name of what was pruned, where it is known.
+        source_seed: the seed that this was trained with.
     """
 
     path: Path
     settings: Mapping[str, Any]
     rounds: tuple[Event, ...]
     trials: tuple[Mapping[str, Any], ...] = ()
+    before: Event | None = None
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    latency_before_ms: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    source_seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -53,18 +63,39 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The name of its method."""
-        return str(self.settings.get("method.name", ""))
+        """The name of its method; `fit` for plain training."""
+        return str(self.settings.get("method.name", "fit" if self.command == "fit" else ""))
+
+    @cached_property
+    def command(self) -> str:
+        """The command that left it: `train`, `fit` or `prune`."""
+        return choose_command(self.settings)
+
+    @property
+    def data(self) -> str:
+        """The name of its data set."""
+        return str(self.important.get("task.data"))
 
     @property
     def seed(self) -> int:
         """Its seed."""
         return int(self.settings.get("seed") or 0)
 
-    @property
+    @cached_property
     def important(self) -> dict[str, Any]:
-        """The settings that may change a result, without the seed."""
-        return {k: v for k, v in self.settings.items() if k not in UNIMPORTANT | {"seed"}}
+        """The settings that may change a result, defaults included, without the seed."""
+        filled = fill_defaults(self.settings)
+        if self.source:
+            filled["source"] = self.source.removesuffix(f"-s{self.source_seed}")
+        return {k: v for k, v in filled.items() if k not in UNIMPORTANT | {"seed"}}
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Bytes of the file of its model, and of its masks; None if there is none."""
+        folder = self.path if self.command == "prune" else RunFolder(self.path).final
+        files = [folder / "model.safetensors", folder / "mask.safetensors"]
+        sizes = [file.stat().st_size for file in files if file.is_file()]
+        return sum(sizes) if sizes else None
 
     @cached_property
     def judged(self) -> tuple[Event, ...]:
@@ -84,13 +115,14 @@ class Run:
 
     def problem(self) -> str:
         """Say in a few words what the run lacks to be complete; empty for a finished run."""
+        unit, key = ("epoch", "fit.epochs") if self.command == "fit" else ("round", "rounds")
         if not self.rounds:
-            return "has no round yet"
-        last, wanted = self.rounds[-1]["round"], self.settings.get("rounds")
+            return f"has no {unit} yet"
+        last, wanted = self.rounds[-1]["round"], self.settings.get(key)
         target = self.settings.get("target_accuracy")
         is_reached = target and self.best and self.best["validation"]["accuracy"] >= target
         if wanted and last < wanted and not is_reached:
-            return f"is unfinished: {last} of {wanted} rounds"
+            return f"is unfinished: {last} of {wanted} {unit}s"
         return "" if self.judged else "was never evaluated"
 
 
@@ -98,7 +130,8 @@ def find_runs(words: Sequence[Path], runs_dir: Path) -> list[Run]:
     """Read runs, each once, in the order in which they were named.
 
     Args:
-        words: folders of runs, folders that hold such folders, or names of runs in ``runs_dir``.
+        words: folders of runs or of results of `fp prune`, folders that hold such folders, or names
+            of runs in ``runs_dir``.
 
     Raises:
         DataError: a folder does not exist or is no run, or its files cannot be read.
@@ -123,67 +156,80 @@ def _folders(word: Path, runs_dir: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> Run:
-    """Read one run's folder; it may be in use.
+    """Read one run's folder, which may be in use, or the folder of a pruning.
 
     Raises:
         RecipeError: its recipe cannot be read.
-        DataError: its events, or the shares that it tried, cannot be read.
+        DataError: its events, its report, or the shares that it tried, cannot be read.
     """
     folder = RunFolder(path)
-    history = events.read_events(folder.events)
-    rounds = tuple(event for event in history if event.get("event") == "round")
-    for event in rounds:
-        for problem in _problems(event):
-            raise _foreign(folder.events, f"round {event.get('round')}: {problem}")
     settings = read_stored(folder.recipe)
-    for key in ("seed", "rounds", "target_accuracy"):
-        if not _is_number_or_none(settings.get(key)):
+    for key in ("seed", "rounds", "fit.epochs", "target_accuracy"):
+        if not is_number_or_none(settings.get(key)):
             raise _foreign(folder.recipe, f"`{key}` is not a number")
+    command = choose_command(settings)
+    if command == "prune":
+        return _read_pruning(path, settings)
+    history = events.read_events(folder.events)
+    if command == "fit":
+        rounds = [_as_round(event) for event in history if event.get("event") == "epoch"]
+    else:
+        rounds = [event for event in history if event.get("event") == "round"]
+    _check(folder.events, rounds, OF_MODEL if command == "fit" else OF_ROUND)
     search = read_search(path) or {"trials": ()}
-    return Run(path, settings, rounds, tuple(search["trials"]))
+    return Run(path, settings, tuple(rounds), tuple(search["trials"]))
+
+
+def _as_round(event: Event, **more: Any) -> Event:
+    """Return what happened without clients as an event of a round."""
+    return {**event, "notes": {}, "clients": [], **more}
+
+
+def _check(path: Path, rounds: Iterable[Event], numbers: Sequence[str]) -> None:
+    for event in rounds:
+        for problem in find_problems(event, numbers):
+            raise _foreign(path, f"{event.get('event')} {event.get('round')}: {problem}")
+
+
+def _read_pruning(path: Path, settings: Mapping[str, Any]) -> Run:
+    file = path / "history.jsonl"
+    history = events.read_events(file)
+    stages = {event.get("event"): event for event in history}
+    if not {"before", "after"} <= stages.keys():
+        raise _foreign(file, "the model before or after the pruning is missing")
+    epochs = [event for event in history if event.get("event") == "epoch"]
+    if not all(is_finite_number(event.get("real_s")) for event in epochs):
+        raise _foreign(file, "epoch: `real_s` is not a number")
+    before = _as_round(stages["before"], round=0, real_s=0.0)
+    real_s = sum(event["real_s"] for event in epochs)
+    after = _as_round(stages["after"], round=len(epochs), real_s=real_s)
+    _check(file, (before, after), OF_MODEL)
+    report, layout = (_read_mapping(path / name) for name in ("report.json", "layout.json"))
+    source, seed = report.get("source", ""), (layout.get("data") or {}).get("seed")
+    if not isinstance(source, str) or not is_number_or_none(seed):
+        raise _foreign(path, "the name or the seed of what was pruned is none")
+    latency = report.get("latency_ms") or {}
+    old, new = (latency.get(stage, {}) for stage in ("before", "after"))
+    for times in (old, new):
+        if not isinstance(times, Mapping) or not all(map(is_finite_number, times.values())):
+            raise _foreign(path / "report.json", "`latency_ms` has a value that is no number")
+    return Run(path, settings, (after,), (), before, new, old, source, seed)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """Return a JSON object with sections, or {} where there is no such file."""
+    try:
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _foreign(path, str(error)) from error
+    sections = ("latency_ms", "data")
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(key) or {}, Mapping) for key in sections
+    ):
+        raise _foreign(path, "not an object as it was written")
+    return found
 
 
 def _foreign(path: Path, problem: str) -> DataError:
     hint = "was the file changed, or written by another version of fpcli?"
     return DataError(f"{path}: {problem}", hint=hint, where=str(path))
-
-
-def _problems(event: Event) -> Iterator[str]:
-    for key in _NUMBERS:
-        if not _is_number(event.get(key)):
-            yield f"`{key}` is not a number"
-    for split in ("validation", "test"):
-        score = event.get(split) or {"accuracy": 0.0}
-        if not (isinstance(score, Mapping) and _is_number(score.get("accuracy"))):
-            yield f"`{split}` has no accuracy"
-        elif not all(_is_number_or_none(score.get(key)) for key in ("loss", "num_examples")):
-            yield f"`{split}` has a value that is no number"
-    if bool(event.get("validation")) != bool(event.get("test")):
-        yield "only one of `validation` and `test` is there"
-    if not isinstance(event.get("notes"), Mapping):
-        yield "`notes` is not there"
-    for key in ("clients_accuracy", "local_accuracy"):
-        personal = event.get(key) or {"mean": 0.0}
-        if not (isinstance(personal, Mapping) and _is_number(personal.get("mean"))):
-            yield f"`{key}` has no mean"
-    if not _is_number_or_none(event.get("loss")):
-        yield "`loss` is not a number"
-    for key in ("rejected", "dropped"):
-        if not all(isinstance(reply, Mapping) for reply in event.get(key) or ()):
-            yield f"`{key}` is not a list of replies"
-    if not isinstance(event.get("clients"), list):
-        yield "`clients` is not a list of clients"
-    for client in event.get("clients") or ():
-        if not (isinstance(client, Mapping) and isinstance(client.get("notes"), Mapping)):
-            yield "`clients` is not a list of clients"
-        elif wrong := [key for key in _CLIENT_NUMBERS if not _is_number(client.get(key))]:
-            yield f"client {client.get('client')}: `{wrong[0]}` is not a number"
-
-
-def _is_number(value: Any) -> bool:
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and abs(value) <= sys.float_info.max  # a whole number may be larger; NaN is not
-
-
-def _is_number_or_none(value: Any) -> bool:
-    return value is None or _is_number(value)

@@ -99,7 +99,8 @@ def _panel(axes: Axes, result: Mapping[str, Any], score: str, measure: str) -> N
 def _colours(count: int) -> Sequence[Any]:
     from matplotlib import colormaps
 
-    return [colormaps["turbo"](0.05 + 0.9 * number / max(count - 1, 1)) for number in range(count)]
+    # Unlike those of a rainbow these colours are in order on grey paper too.
+    return [colormaps["viridis"](0.92 * number / max(count - 1, 1)) for number in range(count)]
 
 
 def _marker(num_points: int) -> str:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-CSS = """
-:root {
-  color-scheme: light dark;
-  --paper: #ffffff; --ink: #22262b; --muted: #66707a; --grid: #e3e6ea; --shade: #f5f7f9;
-  --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #b5588f;
-  --s4: #a67c00; --s5: #2a9bd4; --s6: #7a5195; --s7: #6b6b6b; --warn: #8a5a00;
-}
-@media (prefers-color-scheme: dark) {
+from collections.abc import Iterable
+
+from fpcli.report.canvas import SERIES
+
+_ON_DARK = (
+    "#4fb0ec", "#ff8a3d", "#2fc79a", "#e79bc7", "#dcb43c", "#8ad4f5", "#b79bd6", "#b0b0b0",
+)  # fmt: skip
+"""``canvas.SERIES`` on a dark screen."""
+
+
+def _define(colours: Iterable[str]) -> str:
+    return " ".join(f"--s{number}: {colour};" for number, colour in enumerate(colours))
+
+
+_RULES = """
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #14171a; --ink: #e4e7ea; --muted: #9aa4ae; --grid: #2c3238; --shade: #1c2125;
-    --s0: #4fb0ec; --s1: #ff8a3d; --s2: #2fc79a; --s3: #e79bc7;
-    --s4: #dcb43c; --s5: #8ad4f5; --s6: #b79bd6; --s7: #b0b0b0; --warn: #f0c060;
+    --warn: #f0c060;
   }
 }
 * { box-sizing: border-box; }
@@ -35,7 +42,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .35rem .8rem .35rem 0; text-align: left; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid var(--grid); }
 td { border-bottom: 1px solid var(--grid); }
-.n { text-align: right; white-space: nowrap; }
+.n { text-align: right; }
+td.n { white-space: nowrap; }
 td.name { min-width: 11rem; overflow-wrap: anywhere; }
 .charts {
   display: grid; gap: 1.2rem 1.6rem;
@@ -63,8 +71,18 @@ pre {
 footer { margin-top: 3rem; }
 @media print {
   :root {
+    color-scheme: light;
     --paper: #ffffff; --ink: #000000; --muted: #444444; --grid: #cccccc; --shade: #f5f5f5;
   }
+  /* What is folded on the screen has nobody on paper who could open it. */
+  details::details-content { content-visibility: visible; block-size: auto; }
+  details > *:not(summary) { display: block; }
+  summary { list-style: none; break-after: avoid; }
+  pre { overflow-wrap: anywhere; white-space: pre-wrap; }
+  th, td { padding: .1rem .5rem .1rem 0; }
+  td.name { min-width: 8rem; }
+  td.n { white-space: normal; }
+  details .facts { columns: 2; }
   body { max-width: none; padding: 0; font-size: 11px; }
   .charts { grid-template-columns: repeat(2, 1fr); }
   .scroll { overflow: visible; }
@@ -72,4 +90,13 @@ footer { margin-top: 3rem; }
   h2, h3 { break-after: avoid; }
 }
 """
-"""Style sheet of a report; ``--s0`` to ``--s7`` are the colours of ``charts.SERIES``."""
+
+CSS = f"""
+:root {{
+  color-scheme: light dark;
+  --paper: #ffffff; --ink: #22262b; --muted: #66707a; --grid: #e3e6ea; --shade: #f5f7f9;
+  --warn: #8a5a00; {_define(SERIES)}
+}}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {_define(_ON_DARK)} }} }}
+{_RULES}"""
+"""Style sheet of a report; ``--s0`` to ``--s7`` are the colours of ``canvas.SERIES``."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fpcli.report.compare import ComparedRow, Comparison
-from fpcli.report.measures import Value, to_text
+from fpcli.report.measures import LATENCIES, Value, to_text
 
 
 class ComparisonTable(NamedTuple):
@@ -23,23 +23,38 @@ class ComparisonTable(NamedTuple):
 
 def choose_columns(comparison: Comparison) -> dict[str, str]:
     """Return measure -> header of what a table shows."""
+    commands = {run.command for row in comparison.rows for run in row.runs}
+    rounds = "rounds" if commands == {"train"} else "epochs"
+    is_mixed = "train" in commands and len(commands) > 1
+    words = {"rounds": "rounds or epochs" if is_mixed else rounds}
+    if "train" in commands:
+        words |= {"bytes": "down+up", "clock_s": "clock"}
     titles = {"accuracy": "test acc last", "best_accuracy": "at best val"}
-    of_clients = {"clients_accuracy": "clients' acc", "local_accuracy": "local acc"}
-    titles |= {
-        name: title
-        for name, title in of_clients.items()
-        if any(row.values[name].num_known for row in comparison.rows)
-    }
+    titles |= _columns_with_numbers(
+        comparison, {"clients_accuracy": "clients' acc", "local_accuracy": "local acc"}
+    )
     titles |= {
         f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(comparison.budgets, start=1)
     }
-    words = {"rounds": "rounds", "bytes": "down+up", "clock_s": "clock"}
     if comparison.target is None:
         titles |= words
     else:
         goal = f"{100 * comparison.target:g}% val"
         titles |= {f"target_{name}": f"{word} to {goal}" for name, word in words.items()}
-    return titles | {"params": "params", "macs": "multiply-adds"}
+    titles |= {"params": "params", "macs": "multiply-adds"}
+    if commands == {"train"}:
+        return titles
+    images = {name: f"latency of {images}" for name, images in LATENCIES.items()}
+    return titles | _columns_with_numbers(comparison, images | {"file_bytes": "model file"})
+
+
+def _columns_with_numbers(found: Comparison, titles: Mapping[str, str]) -> dict[str, str]:
+    """Return those that some row has a number for."""
+    return {
+        name: title
+        for name, title in titles.items()
+        if any(row.values[name].num_known for row in found.rows)
+    }
 
 
 def format_comparison(comparison: Comparison) -> ComparisonTable:
@@ -94,6 +109,8 @@ def list_notes(comparison: Comparison) -> list[str]:
         texts = ["± is half of the 95 % interval of the mean over seeds"]
     else:
         texts = ["one seed each: give several seeds of a setting for a mean and its 95 % interval"]
+    if sum(bool(run.latency_ms) for row in comparison.rows for run in row.runs) > 2:
+        texts.append("latencies are of different calls; `fp bench` times models side by side")
     if (points := _chance(comparison)) and any(len(row.runs) == 1 for row in comparison.rows):
         texts.append(
             f"for one seed, differences of accuracy below {points:.1f} points are within what "

@@ -112,6 +112,12 @@ class FitTask:
     to an eighth of its side, `crop-flip` mirrors half of them too; `auto` is `crop-flip` for CIFAR,
     else `none`."""
 
+    def decide_augment(self) -> Augment:
+        """Return how training images are changed: what is said, or the usual for the data."""
+        if self.augment != "auto":
+            return self.augment
+        return "crop-flip" if self.data.startswith("cifar") else "none"
+
 
 @dataclass(frozen=True)
 class TrainTask(FitTask):

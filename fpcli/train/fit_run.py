@@ -24,7 +24,6 @@ from fpcli.errors import RecipeError
 from fpcli.models.build import build
 from fpcli.report.plots import draw_fit
 from fpcli.settings.recipes import FitRecipe
-from fpcli.settings.tasks import Augment, FitTask
 from fpcli.store import events
 from fpcli.store.model_folder import write_trained
 from fpcli.store.run_folder import RunFolder
@@ -96,13 +95,6 @@ class FitListener(Listener[EpochRecord], Protocol):
         """Called once when everything is built."""
 
 
-def choose_augmentation(task: FitTask) -> Augment:
-    """Return how training images are changed: what the recipe says, or the usual for the data."""
-    if task.augment != "auto":
-        return task.augment
-    return "crop-flip" if task.data.startswith("cifar") else "none"
-
-
 def prepare_fit(recipe: FitRecipe) -> FitSetup:
     """Build what a recipe describes; the same recipe gives the same bits.
 
@@ -116,8 +108,9 @@ def prepare_fit(recipe: FitRecipe) -> FitSetup:
         raise RecipeError("`fit.epochs` is 0: nothing would be trained", hint="`--epochs 1`")
     check_device(recipe.device, "device")
     dataset = load_data(recipe)
-    task = replace(recipe.task, augment=choose_augmentation(recipe.task))
-    check_augment(choose_augmentation(task), task.data, dataset.train.images)
+    augment = recipe.task.decide_augment()
+    task = replace(recipe.task, augment=augment)
+    check_augment(augment, task.data, dataset.train.images)
     shape, classes = dataset.input_shape, dataset.num_classes
     model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
     layout = trace_or_list(model, dataset)
@@ -213,7 +206,7 @@ def _epochs(
         seed=recipe.seed,
         done=state.round,
         momentum=carried.momentum,
-        augment=choose_augmentation(recipe.task),
+        augment=recipe.task.decide_augment(),
     )
     started = time.perf_counter()
     for epoch in trained:

@@ -19,7 +19,6 @@ from fpcli.pruning.prune import Pruned, PruneStage
 from fpcli.pruning.pruner import Measure, PruneContext, Pruner, PruneTarget
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
-from fpcli.train.fit_run import choose_augmentation
 from fpcli.units import parse_share
 
 _TENTH = 10
@@ -61,7 +60,7 @@ def prepare_pruning(
     settle_process(recipe.threads or num_cores())
     if not recipe.retrain.lr:
         recipe = replace(recipe, retrain=replace(recipe.retrain, lr=training_rate / _TENTH))
-    augment = choose_augmentation(recipe.task)
+    augment = recipe.task.decide_augment()
     if dataset is not None:
         check_augment(augment, recipe.task.data, dataset.train.images)
     pruner: Pruner = plugins.lookup("pruners", recipe.method.name)()

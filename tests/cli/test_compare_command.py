@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folders import event, rounds, write_run
+from folders import event, rounds, write_fit, write_pruning, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,8 @@ def test_the_contract_of_json(fp: Callable, runs: Path) -> None:
     assert data["budgets"] == [{"clock_s": 3.0}, {"rounds": 2.0}]
     assert list(data["runs"][0]) == [
         "run", "method", "paths", "seeds", "accuracy", "best_accuracy", "clients_accuracy",
-        "local_accuracy", "loss", "down_bytes", "up_bytes", "params", "macs", "rounds", "bytes",
+        "local_accuracy", "loss", "down_bytes", "up_bytes", "params", "macs", "file_bytes",
+        "latency_1_ms", "latency_64_ms", "rounds", "bytes",
         "clock_s", "real_s", "at_1", "at_2", "interval", "differs",
     ]  # fmt: skip
     assert data["runs"][1]["at_1"] == 0.6
@@ -75,6 +77,51 @@ def test_fail_if(fp: Callable, condition: str, status: int) -> None:
     assert done.status == status
     assert done.out.startswith("run ")
     assert ("error[F801]: `" in done.err) == bool(status)
+
+
+def test_a_fit_and_its_prunings_side_by_side(fp: Callable, terminal: Callable) -> None:
+    write_fit(Path("runs/dense-s0"), 0.5, 0.9)
+    for percent, score in ((30, 0.88), (50, 0.8), (70, 0.6)):
+        write_pruning(
+            Path(f"pruned/r{percent}"), percent / 100, score, source="dense-s0",
+            latency=percent == 50,
+        )  # fmt: skip
+    done = fp("compare", "dense-s0", "pruned/r30", "pruned/r50", "pruned/r70", "--json")
+    rows = json.loads(done.out)["data"]["runs"]
+    keys = ("run", "method", "accuracy", "params", "macs", "latency_1_ms", "file_bytes")
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        ("dense-s0", "fit", 0.9, 1000, 5000.0, 0.5, 4000),
+        ("r30", "filters", 0.88, 700, 3500.0, None, 2800),
+        ("r50", "filters", 0.8, 500, 2500.0, 0.25, 2000),
+        ("r70", "filters", 0.6, 300, 1500.0, None, 1200),
+    ]
+    assert [row["differs"] for row in rows[1:]] == [
+        {"command": "prune", "prune.ratio": ratio} for ratio in (0.3, 0.5, 0.7)
+    ]
+    table = fp("compare", "dense-s0", "pruned")
+    assert table.status == 0 and table.err == ""
+    head = table.out.splitlines()[0]
+    assert "epochs" in head and "model file" in head and "latency of 64" in head
+    assert "down+up" not in head and "clock" not in head
+    condition = "r50.latency > 0.6 * dense-s0.latency or r70.file > 2kB"
+    assert fp("compare", "dense-s0", "pruned", "--fail-if", condition).status == 0
+    assert fp("compare", "pruned", "--fail-if", "r50.acc < 0.85 and r50.macs < 3000").status == 8
+    stream = terminal(80)
+    fp("compare", "dense-s0", "pruned")
+    lines = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    (row,) = [line for line in lines if line.startswith("r50")]
+    for cell in ("80.00%", "500", "2,500", "2.0 kB"):
+        assert cell in row
+
+
+def test_rounds_and_epochs_have_one_column(fp: Callable) -> None:
+    write_fit(Path("runs/fit-digits-s0"), 0.5, 0.9, 0.8)
+    done = fp("compare", "runs", "--target", "0.8", "--at", "clock=3s", "--by", "rounds")
+    assert "rounds or epochs to 80% val" in done.out
+    assert done.out.count("server.") == done.out.count("fit.") == 0
+    assert fp("compare", "fit-digits-s0", "--by", "clock", "--md").status == 0
+    assert fp("compare", "fit-digits-s0", "--fail-if", "fit.bytes > 0").status == 3
 
 
 def test_a_condition_that_holds_says_by_which_values(fp: Callable) -> None:

@@ -5,7 +5,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from fpcli.report.charts import DASHES, SERIES, ChartAxis, Line, draw_chart
+from fpcli.report.charts import ChartAxis, Line, draw_chart
 
 STEPS = [(float(number), 1 - 1 / number) for number in range(1, 1001)]
 
@@ -49,7 +49,8 @@ def test_ids_of_charts_do_not_meet() -> None:
     ("kind", "highest", "label"),
     [
         ("bytes", 2e6, "x (MB)"), ("bytes", 10, "x (B)"), ("seconds", 90, "x (min)"),
-        ("seconds", 59, "x (s)"), ("number", 9, "x"),
+        ("seconds", 59, "x (s)"), ("number", 9, "x"), ("amount", 9e6, "x (millions)"),
+        ("amount", 9, "x"),
     ],
 )  # fmt: skip
 def test_units_of_an_axis(kind: str, highest: float, label: str) -> None:
@@ -65,8 +66,3 @@ def test_few_points(points: list) -> None:
 
 def test_the_same_chart_is_the_same_text() -> None:
     assert draw([Line("a", 0, STEPS)]) == draw([Line("a", 0, STEPS)])
-
-
-def test_series_after_the_last_colour_have_another_style() -> None:
-    line = Line("a", len(SERIES) + 2, ())
-    assert (line.colour, line.dashes) == (2, DASHES[1])

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from folders import event, rounds, write_run
+from folders import event, rounds, write_fit, write_pruning, write_run
 
 from fpcli.report.measures import Budget, average_seeds, measure_run
 from fpcli.report.runs import Run, read_run
@@ -21,7 +21,7 @@ def test_a_whole_run(run: Run) -> None:
         "accuracy": 0.9, "best_accuracy": 0.7, "clients_accuracy": None,
         "local_accuracy": None, "loss": 0.25, "down_bytes": 40_000, "up_bytes": 20_000,
         "bytes": 60_000, "rounds": 4, "clock_s": 8.0, "real_s": 4.0, "params": 1000,
-        "macs": 5000.0,
+        "macs": 5000.0, "file_bytes": None, "latency_1_ms": None, "latency_64_ms": None,
     }  # fmt: skip
 
 
@@ -71,3 +71,17 @@ def test_the_interval_over_seeds() -> None:
     assert value.half_width == pytest.approx(12.7062, abs=1e-4)
     assert average_seeds([5.0]) == (5.0, None, 1)
     assert average_seeds([None]) == (None, None, 0)
+
+
+def test_what_plain_training_and_pruning_cost(tmp_path: Path) -> None:
+    """Two epochs of half a second, no bytes and no clock; sizes are those of the files."""
+    fit = measure_run(read_run(write_fit(tmp_path / "fit", 0.5, 0.9)), 0.6, [Budget("rounds", 1)])
+    assert (fit["rounds"], fit["real_s"], fit["target_rounds"], fit["at_1"]) == (2, 1.0, 2, 0.5)
+    assert (fit["accuracy"], fit["loss"], fit["file_bytes"]) == (0.9, 0.5, 4000)
+    assert {fit[key] for key in ("bytes", "clock_s", "down_bytes", "target_clock_s")} == {None}
+    half = measure_run(read_run(write_pruning(tmp_path / "half", 0.5, 0.75, latency=True)))
+    assert (half["rounds"], half["real_s"], half["accuracy"], half["loss"]) == (2, 1.0, 0.75, 0.25)
+    assert (half["params"], half["macs"], half["file_bytes"]) == (500, 2500.0, 2000)
+    assert (half["latency_1_ms"], half["latency_64_ms"]) == (0.25, 1.0)
+    clock = measure_run(read_run(tmp_path / "fit"), budgets=[Budget("clock_s", 9.0)])
+    assert clock["at_1"] is None

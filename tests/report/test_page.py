@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from folders import client, event, rounds, write_run
+from folders import client, event, rounds, write_fit, write_pruning, write_run
 
 from fpcli.report import markup
 from fpcli.report import page as module
@@ -120,9 +120,67 @@ def test_it_never_grows_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_more_rows_than_lines_can_be_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_LINES", 2)
+    monkeypatch.setattr(module, "NUM_STYLES", 2)
     for size in (1, 2, 3):
         write_run(tmp_path / f"r{size}", rounds(0.5), local__batch_size=size)
     text = make_page(compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]))
     assert "only the first 2 rows are drawn" in text
     assert '<td class="name">r3</td>' in text
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_data_sets_have_charts_of_their_own(tmp_path: Path) -> None:
+    for name, data in (("a", "digits"), ("b", "breast-cancer"), ("c", "digits")):
+        write_run(tmp_path / name, rounds(0.5, 0.6), task__data=data, local__batch_size=ord(name))
+    text = make_page(compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]))
+    digits, cancer = text.index("<h2>Curves, digits</h2>"), text.index("<h2>Curves, breast-cancer")
+    assert text.count("<b>Test accuracy by round, digits</b>") == 1
+    assert text.count("<b>Accuracy by round, breast-cancer</b>") == 1
+    first, second = text[digits:cancer], text[cancer:]
+    assert "</svg>a</li>" in first and "</svg>c</li>" in first and "</svg>b</li>" not in first
+    assert "</svg>a</li>" not in second
+    assert "<h2>Curves</h2>" in make_page(
+        compare_runs([read_run(tmp_path / "a"), read_run(tmp_path / "c")])
+    )
+
+
+def test_plain_training_and_its_prunings(tmp_path: Path) -> None:
+    write_fit(tmp_path / "fit-s0", 0.5, 0.9)
+    write_pruning(tmp_path / "half", 0.5, 0.8, latency=True)
+    text = make_page(compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]))
+    assert Tags(text).open == []
+    for words in (
+        "2 runs, 3 epochs", "<b>Accuracy by epoch</b>", "<h2>What pruning leaves</h2>",
+        "<b>Test accuracy by multiply-adds</b>", "<b>Test accuracy by parameters</b>",
+        "</svg>filters</li>", "</svg>fit-s0</li>", "multiply-adds (thousands)",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "Clients and layers" not in text and "clients took part" not in text
+    single = make_page(compare_runs([read_run(tmp_path / "half")]))
+    for tile in ("<b>80.00%</b>", "<b>500</b>", "<b>0.25 ms</b>", "<b>2.0 kB</b>"):
+        assert tile in single, tile
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_no_absolute_path_is_told(tmp_path: Path) -> None:
+    """Not of the run, of its data, of its start, in its command, or in a warning."""
+    home = tmp_path / "home"
+    path = write_run(
+        home / "a", rounds(0.5), rounds=9, task__data_dir=str(home / "data"),
+        task__start=str(home / "origin"),
+    )  # fmt: skip
+    write_run(home / "b", rounds(0.5), task__data_dir="C:\\Users\\me\\data")
+    (path / "command.txt").write_text(f"fp train --data-dir={home}/data --runs '{home}'\n")
+    (path / "environment.json").write_text(json.dumps({"thread_settings": {"x": f"{home}/x"}}))
+    text = make_page(compare_runs([read_run(home / "a"), read_run(home / "b")]))
+    assert str(tmp_path) not in text and "Users" not in text
+    for words in ("…/a", "…/data", "…/origin", "…/a is unfinished", "--data-dir=…/data"):
+        assert words in text, words
+
+
+def test_what_is_folded_is_open_on_paper(text: str) -> None:
+    _, paper = text.split("@media print {")
+    assert "details::details-content { content-visibility: visible; block-size: auto; }" in paper
+    assert "prefers-color-scheme: dark" not in paper
+    assert text.count("@media screen and (prefers-color-scheme: dark)") == 2
+    assert text.count("prefers-color-scheme: dark") == 2  # never on paper

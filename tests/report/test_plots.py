@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_plain_training(tmp_path: Path, epochs: int) -> None:
     assert names(paths) == ["curves.png", "curves.svg"]
     words = texts(paths[1])
     title = "90.0% test accuracy after epoch 3" if epochs else "no epoch was evaluated"
-    for text in (title, "accuracy (%)", "mean cross-entropy", "learning rate"):
+    for text in (title, "accuracy (%)", "cross-entropy", "learning rate"):
         assert text in words
 
 
@@ -70,3 +71,12 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NeedError, match="cannot write"):
         draw_run([event(1, (None,))], tmp_path / "none")
+
+
+def test_curves_can_be_read_in_one_column(tmp_path: Path) -> None:
+    """At 3.3 inches, the width of a column, the text of 9.5 points is still 7."""
+    most = 9.5 / 7 * 3.3 * 150
+    long = tmp_path / "-".join(["a long name of a run"] * 5)
+    long.mkdir()
+    for paths in (draw_run([event(1, (None,))], long), draw_fit([], long)):
+        assert struct.unpack(">II", paths[0].read_bytes()[16:24])[0] <= most

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from folders import client, event, rounds, write_run
+from folders import client, event, rounds, write_fit, write_pruning, write_run
 
 from fpcli.errors import DataError, RecipeError
 from fpcli.report.runs import find_runs, read_run
@@ -103,4 +103,60 @@ def test_a_recipe_that_is_not_ours(tmp_path: Path) -> None:
     text = (path / "recipe.yaml").read_text()
     (path / "recipe.yaml").write_text(text.replace("seed: 0", "seed: zero"))
     with pytest.raises(DataError, match="`seed` is not a number"):
+        read_run(path)
+
+
+def test_plain_training_is_read(tmp_path: Path) -> None:
+    run = read_run(write_fit(tmp_path / "x", 0.5, 0.9, fit__epochs=3, seed=2))
+    assert (run.command, run.method, run.seed, run.data) == ("fit", "fit", 2, "digits")
+    assert [event["round"] for event in run.judged] == [1, 2]
+    assert run.problem() == "is unfinished: 2 of 3 epochs"
+    assert read_run(write_fit(tmp_path / "y", fit__epochs=3)).problem() == "has no epoch yet"
+    assert run.file_bytes == 4000
+
+
+def test_a_pruning_is_read(tmp_path: Path) -> None:
+    path = write_pruning(tmp_path / "p", 0.25, 0.8, source="fit-s3", source_seed=3, latency=True)
+    (path / "mask.safetensors").write_bytes(bytes(100))
+    run = read_run(path)
+    assert (run.command, run.method, run.problem()) == ("prune", "filters", "")
+    assert (run.important["prune.ratio"], run.important["source"]) == (0.25, "fit")
+    assert run.before and run.before["test"]["accuracy"] == 0.9
+    (after,) = run.rounds
+    assert (after["round"], after["real_s"], after["params"]) == (2, 1.0, 750)
+    assert run.latency_ms == {"1": 0.375, "64": 1.5}
+    assert run.file_bytes == 3100
+
+
+def test_runs_and_prunings_in_one_folder(tmp_path: Path) -> None:
+    write_pruning(tmp_path / "all" / "p", 0.5, 0.8)
+    write_fit(tmp_path / "all" / "fit", 0.9)
+    write_run(tmp_path / "all" / "fed", rounds(0.5))
+    assert [run.command for run in find_runs([tmp_path / "all"], tmp_path)] == [
+        "train",
+        "fit",
+        "prune",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("history.jsonl", "", "before or after the pruning is missing"),
+        ("history.jsonl", '{"event": "after"}\n{"event": "before"}\n', "`params` is not a number"),
+        ("history.jsonl", "[1]\n", "not an event"),
+        ("report.json", "[]", "not an object"),
+        ("report.json", "{", "report.json: "),
+        ("report.json", '{"latency_ms": {"after": {"1": "x"}}}', "no number"),
+        ("report.json", '{"latency_ms": {"after": 3}}', "no number"),
+        ("report.json", '{"latency_ms": 3}', "not an object"),
+        ("report.json", '{"source": []}', "the name or the seed"),
+        ("layout.json", '{"data": {"seed": "x"}}', "the name or the seed"),
+        ("layout.json", '{"data": [1]}', "not an object"),
+    ],
+)
+def test_a_pruning_that_is_not_ours(tmp_path: Path, file: str, text: str, problem: str) -> None:
+    path = write_pruning(tmp_path / "p", 0.5, 0.8)
+    (path / file).write_text(text)
+    with pytest.raises(DataError, match=problem):
         read_run(path)

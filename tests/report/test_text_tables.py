@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from folders import rounds, write_run
+from folders import rounds, write_fit, write_pruning, write_run
 
 from fpcli.report.compare import Comparison, compare_runs
 from fpcli.report.measures import Budget
@@ -90,3 +90,14 @@ def test_what_a_reader_must_know(tmp_path: Path) -> None:
     assert list_notes(single) == []
     one_each = compare_runs([read_run(tmp_path / "c"), read_run(tmp_path / "a|b-s0")])
     assert "one seed each" in list_notes(one_each)[0]
+
+
+def test_latencies_of_different_calls_are_said_to_be(tmp_path: Path) -> None:
+    write_fit(tmp_path / "fit", 0.9)
+    write_pruning(tmp_path / "p3", 0.3, 0.8, source="fit", latency=True)
+    note = "latencies are of different calls; `fp bench` times models side by side"
+    assert note not in list_notes(
+        compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())])
+    )
+    write_pruning(tmp_path / "p5", 0.5, 0.8, source="fit", latency=True)
+    assert note in list_notes(compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]))

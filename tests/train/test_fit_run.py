@@ -210,7 +210,7 @@ def test_images_are_augmented_where_that_is_usual(tmp_path: Path) -> None:
     assert fit_on(tmp_path, "run").state_sha256 == whole.state_sha256
     assert fit(tmp_path, "plain", fit__epochs=3).state_sha256 != whole.state_sha256
     assert "  augment: none\n" in (tmp_path / "plain/recipe.yaml").read_text()
-    assert fit_run.choose_augmentation(FitTask(data="cifar10")) == "crop-flip"
+    assert FitTask(data="cifar10").decide_augment() == "crop-flip"
 
 
 def test_no_epochs_are_no_training(tmp_path: Path) -> None:
