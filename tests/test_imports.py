@@ -55,6 +55,7 @@ ONLY_IN = {
         "report/charts.py",
         "report/client_plots.py",
         "report/forgetting_plots.py",
+        "report/paper_plot.py",
         "report/plots.py",
         "report/method_plots.py",
         "report/prune_plots.py",

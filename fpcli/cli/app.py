@@ -24,6 +24,7 @@ from fpcli.cli.doctor_command import run_doctor
 from fpcli.cli.export_command import run_export
 from fpcli.cli.fit_command import run_fit
 from fpcli.cli.methods_command import run_methods
+from fpcli.cli.plot_command import run_plot
 from fpcli.cli.prune_command import run_prune
 from fpcli.cli.report_command import run_report
 from fpcli.cli.sensitivity_command import run_sensitivity
@@ -52,6 +53,7 @@ for command, flags in (
     (run_bench, {}),
     (run_compare, {}),
     (run_report, {}),
+    (run_plot, {}),
     (run_methods, {}),
     (run_doctor, {}),
 ):
@@ -174,8 +176,9 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
     # A list of commands stays plain and short, and so within one small screen.
     command.rich_markup_mode = None
     for option in command.params:
-        if option.name == "show_completion":
-            option.help = "Show that completion, to copy or change it."
+        if option.name == "install_completion":
+            option.help = "Install completion; --show-completion prints it."
+        option.hidden = option.name == "show_completion"
     return list(arguments) if len(path) < len(arguments) else [*path, "--help"]
 
 

@@ -180,11 +180,11 @@ def _text(comparison: Comparison) -> str:
     return "\n".join([lines, "", *map(show.prose, text_tables.list_notes(comparison))])
 
 
-def _leaving_order(found: Comparison, measures: Sequence[str]) -> list[int]:
+def _leaving_order(comparison: Comparison, measures: Sequence[str]) -> list[int]:
     """Return which columns leave a table that is too wide, the first of them first."""
     costs = [*measures[measures.index("best_accuracy") + 1 : measures.index("params")]][::-1]
     times = [name for name in measures if name.endswith("_ms")][::-1]
-    if any(run.command == "prune" for row in found.rows for run in row.runs):
+    if any(run.command == "prune" for row in comparison.rows for run in row.runs):
         # Sizes are what such a comparison is about.
         order = ["best_accuracy", *costs, "seeds", "differs", *times]
     else:

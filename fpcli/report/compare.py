@@ -134,9 +134,12 @@ def _share_latencies(runs: Sequence[Run]) -> list[Run]:
     shared = []
     for run in runs:
         times = [other.latency_before_ms for other in runs if other.source == run.name]
-        images = {key for one in times for key in one} if run.command != "prune" else set()
-        found = {key: statistics.median(one[key] for one in times if key in one) for key in images}
-        shared.append(replace(run, latency_ms=found) if found else run)
+        images = {key for before in times for key in before} if run.command != "prune" else set()
+        medians = {
+            key: statistics.median(before[key] for before in times if key in before)
+            for key in images
+        }
+        shared.append(replace(run, latency_ms=medians) if medians else run)
     return shared
 
 

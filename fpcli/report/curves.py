@@ -157,19 +157,19 @@ def trace_row(row: ComparedRow, number: int, x: str, y: str, band: str = "range"
         band: one of ``BANDS``, drawn where there are several runs.
     """
     find_x, find_y = QUANTITIES[x].read, QUANTITIES[y].read
-    found: list[dict[int, tuple[float, float]]] = []
+    traces: list[dict[int, tuple[float, float]]] = []
     for run in row.runs:
         pairs = {e["round"]: (find_x(run, e), find_y(run, e)) for e in run.rounds}
-        known = {key: (a, b) for key, (a, b) in pairs.items() if a is not None and b is not None}
-        found.append(known if run.command != "prune" else {})
-    shared = [key for key in found[0] if all(key in points for points in found)]
+        finite = {key: (a, b) for key, (a, b) in pairs.items() if a is not None and b is not None}
+        traces.append(finite if run.command != "prune" else {})
+    shared = [key for key in traces[0] if all(key in points for points in traces)]
     means, bands = [], []
     for key in shared:
-        at = statistics.fmean(points[key][0] for points in found)
-        values = [points[key][1] for points in found]
+        at = statistics.fmean(points[key][0] for points in traces)
+        values = [points[key][1] for points in traces]
         means.append((at, statistics.fmean(values)))
         bands.append((at, *find_band_ends(values, band)))
-    return Line(row.label, number, means, bands if len(found) > 1 else ())
+    return Line(row.label, number, means, bands if len(traces) > 1 else ())
 
 
 def find_band_ends(values: Sequence[float], band: str) -> tuple[float, float]:

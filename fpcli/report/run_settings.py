@@ -68,32 +68,32 @@ def list_differences(rows: Sequence[RunSettings], base: int) -> list[dict[str, A
     Args:
         rows: of :func:`fill_defaults`, perhaps less keys that do not count.
     """
-    found: list[dict[str, Any]] = [{} for _ in rows]
+    differing: list[dict[str, Any]] = [{} for _ in rows]
     commands = [row["command"] for row in rows]
     for command in dict.fromkeys(commands):
         members = [number for number, other in enumerate(commands) if other == command]
         is_base = commands[base] == command
         first = base if is_base else members[0]
         for number in members:
-            found[number] |= _subtract(rows[number], rows[first], is_task=is_base)
+            differing[number] |= _subtract(rows[number], rows[first], is_task=is_base)
         for number in [base] if is_base else members:
-            _mirror(found, rows[number], number, members)
+            _mirror(differing, rows[number], number, members)
     for number, row in enumerate(rows):
         if row["command"] != commands[base]:
             shared = {key: value for key, value in row.items() if key in rows[base]}
             shared = {k: v for k, v in shared.items() if k == "command" or k.startswith("task.")}
-            own = {key: value for key, value in found[number].items() if key not in shared}
-            found[number] = {k: v for k, v in shared.items() if rows[base][k] != v} | own
-    _mirror(found, rows[base], base, range(len(rows)))
-    return found
+            others = {key: value for key, value in differing[number].items() if key not in shared}
+            differing[number] = {k: v for k, v in shared.items() if rows[base][k] != v} | others
+    _mirror(differing, rows[base], base, range(len(rows)))
+    return differing
 
 
 def _mirror(
-    found: Sequence[dict[str, Any]], row: RunSettings, number: int, others: Sequence[int]
+    differing: Sequence[dict[str, Any]], row: RunSettings, number: int, others: Sequence[int]
 ) -> None:
     """Give a row its values of all settings in which others differ from it."""
-    keys = dict.fromkeys(key for other in others for key in found[other])
-    found[number].update({key: row[key] for key in keys if key in row})
+    keys = dict.fromkeys(key for other in others for key in differing[other])
+    differing[number].update({key: row[key] for key in keys if key in row})
 
 
 def _subtract(theirs: RunSettings, ours: RunSettings, *, is_task: bool) -> dict[str, Any]:

@@ -219,15 +219,15 @@ def _read_pruning(path: Path, settings: Mapping[str, Any]) -> Run:
 def _read_mapping(path: Path) -> dict[str, Any]:
     """Return a JSON object with sections, or {} where there is no such file."""
     try:
-        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise _foreign(path, str(error)) from error
     sections = ("latency_ms", "data")
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(key) or {}, Mapping) for key in sections
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key) or {}, Mapping) for key in sections
     ):
         raise _foreign(path, "not an object as it was written")
-    return found
+    return content
 
 
 def _foreign(path: Path, problem: str) -> DataError:

@@ -82,18 +82,18 @@ def _locate(
     """Return the place of models that differ in their seed only: x, mean, and both ends of the
     band; None where one was not judged."""
     values = [(event.get("test") or {}).get(y) for event in events]
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
         return None
     at = statistics.fmean(event[x] for event in events)
-    return (at, statistics.fmean(known), *find_band_ends(known, band))
+    return (at, statistics.fmean(numbers), *find_band_ends(numbers, band))
 
 
 def _join(
     label: str, number: int, places: Sequence[tuple[float, float, float, float] | None]
 ) -> Line:
-    found = sorted(place for place in places if place)
-    points = [(at, mean) for at, mean, _, _ in found]
-    band = [(at, low, high) for at, _, low, high in found]
+    ordered = sorted(place for place in places if place)
+    points = [(at, mean) for at, mean, _, _ in ordered]
+    band = [(at, low, high) for at, _, low, high in ordered]
     has_band = any(low < high for _, low, high in band)
     return Line(label, number, points, band if has_band else ())

@@ -48,12 +48,12 @@ def choose_columns(comparison: Comparison) -> dict[str, str]:
     return titles | _columns_with_numbers(comparison, images | {"file_bytes": "model file"})
 
 
-def _columns_with_numbers(found: Comparison, titles: Mapping[str, str]) -> dict[str, str]:
+def _columns_with_numbers(comparison: Comparison, titles: Mapping[str, str]) -> dict[str, str]:
     """Return those that some row has a number for."""
     return {
         name: title
         for name, title in titles.items()
-        if any(row.values[name].num_known for row in found.rows)
+        if any(row.values[name].num_known for row in comparison.rows)
     }
 
 

@@ -265,3 +265,38 @@ class SplitOptions:
     force: ReplaceFiles = False
     json: JsonOutput = False
     debug: Debug = False
+
+
+@dataclass(frozen=True)
+class PlotChoice:
+    """What a figure of `fp plot` shows."""
+
+    panel: ClassVar[str] = "Figure"
+
+    y: Annotated[
+        str,
+        Flag(
+            "--y WHAT",
+            known=(
+                "acc", "validation_accuracy", "loss", "training_loss", "clients_acc", "local_acc",
+                "withheld_accuracy", "bytes", "clock", "real",
+            ),
+        ),
+    ] = "acc"  # fmt: skip
+    """What is drawn: acc (on test data), validation_accuracy, loss, training_loss, clients_acc,
+    local_acc, withheld_accuracy, bytes, clock, real."""
+    x: Annotated[
+        str,
+        Flag(
+            "--x WHAT",
+            default="rounds; macs with results of `fp prune`",
+            known=("rounds", "bytes", "clock", "real", "macs", "params"),
+        ),
+    ] = ""
+    """Over what: rounds (or epochs), bytes, clock, real; with results of `fp prune` also macs,
+    params."""
+    band: Annotated[str, Flag("--band WHAT", known=("range", "interval"))] = "range"
+    """What seeds are shown as beside their mean: range (lowest to highest), or interval (95 % of
+    the mean)."""
+    size: Annotated[str, Flag("--size WxH", default="3.3x2.4, one column, for each data set")] = ""
+    """Inches."""
