@@ -105,6 +105,8 @@ def draw_lines(axes: Axes, lines: Sequence[Line], x: ChartAxis, y: ChartAxis) ->
         if line.band:
             band = [(a / x_factor, b / y_factor, c / y_factor) for a, b, c in _thin(line.band)]
             xs, low, high = zip(*band, strict=True)
+            if len(band) == 1:
+                axes.vlines(xs, low, high, color=style["color"], linewidth=1)
             axes.fill_between(xs, low, high, color=style["color"], alpha=0.16, linewidth=0)
         points = [(a / x_factor, b / y_factor) for a, b in _thin(line.points)]
         if points:

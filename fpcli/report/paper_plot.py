@@ -65,7 +65,9 @@ def plot_rows(
         for axes, (data, lines) in zip(places, drawn.items(), strict=True):
             of_data = group_by_data(rows)[data]
             draw_lines(axes, lines, _find_axis(of_data, choice), QUANTITIES[choice.y].axis)
-            _write_legend(axes, lines, _describe_band(of_data, lines, choice.band))
+            title = _describe_band(of_data, lines, choice.band)
+            if title or len(lines) > 1 or len(drawn) > 1:
+                _write_legend(axes, title)
             if len(panels) > 1:
                 axes.set_title(data, loc="left", fontsize=8, fontweight="bold")
         file = render_figure(picture, kind, _DPI)
@@ -104,12 +106,11 @@ def _describe_band(rows: Sequence[ComparedRow], lines: Sequence[Line], band: str
     return f"mean of {seeds} seeds; band: {BANDS[band]}"
 
 
-def _write_legend(axes: Axes, lines: Sequence[Line], title: str) -> None:
-    if len(lines) > 1 or title:
-        axes.legend(
-            loc="best", title=title, alignment="left", handlelength=2.6, borderaxespad=0.2,
-            labelspacing=0.3,
-        )  # fmt: skip
+def _write_legend(axes: Axes, title: str) -> None:
+    axes.legend(
+        loc="best", title=title, alignment="left", handlelength=2.6, borderaxespad=0.2,
+        labelspacing=0.3,
+    )  # fmt: skip
 
 
 def _list_missing(

@@ -75,6 +75,7 @@ def test_data_sets_share_no_axes(fp: Callable) -> None:
     words = texts(Path("fig.svg"))
     assert len(re.findall(r"\bdigits\b", words)) == len(re.findall("breast-cancer", words)) == 1
     assert words.count("test accuracy (%)") == 2
+    assert words.count("fedavg") == 2  # each panel names its lines
 
 
 @pytest.mark.parametrize(
