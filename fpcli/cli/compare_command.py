@@ -78,7 +78,7 @@ def run_compare(
     json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
-    """Show what runs reached, what it cost, and what sets them apart.
+    """Set runs side by side: what they reached, and at what cost.
 
     Runs that differ in their seed only share a row.
     """

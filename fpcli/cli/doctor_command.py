@@ -35,7 +35,7 @@ _LEAST_FREE_BYTES = 10**8
 
 
 def run_doctor(ctx: typer.Context, json: o.JsonOutput = False, debug: o.Debug = False) -> None:
-    """Check this machine: versions, devices, extras, free disk, data."""
+    """Check this machine: versions, devices, disk, data."""
     from fpcli.cli import show
 
     versions, broken = _versions()

@@ -42,7 +42,7 @@ def run_methods(
     json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
-    """List the federated methods (`--kind pruning`: those of `fp prune`), or show one."""
+    """List methods (`--kind pruning`: of `fp prune`), or show one."""
     if kind is not None and kind not in _KINDS:
         raise UsageError(
             f"--kind: unknown kind `{kind}`",
