@@ -17,8 +17,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from fpcli.synonyms import find_nearest
 
 
 class FpError(Exception):
@@ -121,20 +123,15 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def suggest(word: str, words: Iterable[str]) -> str:
+def suggest(
+    word: str, names: Iterable[str], written: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Return a hint of the form ``did you mean `x`?``, or an empty text when nothing is near.
 
-    Of words that are equally near, the one that begins most like the wrong one is it.
+    Args and what counts as near: see :func:`synonyms.find_nearest`.
 
-    >>> suggest("fedmpp", ["fedavg", "fedmp"]), suggest("resnet2O", ["resnet20", "resnet32"])
-    ('did you mean `fedmp`?', 'did you mean `resnet20`?')
+    >>> suggest("fedmpp", ["fedavg", "fedmp"]), suggest("noniid", ["iid", "dirichlet"])
+    ('did you mean `fedmp`?', 'did you mean `dirichlet`?')
     """
-
-    def nearness(word_there: str) -> tuple[float, int]:
-        ratio = difflib.SequenceMatcher(None, word_there, word).ratio()
-        return ratio, sum(
-            word.startswith(word_there[:length]) for length in range(1, len(word_there))
-        )
-
-    matches = difflib.get_close_matches(word, list(words), n=5, cutoff=0.6)
-    return f"did you mean `{max(matches, key=nearness)}`?" if matches else ""
+    meant = [f"`{name}`" for name in find_nearest(word, names, written)]
+    return f"did you mean {' or '.join(meant)}?" if meant else ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from types import ModuleType
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from fpcli.errors import FpError, NeedError, UsageError, first_line, suggest
@@ -27,6 +29,8 @@ TABLES: Mapping[str, str] = {
 OF_USERS = frozenset({"methods", "pruners", "models", "datasets", "scores"})
 """Kinds that a command line may name code for. Others are never code, whoever names them: codecs
 come with the bytes of messages, audits with the result of an earlier call."""
+
+_SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 
 PATH_PREFIXES = ("npz:", "folder:", "csv:")
 """What a data set starts with that is a path and no name."""
@@ -100,7 +104,11 @@ def load_reference(target: str) -> Any:
     except Exception as error:  # a user's module may fail in any way
         raise _unusable(target, module, error) from error
     if thing is None:
-        raise UsageError(f"module `{module}` has no `{attribute}`", hint=f"in `{target}`")
+        there = [f"{module}:{name}" for name in vars(sys.modules[module]) if name[0] != "_"]
+        raise UsageError(
+            f"module `{module}` has no `{attribute}`",
+            hint=suggest(target, there) or f"in `{target}`",
+        )
     return thing
 
 
@@ -114,7 +122,7 @@ def _unusable(target: str, module: str, error: Exception) -> FpError:
         )
     hint = "the module must be importable from the current folder"
     if module.endswith(".py"):
-        hint = f"write `{target.replace('.py:', ':')}`: a module's name has no suffix"
+        hint = f"write `{_rewrite_code(target)}`: a module's name has no suffix"
     return UsageError(
         f"cannot import `{module}` of `{target}`: {type(error).__name__}: {first_line(error)}",
         hint=hint,
@@ -148,12 +156,61 @@ def find_reference(kind: str, name: str) -> str:
         return name
     table = list_names(kind)
     if name not in table:
-        singular = kind.removesuffix("s")
         raise UsageError(
-            f"unknown {singular} `{name}`",
-            hint=suggest(name, table) or f"known: {', '.join(table)}",
+            f"unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} `{name}`",
+            hint=suggest_name(kind, name, table),
         )
     return table[name]
+
+
+def suggest_name(
+    kind: str, name: str, names: Iterable[str], written: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return a hint on a name that is none of a kind's: code or a path in other words, the nearest
+    name, or all names.
+
+    Args:
+        names: that could be meant; these and ``written`` as for :func:`errors.suggest`.
+    """
+    meant = _rewrite_code(name) if kind in OF_USERS else ""
+    if kind == "datasets":
+        meant = meant or _rewrite_path(name)
+    if meant:
+        return f"did you mean `{meant}`?"
+    return suggest(name, names, written) or f"known: {', '.join(list_names(kind))}"
+
+
+def _rewrite_code(name: str) -> str:
+    """Return ``module:attribute`` for what else names a file of Python in the current folder.
+
+    >>> _rewrite_code("./nets/mine.py:small"), _rewrite_code("a.py:b"), _rewrite_code("lenet")
+    ('nets.mine:small', 'a:b', '')
+    """
+    path, colon, attribute = name.partition(":")
+    parts = path.removeprefix("./").removesuffix(".py").replace("/", ".").split(".")
+    if not path.endswith(".py") and not _is_file(parts):
+        if colon or not _is_file(parts[:-1]):
+            return ""
+        *parts, attribute = parts
+    target = f"{'.'.join(parts)}:{attribute or 'FUNCTION'}"
+    return target if is_code(target) else ""
+
+
+def _is_file(parts: Sequence[str]) -> bool:
+    return Path(*parts[:-1], f"{parts[-1]}.py").is_file() if parts else False
+
+
+def _rewrite_path(name: str) -> str:
+    """Return the data set that a bare path names, by its suffix or as the folder that it is.
+
+    >>> _rewrite_path("x.npz"), _rewrite_path("./t.csv,missing=mean"), _rewrite_path("imgs/")
+    ('npz:x.npz', 'csv:./t.csv,missing=mean', 'folder:imgs/')
+    """
+    path = Path(name.partition(",")[0])
+    suffixes = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}
+    if kind := suffixes.get(path.suffix.lower()):
+        return f"{kind}:{name}"
+    return f"folder:{name}" if "/" in name or path.is_dir() else ""
 
 
 def lookup(kind: str, name: str) -> Any:

@@ -56,7 +56,7 @@ def test_a_recipe_loads_and_has_a_header(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_the_smoke_recipe_runs(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(find_recipe("smoke/any"), flags={"method.name": name})
+    recipe = load_recipe(find_recipe("smoke/tiny"), flags={"method.name": name})
     watcher: RunListener = Silent()  # type: ignore[assignment]
     summary = play_federated(recipe, RunFolder.create(tmp_path, name, recipe), watcher)
     assert summary.rounds == 2

@@ -24,6 +24,7 @@ from fpcli.cli.doctor_command import run_doctor
 from fpcli.cli.export_command import run_export
 from fpcli.cli.fit_command import run_fit
 from fpcli.cli.methods_command import run_methods
+from fpcli.cli.parser_errors import explain_parser_error
 from fpcli.cli.plot_command import run_plot
 from fpcli.cli.prune_command import run_prune
 from fpcli.cli.report_command import run_report
@@ -123,7 +124,7 @@ def run_line(arguments: Sequence[str]) -> int:
     except FpError as error:
         return _report_failure(session, error, error)
     except _ParserError as error:
-        return _report_failure(session, _usage_error(error, session), error)
+        return _report_failure(session, explain_parser_error(error, session.command), error)
     except (KeyboardInterrupt, typer.Abort, _Terminated) as error:
         number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
         going = f"continue with `{_again(session, session.log.parent)}`" if session.log else ""
@@ -164,9 +165,10 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
             continue
         names = list(command.commands)
         if word not in names:
+            options = [name for option in command.params for name in option.opts]
             raise UsageError(
                 f"unknown command `{' '.join([*path, word])}`",
-                hint=suggest(word, names) or f"known: {', '.join(names)}",
+                hint=suggest(word, [*names, *options]) or f"known: {', '.join(names)}",
             )
         command = command.commands[word]
         path.append(word)
@@ -183,7 +185,10 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
 
 
 def _without_alias(arguments: Sequence[str]) -> list[str]:
-    """Turn ``fp resume RUN`` into ``fp train --resume RUN``, or ``fp fit`` for a run of that."""
+    """Turn ``fp resume RUN`` into ``fp train --resume RUN``, or ``fp fit`` for a run of that, and
+    ``fp help COMMAND`` into ``fp COMMAND --help``."""
+    if list(arguments[:1]) == ["help"]:
+        return [*arguments[1:], "--help"]
     if list(arguments[:1]) != ["resume"]:
         return list(arguments)
     if {"-h", "--help"} & set(arguments):
@@ -221,17 +226,6 @@ def _report_failure(session: Session, error: FpError, cause: BaseException) -> i
         _append(session.log, error_text(error))
     session.fail(error)
     return error.exit_status
-
-
-def _usage_error(error: Any, session: Session) -> UsageError:
-    """Translate an error of the command line's parser."""
-    hint = f"`{' '.join(['fp', session.command]).strip()} --help` lists the options"
-    message = error.format_message().rstrip(".")
-    option = getattr(error, "option_name", None) or ""
-    if hasattr(error, "possibilities"):
-        message = f"unknown option `{option}`"
-        hint = suggest(option, error.possibilities or ()) or hint
-    return UsageError(message[:1].lower() + message[1:], hint=hint, where=option)
 
 
 def _report_unexpected(session: Session, error: Exception) -> int:

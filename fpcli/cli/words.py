@@ -22,7 +22,9 @@ def split_overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
         if not (key and equals):
             raise UsageError(
                 f"--set {word}: not of the form KEY=VALUE",
-                hint="for example `--set local.momentum=0.9`",
+                hint=f"write `--set {word.replace(':', '=', 1)}`"
+                if ":" in word
+                else "for example `--set local.momentum=0.9`",
                 where="--set",
             )
         pairs.append((key.strip(), value.strip()))
@@ -63,7 +65,7 @@ def parse_target(text: str) -> str:
     if equals and name != "acc":
         raise UsageError(
             f"--target: unknown measure `{name}`",
-            hint="write `--target acc=0.98`",
+            hint=f"write `--target acc={value}`",
             where="--target",
         )
     return value

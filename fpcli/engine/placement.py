@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fpcli.errors import NeedError
+from fpcli.errors import NeedError, suggest
 
 
 def move_to(module: nn.Module, device: str, is_channels_last: bool) -> nn.Module:
@@ -25,10 +25,15 @@ def check_device(name: str, key: str) -> None:
         NeedError: it cannot.
     """
     try:
+        torch.device(name)
+        hint = ""
+    except RuntimeError:
+        hint = suggest(name, ("cpu", "cuda", "mps"))
+    try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise NeedError(
             f"device `{name}` cannot be used: {str(error).splitlines()[0]}",
-            hint="`fp doctor` lists the devices of this machine",
+            hint=hint or "`fp doctor` lists the devices of this machine",
             where=key,
         ) from error

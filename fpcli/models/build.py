@@ -13,7 +13,13 @@ from torch.overrides import TorchFunctionMode
 from fpcli import plugins
 from fpcli.errors import FpError, RecipeError, UsageError, first_line, suggest
 from fpcli.models.group_norm import replace_batch_norm
-from fpcli.models.names import GROUP_NORM, find_model_name, no_width, parse_model_name
+from fpcli.models.names import (
+    GROUP_NORM,
+    find_model_name,
+    list_torchvision,
+    no_width,
+    parse_model_name,
+)
 from fpcli.models.widths import InputShape
 from fpcli.rng import derive
 from fpcli.structure.plain import check_plain, require_scores
@@ -175,14 +181,12 @@ def _make_with_group_norm(make: Factory, input_shape: InputShape, num_classes: i
 
 
 def _torchvision(name: str) -> Factory:
-    from torchvision import models
-
-    # Only the top module: networks for detection would fetch weights for their backbone.
-    names = models.list_models(module=models)
+    names = list_torchvision()
     if name not in names:
         raise UsageError(
             f"torchvision has no classification network `{name}`",
-            hint=suggest(name, names) or f"known: {', '.join(names)}",
+            hint=suggest(name, names, {other: plugins.TORCHVISION + other for other in names})
+            or f"known: {', '.join(names)}",
         )
     return partial(_make_torchvision, name)
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from fpcli import plugins
-from fpcli.errors import UsageError, suggest
+from fpcli.errors import UsageError
 from fpcli.models import MODELS
 from fpcli.settings.declared import arguments_of
 
@@ -70,14 +70,24 @@ def find_model_name(name: str) -> ModelName:
     table = plugins.list_names("models")
     if wanted.base not in table:
         front = wanted.base.rpartition("-")[0]
-        names = [*table, front + GROUP_NORM] if front in table else table
+        names = [*table, front + GROUP_NORM] if front in table else [*table]
+        theirs = {other: plugins.TORCHVISION + other for other in list_torchvision()}
+        written = {other: text for other, text in theirs.items() if other not in table}
         raise UsageError(
             f"unknown model `{name}`",
-            hint=suggest(wanted.base, names) or f"known: {', '.join(table)}",
+            hint=plugins.suggest_name("models", name, [*names, *theirs], written),
         )
     if wanted.width is not None and not _has_width(wanted.base):
         raise no_width(name)
     return wanted
+
+
+def list_torchvision() -> list[str]:
+    """Return the names of torchvision's networks for classification."""
+    from torchvision import models  # takes a second
+
+    # Only the top module: networks for detection would fetch weights for their backbone.
+    return models.list_models(module=models)
 
 
 def no_width(name: str) -> UsageError:

@@ -275,7 +275,8 @@ def name_shipped() -> dict[str, Path]:
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """Return an existing file, or the shipped recipe of that name (``fedmp/digits``).
+    """Return an existing file, or the shipped recipe of that name (``fedmp/digits``), of which the
+    part behind the slash will do where only one ends so (``tiny``).
 
     Raises:
         UsageError: neither exists.
@@ -285,8 +286,9 @@ def find_recipe(name_or_path: str) -> Path:
         return path
     names = name_shipped()
     name = name_or_path.removesuffix(".yaml")
-    if name in names:
-        return names[name]
+    meant = [name] if name in names else [full for full in names if full.endswith(f"/{name}")]
+    if len(meant) == 1:
+        return names[meant[0]]
     listed = f"shipped: {', '.join(names)}" if names else "give the path of a YAML file"
     raise UsageError(
         f"no recipe `{name_or_path}`: neither a file nor a shipped recipe",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -26,7 +25,6 @@ from fpcli.units import parse_share, share_hint
 SECTIONS = tuple(
     dict.fromkeys(name for cls in RECIPE_KINDS.values() for name in list_sections(cls))
 )
-_SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 _MAY_BE_CODE = ("task.model", "task.data", "method.name")
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
@@ -186,28 +184,24 @@ def _without_percent(raw: Any) -> Any:
 
 def _suggestion(key: str, leaves: Mapping[str, Leaf]) -> str:
     section, _, last = key.rpartition(".")
+    names = [*reversed([*leaves])]  # the first of a name wins
     groups = [
-        {word.rpartition(".")[2]: word for word in leaves if word.rpartition(".")[0] == section},
-        {word.rpartition(".")[2]: word for word in reversed([*leaves])},  # the first of a name wins
+        {word.rpartition(".")[2]: word for word in names if word.startswith(f"{section}.")},
+        {word.rpartition(".")[2]: word for word in names},
         {word: word for word in SECTIONS},
     ]
-    parts = []
-    for words in groups:
-        if matches := difflib.get_close_matches(last, words, n=1, cutoff=0.6):
-            parts = [f"did you mean `{words[matches[0]]}`?"]
-            break
+    parts = [hint for words in groups if (hint := suggest(last, words, words))][:1]
     if section == "method":
         parts.append("`fp methods NAME` lists the options of a method")
     return " ".join(parts)
 
 
 def _name(kind: str, setting: Setting) -> str:
-    value, table = str(setting.value), plugins.list_names(kind)
-    is_code = kind in plugins.OF_USERS and plugins.is_code(value)
-    if not is_code and value not in table:
-        singular = _SINGULAR.get(kind, kind.removesuffix("s"))
-        hint = suggest(value, table) or f"known: {', '.join(table)}"
-        raise setting.error(f"unknown {singular} `{value}`", hint)
+    value = str(setting.value)
+    try:
+        plugins.find_reference(kind, value)
+    except UsageError as error:
+        raise setting.error(error.message, error.hint) from error
     return value
 
 

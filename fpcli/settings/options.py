@@ -17,7 +17,12 @@ WHICH = "Which model"
 
 RecipeName = Annotated[
     str | None,
-    Flag("-c/--recipe NAME|FILE", "Recipe: a YAML file or a shipped name", TASK, default="none"),
+    Flag(
+        "-c/--preset/--recipe NAME|FILE",
+        "Recipe: a YAML file or a shipped name, such as `tiny` (two rounds of any method)",
+        TASK,
+        default="none",
+    ),
 ]
 Settings = Annotated[
     list[str] | None, Flag("--set KEY=VALUE", "Set any key of the recipe; may be repeated", TASK)

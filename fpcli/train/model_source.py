@@ -53,6 +53,7 @@ def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Pa
     base = re.split("@|-gn", word)[0]
     if base in names or plugins.is_code(word) or word.startswith(plugins.TORCHVISION):
         return None
+    methods = {name: f"--method {name}" for name in plugins.list_names("pruners")}
     candidates = [*names, *(path.parent.name for path in runs.glob("[!.]*/final"))]
     if Path(word).exists():
         raise UsageError(
@@ -63,7 +64,7 @@ def find_folder(word: str | None, runs: Path, weights: Path | None = None) -> Pa
         )
     raise UsageError(
         f"`{word}` is neither a folder nor a model",
-        hint=suggest(word, candidates)
+        hint=suggest(word, [*candidates, *methods], methods)
         or "give a run, an output folder of `fp prune`, or a model's name",
         where=word,
     )

@@ -93,7 +93,7 @@ def test_version(fp: Callable) -> None:
         (["train", "--rouns", "3"], "unknown option `--rouns`", "did you mean `--rounds`?"),
         (["train", "--zzz"], "unknown option `--zzz`", "`fp train --help` lists the options"),
         (["train", "--rounds"], "option '--rounds' requires an argument", "`fp train --help`"),
-        (["train", "fedmp"], "unexpected extra argument", "`fp train --help` lists"),
+        (["train", "qqqqqq"], "unexpected word `qqqqqq`", "`fp train --help` lists"),
         (["resume"], "`fp resume` needs a run", "for example `fp resume runs/NAME`"),
         (["methods", "fedmpp"], "unknown method `fedmpp`", "did you mean `fedmp`?"),
         (["methods", "--kind", "dens"], "unknown kind `dens`", "did you mean `dense`?"),

@@ -81,7 +81,7 @@ def test_tables_picture_and_profile(fp: Fp, pruned: Path) -> None:
     assert Path("bars.png").read_bytes()[:4] == b"\x89PNG" and Path("bars.svg").exists()
     (item,) = read_fleet(Path("here.yaml"))
     assert item["step"]["batch_size"] == 2
-    smoke = ("train", "-c", "smoke/any", "--method", "prunefl", "--set", "method.ip_passes=8",
+    smoke = ("train", "-c", "smoke/tiny", "--method", "prunefl", "--set", "method.ip_passes=8",
              "--fleet", "here.yaml", "--executor", "inline", "--rounds", 1, "-q")  # fmt: skip
     train = fp(*smoke, "--model", "digits-cnn", "--json")
     assert train.status == 0

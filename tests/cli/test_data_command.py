@@ -103,7 +103,7 @@ def test_show_a_table(fp: Callable, tmp_path: Path) -> None:
         (["digits", "-o", "t.png"], "t.png exists"),
         (["digits", "-o", "none/t.png"], "there is no folder none"),
         (["breast-cancer", "-o", "x.png"], "a table has no pictures"),
-        (["digit"], "unknown dataset `digit`"),
+        (["digit"], "unknown data set `digit`"),
     ],
 )
 def test_wrong_words_of_show(fp: Callable, tmp_path: Path, words: list[str], message: str) -> None:

@@ -56,7 +56,7 @@ def test_checking(fp: Callable, tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text("recipe: 1\nrounds: 3\n")
     (tmp_path / "bad.yaml").write_text("recipe: 1\nlocal:\n  batchsize: 3\n")
     (tmp_path / "worse.yaml").write_text("rounds: 0\n")
-    done = fp("recipe", "check", "good.yaml", "smoke/any")
+    done = fp("recipe", "check", "good.yaml", "smoke/tiny")
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[0].split(maxsplit=2) == [
         "good.yaml", "ok", "fp train, fedavg, digits, digits-cnn, 10 clients, 3 rounds",

@@ -182,7 +182,7 @@ def test_bad_file_is_named_with_its_key(tmp_path: Path) -> None:
 
 
 def test_unknown_name_gets_a_hint() -> None:
-    with pytest.raises(UsageError, match="unknown dataset `digit`") as caught:
+    with pytest.raises(UsageError, match="unknown data set `digit`") as caught:
         load_dataset("digit", None, seed=0)
     assert "digits" in caught.value.hint
 

@@ -185,7 +185,7 @@ def test_nothing_to_fetch(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
     told: list[str] = []
     assert fetch_dataset("digits", data_dir, told.append) == ()
     assert told == ["digits comes with scikit-learn: nothing to fetch"]
-    with pytest.raises(UsageError, match="unknown dataset `minst`") as caught:
+    with pytest.raises(UsageError, match="unknown data set `minst`") as caught:
         fetch_dataset("minst", data_dir, ignore)
     assert "mnist" in caught.value.hint
     monkeypatch.setattr("fpcli.plugins.list_names", lambda kind: {"theirs": "a:b"})

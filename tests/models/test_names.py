@@ -44,9 +44,11 @@ def test_a_width_is_a_number_in_range(text: str) -> None:
     ("name", "hint"),
     [
         ("vgg166", "did you mean `vgg16`?"),
-        ("vgg16-bn", "did you mean `vgg16-gn`?"),
+        ("vgg16-ng", "did you mean `vgg16-gn`?"),
+        ("vgg16-bn", "did you mean `torchvision:vgg16_bn`?"),
         ("resnet20-nn@0.5", "did you mean `resnet20-gn`?"),
-        ("mobilnet", "known: digits-cnn, lenet5, "),
+        ("mobilnet", "did you mean `torchvision:mobilenet_v2`?"),
+        ("zzzzzzzz", "known: digits-cnn, lenet5, "),
     ],
 )
 def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
