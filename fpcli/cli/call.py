@@ -17,7 +17,7 @@ from fpcli.errors import FpError, ResumeError, UsageError
 from fpcli.files import delete_folder
 from fpcli.plugins import is_code
 from fpcli.settings.keys import collect_flags
-from fpcli.settings.recipes import AnyRecipe, FitRecipe, Recipe
+from fpcli.settings.recipes import FitRecipe, Recipe, code_words
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
@@ -123,7 +123,8 @@ class Call(Generic[_R]):
         Returns:
             Folder, recipe and summary.
         """
-        from fpcli.store.run_folder import RunFolder, choose_name
+        from fpcli.store.run_folder import RunFolder
+        from fpcli.store.run_name import AUTO, choose_name, number_name
 
         recipe, options = self.recipe(), self.options
         stored = None
@@ -132,6 +133,8 @@ class Call(Generic[_R]):
             stored = self.stored(folder)
         else:
             name = options["name"] or choose_name(recipe)
+            if name == AUTO:
+                name = number_name(options["runs"], choose_name(recipe))
             if options["force"] and (options["runs"] / name / "recipe.yaml").exists():
                 check(recipe)
             folder = RunFolder.create(options["runs"], name, recipe, force=options["force"])
@@ -189,12 +192,3 @@ def open_run(run: str, runs: Path) -> RunFolder:
 
     path = Path(run)
     return RunFolder.open(runs / path if (runs / path).is_dir() and not path.is_dir() else path)
-
-
-def code_words(recipe: AnyRecipe) -> str:
-    """Return the options that name a recipe's code, which no file may name and so is said again."""
-    named = {"--data ": recipe.task.data, "--model ": recipe.task.model}
-    if method := getattr(recipe, "method", None):
-        named |= {"--method ": method.name}
-        named |= {f"--set method.{key}=": str(value) for key, value in method.options.items()}
-    return "".join(f" {flag}{value}" for flag, value in named.items() if is_code(value))

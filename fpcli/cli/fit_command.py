@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli.call import Call, check_output, code_words
+from fpcli.cli.call import Call, check_output
 from fpcli.cli.session import Session
 from fpcli.settings import options as o
-from fpcli.settings.recipes import FitRecipe
+from fpcli.settings.recipes import FitRecipe, code_words
 from fpcli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _fit(session: Session, call: _Call) -> None:
     history = events.read_events(folder.events)
     table = _closing_table(folder, summary, history)
     folder.add_log(table)
-    longer = f"start again with more epochs: `--epochs {2 * recipe.fit.epochs} --force`"
+    longer = f"start again with more epochs: `--epochs {2 * recipe.fit.epochs}`"
     session.finish(asdict(summary), table, check_target(recipe, history, hint=longer))
     words = f"{shlex.quote(str(folder.path))}{code_words(recipe)}"
     session.hint(f"prune it with `fp prune {words} --ratio 0.5`")

@@ -8,11 +8,11 @@ from functools import partial
 
 import typer
 
-from fpcli.cli.call import Call, check_output, code_words
+from fpcli.cli.call import Call, check_output
 from fpcli.cli.session import Session
 from fpcli.errors import RecipeError
 from fpcli.settings import options as o
-from fpcli.settings.recipes import Recipe
+from fpcli.settings.recipes import Recipe, code_words
 
 
 def run_train(ctx: typer.Context, given: o.TrainOptions, output: o.RunOutput) -> None:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fpcli.cli.call import code_words, open_run
+from fpcli.cli.call import open_run
 from fpcli.cli.session import Session
 from fpcli.cli.unlearn_recipe import Wanted, check_options, check_purged, choose_audits
 from fpcli.errors import UsageError
 from fpcli.settings import options as o
+from fpcli.settings.recipes import Recipe, code_words
 from fpcli.settings.unlearning import UnlearnOptions
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import RunWatcher
-    from fpcli.settings.recipes import Recipe
     from fpcli.store.run_folder import RunFolder
     from fpcli.unlearn.unlearn_run import Unlearning
 
@@ -96,18 +96,24 @@ class _Call:
     def _fresh(self) -> tuple[RunFolder, Recipe, RunFolder]:
         """Check everything that can be, and make the folder."""
         from fpcli.store.run_folder import RunFolder
+        from fpcli.store.run_name import AUTO, number_name
 
         source, recipe, plan = self.wanted.new()
         original = source.folder
         classes = "-".join(map(str, plan["classes"]))
-        name = self.options["name"] or f"{original.path.resolve().name[:100]}-without-{classes}"
+        usual = f"{original.path.resolve().name[:100]}-without-{classes}"
+        name = self.options["name"] or usual
+        if name == AUTO:
+            name = number_name(self.options["runs"], usual)
         other = self.wanted.other(recipe, source)
         for needed in (original.path, other[0].path if other else original.path):
             if needed.resolve().is_relative_to((self.options["runs"] / name).resolve()):
                 raise UsageError(
                     f"{needed} is what this starts from", hint="choose another name", where="--name"
                 )
-        folder = RunFolder.create(self.options["runs"], name, recipe, force=self.options["force"])
+        folder = RunFolder.create(
+            self.options["runs"], name, recipe, force=self.options["force"], command="unlearn"
+        )
         return folder, recipe, original
 
     def _begun(self) -> tuple[RunFolder, Recipe, RunFolder]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fpcli import plugins
 from fpcli.errors import UsageError
+from fpcli.synonyms import find_nearest
 
 
 def split_overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
@@ -65,7 +66,7 @@ def parse_target(text: str) -> str:
     if equals and name != "acc":
         raise UsageError(
             f"--target: unknown measure `{name}`",
-            hint=f"write `--target acc={value}`",
+            hint=f"write `--target acc={value if find_nearest(name, ('acc',)) else 0.98}`",
             where="--target",
         )
     return value

@@ -68,8 +68,8 @@ class FitOptions:
 
     recipe: RecipeName = None
     set_: Settings = None
-    name: Annotated[str | None, Flag("--name NAME", default="fit-DATA-MODEL-sSEED")] = None
-    """Folder of the run."""
+    name: Annotated[str | None, Flag("--name NAME", default="fit-DATA-MODEL[-DIGEST]-sSEED")] = None
+    """Folder of the run; `auto` numbers the default where it is taken."""
     runs: Runs = Path("runs")
     resume: Annotated[str | None, Flag("--resume RUN")] = None
     """Go on with an earlier run."""
@@ -83,7 +83,11 @@ class FitOptions:
 class TrainOptions(FitOptions):
     """Options of `fp train`."""
 
-    name: Annotated[str | None, Flag("--name NAME", default="METHOD-DATA-MODEL-sSEED")] = None
+    name: Annotated[
+        str | None,
+        Flag("--name NAME", default="METHOD-DATA-MODEL[-PARTITION][-FLEET][-DIGEST]-sSEED"),
+    ] = None
+    """Folder of the run, named after what is not the default; `auto` numbers it where taken."""
     track: Annotated[
         str | None,
         Flag(

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
+from fpcli.plugins import is_code
 from fpcli.settings.flags import AMOUNT, FLEET, RUN, TASK, TRAINING, Flag
 from fpcli.settings.hardware import ExecutorChoice, FleetChoice, WireChoice
 from fpcli.settings.learning import (
@@ -164,3 +165,12 @@ RECIPE_KINDS: Mapping[str, type[AnyRecipe]] = {
     "prune": PruneRecipe,
 }
 """Command -> its kind of recipe."""
+
+
+def code_words(recipe: AnyRecipe) -> str:
+    """Return the options that name a recipe's code, which no file may name and so is said again."""
+    named = {"--data ": recipe.task.data, "--model ": recipe.task.model}
+    if method := getattr(recipe, "method", None):
+        named |= {"--method ": method.name}
+        named |= {f"--set method.{key}=": str(value) for key, value in method.options.items()}
+    return "".join(f" {flag}{value}" for flag, value in named.items() if is_code(value))

@@ -117,7 +117,7 @@ class UnlearnOptions:
     executor: Annotated[str | None, FLAGS["executor.kind"]] = None
     workers: Annotated[str | None, FLAGS["executor.workers"]] = None
     name: Annotated[str | None, Flag("--name NAME", default="RUN-without-CLASS")] = None
-    """Folder of the result."""
+    """Folder of the result; `auto` numbers it where taken."""
     runs: o.Runs = Path("runs")
     resume: Annotated[str | None, Flag("--resume NAME")] = None
     """Go on with an unlearning, or add a comparison to it."""

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from fpcli.errors import FpError, ResumeError, UsageError, suggest
 from fpcli.files import cannot_write, delete_folder, list_checksums, write_atomic
-from fpcli.plugins import split_path
 from fpcli.recipe.load import to_yaml
-from fpcli.settings.recipes import AnyRecipe, Recipe
+from fpcli.settings.recipes import AnyRecipe
+from fpcli.store.run_name import explain_taken
 from fpcli.version import __version__
 
 _NAME = re.compile(r"\w(?:[\w. +-]{0,118}\w)?")
@@ -33,17 +33,6 @@ _RESULT = (
 """Files and folders that SHA256SUMS vouches for; the last four are of `fp unlearn`."""
 
 
-def choose_name(recipe: AnyRecipe) -> str:
-    """Return ``<method>-<data>-<model>-s<seed>`` (``fit`` for the method of plain training)."""
-    kind, data = split_path(recipe.task.data)
-    if kind:
-        data = f"{kind}-{Path(data).stem}"
-    method = recipe.method.name if isinstance(recipe, Recipe) else "fit"
-    words = [method, data, recipe.task.model]
-    name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)
-    return f"{name[:100]}-s{recipe.seed}"
-
-
 @dataclass(frozen=True)
 class RunFolder:
     """Paths and small files of one run; its checkpoints are written by ``store.checkpoint``."""
@@ -52,7 +41,13 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, runs_dir: Path, name: str, recipe: AnyRecipe, *, force: bool = False
+        cls,
+        runs_dir: Path,
+        name: str,
+        recipe: AnyRecipe,
+        *,
+        force: bool = False,
+        command: str = "",
     ) -> RunFolder:
         """Make the folder of a new run, which its recipe makes one.
 
@@ -62,6 +57,7 @@ class RunFolder:
             runs_dir: made where it is missing.
             name: of the run.
             force: delete an earlier run of that name; never anything else.
+            command: as for :func:`run_name.explain_taken`.
 
         Raises:
             UsageError: the name is taken, or is no file name.
@@ -91,11 +87,7 @@ class RunFolder:
                 if not folder.recipe.exists():  # no other process was quicker
                     folder.write_recipe(recipe)
                     return folder
-        raise UsageError(
-            f"run name `{name}` is taken: {path} exists",
-            hint=f"go on with `--resume {path}`, or choose another name with `--name`",
-            where="--name",
-        )
+        raise explain_taken(path, recipe, command)
 
     def _is_free(self) -> bool:
         """Tell whether all that is there may stand in a folder without a recipe."""

@@ -50,7 +50,7 @@ def test_a_first_answer_that_comes_too_late(fp: Callable) -> None:
 
 def test_a_short_run(fp: Callable, tmp_path: Path) -> None:
     done = fp("train", "--method", "fedmp", *TINY, "--checkpoint-every", "1")
-    folder = tmp_path / "runs" / "fedmp-digits-digits-cnn-s0"
+    folder = tmp_path / "runs" / "fedmp-digits-digits-cnn-7a7906-s0"
     assert done.status == 0
     assert "\x1b" not in done.out + done.err
     expected = [
@@ -71,11 +71,11 @@ def test_a_short_run(fp: Callable, tmp_path: Path) -> None:
     assert set(expected) <= files(folder)
     header, first, second, _, hint = done.err.splitlines()
     assert header.startswith("fedmp · digits · digits-cnn (38,282 params) · 2 clients, 2 per round")
-    assert header.endswith("seed 0 · inline (as asked) · runs/fedmp-digits-digits-cnn-s0")
+    assert header.endswith("seed 0 · inline (as asked) · runs/fedmp-digits-digits-cnn-7a7906-s0")
     assert first.startswith("round 1/2 · test acc ")
     assert " · ratio 0." in second
     assert hint == (
-        "hint: train on with `fp train --resume runs/fedmp-digits-digits-cnn-s0 --rounds 4`"
+        "hint: train on with `fp train --resume runs/fedmp-digits-digits-cnn-7a7906-s0 --rounds 4`"
     )
     for name in ("test accuracy, last", "at best validation", "per client", "pruning ratios"):
         assert name in done.out
@@ -128,7 +128,13 @@ def test_a_taken_name(fp: Callable, tmp_path: Path) -> None:
     assert fp("train", *TINY, "-q").status == 0
     done = fp("train", *TINY)
     assert done.status == 2
-    assert "is taken" in done.err and "--resume" in done.err and "--name" in done.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"run name `{folder.name}` is taken" in done.err
+    assert f"it has the same recipe: go on with `fp train --resume runs/{folder.name}`" in done.err
+    done = fp("train", "--name", folder.name, "-q")
+    assert (done.status, f"take `--name {folder.name}-2`" in done.err) == (2, True)
+    assert fp("train", *TINY, "--name", "auto", "-q").status == 0
+    assert {path.name for path in Path("runs").iterdir()} == {folder.name, f"{folder.name}-2"}
     before = files(tmp_path)
     done = fp("train", *TINY, "--force", "-q")
     assert done.status == 0

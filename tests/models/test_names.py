@@ -12,7 +12,7 @@ from fpcli.errors import RecipeError, UsageError
 from fpcli.models.build import build, find_factory
 from fpcli.models.names import ModelName, complete, parse_model_name
 from fpcli.recipe.load import load_recipe
-from fpcli.store.run_folder import choose_name
+from fpcli.store.run_name import choose_name
 
 CIFAR = (3, 32, 32)
 

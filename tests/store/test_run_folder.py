@@ -17,10 +17,8 @@ from driver import dies
 from fpcli.errors import DataError, FpError, NeedError, ResumeError, UsageError
 from fpcli.recipe.load import to_yaml
 from fpcli.report.runs import find_runs
-from fpcli.settings.learning import MethodChoice
 from fpcli.settings.recipes import Recipe
-from fpcli.settings.tasks import TrainTask
-from fpcli.store.run_folder import RunFolder, choose_name, describe_environment
+from fpcli.store.run_folder import RunFolder, describe_environment
 
 HOLD = """
 import sys, filelock
@@ -28,23 +26,6 @@ with filelock.FileLock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.mark.parametrize(
-    ("method", "data", "model", "name"),
-    [
-        ("fedmp", "digits", "digits-cnn", "fedmp-digits-digits-cnn-s3"),
-        ("fedmp", "npz:../home/me/my set.npz", "torchvision:vgg11", None),
-        ("my.pkg:Cls", "pkg.mod:f", "a.b:c", "my.pkg-Cls-pkg.mod-f-a.b-c-s3"),
-        ("m", "npz:" + "x" * 300, "y", "m-npz-" + "x" * 94 + "-s3"),
-        ("m", "npz:/.npz", "y", "m-npz-.npz-y-s3"),
-    ],
-)
-def test_default_name(tmp_path: Path, method: str, data: str, model: str, name: str | None) -> None:
-    recipe = Recipe(method=MethodChoice(method), task=TrainTask(data=data, model=model), seed=3)
-    expected = name or "fedmp-npz-my-set-torchvision-vgg11-s3"
-    assert choose_name(recipe) == expected
-    assert RunFolder.create(tmp_path, expected, recipe).path == tmp_path / expected
 
 
 def make(runs_dir: Path, name: str = "x") -> RunFolder:
