@@ -40,7 +40,7 @@ ONLY_IN = {
     "yaml": {"recipe/load.py", "recipe/yaml_file.py", "recipe/fleet_file.py"},
     "rich": {"cli/show.py"},
     "wandb": {"train/trackers.py"},
-    "onnxruntime": {"export/formats.py"},
+    "onnxruntime": {"export/formats.py", "export/quantise.py"},
     "scipy": {"fleet/channel.py", "report/measures.py"},
     "sklearn": {
         "audit/class_mia.py",

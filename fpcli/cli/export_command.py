@@ -15,8 +15,13 @@ from fpcli.errors import UsageError, suggest
 from fpcli.settings import options as o
 
 if TYPE_CHECKING:
+    from fpcli.data.datasets import Dataset
+    from fpcli.engine.trained import Trained
     from fpcli.export.source import ExportSource
     from fpcli.export.write import ExportChoice, Written
+
+_HARMLESS = 0.01
+"""Loss of accuracy by quantising that needs no warning."""
 
 
 def run_export(ctx: typer.Context, given: o.ExportOptions) -> None:
@@ -55,7 +60,11 @@ class _Call:
         models = self._models(folder, clients)
         out = self.options["out"] or folder / "export"
         force = self.options["force"]
-        written = write_models(models, choice, out, force=force, tell=self.session.note)
+        dataset = self._data_of(models[0].trained) if choice.is_quantised else None
+        written = write_models(
+            models, choice, out, dataset=dataset, force=force, tell=self.session.note
+        )
+        self.session.warnings += warn_of_int8(written)
         if any(model.trained.inputs is None for model in models):
             self.session.warnings.append(
                 "class names and normalisation are unknown: the model was written by an older "
@@ -65,6 +74,16 @@ class _Call:
         self.session.finish(
             {"files": [_fields(file) for file in written]}, _text(models, written, choice)
         )
+
+    def _data_of(self, trained: Trained) -> Dataset:
+        """Return the data that activations are calibrated on, and that judges the result."""
+        from fpcli.train.model_source import load_data_of
+
+        data_dir = self.options["data_dir"]
+        dataset = load_data_of(trained, self.options["data"], data_dir and Path(data_dir))
+        for text in dataset.notes:
+            self.session.note(text)
+        return dataset
 
     def _choice(self) -> ExportChoice:
         from fpcli.export.formats import PROGRAMS
@@ -83,6 +102,14 @@ class _Call:
             )
         if options["opset"] and "onnx" not in formats:
             raise UsageError("--opset is for onnx", hint="add `--to onnx`", where="--opset")
+        if options["quantise"] is not None:
+            _check_known("--quantise", options["quantise"], ("int8",))
+            if "onnx" not in formats:
+                raise UsageError(
+                    "--quantise is for onnx",
+                    hint="add `--to onnx`; `--dtype int8` makes safetensors smaller",
+                    where="--quantise",
+                )
         if options["with_normalise"] and formats == ("safetensors",):
             raise UsageError(
                 "--with-normalise: safetensors hold weights, and no program that could normalise",
@@ -99,6 +126,7 @@ class _Call:
             options["with_normalise"],
             options["atol"],
             options["opset"],
+            options["quantise"] is not None,
         )
 
     def _clients(self) -> tuple[int, ...] | None:
@@ -163,7 +191,30 @@ def _fields(file: Written) -> dict[str, Any]:
         "takes": file.takes,
         "same_classes": file.num_same,
         "max_weight_error": file.max_weight_error,
+        **_int8_fields(file),
     }
+
+
+def _int8_fields(file: Written) -> dict[str, Any]:
+    if file.accuracy is None:
+        return {}
+    before, after = file.accuracy
+    return {
+        "accuracy": {"before": before, "after": after},
+        "float32_bytes": file.float32_bytes,
+        "calibrated_on": file.calibrated_on,
+    }
+
+
+def warn_of_int8(written: Sequence[Written]) -> list[str]:
+    """Return a line for every file that predicts clearly worse than the model it was made from."""
+    return [
+        f"{file.path.name}: 8 bits cost {100 * (before - after):.1f} points of test accuracy; "
+        "without --quantise nothing is lost"
+        for file in written
+        for before, after in [file.accuracy or (0.0, 0.0)]
+        if before - after > _HARMLESS
+    ]
 
 
 def _text(models: Sequence[ExportSource], written: Sequence[Written], choice: ExportChoice) -> str:
@@ -187,10 +238,19 @@ def _text(models: Sequence[ExportSource], written: Sequence[Written], choice: Ex
         show.align(head, sizes, right=(1, 2, 3)),
         show.align(("file", "size", "", "read again, on 32 inputs"), rows, right=(1,)),
     ]
+    tables += [_int8_text(file, *file.accuracy) for file in written if file.accuracy]
     if choice.is_raw:
         tables.append("\n".join(f"{file.path.name} takes {file.takes}" for file in written))
     tables.append(f"wrote {written[0].path.parent}")
     return "\n\n".join(tables)
+
+
+def _int8_text(file: Written, before: float, after: float) -> str:
+    return (
+        f"{file.path.name} computes with 8 bits, calibrated on {file.calibrated_on} training "
+        f"samples: test accuracy {after:.2%}, {file.bytes:,} B; in float32 {before:.2%}, "
+        f"{file.float32_bytes:,} B"
+    )
 
 
 def _check_text(file: Written, choice: ExportChoice) -> str:
@@ -199,7 +259,9 @@ def _check_text(file: Written, choice: ExportChoice) -> str:
     if file.max_difference == file.max_weight_error == 0:
         return "outputs equal bit for bit"
     text = f"max difference {file.max_difference:.1e}"
+    classes = f"{file.num_same} of {NUM_INPUTS} classes equal"
+    if file.accuracy is not None:
+        return f"max difference {file.max_difference:.2g}; {classes}"
     if file.max_weight_error:
-        classes = f"{file.num_same} of {NUM_INPUTS} classes equal"
         return f"{text}, of weights {file.max_weight_error:.1e}; {classes}"
     return f"{text} <= {choice.atol:g}, equal classes"

@@ -30,10 +30,12 @@ class Card:
         model: name for ``models.build``, options included.
         inputs: what its inputs and outputs mean; None where the run did not say.
         widths: channel group -> channels that are left.
-        dtype: how weights are stored; they are float32 again once loaded.
+        dtype: how weights are stored; in safetensors they are float32 again once loaded.
         source: where the model comes from: run, round, method, client, ratio.
         is_raw: the file normalises by itself what it is given.
         takes: type, shape and values of what the file is to be given, in words.
+        calibrated_on: training samples that the ranges of activations of 8 bits are from; 0 where
+            activations are float32.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -47,6 +49,7 @@ class Card:
     format: int = CARD_FORMAT
     is_raw: bool = False
     takes: str = ""
+    calibrated_on: Annotated[int, Ge(0)] = 0
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class Card:
         dtype: Dtype = "float32",
         *,
         is_raw: bool = False,
+        calibrated_on: int = 0,
     ) -> Card:
         """Return the card of a trained model."""
         kept = {name: len(channels) for name, channels in trained.support.keep.items()}
@@ -69,6 +73,7 @@ class Card:
             source=dict(source),
             is_raw=is_raw,
             takes=_takes(trained.input_shape, trained.inputs, is_raw=is_raw),
+            calibrated_on=calibrated_on,
         )
 
     def to_json(self) -> str:

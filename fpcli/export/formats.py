@@ -22,7 +22,8 @@ from fpcli.export.card import Card
 Forward = Callable[[Tensor], Tensor]
 """From inputs ``[batch, ...]`` to logits ``[batch, num_classes]``."""
 
-_INPUT, _OUTPUT, _CARD = "input", "logits", "fpcli"
+ONNX_INPUT = "input"
+_OUTPUT, _CARD = "logits", "fpcli"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _write_onnx(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
                 program,
                 dynamo=True,
                 opset_version=opset or None,
-                input_names=[_INPUT],
+                input_names=[ONNX_INPUT],
                 output_names=[_OUTPUT],
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
@@ -163,7 +164,7 @@ def _read_onnx(path: Path) -> Forward:
     session = open_onnx(path)
 
     def run(x: Tensor) -> Tensor:
-        (logits,) = session.run([_OUTPUT], {_INPUT: x.numpy()})
+        (logits,) = session.run([_OUTPUT], {ONNX_INPUT: x.numpy()})
         return torch.from_numpy(logits)
 
     return run

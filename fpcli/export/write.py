@@ -7,19 +7,23 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from fpcli.data.batches import Batch, evaluation_batches
+from fpcli.data.datasets import Dataset
 from fpcli.engine.evaluate import judge_top1
+from fpcli.engine.trained import Inputs
 from fpcli.errors import CheckError, DataError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
 from fpcli.export.file import encode_model
 from fpcli.export.formats import PROGRAMS, Forward, silence_exporters
 from fpcli.export.load_model import load
+from fpcli.export.quantise import draw_calibration, quantise_onnx
 from fpcli.export.raw_inputs import RawInputs
 from fpcli.export.source import ExportSource
 from fpcli.files import cannot_write, hash_file, sync_folder
@@ -41,6 +45,7 @@ class ExportChoice:
         is_raw: the other formats normalise by themselves.
         atol: largest difference of outputs that is no error.
         opset: of ONNX, 0 for the exporter's usual one.
+        is_quantised: ONNX computes with 8 bits.
     """
 
     formats: tuple[str, ...] = EXPORT_FORMATS[:1]
@@ -49,6 +54,11 @@ class ExportChoice:
     is_raw: bool = False
     atol: float = 1e-5
     opset: int = 0
+    is_quantised: bool = False
+
+    def makes_int8(self, format: str) -> bool:
+        """Tell whether files of a format compute with 8 bits."""
+        return self.is_quantised and format == "onnx"
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,10 @@ class Written:
         takes: what it is to be given (``Card.takes``).
         max_difference: of the outputs on 32 inputs.
         num_same: of these inputs that are given the same class.
-        max_weight_error: of a weight; 0 but for a smaller dtype.
+        max_weight_error: of a weight; 0 but for a smaller dtype of safetensors.
+        accuracy: on test data, of the model and of its file; None but for a quantised file.
+        float32_bytes: of the file before it was quantised; 0 likewise.
+        calibrated_on: training samples of it.
     """
 
     format: str
@@ -72,6 +85,9 @@ class Written:
     max_difference: float
     num_same: int
     max_weight_error: float = 0.0
+    accuracy: tuple[float, float] | None = None
+    float32_bytes: int = 0
+    calibrated_on: int = 0
 
 
 def write_models(
@@ -79,6 +95,7 @@ def write_models(
     choice: ExportChoice,
     folder: Path,
     *,
+    dataset: Dataset | None = None,
     force: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Written]:
@@ -87,6 +104,8 @@ def write_models(
     Args:
         sources: with names of their own.
         folder: made where it is missing.
+        dataset: what the models are for; needed to quantise, which is judged on its test data and
+            held to no limit.
         force: replace files that are there.
         tell: takes a line about each file before it is made.
 
@@ -97,15 +116,17 @@ def write_models(
         NeedError: a package is missing, or the folder cannot be written.
     """
     targets = [
-        folder / f"{source.name}.{ending}" for source in sources for ending in choice.formats
+        folder / _file_name(source, ending, choice)
+        for source in sources
+        for ending in choice.formats
     ]
     _check_free(targets, force=force)
     with _beside(folder) as fresh:
         made = []
         for source in sources:
             for name in choice.formats:
-                tell(f"writing {source.name}.{name}")
-                made.append(_make(source, name, choice, fresh))
+                tell(f"writing {_file_name(source, name, choice)}")
+                made.append(_make(source, name, choice, fresh, dataset))
         _check_free(targets, force=force)  # another call may have been quicker
         try:
             for file in made:
@@ -146,13 +167,23 @@ def _beside(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _make(source: ExportSource, name: str, choice: ExportChoice, folder: Path) -> Written:
+def _file_name(source: ExportSource, format: str, choice: ExportChoice) -> str:
+    return f"{source.name}{'-int8' * choice.makes_int8(format)}.{format}"
+
+
+def _make(
+    source: ExportSource, name: str, choice: ExportChoice, folder: Path, dataset: Dataset | None
+) -> Written:
     """Write one file, and run it."""
-    trained, path = source.trained, folder / f"{source.name}.{name}"
-    model, error = trained.module(), 0.0
+    trained, path = source.trained, folder / _file_name(source, name, choice)
+    model = trained.module()
+    if name in PROGRAMS and choice.is_raw:
+        model = _with_raw_inputs(source, model)
+    if choice.makes_int8(name):
+        assert dataset is not None
+        return _make_int8(source, model, choice, path, dataset)
+    error = 0.0
     if name in PROGRAMS:
-        if choice.is_raw:
-            model = _with_raw_inputs(source, model)
         card = Card.of(trained, source.about, is_raw=choice.is_raw)
         data, detail = PROGRAMS[name].write(model, card, choice.opset)
     else:
@@ -163,7 +194,9 @@ def _make(source: ExportSource, name: str, choice: ExportChoice, folder: Path) -
         if stored.num_sparse:
             detail += f", {stored.num_sparse} tensors sparse"
     _write_file(path, data)
-    difference, num_same = _compare(path, name, model, trained.model, trained.input_shape)
+    x = torch.randn(NUM_INPUTS, *trained.input_shape, generator=torch.Generator().manual_seed(0))
+    x = model.invert(x) if isinstance(model, RawInputs) else x
+    _, difference, num_same = _compare(path, name, model, trained.model, x)
     is_rounded = name not in PROGRAMS and choice.dtype != "float32"
     if not is_rounded and not (difference <= choice.atol and num_same == NUM_INPUTS):
         raise CheckError(
@@ -174,6 +207,34 @@ def _make(source: ExportSource, name: str, choice: ExportChoice, folder: Path) -
         )
     return Written(
         name, path, len(data), hash_file(path), detail, card.takes, difference, num_same, error
+    )
+
+
+def _make_int8(
+    source: ExportSource, model: nn.Module, choice: ExportChoice, path: Path, dataset: Dataset
+) -> Written:
+    """Write one ONNX file of 8 bits, and judge it on test data."""
+    trained, name = source.trained, "onnx"
+    # Constants of other data would not be what the network was trained with.
+    known = trained.inputs or Inputs.of(dataset)
+    normalise = replace(dataset, mean=known.mean, std=known.std).normalise
+
+    def prepare(stored: Tensor) -> Tensor:
+        x = normalise(stored)
+        return model.invert(x) if isinstance(model, RawInputs) else x
+
+    samples = prepare(draw_calibration(dataset.train))
+    card = Card.of(trained, source.about, "int8", is_raw=choice.is_raw, calibrated_on=len(samples))
+    whole, detail = PROGRAMS[name].write(model, card, choice.opset)
+    data = quantise_onnx(whole, samples)
+    _write_file(path, data)
+    images, labels = dataset.test.images, dataset.test.labels
+    x = prepare(images[torch.arange(NUM_INPUTS) % len(labels)])
+    run, difference, num_same = _compare(path, name, model, trained.model, x)
+    before, after = _accuracies((model, run), evaluation_batches(dataset.test, prepare))
+    file = Written(name, path, len(data), hash_file(path), detail, card.takes, difference, num_same)
+    return replace(
+        file, accuracy=(before, after), float32_bytes=len(whole), calibrated_on=len(samples)
     )
 
 
@@ -198,13 +259,10 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def _compare(
-    path: Path, name: str, model: nn.Module, code: str, input_shape: tuple[int, ...]
-) -> tuple[float, int]:
-    """Return the largest difference of outputs, and how many inputs are given the same class."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(NUM_INPUTS, *input_shape, generator=generator)
-    if isinstance(model, RawInputs):
-        x = model.invert(x)
+    path: Path, name: str, model: nn.Module, code: str, x: Tensor
+) -> tuple[Forward, float, int]:
+    """Return what runs a file, its largest difference of outputs, and how many inputs are given the
+    same class."""
     try:
         with silence_exporters():
             run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=code)
@@ -218,7 +276,14 @@ def _compare(
         ) from error
     wanted = _outputs(model, x)
     same = judge_top1(outputs, wanted.argmax(1)).sum()
-    return float((outputs - wanted).abs().max()), int(same)
+    return run, float((outputs - wanted).abs().max()), int(same)
+
+
+@torch.no_grad()
+def _accuracies(runs: Sequence[Forward], batches: Iterable[Batch]) -> list[float]:
+    """Return the share of samples that each of some programs predicts right."""
+    right = [torch.stack([judge_top1(run(x), y) for run in runs]) for x, y in batches]
+    return [float(share) for share in torch.cat(right, 1).double().mean(1)]
 
 
 def _outputs(run: Forward, x: Tensor) -> Tensor:

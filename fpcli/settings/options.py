@@ -196,7 +196,7 @@ class ExportOptions:
     model: Annotated[str | None, Flag("--model CODE", panel=TASK)] = None
     """The run's network, where it is code of yours."""
     data: Annotated[str | None, Flag("--data CODE", panel=TASK)] = None
-    """Likewise its data (rounds and clients)."""
+    """Likewise its data (rounds, clients, --quantise)."""
     data_dir: DataDir = None
     method: Annotated[str | None, Flag("--method CODE", panel=TASK)] = None
     """Likewise its method."""
@@ -211,6 +211,8 @@ class ExportOptions:
     """Store masked tensors dense too."""
     with_normalise: Annotated[bool, Flag("--with-normalise")] = False
     """Put the normalisation into onnx and pt2, which then take values as they are read."""
+    quantise: Annotated[str | None, Flag("--quantise int8", default="none", known=("int8",))] = None
+    """Let onnx compute with 8 bits, calibrated on training data and judged on test data."""
     atol: Annotated[float, Ge(0), Flag("--atol X", default="1e-5")] = 1e-05
     """Largest difference of outputs of file and model; more is exit 8."""
     opset: Annotated[int, Ge(0), Flag("--opset N", default="the exporter's usual one")] = 0

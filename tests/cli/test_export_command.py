@@ -11,6 +11,8 @@ from driver import begin, digits_file
 from exports import narrow
 
 import fpcli
+from fpcli.cli.export_command import warn_of_int8
+from fpcli.export.write import Written
 from fpcli.store.model_folder import write_trained
 from fpcli.train import federated_run
 
@@ -83,6 +85,8 @@ def test_what_is_not_known_is_warned_of(fp: Callable, tmp_path: Path) -> None:
         ("--dtype float8", 2, "unknown `float8`"),
         ("--dtype int8 --to safetensors,pt2", 2, "for safetensors alone"),
         ("--opset 18", 2, "--opset is for onnx"),
+        ("--quantise int8", 2, "--quantise is for onnx"),
+        ("--to onnx --quantise int4", 2, "unknown `int4`"),
         ("--client 1 --all-clients", 2, "exclude each other"),
         ("--client x", 2, "no list of numbers"),
         ("--client 9", 2, "no client 9"),
@@ -134,6 +138,30 @@ def test_a_failed_check_is_a_finding(fp: Callable, folder: Path) -> None:
     assert done.status == 8
     assert json.loads(done.out)["status"] == "findings"
     assert not (folder / "export").exists()
+
+
+def test_eight_bits_are_judged_on_the_test_data(fp: Callable, run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    words = ("--model", "nets:tiny", "--to", "onnx", "--quantise", "int8", "-o", tmp_path / "a")
+    done = fp("export", run, *words, "--json")
+    assert done.status == 0
+    (file,) = json.loads(done.out)["data"]["files"]
+    assert (Path(file["path"]).name, file["calibrated_on"]) == ("model-int8.onnx", 256)
+    assert abs(file["accuracy"]["before"] - file["accuracy"]["after"]) < 0.1
+    done = fp("export", run, *words, "--force", "--with-normalise")
+    assert "model-int8.onnx computes with 8 bits, calibrated on 256 training samples" in done.out
+    done = fp("export", run, *words, "--force", "--data", "breast-cancer")
+    assert (done.status, done.out) == (3, "")
+    assert "data `breast-cancer` has" in done.err
+
+
+@pytest.mark.parametrize(("after", "num_lines"), [(0.895, 0), (0.88, 1), (0.95, 0)])
+def test_more_than_a_point_lost_to_eight_bits_is_warned_of(after: float, num_lines: int) -> None:
+    file = Written("onnx", Path("a.onnx"), 1, "", "", "", 0.1, 32, accuracy=(0.9, after))
+    plain = Written("onnx", Path("b.onnx"), 1, "", "", "", 0.0, 32)
+    lines = warn_of_int8([file, plain])
+    assert len(lines) == num_lines
+    assert not lines or "a.onnx: 8 bits cost 2.0 points" in lines[0]
 
 
 def test_the_reader_is_shown_as_it_is(fp: Callable) -> None:
