@@ -41,7 +41,7 @@ ONLY_IN = {
     "rich": {"cli/show.py"},
     "wandb": {"train/trackers.py"},
     "onnxruntime": {"export/formats.py", "export/quantise.py"},
-    "scipy": {"fleet/channel.py", "report/measures.py"},
+    "scipy": {"fleet/channel.py", "report/measures.py", "structure/stopwatch.py"},
     "sklearn": {
         "audit/class_mia.py",
         "audit/logistic.py",

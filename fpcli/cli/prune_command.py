@@ -55,7 +55,7 @@ class _Call:
 
     def prune(self) -> None:
         """Cut, retrain and write."""
-        from fpcli.cli.prune_result import pruning_text
+        from fpcli.cli.prune_result import hint_at_collapse, pruning_text
         from fpcli.pruning.prune import prune_in_steps
         from fpcli.train.prune_folder import check_free, write_pruned
         from fpcli.train.prune_setup import report_pruning
@@ -78,6 +78,9 @@ class _Call:
         )
         report["out"] = str(out)
         self.session.finish(report, pruning_text(report))
+        is_trained = bool(setup.recipe.retrain.epochs) or setup.pruner.trains(setup.px.options)
+        if hint := hint_at_collapse(report, self.options["source"] or "", is_trained=is_trained):
+            self.session.hint(hint)
 
     def _look_closer(
         self, setup: PruneSetup, result: Pruned, report: dict[str, Any], watch: PruneWatch
@@ -92,10 +95,9 @@ class _Call:
                 f"{result.difference:.1e}: a layer looks at all channels at once"
             )
         if self.options["latency"]:
-            report["latency_ms"] = measure_latencies(
-                setup.trained, result.trained, setup.recipe.device
-            )
-            for text in warn_of_latency(report["latency_ms"]):
+            device = setup.recipe.device
+            report |= measure_latencies(setup.trained, result.trained, device)
+            for text in warn_of_latency(report["latency_pairs"]):
                 watch.tell(f"warning: {text}")
 
     def _setup(self, folder: Path | None, *, is_planned: bool) -> tuple[PruneSetup, PruneWatch]:

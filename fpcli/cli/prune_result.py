@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fpcli.cli import show
 from fpcli.engine.trained import Trained
-from fpcli.pruning.latency import BATCHES, measure_latency_ms
+from fpcli.pruning.latency import BATCHES, FASTER, UNDECIDED, compare_latency, judge_pair
 from fpcli.units import format_bytes
+
+COLLAPSE = 0.1
+"""Loss of accuracy that a user should not be left alone with: retraining seldom fails to bring most
+of it back, while a smaller one may be what was wanted."""
 
 
 def pruning_text(report: Mapping[str, Any]) -> str:
@@ -36,11 +41,15 @@ def _sizes(report: Mapping[str, Any]) -> str:
     ]
     if before["accuracy"] is not None:
         rows.append(_accuracy_row("test accuracy", before, after, "accuracy"))
-        rows.append(_accuracy_row("  before retraining", before, pruned, "accuracy"))
+        if report["recalibrated"]:
+            rows.append(_accuracy_row("  before recalibration", before, pruned, "accuracy"))
+        untrained = report["recalibrated"] or pruned
+        if untrained["accuracy"] != after["accuracy"]:
+            rows.append(_accuracy_row("  before retraining", before, untrained, "accuracy"))
         rows.append(_accuracy_row("validation accuracy", before, after, "validation_accuracy"))
-    for batch, old in report.get("latency_ms", {}).get("before", {}).items():
-        new = report["latency_ms"]["after"][batch]
-        rows.append(_row(f"latency of {batch}", old, new, lambda ms: f"{ms:.2f} ms"))
+    for batch, pair in report.get("latency_pairs", {}).items():
+        times = [f"{report['latency_ms'][stage][batch]:.2f} ms" for stage in ("before", "after")]
+        rows.append((f"latency of {batch}", *times, _spread(pair)))
     return show.align(("", "before", "after", "change"), rows, right=(1, 2, 3))
 
 
@@ -61,21 +70,53 @@ def _change(item: Mapping[str, Any]) -> str:
     return f"{item['after'] / item['before'] - 1:+.1%}"
 
 
-def measure_latencies(before: Trained, after: Trained, device: str) -> dict[str, dict[str, float]]:
-    """Return measured milliseconds, per number of images, of two models on this machine."""
-    models = [trained.module().to(device) for trained in (before, after)]
-    times = {str(batch): measure_latency_ms(models, before.input_shape, batch) for batch in BATCHES}
+def _spread(pair: Mapping[str, Any]) -> str:
+    if pair["verdict"] == UNDECIDED:
+        return UNDECIDED
+    median, low, high = (f"{pair[key] - 1:+.1%}" for key in ("ratio", "low", "high"))
+    return f"{median} ({low} to {high})"
+
+
+def measure_latencies(before: Trained, after: Trained, device: str) -> dict[str, dict[str, Any]]:
+    """Return measured milliseconds of two models on this machine, and how they compare, by the
+    number of images."""
+    old, new = (trained.module().to(device) for trained in (before, after))
+    changes = {str(n): compare_latency(old, new, before.input_shape, n) for n in BATCHES}
     return {
-        name: {batch: both[number] for batch, both in times.items()}
-        for number, name in enumerate(("before", "after"))
+        "latency_ms": {
+            "before": {batch: change.before_ms for batch, change in changes.items()},
+            "after": {batch: change.after_ms for batch, change in changes.items()},
+        },
+        "latency_pairs": {
+            batch: {**asdict(change.pair), "verdict": judge_pair(change.pair)}
+            for batch, change in changes.items()
+        },
     }
 
 
-def warn_of_latency(latency: Mapping[str, Mapping[str, float]]) -> list[str]:
+def warn_of_latency(pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for every number of images where the smaller model is not faster."""
     return [
-        f"not faster here with {batch} image{'s' * (batch != '1')} at once: {old:.2f} ms before, "
-        f"{latency['after'][batch]:.2f} ms after"
-        for batch, old in latency["before"].items()
-        if latency["after"][batch] >= old
+        f"not faster here with {batch} image{'s' * (batch != '1')} at once: {pair['verdict']}; "
+        f"the median ratio of {pair['num']} pairs in turns is {pair['ratio']:.3f}, its 95 % "
+        f"interval {pair['low']:.3f} to {pair['high']:.3f}"
+        for batch, pair in pairs.items()
+        if pair["verdict"] != FASTER
     ]
+
+
+def hint_at_collapse(report: Mapping[str, Any], source: str, *, is_trained: bool) -> str:
+    """Return what to do about accuracy that broke down, or "" where it did not.
+
+    Args:
+        source: the model, as the command line names it.
+        is_trained: there was training after the cut already.
+    """
+    lost = report["before"]["accuracy"] - report["after"]["accuracy"]
+    if is_trained or lost <= COLLAPSE:
+        return ""
+    return (
+        f"{100 * lost:.1f} points of accuracy went, and nothing was retrained: `--finetune 5` "
+        "trains what is left, `--finetune 5 --steps 3` cuts in portions with training after each; "
+        f"`fp sensitivity {source}` shows which layers can lose how much, for `--rates sens.json`"
+    )

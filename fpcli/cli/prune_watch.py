@@ -42,8 +42,8 @@ class PruneWatch:
             self._started = time.perf_counter()
             if self._total:
                 self._display.begin(0, self._total)
-        elif event["event"] == "cut":
-            self.say(self._line([f"step {event['step']}", "cut"], event))
+        elif event["event"] in ("cut", "recalibrated"):
+            self.say(self._line([f"step {event['step']}", event["event"]], event))
         elif event["event"] == "sparse":
             self.say(self._trained("sparse epoch", event))
         elif event["event"] == "epoch":

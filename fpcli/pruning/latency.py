@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
-from fpcli.structure.stopwatch import time_in_rotation
+from fpcli.structure.stopwatch import Paired, pair_times, record_in_rotation, summarise_times
 
 BATCHES = (1, 64)
-_MIN_RUNS, _MAX_RUNS, _BUDGET_S = 5, 50, 2.0
+FASTER, SLOWER, UNDECIDED = "faster", "slower", "no difference measurable"
+_MIN_RUNS, _MAX_RUNS, _BUDGET_S = 10, 200, 2.0
+
+
+@dataclass(frozen=True)
+class LatencyChange:
+    """How a forward pass of a cut network compares with that of the whole one.
+
+    Attributes:
+        before_ms, after_ms: median milliseconds.
+        pair: their ratio, turn by turn.
+    """
+
+    before_ms: float
+    after_ms: float
+    pair: Paired
 
 
 @torch.no_grad()
-def measure_latency_ms(
-    models: Sequence[nn.Module], input_shape: Sequence[int], batch: int
-) -> tuple[float, ...]:
-    """Return the median milliseconds of a forward pass of each model.
-
-    The models take turns, so that whatever else slows the machine down slows them down alike.
+def compare_latency(
+    before: nn.Module, after: nn.Module, input_shape: Sequence[int], batch: int
+) -> LatencyChange:
+    """Time forward passes of two networks in turns, and compare them turn by turn.
 
     Args:
-        models: on one device; are put in evaluation mode.
+        before, after: on one device; are put in evaluation mode.
         batch: images at once.
     """
-    device = next(models[0].parameters()).device
+    device = next(before.parameters()).device
     x = torch.zeros(batch, *input_shape, device=device)
 
     def run(model: nn.Module) -> None:
@@ -34,6 +48,18 @@ def measure_latency_ms(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    runs = [partial(run, model.eval()) for model in models]
-    timed = time_in_rotation(runs, least=_MIN_RUNS, most=_MAX_RUNS, budget_s=_BUDGET_S)
-    return tuple(1000 * times.median_s for times in timed)
+    runs = [partial(run, model.eval()) for model in (before, after)]
+    recorded = record_in_rotation(runs, least=_MIN_RUNS, most=_MAX_RUNS, budget_s=_BUDGET_S)
+    old, new = (1000 * summarise_times(seconds).median_s for seconds in recorded)
+    return LatencyChange(old, new, pair_times(*recorded))
+
+
+def judge_pair(pair: Paired) -> str:
+    """Return ``FASTER`` or ``SLOWER`` where the interval of a ratio leaves no doubt.
+
+    >>> judge_pair(Paired(0.9, 0.8, 0.99, 30)), judge_pair(Paired(0.9, 0.8, 1.01, 30))
+    ('faster', 'no difference measurable')
+    """
+    if pair.high < 1:
+        return FASTER
+    return SLOWER if pair.low > 1 else UNDECIDED

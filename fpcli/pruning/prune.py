@@ -16,6 +16,7 @@ from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, LayoutError, UsageError
 from fpcli.pruning.amounts import explain_miss, list_alive, measure_size
 from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
+from fpcli.pruning.recalibrate import recalibrate_norms
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.shrink import shrink
@@ -42,7 +43,9 @@ class Pruned:
 
     Attributes:
         trained: the final model.
-        pruned: after the last cut, ahead of its retraining.
+        pruned: after the last cut, ahead of all that follows it.
+        recalibrated: then, with new statistics of batch norm, ahead of its retraining; None where
+            these were left as they were.
         widths: group -> channels before and after, for every group that may lose some.
         difference: of the outputs of the small and the masked network; see ``TOLERANCE``.
     """
@@ -51,6 +54,7 @@ class Pruned:
     before: PruneStage
     pruned: PruneStage
     after: PruneStage
+    recalibrated: PruneStage | None
     widths: dict[str, tuple[int, int]]
     difference: float
 
@@ -61,8 +65,9 @@ def prune_in_steps(
     """Cut a model to a target in steps, and retrain it after each.
 
     Args:
-        px: its ``retraining`` is done after every step; ``log`` gets the events ``before``, ``cut``
-            (one per step), ``epoch`` and ``after``, beside those of the method.
+        px: its ``recalibrate`` and ``retraining`` are done after every step; ``log`` gets the
+            events ``before``, ``cut`` and ``recalibrated`` (one per step), ``epoch`` and ``after``,
+            beside those of the method.
 
     Raises:
         CheckError: the target is missed, or nothing was removed.
@@ -73,7 +78,7 @@ def prune_in_steps(
     steps = pruner.steps(px, trained, target, num_steps)
     before = pruned = judge_cut(px, trained)
     px.log(event="before", num_steps=len(steps), **_to_json(before))
-    start, difference = trained, 0.0
+    start, difference, recalibrated = trained, 0.0, None
     for number, (step_target, share) in enumerate(steps, start=1):
         log = partial(px.log, step=number)
         trained = pruner.cut(replace(step_target, log=log), trained, share)
@@ -83,11 +88,15 @@ def prune_in_steps(
         )
         log(event="cut", **_to_json(pruned), widths=_widths(start, trained))
         _check(step_target, start, trained, share, is_last=number == len(steps))
+        if px.recalibrate:
+            trained = recalibrate_norms(px, trained, purpose=f"recalibrate/{number}")
+            recalibrated = judge_cut(px, trained)
+            log(event="recalibrated", **_to_json(recalibrated))
         trained = retrain(replace(px, log=log), trained, purpose=f"prune/retrain/{number}")
-    after = judge_cut(px, trained) if px.retraining.epochs else pruned
+    after = judge_cut(px, trained) if px.retraining.epochs else recalibrated or pruned
     px.log(event="after", **_to_json(after))
     widths = _widths(start, trained)
-    return Pruned(trained, before, pruned, after, widths, difference)
+    return Pruned(trained, before, pruned, after, recalibrated, widths, difference)
 
 
 def plan_cut(pruner: Pruner, px: PruneContext, trained: Trained, target: PruneTarget) -> Pruned:
@@ -111,7 +120,7 @@ def plan_cut(pruner: Pruner, px: PruneContext, trained: Trained, target: PruneTa
         PruneStage(count_cost(model.layout, model.support), None, None)
         for model in (trained, smaller)
     )
-    return Pruned(smaller, before, after, after, _widths(trained, smaller), 0.0)
+    return Pruned(smaller, before, after, after, None, _widths(trained, smaller), 0.0)
 
 
 def _start_at(px: PruneContext, trained: Trained) -> PruneContext:

@@ -56,6 +56,7 @@ class PruneContext:
         ignore: groups that nothing may be removed from.
         rates: group -> ratio, where a group has its own; all others have the target's.
         round_to: kept channels of a group are a multiple of this where its width allows.
+        recalibrate: training batches that batch norm is measured again on after each cut.
         device: where to compute.
         tell: takes one line about what is going on.
         log: takes what the history should keep: ``px.log(event="mask", step=100, kept=12)``.
@@ -70,6 +71,7 @@ class PruneContext:
     rates: Mapping[str, float] = field(default_factory=dict)
     round_to: int = 1
     augment: Augment = "none"
+    recalibrate: int = 0
     device: str = "cpu"
     tell: Callable[[str], None] = print
     log: Callable[..., None] = field(default=lambda **values: None)

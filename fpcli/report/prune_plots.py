@@ -64,8 +64,8 @@ def _accuracy(history: Events) -> Figure:
     """Draw validation accuracy over the epochs of retraining; a cut is a drop between two."""
     xs, ys, cuts, epochs = [0], [_validation(history[0])], [], 0
     for event in history:
-        if event["event"] == "cut":
-            cuts.append(epochs)
+        if event["event"] in ("cut", "recalibrated"):
+            cuts += [epochs] * (event["event"] == "cut")
             xs.append(epochs)
             ys.append(_validation(event))
         elif event["event"] == "epoch" and event.get("validation"):

@@ -131,6 +131,12 @@ class PruneChoice:
     """Place that nothing is removed from, named as in `--rate`; may be repeated."""
     steps: Annotated[int, Ge(1), Flag("--steps N", panel=RETRAINING)] = 1
     """Equal portions, with retraining after each."""
+    recalibrate: Annotated[
+        Annotated[int, Ge(0)] | None,
+        Flag("--recalibrate N", panel=RETRAINING, default="20 without --finetune, else 0"),
+    ] = None
+    """Training batches on which batch norm is measured again after each cut, without gradients.
+    Null means 20 where the network has batch norm and nothing is trained, else 0."""
     round_to: Annotated[int, Ge(1), Flag("--round-to N")] = 1
     """Kept channels are a multiple of this where a group is wide enough."""
 

@@ -32,6 +32,36 @@ def summarise_times(seconds: Sequence[float]) -> Times:
     return Times(median, ordered[math.ceil(0.9 * len(ordered)) - 1], len(ordered))
 
 
+@dataclass(frozen=True)
+class Paired:
+    """How two rivals compare that were timed in turns.
+
+    Attributes:
+        ratio: median of the second's seconds over the first's, turn by turn.
+        low, high: 95 % interval of that median, by its order statistics, whatever the distribution.
+        num: turns.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    num: int
+
+
+def pair_times(first: Sequence[float], second: Sequence[float]) -> Paired:
+    """Compare seconds of the same turns, 6 or more: what slows down a turn slows down both.
+
+    >>> pair_times([1.0, 2.0, 1.0, 1.0, 4.0, 1.0], [0.5, 1.0, 0.4, 0.5, 2.4, 0.5])
+    Paired(ratio=0.5, low=0.4, high=0.6, num=6)
+    """
+    from scipy.stats import quantile_test
+
+    ratios = sorted(late / early for early, late in zip(first, second, strict=True))
+    interval = quantile_test(ratios, p=0.5).confidence_interval(0.95)
+    low, high = float(interval.low), float(interval.high)
+    return Paired(summarise_times(ratios).median_s, low, high, len(ratios))
+
+
 def time_in_rotation(
     runs: Sequence[TimedRun],
     *,
@@ -40,7 +70,20 @@ def time_in_rotation(
     budget_s: float = 0.0,
     clock: Clock = time.perf_counter,
 ) -> list[Times]:
-    """Run every rival once for warming up, then all of them in turns, and time each.
+    """Time every rival in turns; arguments as of :func:`record_in_rotation`."""
+    recorded = record_in_rotation(runs, least=least, most=most, budget_s=budget_s, clock=clock)
+    return [summarise_times(seconds) for seconds in recorded]
+
+
+def record_in_rotation(
+    runs: Sequence[TimedRun],
+    *,
+    least: int = 5,
+    most: int | None = None,
+    budget_s: float = 0.0,
+    clock: Clock = time.perf_counter,
+) -> list[list[float]]:
+    """Run every rival once for warming up, then all in turns, and return the seconds of each.
 
     Args:
         least: turns that are played however long they take.
@@ -58,4 +101,4 @@ def time_in_rotation(
             run()
             times.append(clock() - before)
         turn += 1
-    return [summarise_times(times) for times in seconds]
+    return seconds

@@ -17,6 +17,7 @@ from fpcli.errors import UsageError
 from fpcli.pruning.layers import count_weights_and_macs, select
 from fpcli.pruning.prune import Pruned, PruneStage
 from fpcli.pruning.pruner import Measure, PruneContext, Pruner, PruneTarget
+from fpcli.pruning.recalibrate import USUAL_BATCHES, has_running_norms
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.units import parse_share
@@ -77,12 +78,28 @@ def prepare_pruning(
         rates=rates,
         round_to=recipe.prune.round_to,
         augment=augment,
+        recalibrate=_count_recalibrating(recipe, trained, is_training=pruner.trains(options)),
         device=recipe.device,
         tell=tell,
         log=log,
     )
     target = _target(recipe, is_needed=not (rates or pruner.decides(options)))
     return PruneSetup(recipe, pruner, px, trained, target)
+
+
+def _count_recalibrating(recipe: PruneRecipe, trained: Trained, *, is_training: bool) -> int:
+    """Return on how many batches batch norm is measured again after a cut."""
+    number = recipe.prune.recalibrate
+    if has_running_norms(trained.template):
+        usual = 0 if recipe.retrain.epochs or is_training else USUAL_BATCHES
+        return usual if number is None else number
+    if number:
+        raise UsageError(
+            f"`{trained.model}` has no batch norm that could be measured again",
+            hint="leave out --recalibrate",
+            where="--recalibrate",
+        )
+    return 0
 
 
 def _target(recipe: PruneRecipe, *, is_needed: bool) -> PruneTarget:
@@ -146,6 +163,8 @@ def report_pruning(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
         "method": setup.recipe.method.name,
         "before": _stage(result.before),
         "pruned": _stage(result.pruned),
+        "recalibrated": result.recalibrated
+        and {**_stage(result.recalibrated), "batches": setup.px.recalibrate},
         "after": _stage(result.after),
         "groups": [
             {"name": name, "before": wide, "after": narrow}

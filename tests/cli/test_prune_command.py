@@ -93,9 +93,50 @@ def test_json_says_what_the_contract_names(fp: Callable, runs: Path) -> None:
     assert data["max_difference"] <= 1e-5
     assert data["out"] == "small"
     slower = [text for text in envelope["warnings"] if text.startswith("not faster here")]
-    before, after = (data["latency_ms"][key] for key in ("before", "after"))
-    assert len(slower) == sum(after[images] >= before[images] for images in before)
+    pairs = data["latency_pairs"]
+    assert pairs.keys() == {"1", "64"}
+    for pair in pairs.values():
+        assert pair["low"] <= pair["ratio"] <= pair["high"]
+    assert len(slower) == sum(pair["high"] >= 1 for pair in pairs.values())
+    assert data["recalibrated"] is None
     assert read_trained(Path("small")).support.keep.keys() == {"conv1", "conv2", "fc1"}
+
+
+def test_where_accuracy_breaks_down_the_ways_out_are_named(fp: Callable, runs: Path) -> None:
+    words = ("prune", "base", "--runs", runs, "--force", "--ratio")
+    done = fp(*words, "0.9")
+    assert done.status == 0
+    for way in ("`--finetune 5`", "--steps 3", "`fp sensitivity base`"):
+        assert way in done.err.splitlines()[-1]
+    assert "hint: " not in fp(*words, "0.05").err  # it loses next to nothing
+    assert "hint: " not in fp(*words, "0.9", "--finetune", "1", "--lr", "0").err
+
+
+def test_batch_norm_is_measured_again_where_nothing_is_retrained(
+    fp: Callable, tmp_path: Path
+) -> None:
+    digits = load_dataset("digits", None, seed=0)
+    model = build("resnet20@0.25", (1, 8, 8), 10, seed=0)
+    list(train_centrally(model, digits, FitConfig(epochs=2, lr=0.05), seed=0))
+    (tmp_path / "net").mkdir()
+    trained = replace(trained_of(model, (1, 8, 8)), model="resnet20@0.25")
+    write_trained(tmp_path / "net", trained)
+    words = ("prune", tmp_path / "net", "--ratio", "0.5", "--force", "--json")
+    data = data_of(fp(*words).out)
+    assert data["recalibrated"]["batches"] == 20
+    assert data["recalibrated"]["accuracy"] == data["after"]["accuracy"]
+    assert data["recalibrated"]["accuracy"] > data["pruned"]["accuracy"]
+    history = [
+        json.loads(line)["event"] for line in Path("out/history.jsonl").read_text().splitlines()
+    ]
+    assert history == ["before", "cut", "recalibrated", "after"]
+    for more in (("--recalibrate", "0"), ("--finetune", "1", "--lr", "0")):
+        assert data_of(fp(*words, *more).out)["recalibrated"] is None
+    data = data_of(fp(*words, "--recalibrate", "3", "--finetune", "1").out)
+    assert data["recalibrated"]["batches"] == 3
+    table = fp(*words[:-1], "--recalibrate", "3", "--finetune", "1").out
+    places = [table.index(f"  before {stage}") for stage in ("recalibration", "retraining")]
+    assert places == sorted(places)
 
 
 def test_named_weights_and_an_earlier_result_can_be_pruned(fp: Callable, runs: Path) -> None:
@@ -147,6 +188,7 @@ def test_a_plan_needs_neither_weights_nor_data(fp: Callable) -> None:
         (["--params", "0.001"], 8, "parameters cannot fall to 0.10%: the closest is 0.15%"),
         (["--ratio", "0.5", "--data", "mnist"], 3, "needs a folder"),
         (["--ratio", "0.5", "-w", "w.pt"], 2, "has weights of its own"),
+        (["--ratio", "0.5", "--recalibrate", "2"], 2, "has no batch norm"),
         (["--rates", "none.json"], 3, "none.json"),
         (["--ratio", "0.5", "--device", "cud"], 5, "device `cud`"),
     ],
