@@ -7,6 +7,7 @@
     ├── RecipeError         exit 3   wrong key or value in a recipe or option
     ├── DataError           exit 3   missing, corrupt or unsuitable data
     ├── LayoutError         exit 3   a network that cannot be traced, or a support that misfits it
+    ├── CodeError           exit 3   code of the user's own that fails
     ├── WireError           exit 4   bytes that are not a job or a reply of this run
     ├── ClientError         exit 4   too few usable replies in a round
     ├── NeedError           exit 5   something is missing on this machine
@@ -70,6 +71,13 @@ class LayoutError(FpError):
 
     exit_status = 3
     code = "F321"
+
+
+class CodeError(FpError):
+    """Code of the user's own, named on the command line, that fails."""
+
+    exit_status = 3
+    code = "F331"
 
 
 class WireError(FpError):

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from fpcli.errors import FpError, NeedError, UsageError, first_line, suggest
+from fpcli.errors import FpError, NeedError, UsageError, suggest
+from fpcli.user_code import describe_failure, locate_failure
 from fpcli.version import __version__
 
 TABLES: Mapping[str, str] = {
@@ -104,10 +105,10 @@ def load_reference(target: str) -> Any:
     except Exception as error:  # a user's module may fail in any way
         raise _unusable(target, module, error) from error
     if thing is None:
-        there = [f"{module}:{name}" for name in vars(sys.modules[module]) if name[0] != "_"]
+        written = {name: f"{module}:{name}" for name in vars(sys.modules[module]) if name[0] != "_"}
         raise UsageError(
             f"module `{module}` has no `{attribute}`",
-            hint=suggest(target, there) or f"in `{target}`",
+            hint=suggest(attribute, written, written) or f"in `{target}`",
         )
     return thing
 
@@ -121,10 +122,12 @@ def _unusable(target: str, module: str, error: Exception) -> FpError:
             where=target,
         )
     hint = "the module must be importable from the current folder"
+    if locate_failure(error):
+        hint = "mend that line; `--debug` shows the whole traceback"
     if module.endswith(".py"):
         hint = f"write `{_rewrite_code(target)}`: a module's name has no suffix"
     return UsageError(
-        f"cannot import `{module}` of `{target}`: {type(error).__name__}: {first_line(error)}",
+        f"cannot import `{module}` of `{target}`: {describe_failure(error)}",
         hint=hint,
     )
 

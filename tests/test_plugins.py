@@ -120,7 +120,7 @@ def test_code_that_fails_otherwise_says_how(write: Path, source: str, message: s
     with pytest.raises(UsageError, match="cannot import `mine_of_now` of `mine_of_now:") as caught:
         load_reference("mine_of_now:Mine")
     assert f": {message}" in caught.value.message and "\n" not in caught.value.message
-    assert "importable from the current folder" in caught.value.hint
+    assert "mend that line" in caught.value.hint
 
 
 def test_what_was_named_wrongly(write: Path) -> None:

@@ -33,10 +33,11 @@ from fpcli.cli.session import Session, close_stdout, emit, error_text
 from fpcli.cli.train_command import run_train
 from fpcli.cli.unlearn_command import run_unlearn
 from fpcli.engine.process import prepare_libraries
-from fpcli.errors import FpError, NeedError, UsageError, suggest
+from fpcli.errors import CodeError, FpError, NeedError, UsageError, suggest
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import FitRecipe, PruneRecipe, Recipe
 from fpcli.settings.unlearning import METHOD_FLAGS
+from fpcli.user_code import describe_failure, is_wrong_call, locate_failure
 from fpcli.version import __version__
 
 cli_app = typer.Typer(
@@ -89,6 +90,8 @@ def main() -> None:
     """Run the command line and end the process with its exit status."""
     prepare_libraries()
     _settle_streams()
+    if "--debug" in sys.argv:
+        os.environ["FP_DEBUG"] = "1"  # for the clients of all processes
     signal.signal(signal.SIGTERM, _terminate)
     status = run_line(sys.argv[1:])
     try:
@@ -235,6 +238,8 @@ def _report_unexpected(session: Session, error: Exception) -> int:
     if _is_out_of_memory(error):
         hint = "lower --batch-size or --workers, or take a smaller model"
         return _report_failure(session, NeedError("out of memory", hint=hint, code="F502"), error)
+    if locate_failure(error):
+        return _report_failure(session, _explain_own_code(error), error)
     text = "".join(traceback.format_exception(error))
     log = session.log
     if log is None or not _append(log, text):
@@ -250,6 +255,15 @@ def _report_unexpected(session: Session, error: Exception) -> int:
     )
     session.log = None
     return _report_failure(session, bug, error)
+
+
+def _explain_own_code(error: Exception) -> CodeError:
+    what = "does not take what it is called with" if is_wrong_call(error) else "failed"
+    return CodeError(
+        f"your code {what}: {describe_failure(error)}",
+        hint="mend that line; `--debug` shows the whole traceback",
+        where=locate_failure(error),
+    )
 
 
 def _again(session: Session, folder: Path) -> str:

@@ -18,6 +18,7 @@ from fpcli.files import delete_folder
 from fpcli.plugins import is_code
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import FitRecipe, Recipe, code_words
+from fpcli.user_code import locate_failure
 
 if TYPE_CHECKING:
     from fpcli.cli.watch import Watch
@@ -162,8 +163,9 @@ def _cleanup(
         yield
     except ResumeError:  # another process works there
         raise
-    except (FpError, KeyboardInterrupt):
-        if is_new and not folder.checkpoints.exists():
+    except (Exception, KeyboardInterrupt) as error:
+        is_explained = isinstance(error, FpError | KeyboardInterrupt) or locate_failure(error)
+        if is_explained and is_new and not folder.checkpoints.exists():
             session.log = None
             with suppress(FpError):
                 delete_folder(folder.path)

@@ -19,6 +19,7 @@ from fpcli.data.place import split_place
 from fpcli.data.split import Split, array_of, make_splits, split_stratified
 from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
+from fpcli.user_code import describe_failure, is_wrong_call
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
@@ -184,7 +185,8 @@ def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, 
         raise
     except Exception as error:
         raise DataError(
-            f"data function `{name}` raised {type(error).__name__}: {error}",
+            f"data function `{name}` "
+            f"{'takes arguments' if is_wrong_call(error) else 'failed'}: {describe_failure(error)}",
             hint="it is called without arguments and returns a dict of arrays",
             where=name,
         ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+import traceback
 from dataclasses import asdict
 from functools import partial
 
@@ -15,12 +17,13 @@ from fpcli.engine.fit import explain_lone_sample
 from fpcli.engine.method import Method
 from fpcli.engine.placement import move_to
 from fpcli.engine.site import Site
-from fpcli.engine.types import TRAIN, Tensors, Work
+from fpcli.engine.types import TRAIN, Tensors, Work, require_kind
 from fpcli.errors import DivergedError, FpError, WireError
 from fpcli.rng import seed_torch
 from fpcli.structure.choice import list_within
 from fpcli.structure.shrink import fill_buffers, shrink
 from fpcli.structure.sparse_kernels import use_sparse
+from fpcli.user_code import describe_failure
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
 
 _MASK = "mask"
@@ -62,7 +65,9 @@ def perform(data: bytes, site: Site) -> bytes:
             remedy = f" ({error.hint})" if error.hint else ""
             problem = f"failed: {error.message}{remedy}"
         except Exception as error:  # the client's fault must not stop the round
-            problem = f"failed: {type(error).__name__}: {error}"
+            problem = f"failed: {describe_failure(error)}"
+            if os.environ.get("FP_DEBUG"):
+                traceback.print_exception(error)
     return pack(error=problem)
 
 
@@ -78,7 +83,7 @@ def _train(cx: ClientContext) -> tuple[Work, int]:
     traits, model = method.traits_of(cx.options), _model(cx, cx.received)
     if traits.trains_sparse:
         model = use_sparse(model, cx.mask, list_within(cx.mask, cx.site.sparse.train))
-    work = method.train(cx, model)
+    work = require_kind(method.train(cx, model), Work, "train")
     if traits.remembers_masks and (work.mask is not None or not cx.job.is_mask_known):
         mask = cx.mask if work.mask is None else work.mask
         memory.remember(cx.site.home, cx.client, _MASK, cx.round, mask)
@@ -86,7 +91,8 @@ def _train(cx: ClientContext) -> tuple[Work, int]:
 
 
 def _answer(cx: ClientContext) -> tuple[Work, int]:
-    return cx.site.hooks.answer(cx, _model(cx, cx.received), cx.task.op), cx.num_examples
+    work = cx.site.hooks.answer(cx, _model(cx, cx.received), cx.task.op)
+    return require_kind(work, Work, "answer"), cx.num_examples
 
 
 def _evaluate(cx: ClientContext) -> tuple[Work, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from fpcli.engine.client_context import EVALUATE
 from fpcli.engine.federation import Federation
 from fpcli.engine.round_context import RoundContext
-from fpcli.engine.types import TRAIN, Ask, ServerState
+from fpcli.engine.types import TRAIN, Ask, ServerState, require_kind
 from fpcli.errors import UsageError
 
 
@@ -24,7 +25,7 @@ def plan_round(fed: Federation, ctx: RoundContext, state: ServerState) -> list[A
         UsageError: the method plans for others than the cohort, or something else than training.
         LayoutError: a sub-model does not fit the network.
     """
-    asks = fed.method.plan(ctx, state)
+    asks = _require_asks("plan", fed.method.plan(ctx, state))
     if tuple(ask.client for ask in asks) != ctx.cohort:
         raise UsageError(
             f"method `{fed.method_name}` plans for clients {[ask.client for ask in asks]}, the "
@@ -46,7 +47,8 @@ def plan_questions(fed: Federation, ctx: RoundContext, state: ServerState) -> li
     Raises:
         UsageError: a question has a name that means something else.
     """
-    asks = sorted(fed.method.ask(ctx, state), key=lambda ask: ask.client)
+    asks = _require_asks("ask", fed.method.ask(ctx, state))
+    asks.sort(key=lambda ask: ask.client)
     for ask in asks:
         if ask.op in (TRAIN, EVALUATE):
             raise UsageError(
@@ -54,6 +56,11 @@ def plan_questions(fed: Federation, ctx: RoundContext, state: ServerState) -> li
                 hint="`ask` gives every question a name of its own; `plan` says who trains",
             )
     return asks
+
+
+def _require_asks(hook: str, asks: object) -> list[Ask]:
+    listed = [*asks] if isinstance(asks, Iterable) else require_kind(asks, list, hook)
+    return [require_kind(ask, Ask, hook) for ask in listed]
 
 
 def complete_ask(ask: Ask, ctx: RoundContext) -> Ask:

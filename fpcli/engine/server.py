@@ -31,7 +31,7 @@ from fpcli.engine.quorum import (
 )
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.server_step import optimize
-from fpcli.engine.types import Answer, Ask, Json, ServerState, Support
+from fpcli.engine.types import Answer, Ask, Json, ServerState, Support, require_kind
 from fpcli.errors import DivergedError
 from fpcli.fleet.clock import round_seconds
 from fpcli.structure.choice import list_within
@@ -59,9 +59,9 @@ def begin_training(
         ClientError: the method asks, and in no attempt did anybody answer.
     """
     spent, log, server = _Spent(), _Log(), fed.server_side.at(0)
-    begun = fed.method.begin(
-        fed.context(0, "start", log, server=server), ServerState(0, values, support or Support())
-    )
+    fresh = ServerState(0, values, support or Support())
+    begun = fed.method.begin(fed.context(0, "start", log, server=server), fresh)
+    require_kind(begun, ServerState, "begin")
     everyone = tuple(range(len(fed.num_examples)))
     for attempt in range(fed.rules.round_retries + 1):
         ctx = replace(fed.context(0, "start", log, attempt, server), cohort=everyone)
@@ -141,7 +141,8 @@ def _round(
         state = note_masks(fed, state, asks, ())
     else:
         raise explain_too_few(fed.rules, number, len(answers), spent.refusals)
-    merged = fed.method.aggregate(ctx, note_masks(fed, asked, asks, answers), answers)
+    noted = note_masks(fed, asked, asks, answers)
+    merged = require_kind(fed.method.aggregate(ctx, noted, answers), ServerState, "aggregate")
     new = replace(optimize(fed.server, fed.layout, asked, merged), round=number)
     check_finite_state(new)
     evaluation = None
@@ -181,7 +182,9 @@ def _ask(
         brought = exchange(fed, state, asks, executor, round=ctx.round)
         spent.add(brought, _seconds(fed, brought))
         if brought.answers:
-            state = fed.method.absorb(ctx, state, brought.answers)
+            state = require_kind(
+                fed.method.absorb(ctx, state, brought.answers), ServerState, "absorb"
+            )
             check_finite_state(state)
         elif ctx.phase != "round" or not all(refusal.is_dropped for refusal in brought.refusals):
             return None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from fpcli.engine.server_optimizer import OptimizerMoments
+from fpcli.errors import CodeError
 from fpcli.fleet.channel import Link
 from fpcli.fleet.devices import Device
 from fpcli.settings.learning import LocalConfig
@@ -24,7 +25,10 @@ from fpcli.wire.message import Work
 __all__ = [
     "TRAIN", "Answer", "Ask", "Device", "Fitted", "Json", "Link", "LocalConfig", "ServerState",
     "Support", "Task", "Tensors", "Timing", "Traffic", "Work", "is_finite",
+    "require_kind",
 ]  # fmt: skip
+
+_T = TypeVar("_T")
 
 LARGEST = 1e30
 """A value beyond this counts as not finite: its sum over samples could overflow float32."""
@@ -135,3 +139,18 @@ class Fitted:
     loss: float
     num_steps: int
     num_samples: int
+
+
+def require_kind(value: object, kind: type[_T], hook: str) -> _T:
+    """Return what a method's hook gave, which must be of the kind that the hook promises.
+
+    Raises:
+        CodeError: it is something else.
+    """
+    if isinstance(value, kind):
+        return value
+    raise CodeError(
+        f"`{hook}` of the method returned {type(value).__name__}, wanted {kind.__name__}",
+        hint="README.md (Adding a method) tells what every hook takes and returns",
+        where=hook,
+    )

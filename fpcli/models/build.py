@@ -24,6 +24,7 @@ from fpcli.models.widths import InputShape
 from fpcli.rng import derive
 from fpcli.structure.plain import check_plain, require_scores
 from fpcli.units import format_input
+from fpcli.user_code import describe_failure, is_wrong_call, locate_failure
 
 """Of one sample: (channels, height, width) of an image, (features,) of a row of a table."""
 
@@ -60,6 +61,7 @@ def build(
     """
     make = find_factory(name, allow_code=allow_code)
     task = f"{format_input(input_shape)} and {num_classes} classes"
+    model: nn.Module | None = None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
         try:
@@ -72,8 +74,8 @@ def build(
             raise
         except Exception as error:  # networks of others may raise anything
             raise RecipeError(
-                f"model `{name}` does not fit {task}: {first_line(error)}",
-                hint=_unfit_hint(name, input_shape),
+                f"model `{name}` {_describe_unfit(name, task, error)}",
+                hint=_unfit_hint(name, input_shape, num_classes, is_made=model is not None),
                 where="task.model",
             ) from error
     scores = require_scores(output, f"model `{name}`", 1)
@@ -94,7 +96,19 @@ def build(
     return model
 
 
-def _unfit_hint(name: str, input_shape: InputShape) -> str:
+def _describe_unfit(name: str, task: str, error: Exception) -> str:
+    if not (plugins.is_code(name) and locate_failure(error)):
+        return f"does not fit {task}: {first_line(error)}"
+    what = "is a function of other arguments" if is_wrong_call(error) else f"fails on {task}"
+    return f"{what}: {describe_failure(error)}"
+
+
+def _unfit_hint(name: str, input_shape: InputShape, num_classes: int, *, is_made: bool) -> str:
+    if plugins.is_code(name) and not is_made:
+        return (
+            f"it is called with (input_shape, num_classes), here ({tuple(input_shape)}, "
+            f"{num_classes}), and returns an `nn.Module`"
+        )
     if plugins.is_code(name):
         shape = ", ".join(map(str, (1, *input_shape)))
         return f"it must be an `nn.Module` that takes `torch.zeros({shape})` in evaluation mode"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from fpcli import plugins
-from fpcli.errors import NeedError, RecipeError
+from fpcli.errors import CodeError, NeedError, RecipeError
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink
 
@@ -51,17 +51,39 @@ def score(
         UsageError: there is no such score.
         NeedError: the score needs a sample, and there is none.
         RecipeError: the network is not one that the score can judge.
+        CodeError: a score of the user's own returns something else.
     """
     function = plugins.lookup("scores", name)
     if not needs_sample(name):
-        return dict(function(layout, values))
+        return _require_scores(name, layout, function(layout, values))
     if sample is None:
         raise NeedError(
             f"score `{name}` needs the network and validation data",
             hint=f"scores that need only weights: {', '.join(_of_weights())}",
             where=name,
         )
-    return dict(function(layout, values, sample))
+    return _require_scores(name, layout, function(layout, values, sample))
+
+
+def _require_scores(name: str, layout: Layout, scores: object) -> dict[str, Tensor]:
+    if not plugins.is_code(name):
+        assert isinstance(scores, Mapping)
+        return dict(scores)
+    problem = f"returned {type(scores).__name__}"
+    if isinstance(scores, Mapping):
+        wrong = [
+            group
+            for group, members in layout.prunable.items()
+            if getattr(scores.get(group), "shape", None) != (members.width,)
+        ]
+        if not wrong:
+            return dict(scores)
+        problem = f"returned none, or another number of values, for `{wrong[0]}`"
+    raise CodeError(
+        f"score `{name}` {problem}",
+        hint="return prunable group -> tensor `[width]`, larger = keep, as `scores.magnitude.l1`",
+        where=name,
+    )
 
 
 def score_of_weights(name: str, layout: Layout, values: Tensors) -> dict[str, Tensor]:

@@ -97,10 +97,11 @@ def explain_taken(path: Path, recipe: AnyRecipe, command: str = "") -> UsageErro
             again += f"{_set_words(changed)}{code_words(recipe)}"
             hint = f"it has the same recipe: go on with `{again}`, or make another by {other}"
         else:
-            keys = [*changed][:3] + ["..."] * (len(changed) > 3)
+            keys = [key for key in changed if key not in NOT_IN_DIGEST]
+            shown = ", ".join(keys[:3] + ["..."] * (len(keys) > 3))
             hint = (
-                f"it has another recipe ({', '.join(keys)}): take {other}, as `--name {AUTO}` "
-                "would, or replace it with `--force`"
+                f"it has another recipe ({shown}): take {other}, let `--name {AUTO}` find one, "
+                "or replace it with `--force`"
             )
     return UsageError(f"run name `{path.name}` is taken: {path} exists", hint=hint, where="--name")
 

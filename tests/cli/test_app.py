@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +15,7 @@ from fpcli.cli import app
 from fpcli.errors import (
     CheckError,
     ClientError,
+    CodeError,
     DataError,
     DivergedError,
     FpError,
@@ -117,10 +119,8 @@ def test_wrong_words(fp: Callable, words: list[str], message: str, hint: str) ->
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def call(arguments: object, session: object) -> int:
-        raise error
-
-    monkeypatch.setattr(app, "_call", call)
+    # A mock, since what a file of tests raises would be the user's own code.
+    monkeypatch.setattr(app, "_call", Mock(side_effect=error))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (RecipeError, 3),
         (DataError, 3),
         (LayoutError, 3),
+        (CodeError, 3),
         (WireError, 4),
         (ClientError, 4),
         (NeedError, 5),

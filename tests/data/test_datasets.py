@@ -205,10 +205,10 @@ def test_function_runs_only_when_allowed(module: Callable[[str], None], tmp_path
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("def make(): raise KeyError('k')", "raised KeyError"),
+        ("def make(): raise KeyError('k')", "failed: KeyError"),
         ("def make(): return 3", "returned int"),
         ("def make(): return {}", "no array `train_images`"),
-        ("make = 3", "raised TypeError"),
+        ("make = 3", "failed: TypeError"),
     ],
 )
 def test_faulty_function(module: Callable[[str], None], body: str, message: str) -> None:

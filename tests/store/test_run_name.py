@@ -129,10 +129,10 @@ def test_a_taken_name_of_the_same_recipe_offers_to_go_on(tmp_path: Path) -> None
 
 def test_a_taken_name_of_another_recipe_offers_another_name(tmp_path: Path) -> None:
     path = run(tmp_path / "a", load_recipe(None))
-    other = load_recipe(None, flags={"local.lr": "0.05", "task.clients": "5"})
+    other = load_recipe(None, flags={"local.lr": "0.05", "task.clients": "5", "rounds": "9"})
     assert explain_taken(path, other).hint == (
-        "it has another recipe (task.clients, local.lr): take `--name a-2`, as `--name auto` "
-        "would, or replace it with `--force`"
+        "it has another recipe (task.clients, local.lr): take `--name a-2`, let `--name auto` "
+        "find one, or replace it with `--force`"
     )
     (tmp_path / "b").mkdir()
     assert explain_taken(tmp_path / "b", other).hint == "choose another name, such as `--name b-2`"
