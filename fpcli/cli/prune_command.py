@@ -151,7 +151,9 @@ class _Call:
                 )
             trained, dataset = build_named(recipe, weights, is_planned=is_planned)
             return recipe, trained, dataset
-        trained = read_trained(folder, code=code or "")
+        # Which network it is only the folder tells, and that is not read yet.
+        ignore = self._recipe({"task.model": "lenet5"}).prune.ignore
+        trained = read_trained(folder, code=code or "", ignore=ignore)
         recipe = self._recipe(_settings_of(trained))
         data_dir = Path(recipe.task.data_dir) if recipe.task.data_dir else None
         try:

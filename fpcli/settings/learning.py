@@ -128,7 +128,8 @@ class PruneChoice:
     max_drop: Annotated[float, Ge(0), Flag("--max-drop POINTS")] = 1.0
     """Points of accuracy that a group may lose by that file."""
     ignore: Annotated[tuple[str, ...], Flag("--ignore PLACE")] = ()
-    """Place that nothing is removed from, named as in `--rate`; may be repeated."""
+    """Place that nothing is removed from, named as in `--rate`; may be repeated. In a network that
+    cannot be traced, modules named so are not looked into, and what meets them stays whole."""
     steps: Annotated[int, Ge(1), Flag("--steps N", panel=RETRAINING)] = 1
     """Equal portions, with retraining after each."""
     recalibrate: Annotated[

@@ -34,7 +34,7 @@ from fpcli.store.weights import (
 from fpcli.structure.cost import BYTES_PER_FLOAT
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
-from fpcli.structure.trace import list_tensors, trace
+from fpcli.structure.trace import list_tensors, trace, trace_around
 
 MODEL_FORMAT = 1
 """Format number of layout.json."""
@@ -71,7 +71,9 @@ def write_trained(folder: Path, trained: Trained) -> None:
     write_atomic(folder / "layout.json", json.dumps(about, indent=1) + "\n")
 
 
-def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Trained:
+def read_trained(
+    folder: Path, *, code: str = "", must_trace: bool = True, ignore: Sequence[str] = ()
+) -> Trained:
     """Return the trained model in a folder that :func:`write_trained` has filled, or in a run.
 
     Args:
@@ -79,6 +81,7 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
         code: name of the network that the caller expects; a stored name that is code must be
             equal to it.
         must_trace: False for those who cut nothing: a whole network that cannot be traced will do.
+        ignore: modules to leave alone where it cannot be traced otherwise (``trace_around``).
 
     Raises:
         UsageError: the folder does not exist or holds no trained model.
@@ -90,7 +93,7 @@ def read_trained(folder: Path, *, code: str = "", must_trace: bool = True) -> Tr
     about = _about(folder, place / "layout.json")
     _check_size(about, place / "model.safetensors")
     model = build_model(about["model"], about["input_shape"], about["num_classes"], code=code)
-    layout = _layout(model, about, must_trace)
+    layout = _layout(model, about, must_trace, ignore)
     keep = {name: torch.tensor(kept, dtype=torch.int64) for name, kept in about["keep"].items()}
     support = Support(keep)
     try:
@@ -133,11 +136,17 @@ def read_weighted(trained: Trained, weights: Path) -> Trained:
 
 
 def build_untrained(
-    name: str, input_shape: Sequence[int], num_classes: int, *, data: DataKey, code: str = ""
+    name: str,
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    data: DataKey,
+    code: str = "",
+    ignore: Sequence[str] = (),
 ) -> Trained:
     """Return a network by name with its initial weights; arguments and errors as above."""
     model = build_model(name, input_shape, num_classes, code=code)
-    layout = trace(model, torch.zeros(1, *input_shape))
+    layout = trace_around(model, torch.zeros(1, *input_shape), words=ignore)
     state = model.state_dict()
     return Trained(
         model=name,
@@ -166,14 +175,26 @@ def build_model(name: str, input_shape: Any, num_classes: int, *, code: str = ""
     return build(name, tuple(input_shape), num_classes, seed=0, allow_code=name == code)
 
 
-def _layout(model: nn.Module, about: Mapping[str, Any], must_trace: bool) -> Layout:
+def _layout(
+    model: nn.Module, about: Mapping[str, Any], must_trace: bool, ignore: Sequence[str]
+) -> Layout:
     example = torch.zeros(1, *about["input_shape"])
+    if opaque := _opaque(about):
+        return trace(model, example, opaque=opaque)
+    if must_trace or about["keep"]:
+        return trace_around(model, example, words=ignore)
     try:
         return trace(model, example)
     except LayoutError:
-        if must_trace or about["keep"]:
-            raise
         return list_tensors(model, example)
+
+
+def _opaque(about: Mapping[str, Any]) -> list[str]:
+    """Return the modules that were left alone when the model was cut."""
+    names = about["layout"].get("opaque", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("modules that were left alone are no list of names")
+    return names
 
 
 def _about(folder: Path, path: Path) -> dict[str, Any]:
@@ -203,6 +224,7 @@ def _about(folder: Path, path: Path) -> dict[str, Any]:
             )
         DataKey(**(about["data"] or {"name": "", "validation_fraction": 0.1, "seed": 0}))
         _check_plain(about)
+        _opaque(about)
         _inputs(about)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise explain_unreadable(path, error) from error

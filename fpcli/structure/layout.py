@@ -94,6 +94,7 @@ class Layout:
         tensors: every floating-point entry of ``state_dict()``, in its order.
         groups: the channel groups, in the order of their first tensor.
         fixed_macs: multiply-adds per sample that belong to no weight (attention products).
+        opaque: modules that tracing has left alone (``structure.opaque``).
 
     >>> weight = Member("fc.weight", 0, torch.arange(3).reshape(3, 1), produces=True)
     >>> tensors = {"fc.weight": TensorSpec((3, 2), True, 1.0)}
@@ -105,6 +106,7 @@ class Layout:
     tensors: Mapping[str, TensorSpec]
     groups: Mapping[str, Group]
     fixed_macs: float = 0.0
+    opaque: tuple[str, ...] = ()
 
     @property
     def prunable(self) -> dict[str, Group]:
@@ -119,7 +121,7 @@ class Layout:
             name: replace(group, members=tuple(m for m in group.members if m.tensor in tensors))
             for name, group in self.groups.items()
         }
-        return Layout(tensors, groups, self.fixed_macs)
+        return Layout(tensors, groups, self.fixed_macs, self.opaque)
 
     @cached_property
     def axes(self) -> dict[str, tuple[Axis | None, ...]]:
@@ -167,6 +169,8 @@ class Layout:
                 for group in self.groups.values()
             ],
             "fixed_macs": self.fixed_macs,
+            # Absent where there are none, as in every layout from before.
+            **({"opaque": list(self.opaque)} if self.opaque else {}),
         }
 
     @classmethod
@@ -182,7 +186,7 @@ class Layout:
                 for name, shape, is_parameter, uses in data["tensors"]
             }
             groups = {row["name"]: _group(row) for row in data["groups"]}
-            return cls(tensors, groups, float(data["fixed_macs"]))
+            return cls(tensors, groups, float(data["fixed_macs"]), tuple(data.get("opaque", ())))
         except (KeyError, TypeError, ValueError) as error:
             raise LayoutError(
                 f"not a layout: {error!r}", hint="the file was not written by this program"

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,17 @@ from fpcli.errors import LayoutError, first_line
 from fpcli.structure.channels import find_groups
 from fpcli.structure.cost import count_macs
 from fpcli.structure.layout import Group, Layout, TensorSpec
+from fpcli.structure.opaque import (
+    explain_obstacle,
+    find_obstacle,
+    hide_modules,
+    match_modules,
+)
 from fpcli.structure.plain import check_network_output, check_plain, check_training, is_float
 from fpcli.structure.verify import verify_cuts
 
 
-def trace(model: nn.Module, example: Tensor) -> Layout:
+def trace(model: nn.Module, example: Tensor, *, opaque: Sequence[str] = ()) -> Layout:
     """Find the tensors and channel groups of a network, and prove them on the example.
 
     The model itself, its gradients, its mode and the random state stay as they are.
@@ -30,6 +36,7 @@ def trace(model: nn.Module, example: Tensor) -> Layout:
     Args:
         model: takes one tensor and returns one.
         example: one batch of inputs, ``[batch, ...]``, on the model's device.
+        opaque: names of modules whose inside is left alone (``structure.opaque``).
 
     Returns:
         The layout. Protected are the network's output, and every group that meets an operation
@@ -45,10 +52,35 @@ def trace(model: nn.Module, example: Tensor) -> Layout:
     """
     with _leave_undisturbed(example):
         tensors, fixed_macs = _specs(model, example)
-        layout = Layout(tensors, _groups(_copy_working(model), example), fixed_macs)
+        groups = _groups(_copy_working(model), example, opaque)
+        layout = Layout(tensors, groups, fixed_macs, tuple(opaque))
         verify_cuts(_copy_working(model), layout, example)
         check_training(_copy_working(model), example, has_gradient=True)
     return layout
+
+
+def trace_around(model: nn.Module, example: Tensor, *, words: Sequence[str] = ()) -> Layout:
+    """Trace a network; where that fails, trace it without looking into the modules that words name.
+
+    Args:
+        words: names of modules, or patterns with ``*``.
+
+    Raises:
+        LayoutError: it cannot be traced; says without which modules it could, if so.
+    """
+    try:
+        return trace(model, example)
+    except LayoutError as error:
+        if names := match_modules(model, words):
+            return trace(model, example, opaque=names)
+
+        def is_solved(names: tuple[str, ...]) -> bool:
+            try:
+                return bool(trace(model, example, opaque=names).prunable)
+            except LayoutError:
+                return False
+
+        raise explain_obstacle(error, find_obstacle(model, is_solved)) from error
 
 
 def list_tensors(model: nn.Module, example: Tensor) -> Layout:
@@ -129,11 +161,12 @@ def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], fl
     return specs, total
 
 
-def _groups(model: nn.Module, example: Tensor) -> dict[str, Group]:
+def _groups(model: nn.Module, example: Tensor, opaque: Sequence[str]) -> dict[str, Group]:
     # As a leaf of the graph the input can be recognised where it meets channels directly.
     if example.is_floating_point():
         example = example.detach().requires_grad_()
     names = {id(x): name for name, x in _floats(model).items()}
+    hide_modules(model, opaque)
     try:
         graph = tp.DependencyGraph().build_dependency(model, (example,), verbose=False)
         return find_groups(graph, names)

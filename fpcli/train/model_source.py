@@ -171,7 +171,9 @@ def build_named(
             raise
         shape, num_classes = entry.input_shape, entry.num_classes
     key = DataKey(task.data, task.validation_fraction, recipe.seed)
-    trained = build_untrained(task.model, shape, num_classes, data=key, code=task.model)
+    trained = build_untrained(
+        task.model, shape, num_classes, data=key, code=task.model, ignore=recipe.prune.ignore
+    )
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))
     return (trained if weights is None else read_weighted(trained, weights)), dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ def prepare_pruning(
         retraining=FitConfig(**asdict(recipe.retrain)),
         seed=recipe.seed,
         ignore=frozenset(
-            group for word in recipe.prune.ignore for group in select(trained, word, "--ignore")
+            group
+            for word in recipe.prune.ignore
+            if not any(fnmatchcase(name, word) for name in trained.layout.opaque)
+            for group in select(trained, word, "--ignore")
         ),
         rates=rates,
         round_to=recipe.prune.round_to,

@@ -234,6 +234,50 @@ def test_code_of_the_current_folder(
         assert done.status == 0
 
 
+SHUFFLING = """
+import torch
+from torch import nn
+
+class Mix(nn.Module):
+    def forward(self, x):
+        rows, channels, *size = x.shape
+        return x.view(rows, 2, channels // 2, *size).transpose(1, 2).reshape(x.shape)
+
+def net(shape, classes):
+    return nn.Sequential(nn.Conv2d(shape[0], 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), Mix(),
+                         nn.Conv2d(8, 12, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(12, classes))
+"""
+
+
+def test_a_network_that_cannot_be_traced_is_pruned_around_what_stops_it(
+    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mixing_nets.py").write_text(SHUFFLING)
+    sys.path.insert(0, str(tmp_path))
+    net = build("mixing_nets:net", (1, 8, 8), 10, seed=0, allow_code=True)
+    save_file(net.state_dict(), "w.safetensors")
+    words = ("mixing_nets:net", "-w", "w.safetensors", "--data", "digits", "--ratio", "0.5")
+    done = fp("prune", *words)
+    assert (done.status, done.out) == (3, "")
+    assert "`fp prune` with `--ignore 3` leaves that alone" in " ".join(done.err.split())
+    data = data_of(fp("prune", *words, "--ignore", "3", "--json").out)
+    widths = [(group["name"], group["before"], group["after"]) for group in data["groups"]]
+    assert widths == [("0", 8, 4), ("4", 12, 6)]
+    assert data["max_difference"] <= 1e-5
+    # What was not looked into is known from the folder.
+    code = ("--model", "mixing_nets:net")
+    again = fp("prune", "out", *code, "--ratio", "0.5", "-o", "two", "--json")
+    assert [group["after"] for group in data_of(again.out)["groups"]] == [2, 3]
+    assert fp("export", "two", *code).status == 0
+    layout = json.loads(Path("two/layout.json").read_text())
+    assert layout["layout"]["opaque"] == ["3"]
+    layout["layout"]["opaque"] = [3]
+    Path("two/layout.json").write_text(json.dumps(layout))
+    assert "are no list of names" in fp("export", "two", *code, "--force").err
+
+
 def test_wrong_sources(fp: Callable, runs: Path, tmp_path: Path) -> None:
     half = ("--ratio", "0.5")
     done = fp("prune", *half)

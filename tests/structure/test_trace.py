@@ -11,9 +11,10 @@ from torch import nn
 from fpcli.errors import LayoutError
 from fpcli.structure import verify
 from fpcli.structure.layout import Layout
+from fpcli.structure.opaque import match_modules
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
-from fpcli.structure.trace import trace
+from fpcli.structure.trace import trace, trace_around
 
 FAST = ["lenet5", "plain", "resnet20", "resnet18", "squeezenet1_1", "mobilenet_v2"]
 SLOW = [
@@ -278,3 +279,85 @@ def test_attention_is_protected_and_its_mlp_is_not():
     model = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
     layout = trace(model, torch.randn(2, 5, 8))
     assert list(layout.prunable) == ["linear1"]
+
+
+class Shuffle(nn.Module):
+    def forward(self, x):
+        rows, channels, *size = x.shape
+        return x.view(rows, 2, channels // 2, *size).transpose(1, 2).reshape(x.shape)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.mix = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), Shuffle()
+
+    def forward(self, x):
+        return self.mix(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def shuffled(num_blocks=1):
+    blocks = nn.Sequential(*[Block() for _ in range(num_blocks)])
+    stem, last, head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 12, 3), nn.Linear(12, 3)
+    return nn.Sequential(stem, nn.ReLU(), blocks, last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+
+def test_what_stops_the_tracer_is_named_with_the_option_that_gets_round_it():
+    with pytest.raises(LayoutError, match="computes something else") as caught:
+        trace_around(shuffled(), torch.zeros(1, 1, 8, 8))
+    assert "`fp prune` with `--ignore 2.0.mix` leaves that alone" in caught.value.hint
+    with pytest.raises(LayoutError) as caught:
+        trace_around(shuffled(2), torch.zeros(1, 1, 8, 8))
+    assert "`--ignore 2.0.mix --ignore 2.1.mix`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "prunable"),
+    [
+        # The shuffle alone: what goes into it must stay, and what comes out has no group.
+        (["2.0.mix"], ["0", "2.0.a", "3"]),
+        (["*.mix"], ["0", "2.0.a", "3"]),
+        # All of the block: the stem goes into it.
+        (["2"], ["3"]),
+    ],
+)
+def test_opaque_modules_keep_their_tensors_and_what_meets_them_whole(words, prunable):
+    model = shuffled()
+    layout = trace_around(model, torch.zeros(1, 1, 8, 8), words=words)
+    assert list(layout.prunable) == prunable
+    assert layout.opaque == match_modules(model, words)
+    touched = {member.tensor for group in layout.prunable.values() for member in group.members}
+    assert not any(name.startswith(("2.0.mix", "2.0.b.bias")) for name in touched)
+    assert dict(model.named_modules())["2.0.mix"].__class__ is Shuffle  # the copy was changed
+    again = Layout.from_json(layout.to_json())
+    assert (again.opaque, again.digest) == (layout.opaque, layout.digest)
+
+
+def test_nothing_is_opaque_where_the_tracer_needs_no_help(net):
+    model, example = net("lenet5")
+    layout = trace_around(model, example, words=["conv1"])
+    assert (layout.opaque, layout.digest) == ((), trace(model, example).digest)
+    assert "opaque" not in layout.to_json()
+
+
+def test_an_unknown_opaque_module_is_an_error():
+    with pytest.raises(LayoutError, match=r"no module `2\.0\.mx`") as caught:
+        trace(shuffled(), torch.zeros(1, 1, 8, 8), opaque=["2.0.mx"])
+    assert "2.0.mix" in caught.value.hint
+
+
+class Bare(nn.Module):
+    """Shuffles in its own forward pass, which no module of it stands for."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.b(Shuffle()(self.a(x)).mean((2, 3)))
+
+
+def test_no_option_is_offered_that_would_not_help():
+    with pytest.raises(LayoutError) as caught:
+        trace_around(Bare(), torch.zeros(1, 1, 8, 8))
+    assert "--ignore" not in caught.value.hint
