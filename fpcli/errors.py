@@ -3,8 +3,8 @@
 ::
 
     FpError                 a message that names the thing, the place and the remedy
-    ├── UsageError          exit 2   wrong word on the command line
-    ├── RecipeError         exit 3   wrong key or value in a recipe or option
+    ├── UsageError          exit 2   wrong word, key or value on the command line
+    ├── RecipeError         exit 3   wrong key or value in a recipe
     ├── DataError           exit 3   missing, corrupt or unsuitable data
     ├── LayoutError         exit 3   a network that cannot be traced, or a support that misfits it
     ├── CodeError           exit 3   code of the user's own that fails
@@ -30,7 +30,8 @@ class FpError(Exception):
     Args:
         message: what is wrong and where, in one line.
         hint: what to do about it, in one line; empty when the message says it all.
-        code: the short name of the error (``F201``); the class has a default.
+        code: the short name of the error (``F201``); the class has a default, and
+            ``error_pages`` says what all of them mean.
         where: a file, option or tensor, for machine-readable output.
     """
 
@@ -46,14 +47,14 @@ class FpError(Exception):
 
 
 class UsageError(FpError):
-    """A wrong word on the command line."""
+    """A wrong word, key or value on the command line."""
 
     exit_status = 2
     code = "F201"
 
 
 class RecipeError(FpError):
-    """A wrong key or value in a recipe, an option or ``--set``."""
+    """A wrong key or value in a recipe."""
 
     exit_status = 3
     code = "F301"
@@ -91,7 +92,7 @@ class ClientError(FpError):
     """Too few clients gave a usable reply."""
 
     exit_status = 4
-    code = "F410"
+    code = "F420"
 
 
 class NeedError(FpError):

@@ -413,7 +413,8 @@ def test_the_command_line_starts_without_torch() -> None:
         ["recipe", "copy", "fedmp/digits", "DEST"], ["recipe", "schema"],
         ["recipe", "schema", "--method", "fedmp"], ["recipe", "schema", "--editor"],
         ["data", "list"], ["methods"], ["methods", "--kind", "pruning"], ["methods", "fedmp"],
-        ["methods", "filters"], ["report", "RUNS", "-o", "PAGE"],
+        ["methods", "filters"], ["report", "RUNS", "-o", "PAGE"], ["explain"],
+        ["explain", "F301"], ["--show-completion", "bash"],
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -19,8 +19,10 @@ from fpcli.cli import data_command, recipe_command
 from fpcli.cli.bench_command import run_bench
 from fpcli.cli.build_command import build_command
 from fpcli.cli.compare_command import run_compare
+from fpcli.cli.completion import install_script, prepare_completion, show_script
 from fpcli.cli.data_split_command import SPLIT_FLAGS, split_data
 from fpcli.cli.doctor_command import run_doctor
+from fpcli.cli.explain_command import run_explain
 from fpcli.cli.export_command import run_export
 from fpcli.cli.fit_command import run_fit
 from fpcli.cli.methods_command import run_methods
@@ -41,6 +43,7 @@ from fpcli.user_code import describe_failure, is_wrong_call, locate_failure
 from fpcli.version import __version__
 
 cli_app = typer.Typer(
+    add_completion=False,  # ours, which names the shell and needs not guess it
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     no_args_is_help=False,
@@ -58,6 +61,7 @@ for command, flags in (
     (run_plot, {}),
     (run_methods, {}),
     (run_doctor, {}),
+    (run_explain, {}),
 ):
     cli_app.command(command.__name__.removeprefix("run_"))(build_command(command, flags))
 cli_app.add_typer(recipe_command.recipe_app, name="recipe")
@@ -82,6 +86,19 @@ def _fp(
         bool,
         typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
     ] = False,
+    show_completion: Annotated[
+        str | None,
+        typer.Option(metavar="SHELL", hidden=True, is_eager=True, callback=show_script),
+    ] = None,
+    install_completion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHELL",
+            help="bash, zsh or fish; --show-completion prints it.",
+            is_eager=True,
+            callback=install_script,
+        ),
+    ] = None,
 ) -> None:
     """Prune networks, train them federated. Start: `fp train --method fedmp`."""
 
@@ -89,6 +106,7 @@ def _fp(
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     prepare_libraries()
+    prepare_completion()
     _settle_streams()
     if "--debug" in sys.argv:
         os.environ["FP_DEBUG"] = "1"  # for the clients of all processes
@@ -161,10 +179,13 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
         UsageError: a group has no command of that name.
     """
     path: list[str] = []
-    for word in arguments:
+    words = iter(arguments)
+    for word in words:
         if not hasattr(command, "commands"):
             break
         if word.startswith("-"):
+            if any(word in item.opts and not item.is_flag for item in command.params):
+                next(words, None)
             continue
         names = list(command.commands)
         if word not in names:
@@ -178,12 +199,8 @@ def _with_help(command: Any, arguments: Sequence[str], session: Session) -> list
     session.command = " ".join(path)
     if not hasattr(command, "commands"):
         return list(arguments)
-    # A list of commands stays plain and short, and so within one small screen.
+    # A list of commands stays plain and short, and so within one screen.
     command.rich_markup_mode = None
-    for option in command.params:
-        if option.name == "install_completion":
-            option.help = "Install completion; --show-completion prints it."
-        option.hidden = option.name == "show_completion"
     return list(arguments) if len(path) < len(arguments) else [*path, "--help"]
 
 

@@ -12,25 +12,13 @@ import typer
 from annotated_types import Ge, Le
 
 from fpcli import plugins
-from fpcli.cli.words import complete_names, complete_words, parse_target
+from fpcli.cli.completion import find_completer
+from fpcli.cli.words import parse_target
 from fpcli.errors import UsageError
-from fpcli.models.names import complete
 from fpcli.settings.fields import is_share
 from fpcli.settings.flags import Flag, describe_default, split_flag
 from fpcli.settings.keys import Leaf, in_order, list_leaves
 from fpcli.units import parse_seconds
-
-
-def _complete_recipes(incomplete: str) -> list[str]:
-    from fpcli.recipe.load import name_shipped
-
-    return complete_words(*name_shipped())(incomplete)
-
-
-_COMPLETERS: Mapping[Any, Callable[[str], list[str]]] = {
-    "models": complete,
-    "recipes": _complete_recipes,
-}
 
 
 def build_command(
@@ -101,7 +89,7 @@ def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:
         show_default=False,
         show_envvar=False,
         envvar=flag.envvar,
-        autocompletion=_completer(flag),
+        autocompletion=find_completer(flag),
         **({"parser": reader} if reader else bounds),
     )
     return Parameter(name, Parameter.KEYWORD_ONLY, default=info, annotation=hint)
@@ -128,21 +116,13 @@ def _without_bounds(hint: Any) -> tuple[Any, dict[str, float]]:
 
 def _help(flag: Flag, default: Any) -> str:
     text = flag.help
-    if isinstance(flag.known, str) and "{names}" in text:
+    if "{names}" in text:
         text = text.replace(
-            "{names}", ", ".join(plugins.load_reference(plugins.TABLES[flag.known]))
+            "{names}", ", ".join(plugins.load_reference(plugins.TABLES[str(flag.known)]))
         )
     has_default = default not in (None, Parameter.empty)
     usual = describe_default(flag, default) if has_default else flag.default
     return f"{text} (default: {usual})." if usual else f"{text.removesuffix('.')}."
-
-
-def _completer(flag: Flag) -> Callable[[str], list[str]] | None:
-    if flag.known in _COMPLETERS:
-        return _COMPLETERS[flag.known]
-    if isinstance(flag.known, str):
-        return complete_names(flag.known)
-    return complete_words(*flag.known) if flag.known else None
 
 
 def read_options(options: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ RunPaths = Annotated[
     Flag(
         "RUN",
         "Folders of runs or of results of `fp prune`, or a folder that holds such folders",
+        known="runs",
     ),
 ]
 _Target = Annotated[

@@ -24,7 +24,7 @@ Resolved = Annotated[bool, Flag("--resolved", "Print every key with its value")]
 Destination = Annotated[
     Path | None, Flag("DEST", "File or folder", default="METHOD-NAME.yaml here")
 ]
-Files = Annotated[list[str], Flag("FILE", "Recipes of yours, or shipped ones")]
+Files = Annotated[list[str], Flag("FILE", "Recipes of yours, or shipped ones", known="recipes")]
 _Prefix = Annotated[str | None, Flag("PREFIX", "Only these keys: `local`, `task.partition`, ...")]
 OptionsOf = Annotated[
     str | None,
@@ -200,11 +200,12 @@ def show_schema(
     """List the keys of a recipe with types, defaults and meanings."""
     from fpcli.cli import show as screen
     from fpcli.recipe.editor import list_keys, make_json_schema
+    from fpcli.settings.declared import describe
 
     if editor:
         emit(json_module.dumps(make_json_schema(), indent=2))
         return
-    keys = list_keys(method)
+    keys = list_keys(options=describe("methods", method).Options if method else None)
     chosen = [row for row in keys if prefix is None or f"{row.name}.".startswith(f"{prefix}.")]
     if not chosen:
         prefixes = {".".join(row.name.split(".")[:end]) for row in keys for end in (1, 2, 3)}

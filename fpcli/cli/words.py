@@ -1,9 +1,9 @@
-"""Words of a command line that several commands read alike, and completers for some of them."""
+"""Words of a command line that several commands read alike."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from fpcli import plugins
@@ -37,20 +37,6 @@ def make_importable(values: Iterable[object]) -> None:
     here = str(Path.cwd())
     if any(plugins.is_code(str(value)) for value in values) and here not in sys.path:
         sys.path.insert(0, here)
-
-
-def complete_names(kind: str) -> Callable[[str], list[str]]:
-    """Return a completer for the names of one kind of thing."""
-
-    def beginning(incomplete: str) -> list[str]:
-        return [name for name in plugins.list_names(kind) if name.startswith(incomplete)]
-
-    return beginning
-
-
-def complete_words(*known: str) -> Callable[[str], list[str]]:
-    """Return a completer for a few fixed words."""
-    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
 
 
 def parse_target(text: str) -> str:

@@ -28,11 +28,8 @@ class Rejected(Exception):  # noqa: N818 - it is no error of the program
     """A reply that is not merged.
 
     Args:
-        code: ``F401`` unreadable or not of this job, ``F402`` non-finite, ``F403`` shape, ``F404``
-            names, ``F405`` type, ``F406`` count, ``F407`` outside the planned support, ``F408``
-            the client reports an error, ``F409`` late, ``F410`` no reply.
-
-    Those of simulated clients that drop out stand in ``DROPPED``.
+        code: one of ``error_pages.PAGES``.
+        reason: in words, with the tensor's name.
     """
 
     def __init__(self, code: str, reason: str) -> None:

@@ -16,31 +16,27 @@ from fpcli.settings.learning import MethodChoice
 from fpcli.settings.recipes import Recipe
 
 
-def list_keys(method: str | None = None) -> list[OptionRow]:
-    """Return every dotted key with its type, default and meaning.
+def list_keys(recipe: type = Recipe, options: type | None = None) -> list[OptionRow]:
+    """Return every dotted key of a recipe with its type, default and meaning.
 
     Args:
-        method: whose options stand under ``method`` too.
-
-    Raises:
-        UsageError: there is no such method.
+        options: of a method, which stand under ``method`` too.
     """
-    rows = list(_rows(Recipe))
-    if method is None:
+    rows = list(_rows(recipe))
+    if options is None:
         return rows
-    options = list_options(describe("methods", method).Options)
     position = 1 + next(n for n, row in enumerate(rows) if row.name == "method.name")
-    mine = [row._replace(name=f"method.{row.name}") for row in options]
+    mine = [row._replace(name=f"method.{row.name}") for row in list_options(options)]
     return [*rows[:position], *mine, *rows[position:]]
 
 
 def _rows(cls: type, prefix: str = "") -> Iterator[OptionRow]:
     hints = get_type_hints(cls, include_extras=True)
-    for row in list_options(cls):
+    for item, row in zip(fields(cls), list_options(cls), strict=True):
         hint = hints[row.name]
         if is_dataclass(hint):
             yield from _rows(hint, f"{prefix}{row.name}.")  # type: ignore[arg-type]
-        elif (cls, row.name) != (MethodChoice, "options"):
+        elif not item.metadata.get("is_open"):
             yield row._replace(name=prefix + row.name)
 
 

@@ -22,7 +22,7 @@ from fpcli.report.event_checks import (
 from fpcli.report.run_settings import fill_defaults
 from fpcli.report.trials import read_search
 from fpcli.store import events
-from fpcli.store.run_folder import RunFolder
+from fpcli.store.run_folder import RunFolder, list_runs
 
 Event = Mapping[str, Any]
 
@@ -146,7 +146,7 @@ def find_runs(words: Sequence[Path], runs_dir: Path) -> list[Run]:
 
 def _folders(word: Path, runs_dir: Path) -> list[Path]:
     path = word if word.exists() or not (runs_dir / word).exists() else runs_dir / word
-    inside = sorted(item.parent for item in path.glob("[!.]*/recipe.yaml"))
+    inside = list_runs(path)
     if inside and not (path / "recipe.yaml").is_file():
         return inside
     try:

@@ -25,8 +25,8 @@ class Flag:
         panel: of the help; none means what the field's class has as ``panel``, if anything.
         default: how the default reads in the help, which says nothing about an empty one; None
             reads the value.
-        known: what completes it: a kind of ``plugins.TABLES``, or words; those of a ``Literal``
-            need no saying.
+        known: what completes it: words (those of a ``Literal`` need no saying), a kind of
+            ``plugins.TABLES``, or ``recipes``, ``runs``, ``settings`` or ``sources`` (of models).
         reads: what it understands beside the field's own values.
         words: other words for values, such as ``auto`` for 0.
         before: the option that it stands ahead of, where that is not the order of the fields.

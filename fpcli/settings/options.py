@@ -22,10 +22,12 @@ RecipeName = Annotated[
         "Recipe: a YAML file or a shipped name, such as `tiny` (two rounds of any method)",
         TASK,
         default="none",
+        known="recipes",
     ),
 ]
 Settings = Annotated[
-    list[str] | None, Flag("--set KEY=VALUE", "Set any key of the recipe; may be repeated", TASK)
+    list[str] | None,
+    Flag("--set KEY=VALUE", "Set any key of the recipe; may be repeated", TASK, known="settings"),
 ]
 DataDir = Annotated[str | None, DATA_DIR]
 _RUNS = Flag("--runs DIR", "Folder of all runs", RUN)
@@ -71,7 +73,7 @@ class FitOptions:
     name: Annotated[str | None, Flag("--name NAME", default="fit-DATA-MODEL[-DIGEST]-sSEED")] = None
     """Folder of the run; `auto` numbers the default where it is taken."""
     runs: Runs = Path("runs")
-    resume: Annotated[str | None, Flag("--resume RUN")] = None
+    resume: Annotated[str | None, Flag("--resume RUN", known="runs")] = None
     """Go on with an earlier run."""
     force: Annotated[bool, Flag("--force")] = False
     """Replace a run of that name; with --resume: change recipe, start over."""
@@ -111,7 +113,7 @@ class ModelOptions:
     panel: ClassVar[str] = RUN
 
     source: Annotated[
-        str | None, Flag("[RUN|DIR|MODEL]", default="the newest run", known="models")
+        str | None, Flag("[RUN|DIR|MODEL]", default="the newest run", known="sources")
     ] = None
     """A run, an output folder, or a model's name with -w."""
     weights: Annotated[Path | None, Flag("-w/--weights FILE", panel=TASK, default="none")] = None
@@ -175,7 +177,7 @@ class ExportOptions:
 
     panel: ClassVar[str] = "How"
 
-    source: Annotated[str | None, Flag("[RUN|DIR]", default="the newest run")] = None
+    source: Annotated[str | None, Flag("[RUN|DIR]", default="the newest run", known="runs")] = None
     """A run, or an output folder of `fp prune`."""
     round: Annotated[
         Annotated[int, Ge(0)] | None, Flag("--round N", panel=WHICH, default="the final model")
@@ -236,7 +238,7 @@ class BenchOptions:
 
     panel: ClassVar[str] = "How"
 
-    paths: Annotated[list[Path] | None, Flag("PATH...")] = None
+    paths: Annotated[list[Path] | None, Flag("PATH...", known="runs")] = None
     """Runs, output folders of `fp prune`, .safetensors of `fp export`, .onnx, .pt2; the others are
     compared with the first."""
     batch: Annotated[str, Flag("--batch N[,N]")] = "1,64"

@@ -89,13 +89,15 @@ class UnlearnOptions:
 
     panel: ClassVar[str] = RUN
 
-    run: Annotated[str | None, Flag("[RUN]")] = None
+    run: Annotated[str | None, Flag("[RUN]", known="runs")] = None
     """A finished run of `fp train`; it is only read."""
     class_: Annotated[str | None, Flag("--class N[,N]", panel=TASK)] = None
     """Classes to forget, one after the other (no default)."""
     class_name: Annotated[str | None, Flag("--class-name NAME[,NAME]", panel=TASK)] = None
     """The same by name (no default)."""
-    recipe: Annotated[str | None, Flag("-c/--recipe NAME|FILE", panel=TASK, default="none")] = None
+    recipe: Annotated[
+        str | None, Flag("-c/--recipe NAME|FILE", panel=TASK, default="none", known="recipes")
+    ] = None
     """Recipe whose method, local and rounds win over the run's."""
     set_: o.Settings = None
     data: Annotated[str | None, Flag("--data NAME", panel=TASK, default="its")] = None
@@ -105,7 +107,7 @@ class UnlearnOptions:
     """Needed if its network is code of yours."""
     compare_retrain: Annotated[bool, Flag("--compare-retrain")] = False
     """Also train the run anew without the classes."""
-    retrained: Annotated[str | None, Flag("--retrained RUN2", default="none")] = None
+    retrained: Annotated[str | None, Flag("--retrained RUN2", default="none", known="runs")] = None
     """Such a run that is there already."""
     audit: Annotated[str | None, Flag("--audit NAME[,NAME]", default="none", known="audits")] = None
     """mia, class-mia, probe, relearn, logit-mask, server-diff, or all; implies
@@ -119,7 +121,7 @@ class UnlearnOptions:
     name: Annotated[str | None, Flag("--name NAME", default="RUN-without-CLASS")] = None
     """Folder of the result; `auto` numbers it where taken."""
     runs: o.Runs = Path("runs")
-    resume: Annotated[str | None, Flag("--resume NAME")] = None
+    resume: Annotated[str | None, Flag("--resume NAME", known="runs")] = None
     """Go on with an unlearning, or add a comparison to it."""
     force: Annotated[bool, Flag("--force")] = False
     """Replace an earlier run of that name; allow --purge."""

@@ -109,8 +109,10 @@ class RunFolder:
         if (path / "recipe.yaml").is_file():
             return cls(path)
         problem = "is not a run: it has no recipe.yaml" if path.exists() else "does not exist"
-        runs = [item.parent.name for item in path.parent.glob("[!.]*/recipe.yaml")]
-        hint = suggest(path.name, runs) or f"runs are the folders in {path.parent}"
+        hint = (
+            suggest(path.name, (run.name for run in list_runs(path.parent)))
+            or f"runs are the folders in {path.parent}"
+        )
         raise ResumeError(f"{path} {problem}", hint=hint, where=str(path))
 
     @property
@@ -210,6 +212,11 @@ class RunFolder:
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
+
+
+def list_runs(folder: Path) -> list[Path]:
+    """Return the runs that a folder holds, sorted."""
+    return sorted(path.parent for path in folder.glob("[!.]*/recipe.yaml"))
 
 
 def _in_use(path: Path, owner: Path) -> FpError:
