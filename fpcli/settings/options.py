@@ -19,7 +19,7 @@ RecipeName = Annotated[
     str | None,
     Flag(
         "-c/--preset/--recipe NAME|FILE",
-        "Recipe: a YAML file or a shipped name, such as `tiny` (two rounds of any method)",
+        "Recipe: a YAML file or a shipped name (`tiny`: two rounds of `fp train`)",
         TASK,
         default="none",
         known="recipes",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpcli.errors import UsageError
+from fpcli.errors import RecipeError, UsageError
 from fpcli.plugins import split_path
 from fpcli.recipe.load import (
     NOT_IN_DIGEST,
@@ -85,25 +85,34 @@ def explain_taken(path: Path, recipe: AnyRecipe, command: str = "") -> UsageErro
     """
     other = f"`--name {number_name(path.parent, path.name)}`"
     hint = f"choose another name, such as {other}"
-    if (path / "recipe.yaml").is_file():
-        stored, wanted = read_stored(path / "recipe.yaml"), flatten(recipe)
-        changed = {
-            key: value
-            for key, value in wanted.items()
-            if key in stored and value not in (stored[key], _CHOSEN_LATER.get(key, stored[key]))
-        }
-        if changed.keys() <= NOT_IN_DIGEST:
-            again = f"fp {command or choose_command(wanted)} --resume {shlex.quote(str(path))}"
-            again += f"{_set_words(changed)}{code_words(recipe)}"
-            hint = f"it has the same recipe: go on with `{again}`, or make another by {other}"
-        else:
-            keys = [key for key in changed if key not in NOT_IN_DIGEST]
-            shown = ", ".join(keys[:3] + ["..."] * (len(keys) > 3))
-            hint = (
-                f"it has another recipe ({shown}): take {other}, let `--name {AUTO}` find one, "
-                "or replace it with `--force`"
-            )
+    stored, wanted = _read_earlier(path), flatten(recipe)
+    changed = {
+        key: value
+        for key, value in wanted.items()
+        if key in stored and value not in (stored[key], _CHOSEN_LATER.get(key, stored[key]))
+    }
+    is_alike = choose_command(stored) == choose_command(wanted)
+    if stored and is_alike and changed.keys() <= NOT_IN_DIGEST:
+        again = f"fp {command or choose_command(wanted)} --resume {shlex.quote(str(path))}"
+        again += f"{_set_words(changed)}{code_words(recipe)}"
+        hint = f"it has the same recipe: go on with `{again}`, or make another by {other}"
+    elif stored:
+        keys = [key for key in changed if key not in NOT_IN_DIGEST]
+        shown = ", ".join(keys[:3] + ["..."] * (len(keys) > 3)) if is_alike else "another command"
+        hint = (
+            f"it has another recipe ({shown}): take {other}, let `--name {AUTO}` find one, "
+            "or replace it with `--force`"
+        )
     return UsageError(f"run name `{path.name}` is taken: {path} exists", hint=hint, where="--name")
+
+
+def _read_earlier(path: Path) -> dict[str, Any]:
+    """Return the recipe of the run in a folder; empty if there is none that can be read."""
+    file = path / "recipe.yaml"
+    try:
+        return read_stored(file) if file.is_file() else {}
+    except RecipeError:
+        return {}
 
 
 def _set_words(changed: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -286,9 +287,7 @@ def test_a_score_of_the_current_folder(
 def test_an_unexpected_error_keeps_its_traceback_in_the_run(
     fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
-        raise ZeroDivisionError("by zero")
-
+    fail = Mock(side_effect=ZeroDivisionError("by zero"))
     monkeypatch.setattr("fpcli.train.federated_run.draw_run", fail)
     done = fp("train", *TINY, "--name", "odd", "-q")
     assert (done.status, done.out) == (1, "")

@@ -134,8 +134,13 @@ def test_a_taken_name_of_another_recipe_offers_another_name(tmp_path: Path) -> N
         "it has another recipe (task.clients, local.lr): take `--name a-2`, let `--name auto` "
         "find one, or replace it with `--force`"
     )
-    (tmp_path / "b").mkdir()
-    assert explain_taken(tmp_path / "b", other).hint == "choose another name, such as `--name b-2`"
+    assert "(another command)" in explain_taken(run(tmp_path / "f", FitRecipe()), Recipe()).hint
+    for content in (None, "seed: [", "a: &a [*a]"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        if content:
+            (tmp_path / "b" / "recipe.yaml").write_text(content)
+        hint = explain_taken(tmp_path / "b", other).hint
+        assert hint == "choose another name, such as `--name b-2`"
 
 
 @pytest.mark.parametrize("path", list_shipped(), ids=lambda path: f"{path.parent.name}/{path.stem}")
