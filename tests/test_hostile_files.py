@@ -48,8 +48,9 @@ from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.checkpoint import save_checkpoint as save_checkpoint
-from fpcli.store.model_folder import read_trained, read_weighted, write_trained
+from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.store.partial import read_partial
+from fpcli.store.weights import read_weights
 from fpcli.structure.support import Support
 
 LIMIT_S = 20
@@ -266,7 +267,7 @@ def weights(folder: Path, ending: str) -> Case:
         torch.save(dict(trained.values), path)
     else:
         path.write_bytes(save({k: x.contiguous() for k, x in trained.values.items()}))
-    return Case(path, BYTES, lambda: read_weighted(trained, path))
+    return Case(path, BYTES, lambda: read_weights(path, trained.template, trained.values, 10))
 
 
 def program(folder: Path, ending: str) -> Case:

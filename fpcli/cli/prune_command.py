@@ -155,6 +155,12 @@ class _Call:
         ignore = self._recipe({"task.model": "lenet5"}).prune.ignore
         trained = read_trained(folder, code=code or "", ignore=ignore)
         recipe = self._recipe(_settings_of(trained))
+        if recipe.task.head == "new":
+            raise UsageError(
+                f"{folder} has a last layer for its own data",
+                hint="--head new is for weights of a file, given with -w",
+                where="--head",
+            )
         data_dir = Path(recipe.task.data_dir) if recipe.task.data_dir else None
         try:
             dataset = load_data_of(trained, self.options["data"], data_dir, recipe.task.normalise)

@@ -54,7 +54,8 @@ class Dataset:
         class_names: one per class.
         owner_names: one per natural client, where ``train.owners`` names them.
         normalised_by: the value of ``task.normalise`` that scale, mean and std are from.
-        notes: what was done to samples when they were read, a sentence each.
+        notes: what was done to samples, and to weights for them, when they were read, a sentence
+            each.
     """
 
     name: str

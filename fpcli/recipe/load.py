@@ -39,6 +39,7 @@ NOT_IN_DIGEST = frozenset(
 _NOT_WHILE_USUAL: Mapping[str, Any] = {
     "task.normalise": "auto",
     "task.start": "",
+    "task.head": "kept",
     "task.withhold": [],
     "task.server_share": 0.0,
     "task.server_samples": 0,

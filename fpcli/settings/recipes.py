@@ -20,7 +20,7 @@ from fpcli.settings.learning import (
     RetrainConfig,
     ServerConfig,
 )
-from fpcli.settings.tasks import DATA_DIR, NORMALISE, FitTask, TrainTask
+from fpcli.settings.tasks import DATA_DIR, NORMALISE, FitTask, StartTask, TrainTask
 
 RECIPE_FORMAT = 1
 """The newest recipe format that this version reads."""
@@ -84,7 +84,7 @@ class FitRecipe:
 
     recipe: Annotated[int, Ge(1)] = RECIPE_FORMAT
     """Format number of the recipe."""
-    task: FitTask = field(default_factory=FitTask)
+    task: StartTask = field(default_factory=StartTask)
     """What is learned."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How."""

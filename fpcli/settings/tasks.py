@@ -104,6 +104,9 @@ class FitTask:
     255; `unit` images from 0 to 1; `imagenet` these by ImageNet's mean and deviation of three
     channels; `MEAN/STD` these by numbers of one's own, one per channel with commas between, as
     `0.1307/0.3081`. Tables take `auto`, `none`, and `MEAN/STD` of their own values."""
+    head: Annotated[Literal["kept", "new"], Flag("--head kept|new")] = "kept"
+    """Last layer of weights from a file: theirs, or a new one for the data's classes. `new` gives
+    the last linear layer or convolution its initial values, whatever width the file's has."""
     augment: Annotated[
         Literal["auto", "none", "crop", "crop-flip"],
         Flag("--augment KIND", default="auto = crop-flip for CIFAR, else none"),
@@ -120,7 +123,16 @@ class FitTask:
 
 
 @dataclass(frozen=True)
-class TrainTask(FitTask):
+class StartTask(FitTask):
+    """What is learned, and from where."""
+
+    start: Annotated[str, Flag("-w/--weights FILE|RUN", before="--data-dir")] = ""
+    """Start from these weights: a file (.safetensors, .pt), a run, or a folder of a trained model.
+    Empty means freshly initialised ones."""
+
+
+@dataclass(frozen=True)
+class TrainTask(StartTask):
     """What is learned, and who holds the data."""
 
     clients: Annotated[int, Ge(1), Flag("--clients N")] = 10
@@ -135,9 +147,6 @@ class TrainTask(FitTask):
     methods in which it trains."""
     server_samples: Annotated[int, Ge(0)] = 0
     """The same as a number of samples, in place of a share."""
-    start: str = ""
-    """Folder of a run, or of a trained model, whose weights the first round starts from; empty
-    means freshly initialised ones."""
     augment: Augment = "none"
     """Random change of every training image: `crop` shifts it by up to an eighth of its side,
     `crop-flip` mirrors half of them too."""

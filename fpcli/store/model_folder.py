@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,22 +116,6 @@ def read_trained(
         data=about["data"] and DataKey(**about["data"]),
         inputs=_inputs(about),
     )
-
-
-def read_weighted(trained: Trained, weights: Path) -> Trained:
-    """Return a full network with the weights of a file.
-
-    Args:
-        weights: ``.safetensors``, or a ``.pt``/``.pth`` file that holds a plain ``state_dict``; of
-            the full network.
-
-    Raises:
-        DataError: the file is missing, damaged, hostile, or of another network.
-    """
-    values = read_untrusted(weights)
-    shapes = {key: spec.shape for key, spec in trained.layout.tensors.items()}
-    check_tensors(weights, values, shapes)
-    return replace(trained, values=values)
 
 
 def build_untrained(

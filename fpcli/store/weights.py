@@ -10,14 +10,16 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpcli.errors import DataError, first_line, suggest
+from fpcli.store.torch_file import SUFFIXES, read_state
 from fpcli.structure.layout import Tensors
 
 _LIMIT_BYTES = 4 * 2**30
 _LIMIT_VALUES = 2**25
 _LIMIT_CUT = 64
+_PREFIXES = ("module.", "_orig_mod.")
 
 
 def check_file(path: Path, *, hint: str) -> None:
@@ -43,28 +45,89 @@ def read_untrusted(path: Path) -> dict[str, Tensor]:
     Raises:
         DataError: the file is missing, too large, damaged, or holds anything but tensors.
     """
+    return _read_noted(path)[0]
+
+
+def read_weights(
+    path: Path, model: nn.Module, fresh: Tensors, num_classes: int, *, head: str = "kept"
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the values of a network from a file of weights, and what was done to get them.
+
+    Args:
+        path: a ``state_dict``, a checkpoint that has one, as it is or with what DataParallel and
+            ``torch.compile`` put before its names.
+        model: the network.
+        fresh: initial values of all its floating-point tensors.
+        num_classes: of the data.
+        head: ``new`` leaves the last layer its initial values.
+
+    Raises:
+        DataError: the file is missing, damaged, hostile, or of another network.
+    """
+    values, note = _read_noted(path)
+    shapes = {name: tuple(x.shape) for name, x in fresh.items()}
+    notes = [note] if note else []
+    while prefix := next((x for x in _PREFIXES if _are_behind(values, x, shapes)), ""):
+        values = {name.removeprefix(prefix): x for name, x in values.items()}
+        notes.append(f"{path}: `{prefix}` before all names is left out")
+    last = _find_head(model, num_classes)
+    weight = values.get(f"{last}.weight")
+    width = len(weight) if weight is not None and weight.dim() else num_classes
+    if head == "new":
+        own = [name for name in shapes if last and name.rpartition(".")[0] == last]
+        if not own:
+            raise explain_misfit(
+                path, "the network ends in no layer of the data's classes", "leave out `--head new`"
+            )
+        values = {name: x for name, x in values.items() if name.rpartition(".")[0] != last}
+        values |= {name: fresh[name] for name in own}
+        notes.append(f"{path}: `{last}` is new, for {num_classes:,} classes")
+    elif width != num_classes:
+        raise explain_misfit(
+            path,
+            f"its last layer `{last}` has {width:,} outputs, and the data {num_classes:,} classes",
+            "`--head new` (`fp fit`, `fp train`, `fp prune`) puts a fresh one there, to be trained",
+        )
+    check_tensors(path, values, shapes)
+    return {name: values[name] for name in shapes}, tuple(notes)
+
+
+def _read_noted(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return what :func:`read_untrusted` does, and a note on where it lay."""
     check_file(path, hint="give the weights with -w FILE")
+    content: Mapping[str, Tensor]
+    note = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters about a strange file is the error below
-            if path.suffix in (".pt", ".pth"):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            if path.suffix in SUFFIXES:
+                content, note = read_state(path)
             else:
                 content = load_tensors(path.read_bytes())
+    except DataError:
+        raise
     except Exception as error:  # torch's reader raises almost anything on a wrong file
         raise explain_unreadable(path, error) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(x, Tensor) for x in content.values()):
-        raise DataError(
-            f"{path}: holds something else than named tensors",
-            hint="save `model.state_dict()`",
-            where=str(path),
-        )
     wanted = (x for x in content.items() if x[1].is_floating_point() or x[1].dtype == torch.bool)
     return {
         str(name): x.detach().float() if x.is_floating_point() else x.detach() for name, x in wanted
-    }
+    }, note
+
+
+def _are_behind(values: Tensors, prefix: str, shapes: Mapping[str, object]) -> bool:
+    is_own = any(name.startswith(prefix) for name in shapes)
+    return bool(values) and not is_own and all(name.startswith(prefix) for name in values)
+
+
+def _find_head(model: nn.Module, num_classes: int) -> str:
+    """Return the last layer that gives out one value per class, or "" where there is none."""
+    layers = (
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and len(module.weight) == num_classes
+    )
+    return (["", *layers])[-1]
 
 
 def check_tensors(path: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:

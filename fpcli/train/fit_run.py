@@ -34,6 +34,7 @@ from fpcli.train.client_data import load_data
 from fpcli.train.run_session import Listener, Place, RunSession, check_recipe
 from fpcli.train.run_summary import FitSummary, state_sha256
 from fpcli.train.setup import trace_or_list
+from fpcli.train.start_values import read_start
 
 _MANY_MACS = 1e9
 
@@ -114,6 +115,9 @@ def prepare_fit(recipe: FitRecipe) -> FitSetup:
     shape, classes = dataset.input_shape, dataset.num_classes
     model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
     layout = trace_or_list(model, dataset)
+    start = read_start(task, model, layout, dataset, "`fp fit` trains whole models")
+    model.load_state_dict(start.values, strict=False)
+    dataset = replace(dataset, notes=dataset.notes + start.notes)
     size = count_cost(layout, Support())
     threads = recipe.threads or _usual_threads(size.macs * recipe.fit.batch_size)
     model = move_to(model, recipe.device, is_channels_last=True)

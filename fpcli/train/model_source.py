@@ -15,8 +15,9 @@ from fpcli.errors import DataError, UsageError, suggest
 from fpcli.recipe.load import read_settings
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
-from fpcli.store.model_folder import build_untrained, read_weighted
+from fpcli.store.model_folder import build_untrained
 from fpcli.store.run_folder import RunFolder
+from fpcli.store.weights import read_weights
 from fpcli.train.client_data import load_data
 from fpcli.units import format_input
 
@@ -155,7 +156,7 @@ def build_named(
 
     Args:
         recipe: names network and data; either may be code, which runs.
-        weights: see ``model_folder.with_weights``; None gives it initial ones.
+        weights: see ``weights.read_weights``; None gives it initial ones.
         is_planned: data that is known by name need not be there, and is None then.
 
     Raises:
@@ -176,7 +177,14 @@ def build_named(
     )
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))
-    return (trained if weights is None else read_weighted(trained, weights)), dataset
+    if weights is None:
+        return trained, dataset
+    values, notes = read_weights(
+        weights, trained.template, trained.values, num_classes, head=task.head
+    )
+    if dataset is not None:
+        dataset = replace(dataset, notes=dataset.notes + notes)
+    return replace(trained, values=values), dataset
 
 
 def doubt_about_inputs(

@@ -100,7 +100,8 @@ def prepare_run(recipe: Recipe, home: Path) -> Setup:
     options = method.Options(**recipe.method.options)
     traits = method.traits_of(options)
     layout = trace_for(model, dataset, traits)
-    values, support = read_start(recipe, model, layout, traits, Inputs.of(dataset))
+    start = read_start(task, model, layout, dataset, _why_whole(method_name, traits))
+    dataset = replace(dataset, notes=dataset.notes + start.notes)
     common = Common(
         run=hashlib.sha256(f"{digest_recipe(recipe)}{layout.digest}".encode()).hexdigest(),
         options=options,
@@ -132,7 +133,13 @@ def prepare_run(recipe: Recipe, home: Path) -> Setup:
         withheld_test=kept.test,
     )
     site = _site(recipe, common, fed, kept, home)
-    return Setup(recipe, fed, values, site, parts, support)
+    return Setup(recipe, fed, start.values, site, parts, start.support)
+
+
+def _why_whole(method_name: str, traits: Traits) -> str:
+    if traits.cuts == "nothing" or traits.starts_pruned:
+        return ""
+    return f"`{method_name}` chooses itself what is left out"
 
 
 def _server_side(

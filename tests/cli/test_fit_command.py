@@ -98,7 +98,7 @@ def test_options_and_recipes_say_the_same(fp: Callable, tmp_path: Path) -> None:
     assert data["recipe"] == {
         "recipe": 1, "task.data": "digits", "task.model": "mnist-cnn", "task.data_dir": "",
         "task.validation_fraction": 0.1, "task.augment": "crop", "fit.epochs": 7,
-        "task.normalise": "0.1/0.3",
+        "task.normalise": "0.1/0.3", "task.start": "", "task.head": "kept",
         "fit.batch_size": 9, "fit.lr": 0.001, "fit.momentum": 0.5, "fit.weight_decay": 0.0,
         "fit.schedule": "steps", "fit.drop_at": [0.5, 0.9], "fit.clip_norm": 0.0, "device": "cpu",
         "threads": 3, "checkpoint_every": 5, "target_accuracy": 0.9, "seed": 4,

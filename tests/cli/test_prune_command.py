@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from prunings import trained_of
 from safetensors.torch import load_file, save_file
 
@@ -276,6 +277,41 @@ def test_a_network_that_cannot_be_traced_is_pruned_around_what_stops_it(
     layout["layout"]["opaque"] = [3]
     Path("two/layout.json").write_text(json.dumps(layout))
     assert "are no list of names" in fp("export", "two", *code, "--force").err
+
+
+def test_own_weights_of_another_width_are_pruned_and_trained_with_a_new_head(
+    fp: Callable, tmp_path: Path
+) -> None:
+    wide = build("digits-cnn", (1, 8, 8), 100, seed=1).state_dict()
+    torch.save({"model": wide, "epoch": 9}, "own.pt")
+    words = ("digits-cnn", "-w", "own.pt", "--data", "digits", "--ratio", "0.5")
+    done = fp("prune", *words)
+    assert (done.status, "`fc2` has 100 outputs, and the data 10 classes" in done.err) == (3, True)
+    done = fp("prune", *words, "--head", "new", "--finetune", "1")
+    assert done.status == 0
+    assert "own.pt: a checkpoint with `model`, `epoch`; the weights are read from" in done.err
+    assert "own.pt: `fc2` is new, for 10 classes" in done.err
+    assert load_recipe(Path("out/recipe.yaml"), cls=PruneRecipe).task.head == "new"
+    done = fp("prune", "out", "--ratio", "0.5", "--head", "new", "-o", "two")
+    assert (done.status, "--head new is for weights of a file" in done.err) == (2, True)
+
+
+def test_own_weights_are_trained_on_whole_and_federated(fp: Callable, tmp_path: Path) -> None:
+    whole = build("digits-cnn", (1, 8, 8), 10, seed=1).state_dict()
+    torch.save({f"module.{name}": x for name, x in whole.items()}, "own.pt")
+    words = ("--data", "digits", "-w", "own.pt", "--lr", "0", "--weight-decay", "0", "-q")
+    assert fp("fit", *words, "--epochs", "1", "--name", "one").status == 0
+    train = ("train", "--method", "fedavg", "--rounds", "1", "--executor", "inline")
+    done = fp(*train, *words[:6], "--name", "two")
+    assert (done.status, "`module.` before all names is left out" in done.err) == (0, True)
+    for name in ("one", "two"):
+        values = load_file(f"runs/{name}/final/model.safetensors")
+        torch.testing.assert_close(values["conv1.weight"], whole["conv1.weight"])
+        assert "start: own.pt" in Path(f"runs/{name}/recipe.yaml").read_text()
+    done = fp("prune", "runs/one", "--ratio", "0.5", "-q")
+    assert done.status == 0
+    done = fp("fit", "-w", "out", "--data", "digits")
+    assert (done.status, "out is pruned, and `fp fit` trains whole models" in done.err) == (3, True)
 
 
 def test_wrong_sources(fp: Callable, runs: Path, tmp_path: Path) -> None:

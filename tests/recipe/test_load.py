@@ -405,7 +405,7 @@ def test_digest_of_a_recipe_from_before_keys_that_are_empty() -> None:
     other = {
         "task.start": "runs/a", "task.withhold": [0], "task.server_share": 0.1,
         "task.server_samples": 3, "fleet.server": "jetson-tx2",
-        "task.normalise": "unit",
+        "task.normalise": "unit", "task.head": "new",
     }  # fmt: skip
     assert other.keys() == module._NOT_WHILE_USUAL.keys()
     digests = {digest_recipe(load_recipe(None, flags={key: value})) for key, value in other.items()}

@@ -12,7 +12,7 @@ from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.engine.trained import DataKey, Inputs, Trained
 from fpcli.errors import DataError, UsageError
 from fpcli.models.build import build
-from fpcli.store.model_folder import build_untrained, read_trained, read_weighted, write_trained
+from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 
@@ -56,25 +56,6 @@ def test_reading_gives_the_written_model(trained: Trained, tmp_path: Path) -> No
     assert load_file(tmp_path / "model.safetensors")["conv1.weight"].shape == (3, 1, 3, 3)
 
 
-def test_weights_of_a_full_network_come_from_safetensors_and_from_pt(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    model = build("digits-cnn", (1, 8, 8), 10, seed=3)
-    save_file(model.state_dict(), tmp_path / "w.safetensors")
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "w.pt")
-    for name in ("w.safetensors", "w.pt"):
-        found = read_weighted(
-            build_untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name
-        )
-        x = torch.rand(4, 1, 8, 8)
-        assert torch.equal(found.module()(x), model.eval()(x))
-
-
-class _Bomb:
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return (Path.touch, (Path("canary"),))
-
-
 def _spoil_about(folder: Path, **changes: object) -> None:
     path = folder / "layout.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
@@ -116,28 +97,6 @@ def test_a_folder_does_not_make_us_build_a_far_larger_network(
         _spoil_about(tmp_path, model=name, input_shape=[3, 224, 224], inputs=None)
         with pytest.raises(DataError, match="far larger than what the file has"):
             read_trained(tmp_path)
-
-
-def test_hostile_and_wrong_weights_are_refused(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"a": _Bomb()}, tmp_path / "bomb.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    state = build("digits-cnn", (1, 8, 8), 10, seed=3).state_dict()
-    save_file(state | {"fc2.bias": torch.full((10,), torch.nan)}, tmp_path / "nan.safetensors")
-    save_file(state | {"fc2.bias": torch.ones(9)}, tmp_path / "shape.safetensors")
-    save_file(state | {"more": torch.ones(9)}, tmp_path / "more.safetensors")
-    for name, message in {
-        "bomb.pt": "cannot be read",
-        "list.pt": "named tensors",
-        "nan.safetensors": "not finite",
-        "shape.safetensors": r"\[9\]",
-        "more.safetensors": "`more`",
-    }.items():
-        with pytest.raises(DataError, match=message):
-            read_weighted(build_untrained("digits-cnn", (1, 8, 8), 10, data=KEY), tmp_path / name)
-    assert not (tmp_path / "canary").exists()
 
 
 def test_a_stored_name_that_is_code_runs_only_if_the_caller_names_it(
