@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import typer
 import yaml
 from typer.main import get_command
@@ -22,7 +21,6 @@ from typer.main import get_command
 from fpcli.cli.app import cli_app, run_line
 from fpcli.cli.build_command import read_options
 from fpcli.cli.words import split_overrides
-from fpcli.models.build import build
 from fpcli.recipe.load import find_recipe, load_recipe
 from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import RECIPE_KINDS
@@ -64,8 +62,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for block in CODE:
         if match := re.match(r'"""(\w+\.py): ', block):
             (tmp_path / match[1]).write_text(block)
-    wide = build("fedavg-cnn", (3, 12, 12), 100, seed=0)  # a checkpoint of a larger task
-    torch.save({"model": wide.state_dict(), "epoch": 90}, tmp_path / "own.pt")
     (tmp_path / "lighten.py").write_text(METHOD)
     return tmp_path
 
