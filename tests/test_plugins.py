@@ -150,6 +150,7 @@ OTHER_QUESTIONS = {
     ("cli/sensitivity_command.py", "parse_ratios"): "a grid of ratios, FIRST:LAST:STEP",
     ("cli/show.py", "line"): "a line for the screen that begins with `warning:`",
     ("engine/balance.py", "quantile"): "an anchor, quantile:Q",
+    ("report/markup.py", ""): "where a path may begin in a text",
     ("recipe/header.py", ""): "a line of a recipe's header, `# paper: ...`",
     ("recipe/header.py", "_add"): "a place, FILE:LINE",
     ("recipe/yaml_file.py", "is_null"): "a tag of YAML's",

@@ -47,8 +47,8 @@ LISTS = [
 ]
 INLINE = ("--executor", "inline")
 WORK = [
-    (("train", "--clients", "2", "--rounds", "1", *INLINE), 1),
-    (("fit", "--model", "digits-cnn", "--epochs", "1"), 1),
+    (("train", "--clients", "2", "--rounds", "1", "--name", "a", *INLINE), 1),
+    (("fit", "--model", "digits-cnn", "--epochs", "1", "--name", "b"), 1),
     (("prune", "model", "--ratio", "0.5"), 2),
     (("sensitivity", "model", "--ratios", "0.1:0.9:0.1"), 1),
     (("export", "model", "--to", "safetensors"), 2),

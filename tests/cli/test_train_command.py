@@ -44,7 +44,7 @@ def test_a_first_answer_that_comes_too_late(fp: Callable) -> None:
     done = fp(*words, "--deadline", "1ms", "--set", "round_retries=0")
     assert done.status == 4
     error, _, hint = done.err.splitlines()
-    assert error.startswith("error[F410]: before round 1: 0 usable replies, 1 needed: client 0: ")
+    assert error.startswith("error[F420]: before round 1: 0 usable replies, 1 needed: client 0: ")
     assert "`prune`: " in error and error.endswith("the deadline is 0.001 s")
     assert hint == "hint: raise fleet.deadline_s"
 
