@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fpcli.settings.fields import find_default, read_docs
@@ -24,10 +25,15 @@ def list_leaves(cls: type, prefix: str = "") -> dict[str, Leaf]:
 
     An option says what it does, and where in the help, by its class where it does not by itself.
     """
+    return {prefix + key: leaf for key, leaf in _read_leaves(cls).items()}
+
+
+@cache  # types and texts are read from the source, which takes 20 ms for a recipe
+def _read_leaves(cls: type) -> Mapping[str, Leaf]:
     hints, docs = get_type_hints(cls, include_extras=True), read_docs(cls)
     leaves: dict[str, Leaf] = {}
     for item in fields(cls):
-        key, hint = prefix + item.name, hints[item.name]
+        key, hint = item.name, hints[item.name]
         if is_dataclass(hint):
             leaves |= list_leaves(hint, f"{key}.")  # type: ignore[arg-type]
         elif not item.metadata.get("is_open"):
