@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures
-from fpcli.engine.evaluate import judge_top1
 from fpcli.rng import stream
+from fpcli.tasks.classify import judge_top1
 
 SHARE, MOST_FALSE, MOST_STEPS = 0.8, 0.1, 60
 _NUM_LEARNED, _BATCH, _NUM_JUDGED = (100, 300), (8, 24), 100

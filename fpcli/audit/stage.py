@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
-from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import DivergedError, LayoutError
 from fpcli.scores.producers import find_classifier, reshape_to_maps, watch_input
+from fpcli.tasks.classify import judge_top1
 
 AUDIT_PARTS = ("forget_train", "forget_test", "retain_train", "retain_test")
 """The sample sets of `AuditData`."""

@@ -13,7 +13,6 @@ from annotated_types import Ge, Le
 
 from fpcli import plugins
 from fpcli.cli.completion import find_completer
-from fpcli.cli.words import parse_target
 from fpcli.errors import UsageError
 from fpcli.settings.fields import is_share
 from fpcli.settings.flags import Flag, describe_default, split_flag
@@ -140,8 +139,6 @@ def read_options(options: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[
 
 
 def _read(flag: Flag, value: Any) -> Any:
-    if flag.reads == "accuracy":
-        return parse_target(value)
     if flag.reads == "seconds" and value not in ("none", "null"):
         try:
             return parse_seconds(value)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpcli.cli.session import Session
-from fpcli.cli.words import parse_target
 from fpcli.errors import CheckError, DataError, FpError, UsageError, suggest
 from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
+from fpcli.settings.metrics import parse_target
 from fpcli.units import parse_bytes, parse_seconds, parse_share, share_hint
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def load_comparison(
 
 
 def _goal(text: str) -> float:
-    value = parse_target(text)
+    value = next(iter(parse_target(text).values()))
     try:
         goal = parse_share(value)
     except ValueError:

@@ -67,7 +67,7 @@ def _fit(session: Session, call: _Call) -> None:
     table = _closing_table(folder, summary, history)
     folder.add_log(table)
     longer = f"start again with more epochs: `--epochs {2 * recipe.fit.epochs}`"
-    session.finish(asdict(summary), table, check_target(recipe, history, hint=longer))
+    session.finish(summary.to_json(), table, check_target(recipe, history, hint=longer))
     words = f"{shlex.quote(str(folder.path))}{code_words(recipe)}"
     session.hint(f"prune it with `fp prune {words} --ratio 0.5`")
 
@@ -77,12 +77,10 @@ def _closing_table(
 ) -> str:
     """Return names and values of the results, one per line."""
     from fpcli.cli import show
+    from fpcli.cli.result import judged_rows
 
-    best = max(history, key=lambda event: event["validation"]["accuracy"])
     rows = [
-        ("test accuracy, last", f"{summary.accuracy:.2%} (epoch {summary.epochs})"),
-        ("at best validation", f"{summary.best_accuracy:.2%} (epoch {best['round']})"),
-        ("test loss", f"{summary.loss:.4f}"),
+        *judged_rows(summary, history, "epoch"),
         ("model", f"{summary.params:,} params, {summary.macs:,.0f} multiply-adds"),
         ("real time", format_seconds(summary.real_s)),
         ("run folder", str(folder.path)),

@@ -15,12 +15,13 @@ from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState
 from fpcli.errors import CheckError
 from fpcli.recipe.load import to_yaml
+from fpcli.settings.metrics import find_metric
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store.events import Events
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.support import Support
-from fpcli.train.run_summary import Summary
+from fpcli.train.run_summary import Judged, Summary
 from fpcli.train.setup import prepare_run
 from fpcli.units import format_bytes, format_seconds
 
@@ -28,27 +29,23 @@ from fpcli.units import format_bytes, format_seconds
 def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
     """Return names and values of a run's results, one per line."""
     clients = [client for event in history for client in event["clients"]]
-    best = max(_select_judged(history), key=lambda e: e["validation"]["accuracy"], default=None)
-    when = f" (round {best['round']})" if best else ""
     down, up = format_bytes(summary.down_bytes), format_bytes(summary.up_bytes)
     rows = [
-        ("test accuracy, last", f"{summary.accuracy:.2%} (round {summary.rounds})"),
-        ("at best validation", f"{summary.best_accuracy:.2%}{when}"),
-        ("test loss", f"{summary.loss:.4f}"),
+        *judged_rows(summary, history, "round"),
+        *(
+            (
+                f"{name} per client",
+                "{} mean, {} deviation, {} lowest".format(
+                    *(find_metric(name).format(of[key]) for key in ("mean", "std", "min"))
+                ),
+            )
+            for name, of in summary.personal.items()
+        ),
         ("sent to clients", down + _spread(clients, "down_bytes")),
         ("sent by clients", up + _spread(clients, "up_bytes")),
         ("simulated clock", format_seconds(summary.clock_s)),
         ("real time", format_seconds(summary.real_s)),
         ("global model", f"{summary.params:,} params, {summary.macs:,.0f} multiply-adds"),
-    ]
-    of_clients = {
-        "accuracy per client": summary.clients_accuracy,
-        "local accuracy": summary.local_accuracy,
-    }
-    rows[2:2] = [
-        (name, f"{of['mean']:.2%} mean, {of['std']:.2%} deviation, {of['min']:.2%} lowest")
-        for name, of in of_clients.items()
-        if of
     ]
     if span := ratio_span(client["notes"] for client in clients):
         rows.append(("pruning ratios", f"{span[0]:.2f} to {span[1]:.2f}"))
@@ -58,8 +55,26 @@ def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
     return show.align(("", ""), rows)
 
 
-def _select_judged(history: Events) -> Events:
-    return [event for event in history if event.get("validation")]
+def judged_rows(summary: Judged, history: Events, unit: str) -> list[tuple[str, str]]:
+    """Return how well a model does on test data, at the end and with the best validation value.
+
+    Args:
+        unit: what an event is about: a round or an epoch.
+    """
+    judged = [event for event in history if event.get("validation")]
+    if not judged:
+        return []
+    metrics = {name: find_metric(name) for name in summary.test}
+    first = next(iter(metrics.values()))
+    best = judged[0]
+    for event in judged[1:]:
+        if first.exceeds(event["validation"][first.name], best["validation"][first.name]):
+            best = event
+    rows = [(f"test {name}", metric.format(summary.test[name])) for name, metric in metrics.items()]
+    rows[0] = (f"{rows[0][0]}, last", f"{rows[0][1]} ({unit} {judged[-1]['round']})")
+    at_best = f"{first.format(summary.best[first.name])} ({unit} {best['round']})"
+    rows.insert(1, ("at best validation", at_best))
+    return [*rows, ("test loss", f"{summary.loss:.4f}")]
 
 
 def _spread(clients: Events, key: str) -> str:
@@ -73,16 +88,21 @@ def _spread(clients: Events, key: str) -> str:
 
 
 def check_target(recipe: Recipe | FitRecipe, history: Events, *, hint: str) -> CheckError | None:
-    """Return an error if the run ended below the validation accuracy that was asked for."""
-    target = recipe.target_accuracy
-    best = max((event["validation"]["accuracy"] for event in _select_judged(history)), default=0.0)
-    if target is None or best >= target:
-        return None
-    return CheckError(
-        f"validation accuracy reached {best:.2%}, {target:.2%} was asked for",
-        hint=hint,
-        where="--target",
-    )
+    """Return an error if validation metrics were never as good as was asked for."""
+    for name, target in recipe.target.items():
+        metric, best = find_metric(name), None
+        for event in history:
+            value = (event.get("validation") or {}).get(name)
+            if value is not None and metric.exceeds(value, best):
+                best = value
+        if best is None or not metric.reaches(best, target):
+            reached = "was never judged" if best is None else f"reached {metric.format(best)}"
+            return CheckError(
+                f"validation {name} {reached}, {metric.format(target)} was asked for",
+                hint=hint,
+                where="--target",
+            )
+    return None
 
 
 def plan_first_round(recipe: Recipe) -> dict[str, Any]:

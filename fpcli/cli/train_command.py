@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from functools import partial
 
 import typer
@@ -68,6 +67,5 @@ def _train(session: Session, call: _Call) -> None:
     folder.add_log(table)
     again = f"fp train --resume {shlex.quote(str(folder.path))}{code_words(recipe)}"
     more = f"train on with `{again} --rounds {2 * recipe.rounds}`"
-    data = {key: value for key, value in asdict(summary).items() if value is not None}
-    session.finish(data, table, check_target(recipe, history, hint=more))
+    session.finish(summary.to_json(), table, check_target(recipe, history, hint=more))
     session.hint(more)

@@ -62,8 +62,8 @@ class Wanted:
             if key not in said_anywhere:
                 flags.setdefault(key, usual)
         recipe = self.load(original, flags, overlay, is_new=True)
-        if "target_accuracy" not in set_keys:  # that of the run is not one for fine-tuning
-            recipe = replace(recipe, target_accuracy=None)
+        if "target" not in set_keys:  # that of the run is not one for fine-tuning
+            recipe = replace(recipe, target={})
         check_task(recipe, source)
         return source, recipe, plan_unlearning(source, recipe, dataset)
 

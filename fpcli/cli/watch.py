@@ -11,9 +11,11 @@ from fpcli.cli.session import Session, emit, join_lines, to_json
 from fpcli.engine.federation import ClientRecord, RoundRecord, Totals
 from fpcli.engine.quorum import describe_refusals
 from fpcli.engine.types import ServerState
+from fpcli.settings.metrics import find_metric
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import Score
 from fpcli.train import fit_run
 from fpcli.train.fit_run import EpochRecord, FitSetup
 from fpcli.train.run_summary import round_to_event
@@ -156,7 +158,7 @@ class FitWatcher(Watch):
     def round(self, record: EpochRecord) -> None:
         """Show one epoch."""
         parts = [
-            f"test acc {record.test.accuracy:.1%}",
+            format_first(record.test),
             f"loss {record.loss:.4f}",
             f"lr {record.lr:.2g}",
         ]
@@ -184,14 +186,22 @@ def header(setup: Setup, folder: Path, executor: str) -> list[str]:
 
 
 def scores(record: RoundRecord) -> list[str]:
-    """Return test accuracy, training loss and ratios, each where the round has them."""
+    """Return a test metric, training loss and ratios, each where the round has them."""
     parts = []
     if record.evaluation:
-        parts.append(f"test acc {record.evaluation.test.accuracy:.1%}")
+        parts.append(format_first(record.evaluation.test))
     parts.append(f"loss {record.loss:.4f}")
     if span := ratio_span(client.notes for client in record.clients):
         parts.append(f"ratio {span[0]:.2f} to {span[1]:.2f}")
     return parts
+
+
+def format_first(test: Score) -> str:
+    """Return the first metric of a score on test data, as in `test acc 96.9%`."""
+    name, value = next(iter(test.metrics.items()))
+    metric = find_metric(name)
+    short = name.replace("accuracy", "acc")
+    return f"test {short} {value:.1%}" if metric.is_share else f"test {short} {value:.4g}"
 
 
 def sizes(record: RoundRecord) -> list[str]:

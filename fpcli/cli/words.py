@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fpcli import plugins
 from fpcli.errors import UsageError
-from fpcli.synonyms import find_nearest
 
 
 def split_overrides(words: Iterable[str] | None) -> list[tuple[str, str]]:
@@ -37,25 +36,6 @@ def make_importable(values: Iterable[object]) -> None:
     here = str(Path.cwd())
     if any(plugins.is_code(str(value)) for value in values) and here not in sys.path:
         sys.path.insert(0, here)
-
-
-def parse_target(text: str) -> str:
-    """Return the number of ``acc=X``; the number alone is understood too.
-
-    Raises:
-        UsageError: it is of another measure.
-
-    >>> parse_target("acc=0.98"), parse_target("0.98")
-    ('0.98', '0.98')
-    """
-    name, equals, value = text.rpartition("=")
-    if equals and name != "acc":
-        raise UsageError(
-            f"--target: unknown measure `{name}`",
-            hint=f"write `--target acc={value if find_nearest(name, ('acc',)) else 0.98}`",
-            where="--target",
-        )
-    return value
 
 
 def new_files(flag: str, path: Path, *suffixes: str, force: bool) -> list[Path]:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from fpcli.data.split import Split
-
-Batch = tuple[Tensor, Tensor]
-"""Samples, float32 ``[b, C, H, W]`` or ``[b, features]``, and labels, int64 ``[b]``."""
+from fpcli.tasks.learning_task import Batch
 
 
 def find_batch_ends(count: int, batch_size: int) -> list[int]:

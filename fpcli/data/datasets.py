@@ -19,6 +19,8 @@ from fpcli.data.place import split_place
 from fpcli.data.split import Split, array_of, make_splits, split_stratified
 from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
+from fpcli.tasks.classify import Classify
+from fpcli.tasks.learning_task import LearningTask
 from fpcli.user_code import describe_failure, is_wrong_call
 
 __all__ = ["Dataset", "Split", "load_dataset"]
@@ -47,11 +49,11 @@ class Dataset:
         train: what clients learn from.
         validation: drawn from the training data; may decide things.
         test: reported on, never decides anything.
-        num_classes: labels are 0..num_classes-1.
+        task: what is learned.
         scale: stored values times this are in the unit of ``mean`` and ``std``.
         mean: per channel of an image or feature of a table.
         std: likewise, above 0.
-        class_names: one per class.
+        class_names: one per class, where classes are learned.
         owner_names: one per natural client, where ``train.owners`` names them.
         normalised_by: the value of ``task.normalise`` that scale, mean and std are from.
         notes: what was done to samples, and to weights for them, when they were read, a sentence
@@ -62,7 +64,7 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    num_classes: int
+    task: LearningTask
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -76,16 +78,27 @@ class Dataset:
         """Shape of one sample: (channels, height, width) of an image, (features,) of a row."""
         return tuple(self.train.images.shape[1:])
 
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0..num_classes-1; without classes all samples are of one and the same."""
+        return self.task.num_outputs if self.task.kind == "classify" else 1
+
     def classes_of(self, part: Tensor) -> Tensor:
         """Return which classes some training samples have, bool ``[classes]``.
 
         Args:
             part: their indices.
         """
-        return torch.bincount(self.train.labels[part], minlength=self.num_classes) > 0
+        labels = self.train.labels[part]
+        if self.task.kind != "classify":
+            labels = torch.zeros_like(labels, dtype=torch.int64)
+        return torch.bincount(labels, minlength=self.num_classes) > 0
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return ``(images * scale - mean) / std``: float32, of the same shape, never a view."""
+        """Return ``(images * scale - mean) / std``: float32, of the same shape, never a view; of
+        sequences of items these themselves, as int64."""
+        if self.task.kind == "rank":
+            return images.long()
         mean = _along_channels(torch.tensor(self.mean, device=images.device), images)
         std = _along_channels(torch.tensor(self.std, device=images.device), images)
         return (images * (self.scale / std)).sub_(mean / std)
@@ -156,7 +169,7 @@ def load_dataset(
         train=train,
         validation=validation,
         test=splits["test"],
-        num_classes=num_classes,
+        task=Classify(num_classes),
         scale=scale,
         mean=mean,
         std=std,

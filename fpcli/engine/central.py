@@ -15,7 +15,7 @@ from fpcli.data.augment import make_augmenter
 from fpcli.data.batches import batches, find_batch_ends
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.fit import Batch, Passed, cross_entropy, explain_lone_sample, fit_epoch
+from fpcli.engine.fit import Passed, explain_lone_sample, fit_epoch
 from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
 from fpcli.rng import seed_torch, stream
@@ -23,6 +23,7 @@ from fpcli.settings.learning import FitConfig
 from fpcli.settings.tasks import Augment
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import EMPTY
+from fpcli.tasks.learning_task import Batch
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def train_centrally(
     done: int = 0,
     momentum: Momentum | None = None,
     mask: Mapping[str, Tensor] = EMPTY,
-    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
+    loss: Callable[[nn.Module, Batch], Tensor] | None = None,
     before_step: Callable[[int], None] | None = None,
     after_backward: Callable[[nn.Module], None] | None = None,
     augment: Augment = "none",
@@ -97,7 +98,8 @@ def train_centrally(
         dataset: brings normalisation and, unless ``split`` says otherwise, the training samples.
         purpose: names the random streams; two trainings of one seed differ by it.
         done, momentum: epochs that lie behind, and what SGD carries over from them.
-        mask, loss, after_backward: see ``fit.one_epoch``; augment: see ``data.augment``.
+        loss: of a batch; by default that of what is learned.
+        mask, after_backward: see ``fit.one_epoch``; augment: see ``data.augment``.
         before_step: is called with the number of every step, counted from 0 over all epochs.
 
     Raises:
@@ -122,7 +124,7 @@ def train_centrally(
                 model,
                 optimizer,
                 drawn,
-                loss,
+                loss or dataset.task.loss,
                 mask=mask,
                 clip_norm=config.clip_norm,
                 before_step=advance,

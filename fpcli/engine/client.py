@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from dataclasses import asdict
 from functools import partial
 
 from torch import Tensor, nn
 
 from fpcli.engine import memory
 from fpcli.engine.client_context import EVALUATE, UPLOAD, ClientContext
-from fpcli.engine.evaluate import evaluate_on_own
+from fpcli.engine.evaluate import evaluate
 from fpcli.engine.fit import explain_lone_sample
 from fpcli.engine.method import Method
 from fpcli.engine.placement import move_to
@@ -99,12 +98,10 @@ def _evaluate(cx: ClientContext) -> tuple[Work, int]:
     site = cx.site
     model = _model(cx, site.hooks.view(cx, cx.received))
     test = site.dataset.test.take(site.test_parts[cx.client])
-    score = evaluate_on_own(
-        model, test, site.dataset.normalise, cx.own_classes, channels_last=site.is_channels_last
+    score = evaluate(
+        model, test, site.dataset, own_classes=cx.own_classes, channels_last=site.is_channels_last
     )
-    metrics = asdict(score)
-    num_examples = metrics.pop("num_examples")
-    return Work(metrics=metrics), num_examples
+    return Work(metrics={**score.metrics, "loss": score.loss}), score.num_examples
 
 
 def _restore_mask(site: Site, client: int, round: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.data.augment import make_augmenter
-from fpcli.data.batches import Batch, batches
+from fpcli.data.batches import batches
 from fpcli.data.split import Split
 from fpcli.engine import memory
 from fpcli.engine.site import Site
@@ -21,6 +21,7 @@ from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Device
 from fpcli.rng import stream
 from fpcli.structure.cost import count_cost
+from fpcli.tasks.learning_task import Batch
 from fpcli.wire.blocks import decode_blocks, encode_blocks, is_exact
 from fpcli.wire.message import Job
 

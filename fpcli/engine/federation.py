@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor, nn
 
 from fpcli.data.split import Split
-from fpcli.engine.evaluate import ClientScore, Score
 from fpcli.engine.method import Method, Traits
 from fpcli.engine.round_context import Phase, RoundContext
 from fpcli.engine.server_side import ServerSide
@@ -17,9 +17,11 @@ from fpcli.engine.site import Common
 from fpcli.engine.types import TRAIN, Ask, Json, LocalConfig
 from fpcli.errors import DataError
 from fpcli.settings.learning import ServerConfig
+from fpcli.settings.metrics import find_metric
 from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import LearningTask, Score
 from fpcli.wire.blocks import is_exact
 
 _SLACK_BYTES = 1 << 20
@@ -202,17 +204,48 @@ class Totals:
 
     Attributes:
         clock_s: simulated seconds.
-        best_validation, best_accuracy, best_round: the highest validation accuracy, the test
-            accuracy that belongs to it (test data chose nothing), and its round.
+        best_validation: metric -> its best value on validation data.
+        best_test, best_round: the metrics on test data in the round with the best validation value
+            of the task's primary metric (test data chose nothing), and that round.
     """
 
     clock_s: float = 0.0
     down_bytes: int = 0
     up_bytes: int = 0
     real_s: float = 0.0
-    best_validation: float = -1.0
-    best_accuracy: float = 0.0
+    best_validation: Mapping[str, float] = field(default_factory=dict)
+    best_test: Mapping[str, float] = field(default_factory=dict)
     best_round: int = 0
+
+    def judged(self, task: LearningTask, validation: Score, test: Score, round: int) -> Totals:
+        """Return the sums after a round whose model got these scores."""
+        better = {
+            name: value
+            for name, value in validation.metrics.items()
+            if find_metric(name).exceeds(value, self.best_validation.get(name))
+        }
+        totals = replace(self, best_validation={**self.best_validation, **better})
+        if task.primary_name not in better:
+            return totals
+        return replace(totals, best_test=dict(test.metrics), best_round=round)
+
+    def reaches(self, target: Mapping[str, float]) -> bool:
+        """Tell whether validation metrics have been as good as targets, each in some round."""
+        return all(
+            name in self.best_validation
+            and find_metric(name).reaches(self.best_validation[name], value)
+            for name, value in target.items()
+        )
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Totals:
+        """Return what a checkpoint holds; those of earlier versions knew accuracy alone."""
+        sums = dict(stored)
+        if "best_accuracy" in sums:
+            value, test = sums.pop("best_validation"), sums.pop("best_accuracy")
+            sums["best_validation"] = {"accuracy": value} if value >= 0 else {}
+            sums["best_test"] = {"accuracy": test} if value >= 0 else {}
+        return cls(**sums)
 
 
 @dataclass(frozen=True)
@@ -225,7 +258,7 @@ class Evaluation:
 
     validation: Score
     test: Score
-    clients: Mapping[int, ClientScore] = field(default_factory=dict)
+    clients: Mapping[int, Score] = field(default_factory=dict)
     withheld: Score | None = None
 
 

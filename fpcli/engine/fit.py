@@ -11,19 +11,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fpcli.data.batches import Batch
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.types import Fitted
 from fpcli.errors import DataError, DivergedError
 from fpcli.structure.support import EMPTY
-
-
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the mean softmax cross-entropy of one batch."""
-    x, y = batch
-    return F.cross_entropy(model(x), y)
+from fpcli.tasks.learning_task import Batch
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.data.batches import Batch
-from fpcli.engine.evaluate import judge_top1
 from fpcli.errors import DivergedError
+from fpcli.tasks.classify import judge_top1
+from fpcli.tasks.learning_task import Batch
 
 
 def measure_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.client_context import ClientContext
-from fpcli.engine.fit import cross_entropy, fit
+from fpcli.engine.fit import fit
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.traits import Traits
 from fpcli.engine.types import Answer, Ask, ServerState, Tensors, Work
@@ -28,7 +28,7 @@ from fpcli.errors import UsageError
 from fpcli.structure.merge import Absent, Contribution, merge
 
 __all__ = [
-    "ClientContext", "Method", "NoMethodOptions", "RoundContext", "Traits", "cross_entropy", "fit",
+    "ClientContext", "Method", "NoMethodOptions", "RoundContext", "Traits", "fit",
     "merge_answers", "sample_cohort",
 ]  # fmt: skip
 """What a method's file needs of the engine, beside the data classes of ``types``."""
@@ -156,8 +156,8 @@ class Method:
         return merge_answers(ctx, state, answers)
 
     def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the mean loss of one batch, on a client."""
-        return cross_entropy(model, batch)
+        """Return the mean loss of one batch, on a client: that of what is learned."""
+        return cx.site.dataset.task.loss(model, batch)
 
     def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Train the received model on a client's data."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 from fpcli.engine.client_context import EVALUATE
-from fpcli.engine.evaluate import ClientScore, evaluate
+from fpcli.engine.evaluate import evaluate
 from fpcli.engine.exchange import Exchange, Executor, exchange, note_masks
 from fpcli.engine.federation import (
     ClientRecord,
@@ -39,6 +39,7 @@ from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Tensors
 from fpcli.structure.min_coverage import count_least_holders
 from fpcli.structure.sparse_kernels import use_sparse
+from fpcli.tasks.learning_task import Score
 
 
 def begin_training(
@@ -203,7 +204,7 @@ def judge_models(fed: Federation, state: ServerState, executor: Executor) -> Eva
     """Judge the global model on validation and test data, and personal models on their clients.
 
     Evaluation uses every core: the clients are idle then, and scores decide no bit of the model
-    but through the validation accuracy of ``target_accuracy``.
+    but through the validation metrics of ``target``.
 
     Raises:
         DivergedError: the validation loss is not finite.
@@ -216,7 +217,7 @@ def judge_models(fed: Federation, state: ServerState, executor: Executor) -> Eva
     splits += [fed.withheld_test] if fed.withheld_test is not None else []
     with using_threads(num_cores()):
         validation, test, *withheld = (
-            evaluate(model, split, fed.dataset.normalise, channels_last=fed.is_channels_last)
+            evaluate(model, split, fed.dataset, channels_last=fed.is_channels_last)
             for split in splits
         )
     if not math.isfinite(validation.loss):
@@ -224,18 +225,17 @@ def judge_models(fed: Federation, state: ServerState, executor: Executor) -> Eva
             f"the validation loss is not finite after round {state.round}",
             hint=fed.divergence_hint,
         )
-    clients: Mapping[int, ClientScore] = {}
+    clients: dict[int, Score] = {}
     if fed.traits.models == "personal" or fed.rules.eval_clients:
         asks = [
             Ask(i, EVALUATE, support=state.support) for i, n in enumerate(fed.num_examples) if n
         ]
         brought = exchange(fed, state, asks, executor, round=state.round)
-        clients = {
-            answer.ask.client: ClientScore(**answer.work.metrics, num_examples=answer.num_examples)
-            for answer in brought.answers
-            if answer.num_examples
-            and answer.work.metrics.keys() == {"accuracy", "loss", "local_accuracy"}
-        }
+        for answer in brought.answers:
+            metrics = dict(answer.work.metrics)
+            if answer.num_examples and metrics.keys() >= {"loss", *validation.metrics}:
+                score = Score(metrics.pop("loss"), metrics, answer.num_examples)
+                clients[answer.ask.client] = score
     return Evaluation(validation, test, clients, withheld[0] if withheld else None)
 
 
@@ -259,12 +259,9 @@ def _record(
         up_bytes=totals.up_bytes + spent.up_bytes,
         real_s=totals.real_s + real_s,
     )
-    if evaluation and evaluation.validation.accuracy > totals.best_validation:
-        totals = replace(
-            totals,
-            best_validation=evaluation.validation.accuracy,
-            best_accuracy=evaluation.test.accuracy,
-            best_round=state.round,
+    if evaluation:
+        totals = totals.judged(
+            fed.dataset.task, evaluation.validation, evaluation.test, state.round
         )
     return RoundRecord(
         round=state.round,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.data.augment import make_augmenter
-from fpcli.data.batches import Batch, batches
+from fpcli.data.batches import batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.placement import move_to
@@ -25,6 +25,7 @@ from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import Batch
 
 _SECONDS = {"train": train_seconds, "forward": forward_seconds}
 

@@ -86,8 +86,11 @@ class Site(Common):
     @cached_property
     def template(self) -> nn.Module:
         """A model of the full size that has structure but no values."""
-        shape, classes = self.dataset.input_shape, self.dataset.num_classes
-        return hollow_out(build(self.model, shape, classes, seed=self.seed, allow_code=True))
+        dataset = self.dataset
+        model = build(
+            self.model, dataset.input_shape, dataset.task, seed=self.seed, allow_code=True
+        )
+        return hollow_out(model)
 
     @cached_property
     def layout(self) -> Layout:

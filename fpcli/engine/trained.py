@@ -14,6 +14,7 @@ from fpcli.data.datasets import Dataset
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import LearningTask
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,13 @@ class Inputs:
             return True
         return self.scale != others.scale and self.normalised_by != others.normalised_by
 
-    def do_fit(self, input_shape: Sequence[int], num_classes: int) -> bool:
-        """Tell whether there is one name per class, and one mean and std per channel."""
+    def do_fit(self, input_shape: Sequence[int], task: LearningTask) -> bool:
+        """Tell whether there is one name per class, if classes are learned, and one mean and std
+        per channel, if inputs are numbers."""
+        num_names = task.num_outputs if task.kind == "classify" else 0
+        num_channels = 0 if task.kind == "rank" else input_shape[0]
         counts = (len(self.class_names), len(self.mean), len(self.std))
-        return counts == (num_classes, input_shape[0], input_shape[0])
+        return counts == (num_names, num_channels, num_channels)
 
 
 def _is_close(value: float, other: float) -> bool:
@@ -78,6 +82,7 @@ class Trained:
         layout: its tensors and channel groups.
         support: what is alive.
         values: dense tensors, 0 where nothing is alive.
+        task: what it is for.
         data: what it was trained on, or None where nobody said.
         inputs: what its inputs and outputs mean, likewise.
     """
@@ -88,7 +93,7 @@ class Trained:
     support: Support
     values: Tensors
     input_shape: tuple[int, ...]
-    num_classes: int
+    task: LearningTask
     data: DataKey | None = None
     inputs: Inputs | None = None
 

@@ -41,6 +41,8 @@ class Traits:
     """Goes on from a pruned model of ``task.start`` as it is, as methods do that cut nothing."""
     needs_server_data: bool = False
     """The server needs samples of its own (``task.server_share``)."""
+    needs_classes: bool = False
+    """It can learn nothing but classes."""
 
     def to_words(self) -> dict[str, str]:
         """Return in words what a user should know, by its subject: what is cut, whose sub-models
@@ -68,5 +70,6 @@ _IN_WORDS: Mapping[tuple[str, str | bool], tuple[str, str]] = {
     ("trains_sparse", True): ("training", "layers may skip masked weights (executor.sparse)"),
     ("starts_pruned", True): ("start", "goes on from a pruned model (task.start) as it is"),
     ("needs_server_data", True): ("server data", "needed (task.server_share)"),
+    ("needs_classes", True): ("learns", "classes only"),
 }
 """Trait and value -> subject and words; a value that has none is that of FedAvg and not told."""

@@ -12,9 +12,13 @@ from annotated_types import Ge, Len, Lt
 from pydantic import ConfigDict, TypeAdapter
 
 from fpcli.engine.trained import Inputs, Trained
+from fpcli.tasks import read_task
+from fpcli.tasks.classify import Classify
+from fpcli.tasks.learning_task import LearningTask
 
-CARD_FORMAT = 1
-"""Format number of the card."""
+CARD_FORMAT = 2
+"""Newest format number of a card that is read, and the one that is written. In the first, all
+networks told classes apart."""
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 
@@ -28,6 +32,7 @@ class Card:
 
     Attributes:
         model: name for ``models.build``, options included.
+        task: what it is for, as ``tasks.read_task`` understands it.
         inputs: what its inputs and outputs mean; None where the run did not say.
         widths: channel group -> channels that are left.
         dtype: how weights are stored; in safetensors they are float32 again once loaded.
@@ -41,7 +46,7 @@ class Card:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     model: str
     input_shape: Annotated[tuple[_Count, ...], Len(1, 4)]
-    num_classes: _Count
+    task: dict[str, Any]
     inputs: Inputs | None
     widths: dict[str, _Count]
     dtype: Dtype
@@ -66,15 +71,24 @@ class Card:
         return cls(
             model=trained.model,
             input_shape=trained.input_shape,
-            num_classes=trained.num_classes,
+            task=trained.task.to_json(),
             inputs=trained.inputs,
             widths={name: group.width for name, group in trained.layout.groups.items()} | kept,
             dtype=dtype,
             source=dict(source),
             is_raw=is_raw,
-            takes=_takes(trained.input_shape, trained.inputs, is_raw=is_raw),
+            takes=_takes(trained.task, trained.input_shape, trained.inputs, is_raw=is_raw),
             calibrated_on=calibrated_on,
         )
+
+    @property
+    def learns(self) -> LearningTask:
+        """The task that the network is for.
+
+        Raises:
+            ValueError: the file says none that there is.
+        """
+        return read_task(self.task)
 
     def to_json(self) -> str:
         """Return the card as JSON."""
@@ -87,15 +101,23 @@ class Card:
         Raises:
             ValueError: it is no card, or its parts do not fit together.
         """
-        card = TypeAdapter(cls).validate_json(text)
+        about = json.loads(text)
+        if isinstance(about, dict) and about.get("format") == 1 and "num_classes" in about:
+            classes = Classify(about.pop("num_classes"))
+            about |= {"task": classes.to_json(), "format": CARD_FORMAT}
+        card = TypeAdapter(cls).validate_json(json.dumps(about))
         if prod(card.input_shape) > _LIMIT_INPUT_VALUES:
             raise ValueError("its input is impossibly large")
-        if card.inputs is not None and not card.inputs.do_fit(card.input_shape, card.num_classes):
+        if card.inputs is not None and not card.inputs.do_fit(card.input_shape, card.learns):
             raise ValueError("class names or normalisation do not fit the network")
         return card
 
 
-def _takes(shape: tuple[int, ...], inputs: Inputs | None, *, is_raw: bool) -> str:
+def _takes(
+    task: LearningTask, shape: tuple[int, ...], inputs: Inputs | None, *, is_raw: bool
+) -> str:
+    if task.kind == "rank":
+        return f"int64 [batch, {shape[0]}] of items 1 to {task.num_outputs}, 0 in front of fewer"
     text = f"float32 [batch, {', '.join(map(str, shape))}]"
     if inputs is None:
         return text

@@ -56,16 +56,16 @@ def load(
 def load_masked(path: Path, *, code: str = "") -> tuple[nn.Module, dict[str, Tensor], Card]:
     """Return network, masks of its weights, and card. Arguments and errors as for :func:`load`."""
     values, masks, card = decode_model(path, _check_network)
-    template = build_model(card.model, card.input_shape, card.num_classes, code=code)
+    template = build_model(card.model, card.input_shape, card.learns, code=code)
     try:
         model = shrink(template, values).eval()
         with torch.no_grad():
-            output = model(torch.zeros(1, *card.input_shape))
+            output = model(card.learns.make_example(card.input_shape))
     except LayoutError as error:
         raise explain_misfit(path, error.message) from error
     except Exception as error:  # networks of others may raise anything
         raise explain_misfit(path, f"its network does not run: {first_line(error)}") from error
-    if not isinstance(output, Tensor) or tuple(output.shape) != (1, card.num_classes):
+    if not isinstance(output, Tensor) or tuple(output.shape) != (1, card.learns.num_outputs):
         raise explain_misfit(
             path, f"its network returns {describe_output(output)[0]} for one sample"
         )
@@ -78,7 +78,7 @@ def _check_network(card: Card, shapes: Mapping[str, tuple[int, ...]]) -> None:
     Raises:
         ValueError: it has not, or it is far larger than what is left of it.
     """
-    whole = measure_shapes(card.model, card.input_shape, card.num_classes)
+    whole = measure_shapes(card.model, card.input_shape, card.learns.num_outputs)
     if whole is None:
         return
     if strange := sorted(whole.keys() ^ shapes.keys()):

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.batches import Batch, evaluation_batches
+from fpcli.data.batches import evaluation_batches
 from fpcli.data.datasets import Dataset
-from fpcli.engine.evaluate import judge_top1
 from fpcli.engine.trained import Inputs
 from fpcli.errors import CheckError, DataError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
@@ -27,6 +26,8 @@ from fpcli.export.quantise import draw_calibration, quantise_onnx
 from fpcli.export.raw_inputs import RawInputs
 from fpcli.export.source import ExportSource
 from fpcli.files import cannot_write, hash_file, sync_folder
+from fpcli.tasks.classify import judge_top1
+from fpcli.tasks.learning_task import Batch
 
 EXPORT_FORMATS = ("safetensors", *PROGRAMS)
 NUM_INPUTS = 32

@@ -31,13 +31,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from fpcli.engine.evaluate import mask_foreign_logits
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Work
 from fpcli.errors import RecipeError
 from fpcli.structure.layout import Layout
 from fpcli.structure.norms import merge_statistics, observe_norms
 from fpcli.structure.patterns import keep_scattered, keep_window
+from fpcli.tasks.classify import mask_foreign_logits
 
 
 @dataclass(frozen=True)
@@ -228,17 +228,16 @@ class HeteroFL(Method):
         return asks
 
     def loss(self, cx: ClientContext, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the cross-entropy over the client's own classes, hidden layers scaled."""
-        x, y = batch
-        own_classes = cx.own_classes
-        output = {
-            name.rpartition(".")[0] for name in find_class_tensors(cx.site.layout, len(own_classes))
-        }
+        """Return the loss, of classes over the client's own ones, hidden layers scaled."""
+        task = cx.site.dataset.task
+        tensors = find_class_tensors(cx.site.layout, task.num_outputs)
+        output = {name.rpartition(".")[0] for name in tensors}
         with scale_outputs(model, cx.note["width"] if cx.options.scaler else 1.0, but=output):
-            logits = model(x)
-        if cx.options.masked_loss:
-            logits = mask_foreign_logits(logits, own_classes.to(logits.device))
-        return functional.cross_entropy(logits, y)
+            if not (cx.options.masked_loss and task.kind == "classify"):
+                return task.loss(model, batch)
+            logits = model(batch[0])
+        logits = mask_foreign_logits(logits, cx.own_classes.to(logits.device))
+        return functional.cross_entropy(logits, batch[1])
 
     def aggregate(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]

@@ -20,8 +20,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from fpcli.data.batches import Batch, find_batch_ends
-from fpcli.engine.fit import cross_entropy
+from fpcli.data.batches import find_batch_ends
 from fpcli.engine.measure import compute_one_hot_loss
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits, fit, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Work
@@ -31,9 +30,9 @@ from fpcli.pruning.importance import collect, fit_adding
 from fpcli.pruning.settle import settle_masks, time_epochs
 from fpcli.structure.budget import list_masked_weights, reconfigure
 from fpcli.structure.layout import Layout, Tensors
+from fpcli.tasks.learning_task import Batch
 
 NUM_ITERATIONS = 20  # steps of the control `iterative`
-LOSSES = {"cross_entropy": cross_entropy, "one_hot": compute_one_hot_loss}
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ class Options:
     dense_passes: Annotated[int, Ge(0), Le(3)] = 1
     """Of a step's three passes, those that masks do not shorten, in times from the fleet."""
     loss: Literal["cross_entropy", "one_hot"] = "cross_entropy"
-    """Softmax cross-entropy, or binary cross-entropy against one-hot targets."""
+    """That of what is learned, for classes softmax cross-entropy; or binary cross-entropy against
+    one-hot targets of classes."""
     density: Annotated[float, Gt(0), Le(1)] = 0.2
     """Share of weights that `snip`, `random` and `iterative` leave alive."""
 
@@ -157,7 +157,9 @@ def choose_masks(
 
 def find_loss(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
     """Return the loss that the options name."""
-    return LOSSES[cx.options.loss](model, batch)
+    if cx.options.loss == "one_hot":
+        return compute_one_hot_loss(model, batch)
+    return cx.site.dataset.task.loss(model, batch)
 
 
 class PruneFL(Method):

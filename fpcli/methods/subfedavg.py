@@ -166,8 +166,8 @@ def is_accurate(cx: ClientContext, block: Tensors, samples: Split) -> bool:
     """Tell whether the model with these tensors exceeds the accuracy gate."""
     site = cx.site
     model = move_to(shrink(site.template, block), site.device, site.is_channels_last)
-    score = evaluate(model, samples, site.dataset.normalise, channels_last=site.is_channels_last)
-    return 100.0 * score.accuracy > cx.options.accuracy_percent
+    score = evaluate(model, samples, site.dataset, channels_last=site.is_channels_last)
+    return 100.0 * score.metrics["accuracy"] > cx.options.accuracy_percent
 
 
 def copy_floats(model: nn.Module) -> dict[str, Tensor]:
@@ -191,6 +191,7 @@ class SubFedAvg(Method):
         cuts="weights",
         sub_models="own",
         models="personal",
+        needs_classes=True,
         masks_by="client",
         remembers_masks=True,
         buffers="local",

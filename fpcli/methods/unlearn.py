@@ -164,7 +164,7 @@ class Unlearn(Method):
     """Class-discriminative pruning, then rounds without the class."""
 
     source: ClassVar[str] = "Wang et al., WWW 2022"
-    traits: ClassVar[Traits] = Traits(cuts="channels", starts_pruned=True)
+    traits: ClassVar[Traits] = Traits(cuts="channels", starts_pruned=True, needs_classes=True)
     defaults: ClassVar[Mapping[str, Any]] = {"task.withhold": (0,)}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State

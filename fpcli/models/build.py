@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fpcli import plugins
@@ -23,6 +23,7 @@ from fpcli.models.names import (
 from fpcli.models.widths import InputShape
 from fpcli.rng import derive
 from fpcli.structure.plain import check_plain, require_scores
+from fpcli.tasks.learning_task import LearningTask
 from fpcli.units import format_input
 from fpcli.user_code import describe_failure, is_wrong_call, locate_failure
 
@@ -39,7 +40,7 @@ PLAIN_OUTPUT: Mapping[str, Mapping[str, bool]] = {
 def build(
     name: str,
     input_shape: InputShape,
-    num_classes: int,
+    task: LearningTask,
     *,
     seed: int,
     allow_code: bool = False,
@@ -49,46 +50,46 @@ def build(
     Args:
         name: see :func:`find_factory`.
         input_shape: of one sample.
-        num_classes: width of the output.
+        task: what the network is for: says the width of its output, and makes a sample.
         seed: of the initial values.
         allow_code: see :func:`find_factory`.
 
     Raises:
         UsageError: no model has that name, or it cannot be imported.
         RecipeError: the name would run code without ``allow_code``, or the network cannot be
-            built, fails on a sample of zeros, or does not return finite ``[1, num_classes]``.
+            built, fails on a sample of the task's, or does not return finite ``[1, num_outputs]``.
         LayoutError: see :func:`structure.plain.check_plain` and ``require_scores``.
     """
     make = find_factory(name, allow_code=allow_code)
-    task = f"{format_input(input_shape)} and {num_classes} classes"
+    purpose = f"{format_input(input_shape)} and {task.describe()}"
     model: nn.Module | None = None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
         try:
-            model = make(input_shape, num_classes)
+            model = make(input_shape, task.num_outputs)
             if not isinstance(model, nn.Module):
                 raise TypeError(f"it is a {type(model).__name__}, not a torch.nn.Module")
             check_plain(model, may_be_lazy=True)
-            output = _try_out(model, input_shape)
+            output = _try_out(model, task.make_example(input_shape))
         except FpError:
             raise
         except Exception as error:  # networks of others may raise anything
             raise RecipeError(
-                f"model `{name}` {_describe_unfit(name, task, error)}",
-                hint=_unfit_hint(name, input_shape, num_classes, is_made=model is not None),
+                f"model `{name}` {_describe_unfit(name, purpose, error)}",
+                hint=_unfit_hint(name, input_shape, task, is_made=model is not None),
                 where="task.model",
             ) from error
     scores = require_scores(output, f"model `{name}`", 1)
-    if tuple(scores.shape) != (1, num_classes):
+    if tuple(scores.shape) != (1, task.num_outputs):
         raise RecipeError(
             f"model `{name}` returns {list(scores.shape)} for one sample, wanted "
-            f"[1, {num_classes}]",
-            hint="its output width must be the number of classes",
+            f"[1, {task.num_outputs}]",
+            hint=f"the data has {task.describe()}",
             where="task.model",
         )
     if not scores.isfinite().all():
         raise RecipeError(
-            f"model `{name}` returns non-finite values for a sample of zeros",
+            f"model `{name}` returns non-finite values for one sample",
             hint="check its initial values",
             where="task.model",
         )
@@ -103,22 +104,25 @@ def _describe_unfit(name: str, task: str, error: Exception) -> str:
     return f"{what}: {describe_failure(error)}"
 
 
-def _unfit_hint(name: str, input_shape: InputShape, num_classes: int, *, is_made: bool) -> str:
+def _unfit_hint(name: str, input_shape: InputShape, task: LearningTask, *, is_made: bool) -> str:
     if plugins.is_code(name) and not is_made:
         return (
-            f"it is called with (input_shape, num_classes), here ({tuple(input_shape)}, "
-            f"{num_classes}), and returns an `nn.Module`"
+            f"it is called with (input_shape, num_outputs), here ({tuple(input_shape)}, "
+            f"{task.num_outputs}), and returns an `nn.Module`"
         )
     if plugins.is_code(name):
         shape = ", ".join(map(str, (1, *input_shape)))
-        return f"it must be an `nn.Module` that takes `torch.zeros({shape})` in evaluation mode"
+        kind = "" if task.make_example(input_shape).is_floating_point() else ", dtype=torch.int64"
+        return (
+            f"it must be an `nn.Module` that takes `torch.zeros({shape}{kind})` in evaluation mode"
+        )
     if len(input_shape) > 1:
         return "channels and image size must suit the network; choose another model"
     return "choose a network for tables, such as `tabular-mlp`"
 
 
 def measure_shapes(
-    name: str, input_shape: InputShape, num_classes: int
+    name: str, input_shape: InputShape, num_outputs: int
 ) -> dict[str, InputShape] | None:
     """Return the shapes of a network's floating-point tensors, without the memory for them.
 
@@ -132,7 +136,7 @@ def measure_shapes(
         return None
     try:
         with _NoMemory(), torch.random.fork_rng(devices=[]):
-            state = find_factory(name)(input_shape, num_classes).state_dict()
+            state = find_factory(name)(input_shape, num_outputs).state_dict()
     except NotImplementedError:
         return None
     return {key: tuple(x.shape) for key, x in state.items() if x.is_floating_point()}
@@ -157,7 +161,7 @@ def find_factory(name: str, *, allow_code: bool = False) -> Factory:
         name: a registered name or ``torchvision:NAME``, a classification network without trained
             weights, either perhaps followed by ``-gn`` (group norm for batch norm); registered
             ones also by ``@WIDTH`` (a factor of all widths). Or ``pkg.mod:function``, a function
-            of (input_shape, num_classes).
+            of (input_shape, num_outputs).
         allow_code: True lets ``pkg.mod:function`` be imported.
 
     Raises:
@@ -187,8 +191,8 @@ def find_factory(name: str, *, allow_code: bool = False) -> Factory:
     return partial(_make_with_group_norm, make) if wanted.has_group_norm else make
 
 
-def _make_with_group_norm(make: Factory, input_shape: InputShape, num_classes: int) -> nn.Module:
-    model = make(input_shape, num_classes)
+def _make_with_group_norm(make: Factory, input_shape: InputShape, num_outputs: int) -> nn.Module:
+    model = make(input_shape, num_outputs)
     if not replace_batch_norm(model):
         raise ValueError(f"it has no batch norm; leave out `{GROUP_NORM}`")
     return model
@@ -215,10 +219,10 @@ def _make_torchvision(name: str, input_shape: InputShape, num_classes: int) -> n
     return model
 
 
-def _try_out(model: nn.Module, input_shape: InputShape) -> object:
-    """Return what the network makes of one sample of zeros in evaluation mode."""
+def _try_out(model: nn.Module, example: Tensor) -> object:
+    """Return what the network makes of one sample in evaluation mode."""
     model.eval()
     with torch.no_grad():
-        output: object = model(torch.zeros(1, *input_shape))
+        output: object = model(example)
     model.train()
     return output

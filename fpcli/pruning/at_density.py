@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.batches import Batch
 from fpcli.engine.measure import measure_gradients
 from fpcli.scores.gradients import snip
 from fpcli.structure.budget import keep_largest
 from fpcli.structure.layout import Tensors
+from fpcli.tasks.learning_task import Batch
 
 
 def prune_once(

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from fpcli.data.batches import batches
 from fpcli.engine.central import train_centrally
-from fpcli.engine.fit import cross_entropy
 from fpcli.engine.measure import measure_gradients
 from fpcli.engine.trained import Trained
 from fpcli.errors import LayoutError
@@ -199,7 +198,10 @@ class _Masks:
         drawn = self._batches(step)
         for batch in drawn:
             slopes = {
-                n: g.cpu() for n, g in measure_gradients(model, cross_entropy(model, batch)).items()
+                n: g.cpu()
+                for n, g in measure_gradients(
+                    model, self._px.dataset.task.loss(model, batch)
+                ).items()
             }
             weights = {n: p.detach().cpu() for n, p in model.named_parameters()}
             scores = (

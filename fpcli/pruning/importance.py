@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.batches import Batch
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.fit import fit
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.types import Answer, LocalConfig, Work
 from fpcli.scores.gradients import GradientTotals, SquareRule, place_values, square_gradients
 from fpcli.structure.layout import Tensors
+from fpcli.tasks.learning_task import Batch
 
 
 def shows_gradients(rule: SquareRule, local: LocalConfig, *, is_exact: bool = True) -> bool:

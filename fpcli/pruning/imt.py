@@ -26,8 +26,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from fpcli.data.batches import Batch, batches
-from fpcli.engine.fit import cross_entropy, explain_lone_sample, fit_epoch
+from fpcli.data.batches import batches
+from fpcli.engine.fit import explain_lone_sample, fit_epoch
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError
 from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
@@ -41,6 +41,7 @@ from fpcli.scores.rates import (
 )
 from fpcli.structure.budget import drop_smallest
 from fpcli.structure.support import Support, scatter
+from fpcli.tasks.learning_task import Batch
 
 MAX_EXACT = 3000
 """Parameters up to which all eigenvalues are computed."""
@@ -131,7 +132,7 @@ def _warm_up(px: PruneContext, model: nn.Module, steps: int) -> None:
     model.train()
     drawn = islice(_batches(px, px.retraining.batch_size), steps)
     with explain_lone_sample(px.retraining.batch_size, len(px.dataset.train), "batch_size"):
-        fit_epoch(model, optimizer, drawn, cross_entropy)
+        fit_epoch(model, optimizer, drawn, px.dataset.task.loss)
     model.eval()
 
 

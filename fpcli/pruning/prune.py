@@ -11,7 +11,7 @@ from torch import nn
 
 from fpcli.data.batches import evaluation_batches
 from fpcli.engine.central import train_centrally
-from fpcli.engine.evaluate import Score, evaluate
+from fpcli.engine.evaluate import evaluate
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError, LayoutError, UsageError
 from fpcli.pruning.amounts import explain_miss, list_alive, measure_size
@@ -20,6 +20,7 @@ from fpcli.pruning.recalibrate import recalibrate_norms
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.shrink import shrink
+from fpcli.tasks.learning_task import Score
 
 TOLERANCE = 1e-5
 """By how much the outputs of the small and of the masked network may differ, relative to the
@@ -136,8 +137,7 @@ def judge_cut(px: PruneContext, trained: Trained) -> PruneStage:
     """Return cost and accuracy of a model."""
     small = trained.module().to(px.device)
     validation, test = (
-        evaluate(small, split, px.dataset.normalise)
-        for split in (px.dataset.validation, px.dataset.test)
+        evaluate(small, split, px.dataset) for split in (px.dataset.validation, px.dataset.test)
     )
     return PruneStage(count_cost(trained.layout, trained.support), validation, test)
 
@@ -182,7 +182,7 @@ def retrain(
             epoch=epoch.number,
             loss=epoch.loss,
             lr=epoch.lr,
-            validation=asdict(evaluate(small, px.dataset.validation, px.dataset.normalise)),
+            validation=evaluate(small, px.dataset.validation, px.dataset).to_event(),
             real_s=epoch.real_s,
         )
     return trained.updated(small)

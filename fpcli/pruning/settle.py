@@ -9,13 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fpcli.data.batches import Batch
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.measure import measure_accuracy, measure_gradients
 from fpcli.fleet.linear import StepRates
 from fpcli.structure.budget import reconfigure
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import Batch
 
 MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
 TOLERANCE, NUM_STABLE = 0.1, 5  # so many small changes of size in a row end it

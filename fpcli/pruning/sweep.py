@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpcli.data.batches import Batch, evaluation_batches
+from fpcli.data.batches import evaluation_batches
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
 from fpcli.engine.central import train_centrally
-from fpcli.engine.evaluate import judge_top1
 from fpcli.engine.trained import Trained
 from fpcli.pruning.amounts import choose_best, list_alive, num_left
 from fpcli.rng import stream
@@ -35,6 +34,8 @@ from fpcli.structure.reuse import (
 )
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import judge_top1
+from fpcli.tasks.learning_task import Batch
 
 BATCH_SIZE = 128
 """Small, since what one layer leaves in the processor's cache the next one finds there."""

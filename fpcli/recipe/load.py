@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,13 +32,21 @@ NOT_IN_DIGEST = frozenset(
         "checkpoint_every",
         "eval_clients",
         "rounds",
-        "target_accuracy",
+        "target",
     }
 )
 """Keys that decide where and how long a run computes, but not what."""
 
+_OLD_TARGET = "target_accuracy"
+
 _NOT_WHILE_USUAL: Mapping[str, Any] = {
+    "task.kind": "auto",
+    "task.loss": "auto",
+    "task.sampled_negatives": 0,
     "task.normalise": "auto",
+    "local.optimizer": "sgd",
+    "fit.optimizer": "sgd",
+    "retrain.optimizer": "sgd",
     "task.start": "",
     "task.head": "kept",
     "task.withhold": [],
@@ -159,7 +168,20 @@ def read_settings(path: Path) -> dict[str, Setting]:
         RecipeError: the file cannot be read, or is no mapping of plain values.
     """
     root = compose(path, "recipe")
-    return {} if root is None else _read(root, path)
+    settings = {} if root is None else _read(root, path)
+    if (old := settings.pop(_OLD_TARGET, None)) is not None:
+        warnings.warn(
+            f"{old.place}: `{_OLD_TARGET}` is `target: {{accuracy: X}}` now; the old key is read "
+            "until version 0.3.0",
+            FutureWarning,
+            stacklevel=2,
+        )
+        settings.setdefault("target", dataclasses.replace(old, value=_new_target(old.value)))
+    return settings
+
+
+def _new_target(value: Any) -> dict[str, Any]:
+    return {} if value in (None, "null") else {"accuracy": value}
 
 
 def _read(root: yaml.Node, path: Path) -> dict[str, Setting]:
@@ -233,7 +255,10 @@ def read_stored(path: Path) -> dict[str, Any]:
     if root is None:
         return {}
     _read(root, path)  # refuses what has no sections
-    return dict(_walk(construct(root, path), ""))
+    settings = dict(_walk(construct(root, path), ""))
+    if _OLD_TARGET in settings:
+        settings.setdefault("target", _new_target(settings.pop(_OLD_TARGET)))
+    return settings
 
 
 def compare_recipes(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[Any, Any]]:

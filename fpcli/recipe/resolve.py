@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -19,6 +20,7 @@ from fpcli.settings.fields import describe_type, is_share
 from fpcli.settings.flags import Flag
 from fpcli.settings.keys import Leaf, collect_flags, list_leaves, list_sections
 from fpcli.settings.learning import MethodChoice
+from fpcli.settings.metrics import find_metric, parse_target
 from fpcli.settings.recipes import RECIPE_FORMAT, RECIPE_KINDS, AnyRecipe, PruneRecipe, Recipe
 from fpcli.units import parse_share, share_hint
 
@@ -152,6 +154,8 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
         UsageError: the same on the command line.
     """
     raw = setting.value
+    if get_origin(leaf.hint) is Mapping:
+        return _read_target(key, setting)
     if raw in ("null", "none", "~") and type(None) in get_args(leaf.hint):
         return None
     try:
@@ -170,6 +174,26 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
     elif is_share(leaf.hint) and not isinstance(raw, list | tuple | Mapping):
         hint = hint or share_hint(str(raw))
     raise setting.error(f"`{key}` must be {wanted}, got {shown}", hint)
+
+
+def _read_target(key: str, setting: Setting) -> dict[str, float]:
+    """Return metric -> value of a mapping, or of text such as ``acc=0.9,mrr=0.1``."""
+    raw, target = setting.value, {}
+    try:
+        raw = {} if raw in (None, "null", "none") else raw
+        pairs = parse_target(raw) if isinstance(raw, str) else dict(raw)
+        for name, text in pairs.items():
+            metric = find_metric(str(name))
+            value = parse_share(text) if isinstance(text, str) and "%" in text else float(text)
+            if not math.isfinite(value) or (metric.is_share and not 0 < value <= 1):
+                raise ValueError
+            target[metric.name] = value
+    except UsageError as error:
+        raise setting.error(f"`{key}`: {error.message}", error.hint) from error
+    except (TypeError, ValueError) as error:
+        hint = "metrics with values, `accuracy=0.9`; shares are above 0 and at most 1"
+        raise setting.error(f"`{key}` must be a metric and a number, got {raw}", hint) from error
+    return target
 
 
 def _without_percent(raw: Any) -> Any:

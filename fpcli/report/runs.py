@@ -26,7 +26,7 @@ from fpcli.store.run_folder import RunFolder, list_runs
 
 Event = Mapping[str, Any]
 
-UNIMPORTANT = NOT_IN_DIGEST - {"rounds", "target_accuracy"}
+UNIMPORTANT = NOT_IN_DIGEST - {"rounds", "target"}
 """Settings that change nothing that is compared: where a run computes and what it keeps."""
 
 

@@ -120,6 +120,8 @@ def describe_type(hint: Any) -> str:
         return "one of " * (len(arguments) > 1) + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(choice) for choice in arguments)
+    if origin is Mapping:
+        return "mapping of names to numbers"
     if origin in (list, tuple):
         return f"list of {describe_type(arguments[0])}"
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))

@@ -39,7 +39,7 @@ class Flag:
     panel: str | None = None
     default: str | None = None
     known: str | tuple[str, ...] = ()
-    reads: Literal["seconds", "accuracy"] | None = None
+    reads: Literal["seconds"] | None = None
     words: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     before: str = ""
     envvar: str | None = None
@@ -77,7 +77,7 @@ def describe_default(flag: Flag, value: Any) -> str:
     for word, meant in flag.words.items():
         if meant == value:
             return word
-    if value is None or value == "":
+    if value is None or value in ("", {}):
         return "none"
     if isinstance(value, bool | tuple):
         return ""

@@ -12,6 +12,8 @@ from fpcli.settings.flags import AMOUNT, METHOD, RETRAINING, TRAINING, Flag
 
 Share = Annotated[float, Gt(0), Lt(1)]
 
+Optimizer = Literal["sgd", "adam"]
+
 
 @dataclass(frozen=True)
 class MethodChoice:
@@ -45,8 +47,11 @@ class LocalConfig:
     """Passes of a client over its data per round."""
     batch_size: Annotated[int, Ge(1), Flag("--batch-size N")] = 32
     """Samples of a client's training step."""
+    optimizer: Annotated[Optimizer, Flag("--optimizer NAME")] = "sgd"
+    """What makes steps of gradients: sgd or adam (beta 0.9 and 0.999), which starts anew in every
+    round."""
     lr: Annotated[float, Ge(0), Flag("--lr X")] = 0.1
-    """Learning rate of a client's training, by SGD."""
+    """Learning rate of a client's training; Adam wants a hundredth of what SGD does."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Momentum of SGD; it starts at 0 in every round."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
@@ -91,8 +96,10 @@ class FitConfig:
     """Passes over the training data."""
     batch_size: Annotated[int, Ge(1), Flag("--batch-size N")] = 128
     """Samples of a training step."""
+    optimizer: Annotated[Optimizer, Flag("--optimizer NAME")] = "sgd"
+    """What makes steps of gradients: sgd or adam (beta 0.9 and 0.999)."""
     lr: Annotated[float, Ge(0), Flag("--lr X")] = 0.1
-    """Learning rate of SGD at the start."""
+    """Learning rate at the start; Adam wants a hundredth of what SGD does."""
     momentum: Annotated[float, Ge(0), Lt(1), Flag("--momentum X")] = 0.9
     """Momentum of SGD, below 1."""
     weight_decay: Annotated[float, Ge(0), Flag("--weight-decay X")] = 0.0005
@@ -154,4 +161,5 @@ class RetrainConfig(FitConfig):
         float, Ge(0), Flag("--lr X", default="a tenth of the training's", before="--batch-size")
     ] = 0.0
     """Learning rate of retraining. 0 means a tenth of the rate that the model was trained with."""
+    optimizer: Optimizer = "sgd"
     schedule: Literal["cosine", "constant", "steps"] = "constant"

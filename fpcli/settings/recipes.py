@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge
 
 from fpcli.plugins import is_code
 from fpcli.settings.flags import AMOUNT, FLEET, RUN, TASK, TRAINING, Flag
@@ -27,12 +27,12 @@ RECIPE_FORMAT = 1
 
 _SEED = Flag("--seed N", "Seed of the run: where every random stream starts from", TRAINING)
 _TARGET = Flag(
-    "--target acc=X",
-    "Stop at this validation accuracy, a fraction; not reached = exit 8",
+    "--target METRIC=X",
+    "Stop when the validation data is judged so well: `acc=0.9`, `mae=45`, `hr@10=0.2`; not "
+    "reached = exit 8",
     TRAINING,
-    reads="accuracy",
 )
-_Target = Annotated[Annotated[float, Gt(0), Le(1)] | None, _TARGET]
+_Target = Annotated[Mapping[str, float], _TARGET]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Recipe:
     """Usable replies without which a round does not count."""
     round_retries: Annotated[int, Ge(0), Flag("--round-retries N", panel=FLEET)] = 2
     """Times that a round with too few usable replies is tried again."""
-    target_accuracy: _Target = None
+    target: _Target = field(default_factory=dict)
     seed: Annotated[int, Ge(0), replace(_SEED, before="--eval-every")] = 0
 
 
@@ -95,7 +95,7 @@ class FitRecipe:
     other bits. Small is where a step is below a thousand million multiply-adds."""
     checkpoint_every: Annotated[int, Ge(1), Flag("--checkpoint-every N")] = 1
     """Epochs from one checkpoint to the next."""
-    target_accuracy: _Target = None
+    target: _Target = field(default_factory=dict)
     seed: Annotated[int, Ge(0), replace(_SEED, before="--target")] = 0
 
 

@@ -17,6 +17,8 @@ Law = Literal["dirichlet", "power"]
 
 Augment = Literal["none", "crop", "crop-flip"]
 
+TaskKind = Literal["auto", "classify", "regress", "rank"]
+
 
 DATA_DIR = Flag(
     "--data-dir DIR",
@@ -95,6 +97,15 @@ class FitTask:
     ] = ""
     """Network: a known name or `torchvision:NAME`, perhaps with `-gn` (group norm) or `@0.5` (a
     factor of all widths) behind it; empty means the usual one for the data."""
+    kind: Annotated[TaskKind, Flag("--task KIND", before="--model")] = "auto"
+    """What is learned: auto, classify, regress or rank. `auto` is what the data says; a table, or
+    arrays, with whole numbers as labels are classes unless it is `regress`."""
+    loss: Annotated[Literal["auto", "mse", "l1"], Flag("--loss NAME", before="--model")] = "auto"
+    """What training makes small where numbers are predicted: mse (squared error, the usual one) or
+    l1 (absolute error). Classes have cross-entropy, the next item has that of a sampled one."""
+    sampled_negatives: Annotated[int, Ge(0), Lt(10_000)] = 0
+    """Where items are ranked: random items besides the right one, among which `sampled_hr@10` and
+    the like are judged too, as papers do with 99; 0 judges among all items only."""
     data_dir: Annotated[str, replace(DATA_DIR, before="--model")] = ""
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     """Fraction of the training data set aside for decisions, so that the test data makes none."""

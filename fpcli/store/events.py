@@ -19,6 +19,10 @@ from fpcli.files import cannot_read, cannot_write, sync_folder, write_atomic
 Events = Sequence[Mapping[str, Any]]
 """One event per round, as :func:`read_events` returns them."""
 
+EVENT_FORMAT = 2
+"""The newest format of an event, which new ones have under ``format``. In the first, which had no
+number, clients' models were judged by accuracy alone."""
+
 _CHECKSUM = "crc32"
 
 
@@ -92,7 +96,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     events = []
     for number, line, is_cut in _lines(path):
         try:
-            events.append(_event(line, is_checked=False))
+            events.append(_upgrade(_event(line, is_checked=False)))
         except ValueError as error:
             if not is_cut:
                 raise DataError(
@@ -101,6 +105,17 @@ def read_events(path: Path) -> list[dict[str, Any]]:
                     where=f"{path}:{number}",
                 ) from error
     return events
+
+
+def _upgrade(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event of any format as one of the newest."""
+    if event.get("format", 1) == 1 and isinstance(event.get("personal"), dict):
+        event["personal"] = {"accuracy": event["personal"]}
+        if "local" in event:
+            event["personal"]["local_accuracy"] = event.pop("local")
+        for mean in ("clients_accuracy", "local_accuracy"):
+            event.pop(mean, None)
+    return event
 
 
 def find_sound(path: Path) -> Sound:

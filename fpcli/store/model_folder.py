@@ -34,9 +34,12 @@ from fpcli.structure.cost import BYTES_PER_FLOAT
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.support import Support
 from fpcli.structure.trace import list_tensors, trace, trace_around
+from fpcli.tasks import read_task
+from fpcli.tasks.learning_task import LearningTask
 
-MODEL_FORMAT = 1
-"""Format number of layout.json."""
+MODEL_FORMAT = 2
+"""Newest format number of layout.json that is read, and the one that is written. In the first, all
+networks told classes apart."""
 
 _LIMIT_JSON_BYTES = 64 * 2**20
 _INPUTS = TypeAdapter(Inputs)
@@ -61,7 +64,7 @@ def write_trained(folder: Path, trained: Trained) -> None:
         "format": MODEL_FORMAT,
         "model": trained.model,
         "input_shape": list(trained.input_shape),
-        "num_classes": trained.num_classes,
+        "task": trained.task.to_json(),
         "data": trained.data and vars(trained.data),
         "inputs": trained.inputs and vars(trained.inputs),
         "keep": {name: kept.tolist() for name, kept in trained.support.keep.items()},
@@ -91,7 +94,7 @@ def read_trained(
     place = folder / "final" if (folder / "final").is_dir() else folder
     about = _about(folder, place / "layout.json")
     _check_size(about, place / "model.safetensors")
-    model = build_model(about["model"], about["input_shape"], about["num_classes"], code=code)
+    model = build_model(about["model"], about["input_shape"], about["task"], code=code)
     layout = _layout(model, about, must_trace, ignore)
     keep = {name: torch.tensor(kept, dtype=torch.int64) for name, kept in about["keep"].items()}
     support = Support(keep)
@@ -112,7 +115,7 @@ def read_trained(
         support=support,
         values=values,
         input_shape=tuple(about["input_shape"]),
-        num_classes=about["num_classes"],
+        task=about["task"],
         data=about["data"] and DataKey(**about["data"]),
         inputs=_inputs(about),
     )
@@ -121,15 +124,15 @@ def read_trained(
 def build_untrained(
     name: str,
     input_shape: Sequence[int],
-    num_classes: int,
+    task: LearningTask,
     *,
     data: DataKey,
     code: str = "",
     ignore: Sequence[str] = (),
 ) -> Trained:
     """Return a network by name with its initial weights; arguments and errors as above."""
-    model = build_model(name, input_shape, num_classes, code=code)
-    layout = trace_around(model, torch.zeros(1, *input_shape), words=ignore)
+    model = build_model(name, input_shape, task, code=code)
+    layout = trace_around(model, task.make_example(tuple(input_shape)), words=ignore)
     state = model.state_dict()
     return Trained(
         model=name,
@@ -138,12 +141,12 @@ def build_untrained(
         support=Support(),
         values={key: state[key].detach().clone() for key in layout.tensors},
         input_shape=tuple(input_shape),
-        num_classes=num_classes,
+        task=task,
         data=data,
     )
 
 
-def build_model(name: str, input_shape: Any, num_classes: int, *, code: str = "") -> nn.Module:
+def build_model(name: str, input_shape: Any, task: LearningTask, *, code: str = "") -> nn.Module:
     """Return a network by name; one that is code only if the caller named the same code.
 
     Raises:
@@ -155,13 +158,13 @@ def build_model(name: str, input_shape: Any, num_classes: int, *, code: str = ""
             hint=f"if you trust it, add `--model {name}`",
             where="--model",
         )
-    return build(name, tuple(input_shape), num_classes, seed=0, allow_code=name == code)
+    return build(name, tuple(input_shape), task, seed=0, allow_code=name == code)
 
 
 def _layout(
     model: nn.Module, about: Mapping[str, Any], must_trace: bool, ignore: Sequence[str]
 ) -> Layout:
-    example = torch.zeros(1, *about["input_shape"])
+    example = about["task"].make_example(tuple(about["input_shape"]))
     if opaque := _opaque(about):
         return trace(model, example, opaque=opaque)
     if must_trace or about["keep"]:
@@ -201,10 +204,14 @@ def _about(folder: Path, path: Path) -> dict[str, Any]:
         if path.stat().st_size > _LIMIT_JSON_BYTES:
             raise ValueError("it is too large")
         about = json.loads(path.read_text("utf-8"))
+        if about["format"] == 1:
+            about |= {"format": MODEL_FORMAT, "task": {"kind": "classify"}}
+            about["task"]["num_outputs"] = about.pop("num_classes")
         if about["format"] != MODEL_FORMAT:
             raise ValueError(
                 f"format {about['format']} is not {MODEL_FORMAT}, which this version reads"
             )
+        about["task"] = read_task(about["task"])
         DataKey(**(about["data"] or {"name": "", "validation_fraction": 0.1, "seed": 0}))
         _check_plain(about)
         _opaque(about)
@@ -217,7 +224,9 @@ def _about(folder: Path, path: Path) -> dict[str, Any]:
 def _check_size(about: Mapping[str, Any], path: Path) -> None:
     check_file(path, hint="give a finished run, or an output folder of `fp prune`")
     try:
-        whole = measure_shapes(about["model"], tuple(about["input_shape"]), about["num_classes"])
+        whole = measure_shapes(
+            about["model"], tuple(about["input_shape"]), about["task"].num_outputs
+        )
     except Exception:  # the network of another one's name or shape; `build_model` says why
         return
     if whole and is_outsized(whole, path.stat().st_size // BYTES_PER_FLOAT):
@@ -228,15 +237,15 @@ def _inputs(about: Mapping[str, Any]) -> Inputs | None:
     if about.get("inputs") is None:
         return None
     inputs = _INPUTS.validate_python(about["inputs"])
-    if not inputs.do_fit(about["input_shape"], about["num_classes"]):
+    if not inputs.do_fit(about["input_shape"], about["task"]):
         raise ValueError("class names or normalisation do not fit the network")
     return inputs
 
 
 def _check_plain(about: Mapping[str, Any]) -> None:
-    sizes = [*about["input_shape"], about["num_classes"]]
-    if not all(type(size) is int and 0 < size < 2**20 for size in sizes) or len(sizes) > 5:
-        raise ValueError("input shape or number of classes is impossible")
+    sizes = about["input_shape"]
+    if not all(type(size) is int and 0 < size < 2**20 for size in sizes) or len(sizes) > 4:
+        raise ValueError("input shape is impossible")
     if not isinstance(about["model"], str) or not isinstance(about["keep"], dict):
         raise ValueError("model or kept channels have the wrong type")
     for name, kept in about["keep"].items():

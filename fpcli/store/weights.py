@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fpcli.errors import DataError, first_line, suggest
 from fpcli.store.torch_file import SUFFIXES, read_state
 from fpcli.structure.layout import Tensors
+from fpcli.tasks.learning_task import LearningTask
 
 _LIMIT_BYTES = 4 * 2**30
 _LIMIT_VALUES = 2**25
@@ -49,7 +50,7 @@ def read_untrusted(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(
-    path: Path, model: nn.Module, fresh: Tensors, num_classes: int, *, head: str = "kept"
+    path: Path, model: nn.Module, fresh: Tensors, task: LearningTask, *, head: str = "kept"
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the values of a network from a file of weights, and what was done to get them.
 
@@ -58,7 +59,7 @@ def read_weights(
             ``torch.compile`` put before its names.
         model: the network.
         fresh: initial values of all its floating-point tensors.
-        num_classes: of the data.
+        task: of the data.
         head: ``new`` leaves the last layer its initial values.
 
     Raises:
@@ -70,22 +71,24 @@ def read_weights(
     while prefix := next((x for x in _PREFIXES if _are_behind(values, x, shapes)), ""):
         values = {name.removeprefix(prefix): x for name, x in values.items()}
         notes.append(f"{path}: `{prefix}` before all names is left out")
-    last = _find_head(model, num_classes)
+    last = _find_head(model, task.num_outputs)
     weight = values.get(f"{last}.weight")
-    width = len(weight) if weight is not None and weight.dim() else num_classes
+    width = len(weight) if weight is not None and weight.dim() else task.num_outputs
     if head == "new":
         own = [name for name in shapes if last and name.rpartition(".")[0] == last]
         if not own:
             raise explain_misfit(
-                path, "the network ends in no layer of the data's classes", "leave out `--head new`"
+                path,
+                "the network ends in no layer for the data's outputs",
+                "leave out `--head new`",
             )
         values = {name: x for name, x in values.items() if name.rpartition(".")[0] != last}
         values |= {name: fresh[name] for name in own}
-        notes.append(f"{path}: `{last}` is new, for {num_classes:,} classes")
-    elif width != num_classes:
+        notes.append(f"{path}: `{last}` is new, for {task.describe()}")
+    elif width != task.num_outputs:
         raise explain_misfit(
             path,
-            f"its last layer `{last}` has {width:,} outputs, and the data {num_classes:,} classes",
+            f"its last layer `{last}` has {width:,} outputs, and the data {task.describe()}",
             "`--head new` (`fp fit`, `fp train`, `fp prune`) puts a fresh one there, to be trained",
         )
     check_tensors(path, values, shapes)
@@ -119,13 +122,13 @@ def _are_behind(values: Tensors, prefix: str, shapes: Mapping[str, object]) -> b
     return bool(values) and not is_own and all(name.startswith(prefix) for name in values)
 
 
-def _find_head(model: nn.Module, num_classes: int) -> str:
-    """Return the last layer that gives out one value per class, or "" where there is none."""
+def _find_head(model: nn.Module, num_outputs: int) -> str:
+    """Return the last layer that gives out a network's outputs, or "" where there is none."""
     layers = (
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        and len(module.weight) == num_classes
+        and len(module.weight) == num_outputs
     )
     return (["", *layers])[-1]
 

@@ -19,7 +19,7 @@ from fpcli.structure.cost import count_cost
 from fpcli.train.kernels import add_kernels
 from fpcli.train.open_executor import open_executor
 from fpcli.train.run_session import Interrupted, Listener, Place, RunSession, check_recipe
-from fpcli.train.run_summary import Summary, round_to_event, state_sha256
+from fpcli.train.run_summary import Summary, round_to_event, state_sha256, summarise_clients
 from fpcli.train.setup import Setup, prepare_run
 
 
@@ -122,9 +122,9 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
     draw_run(history, folder.path)
     folder.write_checksums()
     size = count_cost(fed.layout, state.support)
-    last = next((event["test"] for event in reversed(history) if event.get("test")), None)
-    of_clients: dict[str, dict[str, float]] = next(
-        (event for event in reversed(history) if "clients_accuracy" in event), {}
+    last: dict[str, float] = next((e["test"] for e in reversed(history) if e.get("test")), {})
+    personal: dict[str, dict[str, float]] = next(
+        (e["personal"] for e in reversed(history) if e.get("personal")), {}
     )
     return Summary(
         run=str(folder.path),
@@ -132,9 +132,10 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
         rounds=state.round,
         clients=len(fed.num_examples),
         seed=fed.seed,
-        accuracy=last["accuracy"] if last else 0.0,
-        best_accuracy=totals.best_accuracy,
-        loss=last["loss"] if last else 0.0,
+        test={name: last[name] for name in fed.dataset.task.metrics if name in last},
+        best=totals.best_test,
+        loss=last.get("loss", 0.0),
+        personal=summarise_clients(personal),
         down_bytes=totals.down_bytes,
         up_bytes=totals.up_bytes,
         clock_s=totals.clock_s,
@@ -142,6 +143,4 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
         params=size.params,
         macs=size.macs,
         state_sha256=state_sha256(state.values),
-        clients_accuracy=of_clients.get("clients_accuracy"),
-        local_accuracy=of_clients.get("local_accuracy"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from fpcli.data.augment import check_augment
 from fpcli.data.datasets import Dataset
 from fpcli.engine import central
 from fpcli.engine.central import Momentum
-from fpcli.engine.evaluate import Score, evaluate
+from fpcli.engine.evaluate import evaluate
 from fpcli.engine.federation import Totals
 from fpcli.engine.placement import check_device, move_to
 from fpcli.engine.process import num_cores, settle_process
@@ -30,10 +30,11 @@ from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import EMPTY, Support
+from fpcli.tasks.learning_task import Score
 from fpcli.train.client_data import load_data
 from fpcli.train.run_session import Listener, Place, RunSession, check_recipe
 from fpcli.train.run_summary import FitSummary, state_sha256
-from fpcli.train.setup import trace_or_list
+from fpcli.train.setup import check_target_names, trace_or_list
 from fpcli.train.start_values import read_start
 
 _MANY_MACS = 1e9
@@ -109,11 +110,11 @@ def prepare_fit(recipe: FitRecipe) -> FitSetup:
         raise RecipeError("`fit.epochs` is 0: nothing would be trained", hint="`--epochs 1`")
     check_device(recipe.device, "device")
     dataset = load_data(recipe)
+    check_target_names(recipe.target, dataset)
     augment = recipe.task.decide_augment()
     task = replace(recipe.task, augment=augment)
     check_augment(augment, task.data, dataset.train.images)
-    shape, classes = dataset.input_shape, dataset.num_classes
-    model = build(task.model, shape, classes, seed=recipe.seed, allow_code=True)
+    model = build(task.model, dataset.input_shape, dataset.task, seed=recipe.seed, allow_code=True)
     layout = trace_or_list(model, dataset)
     start = read_start(task, model, layout, dataset, "`fp fit` trains whole models")
     model.load_state_dict(start.values, strict=False)
@@ -156,12 +157,13 @@ def play_fit(
 def epoch_to_event(record: EpochRecord) -> dict[str, Any]:
     """Return an epoch's record as one flat JSON object of the event stream."""
     return {
+        "format": events.EVENT_FORMAT,
         "event": "epoch",
         "round": record.epoch,
         "loss": record.loss,
         "lr": record.lr,
-        "validation": asdict(record.validation),
-        "test": asdict(record.test),
+        "validation": record.validation.to_event(),
+        "test": record.test.to_event(),
         "real_s": record.real_s,
         "params": record.cost.params,
         "macs": record.cost.macs,
@@ -215,18 +217,11 @@ def _epochs(
     started = time.perf_counter()
     for epoch in trained:
         validation, test = (
-            evaluate(setup.model, split, dataset.normalise)
-            for split in (dataset.validation, dataset.test)
+            evaluate(setup.model, split, dataset) for split in (dataset.validation, dataset.test)
         )
         real_s = time.perf_counter() - started
         totals = replace(totals, real_s=totals.real_s + real_s)
-        if validation.accuracy > totals.best_validation:
-            totals = replace(
-                totals,
-                best_validation=validation.accuracy,
-                best_accuracy=test.accuracy,
-                best_round=epoch.number,
-            )
+        totals = totals.judged(dataset.task, validation, test, epoch.number)
         record = EpochRecord(
             epoch=epoch.number,
             loss=epoch.loss,
@@ -254,20 +249,20 @@ def _finish(setup: FitSetup, folder: RunFolder, state: ServerState, totals: Tota
             support=state.support,
             values=state.values,
             input_shape=tuple(dataset.input_shape),
-            num_classes=dataset.num_classes,
+            task=dataset.task,
             data=DataKey(task.data, task.validation_fraction, setup.recipe.seed),
             inputs=Inputs.of(dataset),
         ),
     )
     draw_fit(events.read_events(folder.events), folder.path)
     folder.write_checksums()
-    test = evaluate(setup.model, dataset.test, dataset.normalise)
+    test = evaluate(setup.model, dataset.test, dataset)
     return FitSummary(
         run=str(folder.path),
         epochs=state.round,
         seed=setup.recipe.seed,
-        accuracy=test.accuracy,
-        best_accuracy=totals.best_accuracy,
+        test=test.metrics,
+        best=totals.best_test,
         loss=test.loss,
         real_s=totals.real_s,
         params=setup.cost.params,

@@ -18,6 +18,8 @@ from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import build_untrained
 from fpcli.store.run_folder import RunFolder
 from fpcli.store.weights import read_weights
+from fpcli.tasks.classify import Classify
+from fpcli.tasks.learning_task import LearningTask
 from fpcli.train.client_data import load_data
 from fpcli.units import format_input
 
@@ -136,13 +138,13 @@ def load_data_of(
         seed=key.seed,
         allow_code=True,
     )
-    have = (tuple(dataset.input_shape), dataset.num_classes)
-    want = (trained.input_shape, trained.num_classes)
+    have, want = (
+        f"{format_input(tuple(item.input_shape))} and {item.task.describe()}"
+        for item in (dataset, trained)
+    )
     if have != want:
-        shapes = [format_input(shape) for shape, _ in (have, want)]
         raise DataError(
-            f"data `{name}` has {shapes[0]} of {have[1]} classes; the model takes "
-            f"{shapes[1]} of {want[1]}",
+            f"data `{name}` has {have}; the model is for {want}",
             hint="give the data that the model is for with --data",
             where="--data",
         )
@@ -164,24 +166,23 @@ def build_named(
     """
     task, entry = recipe.task, CATALOGUE.get(recipe.task.data)
     dataset: Dataset | None = None
+    learns: LearningTask
     try:
         dataset = load_data(recipe)
-        shape, num_classes = dataset.input_shape, dataset.num_classes
+        shape, learns = dataset.input_shape, dataset.task
     except DataError:
         if not is_planned or entry is None:
             raise
-        shape, num_classes = entry.input_shape, entry.num_classes
+        shape, learns = entry.input_shape, Classify(entry.num_classes)
     key = DataKey(task.data, task.validation_fraction, recipe.seed)
     trained = build_untrained(
-        task.model, shape, num_classes, data=key, code=task.model, ignore=recipe.prune.ignore
+        task.model, shape, learns, data=key, code=task.model, ignore=recipe.prune.ignore
     )
     if dataset is not None:
         trained = replace(trained, inputs=Inputs.of(dataset))
     if weights is None:
         return trained, dataset
-    values, notes = read_weights(
-        weights, trained.template, trained.values, num_classes, head=task.head
-    )
+    values, notes = read_weights(weights, trained.template, trained.values, learns, head=task.head)
     if dataset is not None:
         dataset = replace(dataset, notes=dataset.notes + notes)
     return replace(trained, values=values), dataset

@@ -182,6 +182,10 @@ def report_pruning(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
 def _stage(stage: PruneStage) -> dict[str, Any]:
     return {
         **asdict(stage.cost),
-        "accuracy": stage.test and stage.test.accuracy,
-        "validation_accuracy": stage.validation and stage.validation.accuracy,
+        **(stage.test.metrics if stage.test else {}),
+        **(
+            {f"validation_{name}": x for name, x in stage.validation.metrics.items()}
+            if stage.validation
+            else {}
+        ),
     }

@@ -16,6 +16,7 @@ from fpcli.engine.federation import Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import FpError, ResumeError
 from fpcli.recipe.load import compare_recipes, digest_recipe
+from fpcli.settings.metrics import describe_target
 from fpcli.settings.recipes import FitRecipe, Recipe
 from fpcli.store import checkpoint, events
 from fpcli.store.run_folder import RunFolder
@@ -165,7 +166,7 @@ class RunSession(Generic[_R]):
         for text in warnings:
             self.watcher.message(f"warning: {text}")
         _check_fits(layout, state)
-        totals = Totals(**extra["totals"])
+        totals = Totals.read(extra["totals"])
         if digest_recipe(self.recipe) != digest_recipe(
             stored
         ):  # the older ones fit the new recipe no longer
@@ -198,9 +199,9 @@ class RunSession(Generic[_R]):
                     self.save(state, totals)
                     saved = state.round
                 if is_reached:
+                    reached = describe_target(self.recipe.target)
                     self.watcher.message(
-                        f"validation accuracy reached {self.recipe.target_accuracy:.1%} "
-                        f"in {self.unit} {state.round}"
+                        f"validation data: {reached} reached in {self.unit} {state.round}"
                     )
                 if number and not is_last:
                     raise Interrupted(number, saved, self.folder.path)
@@ -215,8 +216,7 @@ class RunSession(Generic[_R]):
         return state, totals
 
     def _is_reached(self, totals: Totals) -> bool:
-        target = self.recipe.target_accuracy
-        return target is not None and totals.best_validation >= target
+        return bool(self.recipe.target) and totals.reaches(self.recipe.target)
 
     @contextmanager
     def signals(self) -> Iterator[Stop]:

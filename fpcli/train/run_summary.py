@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 
 from fpcli.engine.federation import RoundRecord
+from fpcli.settings.metrics import BEST, find_metric, name_of_clients
+from fpcli.store.events import EVENT_FORMAT
 from fpcli.structure.layout import Tensors
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The result of a run; its fields are the contract of ``fp train --json``.
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """How well a trained model does, by the metrics of its task.
 
-    Accuracies are fractions; ``best_accuracy`` is the test accuracy in the round with the highest
-    validation accuracy; ``clock_s`` is simulated; params and macs are the global model's.
+    Attributes:
+        test: metric -> value of the last evaluated model on test data; shares are fractions.
+        best: likewise in the round with the best validation value of the task's first metric.
+        loss: of the last evaluated model on test data.
+        personal: metric -> mean, standard deviation and lowest value over the clients' own models;
+            empty where these are not judged.
+    """
+
+    test: Mapping[str, float]
+    best: Mapping[str, float]
+    loss: float
+    personal: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field as the contract of ``--json`` has it: metrics beside the others by
+        their names, such as ``accuracy`` and ``best_accuracy``, and their directions."""
+        fields_ = {item.name: getattr(self, item.name) for item in fields(self)}
+        metrics: dict[str, Any] = dict(fields_.pop("test"))
+        metrics |= {BEST + name: value for name, value in fields_.pop("best").items()}
+        metrics["loss"] = fields_.pop("loss")
+        personal = {name_of_clients(name): x for name, x in fields_.pop("personal").items()}
+        directions = {name: find_metric(name).direction for name in self.test}
+        return {**metrics, **fields_, **personal, "directions": directions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Judged):
+    """The result of a run, for ``fp train --json``.
+
+    ``clock_s`` is simulated; params and macs are the global model's.
     """
 
     run: str
@@ -26,9 +56,6 @@ class Summary:
     rounds: int
     clients: int
     seed: int
-    accuracy: float
-    best_accuracy: float
-    loss: float
     down_bytes: int
     up_bytes: int
     clock_s: float
@@ -36,24 +63,15 @@ class Summary:
     params: int
     macs: float
     state_sha256: str
-    clients_accuracy: Mapping[str, float] | None = None
-    local_accuracy: Mapping[str, float] | None = None
 
 
-@dataclass(frozen=True)
-class FitSummary:
-    """The result of plain training; its fields are the contract of ``fp fit --json``.
-
-    Accuracies are fractions; ``accuracy`` and ``loss`` are those of the final model on the test
-    data, ``best_accuracy`` that of the epoch with the highest validation accuracy.
-    """
+@dataclass(frozen=True, kw_only=True)
+class FitSummary(Judged):
+    """The result of plain training, for ``fp fit --json``."""
 
     run: str
     epochs: int
     seed: int
-    accuracy: float
-    best_accuracy: float
-    loss: float
     real_s: float
     params: int
     macs: float
@@ -72,6 +90,7 @@ def state_sha256(values: Tensors) -> str:
 def round_to_event(record: RoundRecord) -> dict[str, Any]:
     """Return a round's record as one flat JSON object of the event stream."""
     event: dict[str, Any] = {
+        "format": EVENT_FORMAT,
         "event": "round",
         "round": record.round,
         "cohort": list(record.cohort),
@@ -93,22 +112,27 @@ def round_to_event(record: RoundRecord) -> dict[str, Any]:
         "dropped": [asdict(r) for r in record.refusals if r.is_dropped],
     }
     if record.evaluation:
-        event["validation"] = asdict(record.evaluation.validation)
-        event["test"] = asdict(record.evaluation.test)
+        event["validation"] = record.evaluation.validation.to_event()
+        event["test"] = record.evaluation.test.to_event()
         if record.evaluation.withheld:
-            event["withheld"] = asdict(record.evaluation.withheld)
+            event["withheld"] = record.evaluation.withheld.to_event()
         if clients := record.evaluation.clients:
-            event["personal"] = {client: score.accuracy for client, score in clients.items()}
-            event["local"] = {client: score.local_accuracy for client, score in clients.items()}
-            event["clients_accuracy"] = _over_clients(event["personal"])
-            event["local_accuracy"] = _over_clients(event["local"])
+            event["personal"] = {
+                name: {client: score.metrics[name] for client, score in clients.items()}
+                for name in next(iter(clients.values())).metrics
+            }
     return event
 
 
-def _over_clients(accuracies: Mapping[int, float]) -> dict[str, float]:
-    values = torch.tensor(list(accuracies.values()), dtype=torch.float64)
-    return {
-        "mean": float(values.mean()),
-        "std": float(values.std(correction=0)),
-        "min": float(values.min()),
-    }
+def summarise_clients(personal: Mapping[str, Mapping[Any, float]]) -> dict[str, dict[str, float]]:
+    """Return metric -> mean, standard deviation and lowest value of what an event has of each
+    client's own model."""
+    summaries = {}
+    for name, of_clients in personal.items():
+        values = torch.tensor(list(of_clients.values()), dtype=torch.float64)
+        summaries[name] = {
+            "mean": float(values.mean()),
+            "std": float(values.std(correction=0)),
+            "min": float(values.min()),
+        }
+    return summaries

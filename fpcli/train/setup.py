@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Setup:
             support=support,
             values=values,
             input_shape=tuple(fed.dataset.input_shape),
-            num_classes=fed.dataset.num_classes,
+            task=fed.dataset.task,
             data=DataKey(task.data, task.validation_fraction, fed.seed),
             inputs=Inputs.of(fed.dataset),
         )
@@ -92,13 +93,12 @@ def prepare_run(recipe: Recipe, home: Path) -> Setup:
     held = choose_server_samples(recipe, dataset)
     kept = withhold(dataset, share_out(recipe, dataset, held), task.withhold, held)
     dataset, parts = kept.dataset, kept.parts
-    model = build(
-        task.model, dataset.input_shape, dataset.num_classes, seed=recipe.seed, allow_code=True
-    )
+    model = build(task.model, dataset.input_shape, dataset.task, seed=recipe.seed, allow_code=True)
     method_name = recipe.method.name
     method: Method = plugins.lookup("methods", method_name)()
     options = method.Options(**recipe.method.options)
     traits = method.traits_of(options)
+    check_task(recipe, dataset, traits)
     layout = trace_for(model, dataset, traits)
     start = read_start(task, model, layout, dataset, _why_whole(method_name, traits))
     dataset = replace(dataset, notes=dataset.notes + start.notes)
@@ -140,6 +140,38 @@ def _why_whole(method_name: str, traits: Traits) -> str:
     if traits.cuts == "nothing" or traits.starts_pruned:
         return ""
     return f"`{method_name}` chooses itself what is left out"
+
+
+def check_task(recipe: Recipe, dataset: Dataset, traits: Traits) -> None:
+    """Make sure that a recipe asks nothing that what is learned does not have.
+
+    Raises:
+        RecipeError: its method, or its targets, are for something else.
+    """
+    if traits.needs_classes and dataset.task.kind != "classify":
+        raise RecipeError(
+            f"method `{recipe.method.name}` learns classes only; data `{dataset.name}` has "
+            f"{dataset.task.describe()}",
+            hint="take another method (`fp methods`), or data with classes (`fp data list`)",
+            where="method.name",
+        )
+    check_target_names(recipe.target, dataset)
+
+
+def check_target_names(target: Mapping[str, float], dataset: Dataset) -> None:
+    """Make sure that what a run is to reach is a metric of what is learned.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    for name in target:
+        if name not in dataset.task.metrics:
+            metrics = ", ".join(dataset.task.metrics)
+            raise RecipeError(
+                f"`target`: `{name}` is no metric of data `{dataset.name}`",
+                hint=f"it is judged by {metrics}",
+                where="--target",
+            )
 
 
 def _server_side(
@@ -208,7 +240,7 @@ def trace_for(model: nn.Module, dataset: Dataset, traits: Traits) -> Layout:
     """
     if traits.cuts == "nothing":
         return trace_or_list(model, dataset)
-    layout = trace(model, torch.zeros(1, *dataset.input_shape))
+    layout = trace(model, dataset.task.make_example(dataset.input_shape))
     if traits.cuts == "channels" and not traits.starts_pruned and not layout.prunable:
         raise LayoutError(
             f"{type(model).__name__} has no channels that may leave",
@@ -223,7 +255,7 @@ def trace_or_list(model: nn.Module, dataset: Dataset) -> Layout:
     Raises:
         LayoutError: the model fails on the data, cannot be copied, or shares tensors.
     """
-    example = torch.zeros(1, *dataset.input_shape)
+    example = dataset.task.make_example(dataset.input_shape)
     try:
         return trace(model, example)
     except LayoutError:

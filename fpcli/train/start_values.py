@@ -52,7 +52,7 @@ def read_start(
     fresh = {name: state[name].detach().clone() for name in layout.tensors}
     start = Path(task.start)
     if start.is_file() or start.suffix in (".safetensors", *SUFFIXES):
-        values, notes = read_weights(start, model, fresh, dataset.num_classes, head=task.head)
+        values, notes = read_weights(start, model, fresh, dataset.task, head=task.head)
         return Start(values, Support(), notes)
     if task.head == "new":
         raise RecipeError(

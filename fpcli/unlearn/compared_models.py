@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from fpcli import plugins
 from fpcli.audit.stage import AuditData
+from fpcli.data.batches import evaluation_batches
 from fpcli.data.split import Split
 from fpcli.data.withhold import withhold
-from fpcli.engine.evaluate import evaluate
 from fpcli.engine.placement import move_to
 from fpcli.errors import ResumeError
 from fpcli.recipe.load import digest_recipe
@@ -23,6 +23,7 @@ from fpcli.settings.recipes import Recipe
 from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
+from fpcli.tasks.classify import Classify
 from fpcli.train.client_data import choose_server_samples, load_data, share_out
 
 LOGIT_DROPPED = "logit_dropped"
@@ -241,7 +242,11 @@ def judge_stages(
     """
 
     def accuracy(model: nn.Module, split: Split) -> float:
-        return evaluate(model, split, data.normalise, channels_last=channels_last).accuracy
+        device = next(model.parameters()).device
+        batches = evaluation_batches(
+            split, data.normalise, device=device, channels_last=channels_last
+        )
+        return Classify(data.num_classes).score(model, batches).metrics["accuracy"]
 
     return [
         ComparedModel(

@@ -150,7 +150,7 @@ def skip_pruning(recipe: Recipe, rounds: int) -> Recipe:
     """
     options = {**recipe.method.options, "ratio": 0.0, "counts_right": False}
     choice = replace(recipe.method, options=options)
-    return replace(recipe, method=choice, rounds=rounds, target_accuracy=None)
+    return replace(recipe, method=choice, rounds=rounds, target={})
 
 
 def make_retraining(recipe: Recipe, source: Original) -> Recipe:
@@ -161,7 +161,7 @@ def make_retraining(recipe: Recipe, source: Original) -> Recipe:
         task=replace(original.task, withhold=recipe.task.withhold, start=""),
         executor=recipe.executor,
         rounds=source.rounds,
-        target_accuracy=None,
+        target={},
     )
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from fpcli.cli.session import Session
 from fpcli.cli.watch import RunWatcher, client_parts, refusal_lines
-from fpcli.engine.evaluate import Score
 from fpcli.engine.federation import ClientRecord, Evaluation, Refusal, RoundRecord, Totals
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost
+from fpcli.tasks.learning_task import Score
 
 CLIENT = ClientRecord(
     client=4, num_examples=9, num_steps=2, loss=0.5, params=1200, macs=10.0, pruning_error=0.0,

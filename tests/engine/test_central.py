@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.split import Split
 from fpcli.engine.central import Epoch, Momentum, lr_at, train_centrally
-from fpcli.engine.fit import Batch
 from fpcli.errors import DivergedError
 from fpcli.settings.learning import FitConfig
+from fpcli.tasks.learning_task import Batch
 
 
 @pytest.fixture(scope="module")

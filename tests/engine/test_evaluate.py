@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpcli.data.split import Split
-from fpcli.engine.evaluate import ClientScore, Score, evaluate, evaluate_on_own, judge_top1
+from fpcli.engine.evaluate import evaluate
+from fpcli.tasks.classify import judge_top1
+from fpcli.tasks.learning_task import Score
 
 
 def unchanged(x: Tensor) -> Tensor:

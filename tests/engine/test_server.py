@@ -12,12 +12,12 @@ from faults import Tampering, losing
 from replies import plain, rounds
 
 from fpcli.engine import server
-from fpcli.engine.evaluate import Score
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import Evaluation, Totals
 from fpcli.errors import ClientError
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import Score
 from fpcli.train.setup import Setup, prepare_run
 
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from fpcli.data.batches import batches
 from fpcli.engine import server
-from fpcli.engine.evaluate import mask_foreign_logits
 from fpcli.engine.exchange import exchange
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.planning import foresee
@@ -35,6 +34,7 @@ from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.patterns import keep_window
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import mask_foreign_logits
 from fpcli.train.setup import Setup, prepare_run
 
 

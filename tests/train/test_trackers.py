@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from driver import Listener
 
-from fpcli.engine.evaluate import Score
 from fpcli.engine.federation import Evaluation, RoundRecord, Totals
 from fpcli.engine.types import ServerState
 from fpcli.errors import NeedError, UsageError
@@ -18,6 +17,7 @@ from fpcli.recipe.load import load_recipe
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import Cost
 from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import Score
 from fpcli.train import trackers
 
 RECIPE = load_recipe(None)
