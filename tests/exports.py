@@ -13,6 +13,7 @@ from fpcli.models.build import build
 from fpcli.structure.patterns import keep_ranked
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 INPUTS = Inputs(tuple("abcdefghij"), 1 / 16, (0.3,), (0.4,))
 
@@ -20,10 +21,10 @@ INPUTS = Inputs(tuple("abcdefghij"), 1 / 16, (0.3,), (0.4,))
 @cache
 def whole(name: str, shape: tuple[int, ...] = (1, 8, 8), classes: int = 10) -> Trained:
     """Return a network with values that a wrong cut would show."""
-    model = shaken(build(name, shape, classes, seed=3, allow_code=True))
+    model = shaken(build(name, shape, Classify(classes), seed=3, allow_code=True))
     layout = trace(model, torch.zeros(1, *shape))
     values = {key: model.state_dict()[key].detach().clone() for key in layout.tensors}
-    trained = Trained(name, model, layout, Support(), values, shape, classes)
+    trained = Trained(name, model, layout, Support(), values, shape, Classify(classes))
     return replace(trained, inputs=INPUTS) if shape[0] == 1 else trained
 
 

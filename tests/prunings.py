@@ -18,6 +18,7 @@ from fpcli.pruning.pruner import PruneContext
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 
 def trained_of(model: nn.Module, shape: Sequence[int], classes: int = 10) -> Trained:
@@ -26,13 +27,17 @@ def trained_of(model: nn.Module, shape: Sequence[int], classes: int = 10) -> Tra
     state = model.state_dict()
     values = {name: state[name].detach().clone() for name in layout.tensors}
     key = DataKey("digits", 0.1, 0)
-    return Trained("a model", model, layout, Support(), values, tuple(shape), classes, key)
+    return Trained(
+        "a model", model, layout, Support(), values, tuple(shape), Classify(classes), key
+    )
 
 
 @cache
 def named(name: str, shape: tuple[int, ...] = (3, 32, 32), classes: int = 10) -> Trained:
     """Return a network by name with its initial values; each is traced once."""
-    return replace(trained_of(build(name, shape, classes, seed=0), shape, classes), model=name)
+    return replace(
+        trained_of(build(name, shape, Classify(classes), seed=0), shape, classes), model=name
+    )
 
 
 def context(dataset: Dataset | None = None, *, epochs: int = 0, **more: Any) -> PruneContext:

@@ -52,6 +52,7 @@ from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.store.partial import read_partial
 from fpcli.store.weights import read_weights
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import Classify
 
 LIMIT_S = 20
 LIMIT_BYTES = 2**30
@@ -267,7 +268,9 @@ def weights(folder: Path, ending: str) -> Case:
         torch.save(dict(trained.values), path)
     else:
         path.write_bytes(save({k: x.contiguous() for k, x in trained.values.items()}))
-    return Case(path, BYTES, lambda: read_weights(path, trained.template, trained.values, 10))
+    return Case(
+        path, BYTES, lambda: read_weights(path, trained.template, trained.values, Classify(10))
+    )
 
 
 def program(folder: Path, ending: str) -> Case:

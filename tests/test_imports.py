@@ -367,7 +367,7 @@ def test_rounds_are_planned_in_one_place() -> None:
 
 def test_one_function_judges_top1() -> None:
     judges = [place(path) for path in FILES if ".argmax(1) ==" in path.read_text()]
-    assert judges == ["engine/evaluate.py"]
+    assert judges == ["tasks/classify.py"]
 
 
 def test_executors_know_only_what_a_client_does() -> None:

@@ -77,10 +77,10 @@ def _closing_table(
 ) -> str:
     """Return names and values of the results, one per line."""
     from fpcli.cli import show
-    from fpcli.cli.result import judged_rows
+    from fpcli.cli.result import list_scores
 
     rows = [
-        *judged_rows(summary, history, "epoch"),
+        *list_scores(summary, history, "epoch"),
         ("model", f"{summary.params:,} params, {summary.macs:,.0f} multiply-adds"),
         ("real time", format_seconds(summary.real_s)),
         ("run folder", str(folder.path)),

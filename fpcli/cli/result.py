@@ -31,7 +31,7 @@ def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
     clients = [client for event in history for client in event["clients"]]
     down, up = format_bytes(summary.down_bytes), format_bytes(summary.up_bytes)
     rows = [
-        *judged_rows(summary, history, "round"),
+        *list_scores(summary, history, "round"),
         *(
             (
                 f"{name} per client",
@@ -55,7 +55,7 @@ def closing_table(folder: RunFolder, summary: Summary, history: Events) -> str:
     return show.align(("", ""), rows)
 
 
-def judged_rows(summary: Judged, history: Events, unit: str) -> list[tuple[str, str]]:
+def list_scores(summary: Judged, history: Events, unit: str) -> list[tuple[str, str]]:
     """Return how well a model does on test data, at the end and with the best validation value.
 
     Args:

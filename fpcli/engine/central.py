@@ -15,7 +15,7 @@ from fpcli.data.augment import make_augmenter
 from fpcli.data.batches import batches, find_batch_ends
 from fpcli.data.datasets import Dataset
 from fpcli.data.split import Split
-from fpcli.engine.fit import Passed, explain_lone_sample, fit_epoch
+from fpcli.engine.fit import Passed, explain_lone_sample, fit_epoch, make_optimizer
 from fpcli.engine.types import is_finite
 from fpcli.errors import DivergedError
 from fpcli.rng import seed_torch, stream
@@ -25,10 +25,13 @@ from fpcli.structure.layout import Tensors
 from fpcli.structure.support import EMPTY
 from fpcli.tasks.learning_task import Batch
 
+_BUFFER = "momentum_buffer"
+
 
 @dataclass(frozen=True)
 class Momentum:
-    """What SGD carries from one epoch to the next: parameter -> momentum buffer."""
+    """What the optimiser carries from one epoch to the next: parameter -> momentum buffer of SGD,
+    ``parameter/slot`` -> what Adam has."""
 
     buffers: Mapping[str, Tensor] = field(default_factory=lambda: EMPTY)
 
@@ -90,16 +93,15 @@ def train_centrally(
 ) -> Iterator[Epoch]:
     """Train ``model`` in place and yield after every epoch.
 
-    Every random number is derived from seed, purpose and epoch, so that training that goes on
-    from ``done`` epochs and their momentum ends in the same bits as training in one piece.
+    Training in parts, by ``done`` epochs and their momentum, ends in the same bits as in one piece.
 
     Args:
         model: on the device that computes.
         dataset: brings normalisation and, unless ``split`` says otherwise, the training samples.
         purpose: names the random streams; two trainings of one seed differ by it.
-        done, momentum: epochs that lie behind, and what SGD carries over from them.
-        loss: of a batch; by default that of what is learned.
-        mask, after_backward: see ``fit.one_epoch``; augment: see ``data.augment``.
+        done, momentum: epochs that lie behind, and what the optimiser carries over from them.
+        loss: of a batch; None is that of the data's task.
+        mask, after_backward: see ``fit_epoch``; augment: see ``data.augment``.
         before_step: is called with the number of every step, counted from 0 over all epochs.
 
     Raises:
@@ -161,16 +163,17 @@ def _draw_batches(
 def _build_optimizer(
     model: nn.Module, config: FitConfig, momentum: Momentum | None
 ) -> torch.optim.Optimizer:
-    """Return SGD that goes on with a momentum."""
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    """Return an optimiser that goes on with what it had."""
+    optimizer = make_optimizer(model, config)
     held: Tensors = EMPTY if momentum is None else momentum.buffers
-    for name, parameter in model.named_parameters():
-        if name in held:
+    parameters = dict(model.named_parameters())
+    for key, value in held.items():
+        name, _, slot = key.partition("/")
+        parameter = parameters[name]
+        if value.shape == parameter.shape:
             # Laid out in memory like the parameter, for the same kernels and so the same bits.
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.state[parameter][slot or _BUFFER] = value
     return optimizer
 
 
@@ -213,9 +216,9 @@ def _record(
 ) -> Epoch:
     buffers: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        held = optimizer.state[parameter].get("momentum_buffer")
-        if held is not None:
-            buffers[name] = held.clone()
+        for slot, value in optimizer.state[parameter].items():
+            if value is not None:
+                buffers[name if slot == _BUFFER else f"{name}/{slot}"] = value.clone()
     return Epoch(
         number=number,
         loss=passed.loss_sum / max(passed.num_samples, 1),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.types import Fitted
 from fpcli.errors import DataError, DivergedError
+from fpcli.settings.learning import FitConfig, LocalConfig
 from fpcli.structure.support import EMPTY
 from fpcli.tasks.learning_task import Batch
 
@@ -47,6 +48,14 @@ def explain_lone_sample(batch_size: int, num_samples: int, key: str) -> Iterator
             f"{num_samples} training sample{'s' * (num_samples != 1)})",
             hint=f"{remedy}, or take group norm: a network called NAME-gn",
         ) from error
+
+
+def make_optimizer(model: nn.Module, config: LocalConfig | FitConfig) -> torch.optim.Optimizer:
+    """Return a fresh optimiser of all parameters of a model."""
+    parameters, decay = model.parameters(), config.weight_decay
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=decay)
 
 
 class Passed(NamedTuple):
@@ -112,7 +121,7 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fitted:
-    """Train ``model`` in place by SGD for ``cx.local.epochs`` epochs, or for the steps of the task
+    """Train ``model`` in place for ``cx.local.epochs`` epochs, or for the steps of the task
     where these are fewer; the optimiser starts fresh.
 
     Args:
@@ -125,9 +134,7 @@ def fit(
         DivergedError: the loss of an epoch is not finite.
     """
     local, max_steps = cx.local, cx.task.max_steps
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=local.lr, momentum=local.momentum, weight_decay=local.weight_decay
-    )
+    optimizer = make_optimizer(model, local)
     model.train()
     total, steps, processed = 0.0, 0, 0
     for epoch in range(local.epochs):

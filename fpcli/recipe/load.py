@@ -88,7 +88,7 @@ def load_recipe(
     written = read_settings(path) if path is not None else {}
     if overlay is not None:
         written = _overlay(written, read_settings(overlay))
-    overridden = {key: _override(key, text) for key, text in overrides}
+    overridden = _rename({key: _override(key, text) for key, text in overrides})
     options = collect_flags(cls)
     for key, value in flags.items():
         if isinstance(value, Setting):
@@ -168,7 +168,11 @@ def read_settings(path: Path) -> dict[str, Setting]:
         RecipeError: the file cannot be read, or is no mapping of plain values.
     """
     root = compose(path, "recipe")
-    settings = {} if root is None else _read(root, path)
+    return {} if root is None else _rename(_read(root, path))
+
+
+def _rename(settings: dict[str, Setting]) -> dict[str, Setting]:
+    """Return settings with old keys under their new names."""
     if (old := settings.pop(_OLD_TARGET, None)) is not None:
         warnings.warn(
             f"{old.place}: `{_OLD_TARGET}` is `target: {{accuracy: X}}` now; the old key is read "

@@ -28,6 +28,7 @@ SECTIONS = tuple(
     dict.fromkeys(name for cls in RECIPE_KINDS.values() for name in list_sections(cls))
 )
 _MAY_BE_CODE = ("task.model", "task.data", "method.name")
+_ALL_KEYS = "`fp recipe schema` lists all keys"
 _FINITE = ConfigDict(allow_inf_nan=False)
 _RANGES = {
     "greater_than_equal": ">= {ge:g}",
@@ -138,7 +139,7 @@ def _check(settings: Mapping[str, Setting], leaves: Mapping[str, Leaf]) -> dict[
         if key in SECTIONS:
             raise setting.error(f"`{key}` is a section, not a value", f"name a key: {key}.KEY")
         if key not in leaves:
-            raise setting.error(f"unknown key `{key}`", _suggestion(key, leaves))
+            raise setting.error(f"unknown key `{key}`", _suggestion(key, leaves) or _ALL_KEYS)
         values[key] = check_value(key, leaves[key], setting)
     for key, value in values.items():
         if value is MISSING:

@@ -161,5 +161,4 @@ class RetrainConfig(FitConfig):
         float, Ge(0), Flag("--lr X", default="a tenth of the training's", before="--batch-size")
     ] = 0.0
     """Learning rate of retraining. 0 means a tenth of the rate that the model was trained with."""
-    optimizer: Optimizer = "sgd"
     schedule: Literal["cosine", "constant", "steps"] = "constant"

@@ -79,7 +79,7 @@ def read_weights(
         if not own:
             raise explain_misfit(
                 path,
-                "the network ends in no layer for the data's outputs",
+                "the network ends in no layer of its outputs",
                 "leave out `--head new`",
             )
         values = {name: x for name, x in values.items() if name.rpartition(".")[0] != last}

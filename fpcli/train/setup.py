@@ -98,7 +98,7 @@ def prepare_run(recipe: Recipe, home: Path) -> Setup:
     method: Method = plugins.lookup("methods", method_name)()
     options = method.Options(**recipe.method.options)
     traits = method.traits_of(options)
-    check_task(recipe, dataset, traits)
+    check_what_is_learned(recipe, dataset, traits)
     layout = trace_for(model, dataset, traits)
     start = read_start(task, model, layout, dataset, _why_whole(method_name, traits))
     dataset = replace(dataset, notes=dataset.notes + start.notes)
@@ -142,7 +142,7 @@ def _why_whole(method_name: str, traits: Traits) -> str:
     return f"`{method_name}` chooses itself what is left out"
 
 
-def check_task(recipe: Recipe, dataset: Dataset, traits: Traits) -> None:
+def check_what_is_learned(recipe: Recipe, dataset: Dataset, traits: Traits) -> None:
     """Make sure that a recipe asks nothing that what is learned does not have.
 
     Raises:

@@ -13,6 +13,8 @@ import time
 import torch
 from torch import Tensor, nn
 
+from fpcli.tasks.classify import Classify
+
 NUM_CLIENTS, BATCH_SIZE, LR = 10, 32, 0.05
 SHAPES = {"mnist-cnn": ((1, 28, 28), 600), "resnet20": ((3, 32, 32), 500)}
 """Model -> input shape and samples per client."""
@@ -65,7 +67,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     name, repeats = sys.argv[1], int(sys.argv[2])
-    model = build(name, SHAPES[name][0], 10, seed=0)
+    model = build(name, SHAPES[name][0], Classify(10), seed=0)
     x, y = images(name)
     round(model, x, y)
     rates = []

@@ -36,6 +36,7 @@ from fpcli.structure.reuse import Resumed, drop_prefix, find_prefix, record
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 pytestmark = pytest.mark.bench
 settle_process()
@@ -57,7 +58,7 @@ class Task:
 
 def task(name: str, images: int) -> Task:
     generator = torch.Generator().manual_seed(0)
-    model = build(name, SHAPE, 10, seed=0).eval()
+    model = build(name, SHAPE, Classify(10), seed=0).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             with torch.no_grad():

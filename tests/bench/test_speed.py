@@ -33,6 +33,7 @@ from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.patterns import keep_ranked
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import Classify
 from fpcli.train.open_executor import open_executor
 from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire.headers import JobHeader
@@ -86,7 +87,7 @@ def test_inline_round_against_the_bare_loop(tmp_path: Path, benchmark: Any) -> N
     executor, _ = open_executor(setup)
     state, totals = server.begin_training(setup.fed, setup.values, executor)
     rounds = server.play(setup.fed, state, executor, totals)
-    model = build("mnist-cnn", (1, 28, 28), 10, seed=0)
+    model = build("mnist-cnn", (1, 28, 28), Classify(10), seed=0)
     x, y = plain.images("mnist-cnn")
     next(rounds)
     plain.round(model, x, y, channels_last=True)

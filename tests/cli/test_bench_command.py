@@ -18,6 +18,7 @@ from fpcli.export import crossover, peak_memory
 from fpcli.recipe.fleet_file import read_fleet
 from fpcli.store.model_folder import build_untrained, write_trained
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import Classify
 
 Fp = Callable[..., Any]
 QUICK = ("--batch", "1,2", "--seconds", 0)
@@ -29,7 +30,7 @@ def pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         peak_memory, "measure_peak", lambda *a: {"peak_bytes": 3_000_000, "own_bytes": 1000}
     )
-    trained = build_untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
+    trained = build_untrained("digits-cnn", (1, 8, 8), Classify(10), data=DataKey("digits", 0.1, 0))
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(trained.values["fc1.weight"].shape, generator=generator) < 0.1
     folder = tmp_path / "pruned"
@@ -176,7 +177,7 @@ def test_layers_by_an_injected_clock() -> None:
 
 @pytest.mark.slow
 def test_memory_of_a_process(tmp_path: Path) -> None:
-    trained = build_untrained("digits-cnn", (1, 8, 8), 10, data=DataKey("digits", 0.1, 0))
+    trained = build_untrained("digits-cnn", (1, 8, 8), Classify(10), data=DataKey("digits", 0.1, 0))
     write_trained(tmp_path, trained)
     found = peak_memory.measure_peak(tmp_path, 4)
     assert found is not None

@@ -101,7 +101,7 @@ def test_options_and_recipes_say_the_same(fp: Callable, tmp_path: Path) -> None:
         "task.normalise": "0.1/0.3", "task.start": "", "task.head": "kept",
         "fit.batch_size": 9, "fit.lr": 0.001, "fit.momentum": 0.5, "fit.weight_decay": 0.0,
         "fit.schedule": "steps", "fit.drop_at": [0.5, 0.9], "fit.clip_norm": 0.0, "device": "cpu",
-        "threads": 3, "checkpoint_every": 5, "target_accuracy": 0.9, "seed": 4,
+        "threads": 3, "checkpoint_every": 5, "target": {"accuracy": 0.9}, "seed": 4,
     }  # fmt: skip
     assert (data["plan"]["train"], data["plan"]["validation"], data["plan"]["test"]) == (
         1295, 143, 359,

@@ -24,6 +24,7 @@ from fpcli.report import sensitivity_plots
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import read_trained, write_trained
+from fpcli.tasks.classify import Classify
 from fpcli.train import prune_folder
 
 
@@ -33,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home") / "runs"
     (folder / "base" / "final").mkdir(parents=True)
     digits = load_dataset("digits", None, seed=0)
-    model = build("digits-cnn", (1, 8, 8), 10, seed=0)
+    model = build("digits-cnn", (1, 8, 8), Classify(10), seed=0)
     list(train_centrally(model, digits, FitConfig(epochs=2, lr=0.05), seed=0))
     write_trained(
         folder / "base" / "final", replace(trained_of(model, (1, 8, 8)), model="digits-cnn")
@@ -117,7 +118,7 @@ def test_batch_norm_is_measured_again_where_nothing_is_retrained(
     fp: Callable, tmp_path: Path
 ) -> None:
     digits = load_dataset("digits", None, seed=0)
-    model = build("resnet20@0.25", (1, 8, 8), 10, seed=0)
+    model = build("resnet20@0.25", (1, 8, 8), Classify(10), seed=0)
     list(train_centrally(model, digits, FitConfig(epochs=2, lr=0.05), seed=0))
     (tmp_path / "net").mkdir()
     trained = replace(trained_of(model, (1, 8, 8)), model="resnet20@0.25")
@@ -215,7 +216,7 @@ def test_code_of_the_current_folder(
         "                         nn.Linear(144, classes))\n"
     )
     sys.path.insert(0, str(tmp_path))
-    model = build("pruned_nets:small", (1, 8, 8), 10, seed=0, allow_code=True)
+    model = build("pruned_nets:small", (1, 8, 8), Classify(10), seed=0, allow_code=True)
     trained = replace(trained_of(model, (1, 8, 8)), model="pruned_nets:small")
     Path("bare").mkdir()
     write_trained(Path("bare"), replace(trained, data=DataKey("os:getcwd", 0.1, 0)))
@@ -257,7 +258,7 @@ def test_a_network_that_cannot_be_traced_is_pruned_around_what_stops_it(
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "mixing_nets.py").write_text(SHUFFLING)
     sys.path.insert(0, str(tmp_path))
-    net = build("mixing_nets:net", (1, 8, 8), 10, seed=0, allow_code=True)
+    net = build("mixing_nets:net", (1, 8, 8), Classify(10), seed=0, allow_code=True)
     save_file(net.state_dict(), "w.safetensors")
     words = ("mixing_nets:net", "-w", "w.safetensors", "--data", "digits", "--ratio", "0.5")
     done = fp("prune", *words)
@@ -282,7 +283,7 @@ def test_a_network_that_cannot_be_traced_is_pruned_around_what_stops_it(
 def test_own_weights_of_another_width_are_pruned_and_trained_with_a_new_head(
     fp: Callable, tmp_path: Path
 ) -> None:
-    wide = build("digits-cnn", (1, 8, 8), 100, seed=1).state_dict()
+    wide = build("digits-cnn", (1, 8, 8), Classify(100), seed=1).state_dict()
     torch.save({"model": wide, "epoch": 9}, "own.pt")
     words = ("digits-cnn", "-w", "own.pt", "--data", "digits", "--ratio", "0.5")
     done = fp("prune", *words)
@@ -297,7 +298,7 @@ def test_own_weights_of_another_width_are_pruned_and_trained_with_a_new_head(
 
 
 def test_own_weights_are_trained_on_whole_and_federated(fp: Callable, tmp_path: Path) -> None:
-    whole = build("digits-cnn", (1, 8, 8), 10, seed=1).state_dict()
+    whole = build("digits-cnn", (1, 8, 8), Classify(10), seed=1).state_dict()
     torch.save({f"module.{name}": x for name, x in whole.items()}, "own.pt")
     words = ("--data", "digits", "-w", "own.pt", "--lr", "0", "--weight-decay", "0", "-q")
     assert fp("fit", *words, "--epochs", "1", "--name", "one").status == 0

@@ -14,6 +14,7 @@ from fpcli.errors import UsageError
 from fpcli.models.build import build
 from fpcli.report import sensitivity_plots
 from fpcli.store import partial
+from fpcli.tasks.classify import Classify
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "w.safetensors"
-    save_file(build("digits-cnn", (1, 8, 8), 10, seed=0).state_dict(), path)
+    save_file(build("digits-cnn", (1, 8, 8), Classify(10), seed=0).state_dict(), path)
     return path
 
 
@@ -178,7 +179,7 @@ def test_wrong_words(
 
 def test_wrong_models(fp: Callable, weights: Path, tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    save_file(build("nets:reshaped", (1, 8, 8), 10, seed=0, allow_code=True).state_dict(),
+    save_file(build("nets:reshaped", (1, 8, 8), Classify(10), seed=0, allow_code=True).state_dict(),
               tmp_path / "reshaped.safetensors")  # fmt: skip
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-100])
     for words, status, message in (

@@ -23,7 +23,7 @@ RECORD = RoundRecord(
     clock_s=2.0, down_bytes=1500, up_bytes=700, real_s=0.1, cost=Cost(2000, 20.0, 8000),
     coverage=1, notes={},
     totals=Totals(clock_s=65.0, down_bytes=2_000_000, up_bytes=1_000_000, real_s=3.0),
-    evaluation=Evaluation(Score(0.9, 0.3, 10), Score(0.875, 0.3, 10)),
+    evaluation=Evaluation(Score(0.3, {"accuracy": 0.9}, 10), Score(0.3, {"accuracy": 0.875}, 10)),
 )  # fmt: skip
 REFUSALS = (
     Refusal(1, "F402", "non-finite values in `conv2.weight`"),

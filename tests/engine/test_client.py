@@ -21,6 +21,7 @@ from fpcli.engine.types import LARGEST, Fitted, ServerState
 from fpcli.errors import DivergedError, WireError
 from fpcli.models.build import build
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import Classify
 from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire.message import Job, Reply, pack_job, unpack_reply
 
@@ -144,7 +145,7 @@ def test_batch_norm_buffers_travel(plain: Setup, client: int) -> None:
     whole = replace(plain.fed.local, batch_size=10_000)
     delta = deltas(plain, client=client, local=whole)
     task = plain.recipe.task
-    net = build(task.model, plain.fed.dataset.input_shape, 10, seed=7, allow_code=True)
+    net = build(task.model, plain.fed.dataset.input_shape, Classify(10), seed=7, allow_code=True)
     split = plain.fed.dataset.train.take(plain.parts[client])
     hidden = net.get_submodule("stem")(plain.fed.dataset.normalise(split.images)).detach()
     mean, var = hidden.mean((0, 2, 3)), hidden.var((0, 2, 3))

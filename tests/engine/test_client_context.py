@@ -12,12 +12,13 @@ from contexts import context
 from torch import nn
 
 from fpcli.engine.client_context import ClientContext
-from fpcli.engine.fit import cross_entropy, fit
+from fpcli.engine.fit import fit
 from fpcli.engine.site import Site
 from fpcli.engine.types import Fitted, LocalConfig
 from fpcli.fleet.clock import train_seconds
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import cross_entropy
 from fpcli.train.setup import prepare_run
 from fpcli.wire.headers import JobHeader, Task
 from fpcli.wire.message import Job

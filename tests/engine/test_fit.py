@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.fit import cross_entropy, fit
+from fpcli.engine.fit import fit
 from fpcli.engine.types import LocalConfig, Task
 from fpcli.errors import DivergedError
+from fpcli.tasks.classify import cross_entropy
 
 
 @dataclass

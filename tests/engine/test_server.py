@@ -198,7 +198,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]])
 
     def judge(fed: Any, state: Any, executor: Any) -> Evaluation:
         validation, test = next(left)
-        return Evaluation(Score(validation, 1.0, 10), Score(test, 1.0, 10))
+        return Evaluation(
+            Score(1.0, {"accuracy": validation}, 10), Score(1.0, {"accuracy": test}, 10)
+        )
 
     monkeypatch.setattr(server, "judge_models", judge)
 
@@ -208,9 +210,9 @@ def test_validation_data_chooses_the_best_round(
 ) -> None:
     scripted(monkeypatch, [(0.3, 0.9), (0.5, 0.4), (0.5, 0.8), (0.2, 1.0)])
     records = [record for _, record in rounds(toy(tmp_path, rounds=4))]
-    best = [(r.totals.best_round, r.totals.best_accuracy) for r in records]
+    best = [(r.totals.best_round, r.totals.best_test["accuracy"]) for r in records]
     assert best == [(1, 0.9), (2, 0.4), (2, 0.4), (2, 0.4)]
-    assert records[-1].totals.best_validation == 0.5
+    assert records[-1].totals.best_validation == {"accuracy": 0.5}
 
 
 def test_rounds_without_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from fpcli.data.split import Split
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord
-from fpcli.engine.fit import cross_entropy, fit_epoch
+from fpcli.engine.fit import fit_epoch
 from fpcli.engine.method import Method, Traits
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.server_side import Charged, ServerSide, require_server_data
@@ -37,6 +37,7 @@ from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.shrink import hollow_out
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify, cross_entropy
 from fpcli.train.setup import Setup, prepare_run
 
 LEVEL = Level(1000.0, 1.0, 1.0, 1, "slide rule")
@@ -51,7 +52,9 @@ def linear() -> ServerSide:
     """Return a server with 4 of 6 samples, 3 classes, and a layer of 3 x 4 weights."""
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     table = Split(torch.arange(24.0).reshape(6, 4), labels)
-    dataset = Dataset("t", table, table, table, 3, 1.0, (0.0,) * 4, (1.0,) * 4, ("a", "b", "c"))
+    dataset = Dataset(
+        "t", table, table, table, Classify(3), 1.0, (0.0,) * 4, (1.0,) * 4, ("a", "b", "c")
+    )
     rows = torch.arange(3).reshape(3, 1)
     members = (Member("weight", 0, rows, produces=True), Member("bias", 0, rows, produces=True))
     tensors = {"weight": TensorSpec((3, 4), True, 1.0), "bias": TensorSpec((3,), True, 0.0)}

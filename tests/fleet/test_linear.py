@@ -18,6 +18,7 @@ from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.support import Support
 from fpcli.structure.trace import list_tensors
+from fpcli.tasks.classify import Classify
 
 COMM = 5.561621025626998e-06
 
@@ -122,7 +123,9 @@ def test_the_published_numbers_fit_the_registered_networks(
     task: str, model: str, shape: tuple[int, ...], num_classes: int
 ) -> None:
     c, comp, _, whole_s, _ = PUBLISHED[task]
-    layout = list_tensors(build(model, shape, num_classes, seed=0), torch.zeros(1, *shape))
+    layout = list_tensors(
+        build(model, shape, Classify(num_classes), seed=0), torch.zeros(1, *shape)
+    )
     alive = Support().count(layout)
     seconds = StepRates(list_masked_weights(layout), c, comp, COMM).seconds(5, alive)
     assert sum(seconds) == pytest.approx(whole_s, abs=1e-6)

@@ -25,7 +25,7 @@ def test_one_round_is_the_weighted_mean_of_locally_trained_models(tmp_path: Path
 
     data, mean, total = setup.fed.dataset, {}, sum(setup.fed.num_examples)
     for client, part in enumerate(setup.parts):
-        model = build("nets:tiny", data.input_shape, data.num_classes, seed=7, allow_code=True)
+        model = build("nets:tiny", data.input_shape, data.task, seed=7, allow_code=True)
         model.train()
         torch.manual_seed(derive(7, "client/torch/train", 1, client))
         sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5, weight_decay=0.001)

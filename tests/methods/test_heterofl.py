@@ -34,7 +34,7 @@ from fpcli.structure.layout import Group, Layout, Member, TensorSpec
 from fpcli.structure.merge import Contribution, merge
 from fpcli.structure.patterns import keep_window
 from fpcli.structure.support import Support
-from fpcli.tasks.classify import mask_foreign_logits
+from fpcli.tasks.classify import Classify, mask_foreign_logits
 from fpcli.train.setup import Setup, prepare_run
 
 
@@ -252,7 +252,7 @@ def test_batch_norm_statistics_are_those_of_the_merged_model(
     changes = {"method__pooled_var": is_pooled, "executor__channels_last": False}
     setup, state, _ = played(tmp_path, rounds=1, **changes)
     data = setup.fed.dataset
-    model = build("nets:tiny", data.input_shape, data.num_classes, seed=7, allow_code=True)
+    model = build("nets:tiny", data.input_shape, data.task, seed=7, allow_code=True)
     model.load_state_dict({**model.state_dict(), **state.values})
     seen = []
     for client, part in enumerate(setup.parts):
@@ -276,7 +276,7 @@ def test_clients_judge_the_model_with_its_statistics_and_at_its_width(tmp_path: 
     assert state.values["norm.running_mean"].abs().max() > 0.01
     assert len(evaluation.clients) == 4
     for score in evaluation.clients.values():
-        assert score.accuracy == evaluation.test.accuracy
+        assert score.metrics["accuracy"] == evaluation.test.metrics["accuracy"]
         assert score.loss == pytest.approx(evaluation.test.loss)
 
 
@@ -287,7 +287,7 @@ def test_local_accuracy_is_that_of_the_global_model_with_each_clients_own_logits
     changes = {"task__partition__kind": "shards", "eval_clients": True, "rounds": 2}
     setup, state, records = played(tmp_path, executor__channels_last=False, **changes)
     data, scores = setup.fed.dataset, records[-1].evaluation.clients
-    model = build("nets:tiny", data.input_shape, data.num_classes, seed=7, allow_code=True)
+    model = build("nets:tiny", data.input_shape, data.task, seed=7, allow_code=True)
     model.load_state_dict({**model.state_dict(), **state.values})
     logits, labels = model.eval()(data.normalise(data.test.images)).detach(), data.test.labels
     for client, part in enumerate(setup.parts):
@@ -296,12 +296,14 @@ def test_local_accuracy_is_that_of_the_global_model_with_each_clients_own_logits
         foreign = [label for label in range(10) if label not in own]
         alone = logits.index_fill(1, torch.tensor(foreign), 0.0)
         for found, said in (
-            (logits, scores[client].accuracy),
-            (alone, scores[client].local_accuracy),
+            (logits, scores[client].metrics["accuracy"]),
+            (alone, scores[client].metrics["local_accuracy"]),
         ):
             right = (found[mine].argmax(1) == labels[mine]).double().mean()
             assert said == pytest.approx(float(right))
-    assert any(score.local_accuracy != score.accuracy for score in scores.values())
+    assert any(
+        score.metrics["local_accuracy"] != score.metrics["accuracy"] for score in scores.values()
+    )
 
 
 def test_the_smallest_client_gets_and_sends_26376_bytes_of_tensors(tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_the_training_loss_layer_by_layer(is_scaled: bool, is_masked: bool, tmp_
     cx: Any = SimpleNamespace(
         site=setup.site, own_classes=own, note={"width": 0.25}, options=options
     )
-    model = build("digits-cnn", (1, 8, 8), 10, seed=0)
+    model = build("digits-cnn", (1, 8, 8), Classify(10), seed=0)
     x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = setup.fed.dataset.train.labels[setup.parts[1]]
     y = labels[:6]

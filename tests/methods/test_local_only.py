@@ -44,13 +44,13 @@ def test_a_single_client_alone_is_fedavg_with_one_client(tmp_path: Path) -> None
     for a, b in zip(records, alone, strict=True):
         assert a.loss == pytest.approx(b.loss, abs=1e-4)
         mine, theirs = b.evaluation.clients[0], a.evaluation.clients[0]
-        assert mine.accuracy == pytest.approx(theirs.accuracy, abs=0.01)
+        assert mine.metrics["accuracy"] == pytest.approx(theirs.metrics["accuracy"], abs=0.01)
 
 
 def test_a_client_that_never_trained_predicts_with_the_initial_model(tmp_path: Path) -> None:
     _, _, records = play(tmp_path, "local-only", clients_per_round=1, rounds=2)
-    start = {c: s.accuracy for c, s in records[0].evaluation.clients.items()}
-    end = {c: s.accuracy for c, s in records[1].evaluation.clients.items()}
+    start = {c: s.metrics["accuracy"] for c, s in records[0].evaluation.clients.items()}
+    end = {c: s.metrics["accuracy"] for c, s in records[1].evaluation.clients.items()}
     still = set(range(4)) - set(records[1].cohort)
     assert {c: start[c] for c in still} == {c: end[c] for c in still}
     assert len(start) == 4

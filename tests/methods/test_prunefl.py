@@ -16,7 +16,6 @@ from torch import Tensor
 from fpcli.engine import server
 from fpcli.engine.exchange import exchange, make_job, note_masks
 from fpcli.engine.executors.inline import Inline
-from fpcli.engine.fit import cross_entropy
 from fpcli.engine.measure import measure_gradients
 from fpcli.engine.planning import foresee, plan_round
 from fpcli.engine.types import Answer, ServerState, Support
@@ -28,6 +27,7 @@ from fpcli.recipe.load import load_recipe
 from fpcli.structure.budget import list_masked_weights
 from fpcli.structure.cost import count_cost
 from fpcli.structure.shrink import shrink
+from fpcli.tasks.classify import cross_entropy
 from fpcli.train.setup import Setup, prepare_run
 
 PLAIN = {"local__momentum": 0.0, "local__weight_decay": 0.0, "wire__codec": "sparse"}
@@ -455,4 +455,4 @@ def test_rivals_reach_their_density(control: str, tmp_path: Path) -> None:
 def test_momentum_and_one_hot_loss_train_too(tmp_path: Path) -> None:
     _, played = play(tmp_path, **QUICK, method__loss="one_hot", method__importance="step_sq")
     assert isinstance(played[-1][0].method, State)
-    assert played[-1][1].evaluation.test.accuracy > 0.1
+    assert played[-1][1].evaluation.test.metrics["accuracy"] > 0.1

@@ -43,6 +43,7 @@ from fpcli.structure.masks import drop_percentile, measure_distance
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire.blocks import encode_blocks
 
@@ -96,7 +97,7 @@ def test_the_last_step_is_smaller() -> None:
 
 def test_the_share_pruned_of_lenet_with_open_gates() -> None:
     """Every tensor loses ceil((alive - 1) * p / 100) weights per step; biases never."""
-    model = build("subfedavg-cifar", CIFAR, 10, seed=0)
+    model = build("subfedavg-cifar", CIFAR, Classify(10), seed=0)
     shapes = {
         name: dict(model.named_parameters())[name].shape for name in list_maskable(model, Options())
     }
@@ -132,7 +133,7 @@ def test_channels_by_the_scale_of_their_batch_norm() -> None:
 
 
 def lenet_bn() -> tuple[nn.Module, Layout]:
-    model = build("subfedavg-cifar-bn", CIFAR, 10, seed=0)
+    model = build("subfedavg-cifar-bn", CIFAR, Classify(10), seed=0)
     return model, trace(model, torch.zeros(1, *CIFAR))
 
 
@@ -183,7 +184,7 @@ def test_the_two_ways_to_count_what_is_pruned() -> None:
 
 
 def test_bytes_of_the_unstructured_variant() -> None:
-    model = build("subfedavg-cifar", CIFAR, 10, seed=0)
+    model = build("subfedavg-cifar", CIFAR, Classify(10), seed=0)
     values = {name: x.detach() for name, x in model.named_parameters()}
     masks = {name: torch.rand(values[name].shape) < 0.7 for name in list_maskable(model, Options())}
     alive = sum(int(mask.sum()) for mask in masks.values()) + 236

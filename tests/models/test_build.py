@@ -9,6 +9,7 @@ import torch
 
 from fpcli.errors import LayoutError, RecipeError, UsageError
 from fpcli.models.build import build, find_factory, measure_shapes
+from fpcli.tasks.classify import Classify
 
 DIGITS, CIFAR = (1, 8, 8), (3, 32, 32)
 
@@ -27,7 +28,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 def weights(seed: int) -> torch.Tensor:
-    model = build("digits-cnn", DIGITS, 10, seed=seed)
+    model = build("digits-cnn", DIGITS, Classify(10), seed=seed)
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
@@ -40,12 +41,12 @@ def test_random_state_of_the_caller_is_untouched() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    build("digits-cnn", DIGITS, 10, seed=0)
+    build("digits-cnn", DIGITS, Classify(10), seed=0)
     assert torch.rand(3).equal(expected)
 
 
 def test_model_comes_in_training_mode_with_untouched_statistics() -> None:
-    model = build("resnet20", CIFAR, 10, seed=0)
+    model = build("resnet20", CIFAR, Classify(10), seed=0)
     assert all(part.training for part in model.modules())
     assert int(model.state_dict()["bn.num_batches_tracked"]) == 0
 
@@ -57,25 +58,25 @@ def test_factory_makes_a_model_without_memory() -> None:
 
 
 def test_torchvision_network() -> None:
-    model = build("torchvision:squeezenet1_1", (3, 32, 32), 5, seed=0)
+    model = build("torchvision:squeezenet1_1", (3, 32, 32), Classify(5), seed=0)
     assert model(torch.zeros(2, *CIFAR)).shape == (2, 5)
 
 
 def test_torchvision_googlenet_has_one_output_in_training() -> None:
-    model = build("torchvision:googlenet", (3, 64, 64), 5, seed=0)
+    model = build("torchvision:googlenet", (3, 64, 64), Classify(5), seed=0)
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["resnet81", "fasterrcnn_resnet50_fpn", "fcn_resnet50"])
 def test_torchvision_offers_classification_only(name: str) -> None:
     with pytest.raises(UsageError, match=f"no classification network `{name}`") as caught:
-        build(f"torchvision:{name}", CIFAR, 5, seed=0)
+        build(f"torchvision:{name}", CIFAR, Classify(5), seed=0)
     assert caught.value.hint
 
 
 def test_unknown_model_gets_a_hint() -> None:
     with pytest.raises(UsageError, match="unknown model `resnet2O`") as caught:
-        build("resnet2O", CIFAR, 10, seed=0)
+        build("resnet2O", CIFAR, Classify(10), seed=0)
     assert caught.value.hint == "did you mean `resnet20`?"
 
 
@@ -90,7 +91,7 @@ def test_unknown_model_gets_a_hint() -> None:
 )
 def test_network_that_does_not_fit(name: str, shape: tuple[int, int, int], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        build(name, shape, 10, seed=0)
+        build(name, shape, Classify(10), seed=0)
     assert f"`{name}`" in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.hint
@@ -99,13 +100,13 @@ def test_network_that_does_not_fit(name: str, shape: tuple[int, int, int], messa
 @pytest.mark.parametrize("name", ["digits-cnn", "resnet20", "torchvision:resnet18"])
 def test_a_network_for_images_refuses_a_table(name: str) -> None:
     with pytest.raises(RecipeError, match=f"`{name}` does not fit 30 features and 2 cl") as caught:
-        build(name, (30,), 2, seed=0)
+        build(name, (30,), Classify(2), seed=0)
     assert "`tabular-mlp`" in caught.value.hint
 
 
 def test_a_network_for_tables() -> None:
     """30 * 64 + 64, 64 * 32 + 32 and 32 * 2 + 2 parameters."""
-    model = build("tabular-mlp", (30,), 2, seed=0)
+    model = build("tabular-mlp", (30,), Classify(2), seed=0)
     assert sum(x.numel() for x in model.parameters()) == 4130
     assert model(torch.zeros(5, 30)).shape == (5, 2)
 
@@ -113,10 +114,12 @@ def test_a_network_for_tables() -> None:
 def test_own_network_runs_only_when_allowed(module: Callable[[str], None]) -> None:
     module("return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))")
     with pytest.raises(RecipeError, match="would run code") as caught:
-        build("ownnets:net", DIGITS, 10, seed=0)
+        build("ownnets:net", DIGITS, Classify(10), seed=0)
     assert "--model ownnets:net" in caught.value.hint
     assert "ownnets" not in sys.modules
-    first, again = (build("ownnets:net", DIGITS, 10, seed=0, allow_code=True) for _ in range(2))
+    first, again = (
+        build("ownnets:net", DIGITS, Classify(10), seed=0, allow_code=True) for _ in range(2)
+    )
     assert first(torch.ones(1, *DIGITS)).equal(again(torch.ones(1, *DIGITS)))
 
 
@@ -138,7 +141,7 @@ def test_own_network_runs_only_when_allowed(module: Callable[[str], None]) -> No
 def test_faulty_own_network(module: Callable[[str], None], body: str, message: str) -> None:
     module(body)
     with pytest.raises(RecipeError, match=message) as caught:
-        build("ownnets:net", DIGITS, 10, seed=0, allow_code=True)
+        build("ownnets:net", DIGITS, Classify(10), seed=0, allow_code=True)
     assert "`ownnets:net`" in caught.value.message
 
 
@@ -189,7 +192,7 @@ def test_a_network_that_is_not_plain_has_one_code(
 ) -> None:
     module(body)
     with pytest.raises(LayoutError) as caught:
-        build("ownnets:net", DIGITS, 10, seed=0, allow_code=True)
+        build("ownnets:net", DIGITS, Classify(10), seed=0, allow_code=True)
     assert message in caught.value.message and hint in caught.value.hint
 
 
@@ -204,7 +207,7 @@ def test_measured_shapes_are_those_of_the_built_network(
         with pytest.raises(ValueError, match="no batch norm"):
             measure_shapes(name, (1, 28, 28), 10)
         return
-    state = build(name, shape, 10, seed=0).state_dict()
+    state = build(name, shape, Classify(10), seed=0).state_dict()
     floats = {key: tuple(x.shape) for key, x in state.items() if x.is_floating_point()}
     assert measure_shapes(name, shape, 10) == floats
 

@@ -12,6 +12,7 @@ from fpcli.structure.patterns import keep_ranked
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 CIFAR = (3, 32, 32)
 
@@ -56,7 +57,7 @@ def test_normalises_by_hand() -> None:
 
 
 def test_no_statistics_are_left_to_learn() -> None:
-    assert not list(build("vgg16-gn@0.125", CIFAR, 10, seed=0).buffers())
+    assert not list(build("vgg16-gn@0.125", CIFAR, Classify(10), seed=0).buffers())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_no_statistics_are_left_to_learn() -> None:
     ],
 )
 def test_a_pruned_network_computes_what_the_masked_one_does(name: str) -> None:
-    model = build(name, CIFAR, 10, seed=0).eval()
+    model = build(name, CIFAR, Classify(10), seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

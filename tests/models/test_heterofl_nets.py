@@ -12,6 +12,7 @@ from fpcli.structure.patterns import keep_window
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 
@@ -27,7 +28,7 @@ MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 def test_level_sizes_are_the_papers_and_levels_are_nested(
     name: str, shape: tuple[int, int, int], sizes: list[int]
 ) -> None:
-    model = build(name, shape, 10, seed=0)
+    model = build(name, shape, Classify(10), seed=0)
     layout: Layout = trace(model, torch.zeros(1, *shape))
     levels = [Support(keep_window(layout, 0.5**level)) for level in range(5)]
     assert [level.num_alive(layout) for level in levels] == sizes

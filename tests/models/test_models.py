@@ -9,6 +9,7 @@ from fpcli import plugins
 from fpcli.data import DATASETS
 from fpcli.models import DEFAULT_MODEL, MODELS
 from fpcli.models.build import build, find_factory
+from fpcli.tasks.classify import Classify
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 
@@ -73,8 +74,8 @@ def test_the_networks_of_prunefl_have_the_sizes_that_its_authors_print(
 
 def test_linear_layers_of_prunefl_start_as_its_code_has_it() -> None:
     """Kaiming-uniform: within gain * sqrt(3 / fan), and near the ends of that range."""
-    wide = build("conv2", MNIST, 10, seed=0)
-    plain = build("vgg11-plain", CIFAR, 10, seed=0)
+    wide = build("conv2", MNIST, Classify(10), seed=0)
+    plain = build("vgg11-plain", CIFAR, Classify(10), seed=0)
     bounds = {
         wide.fc1: (6 / 2048) ** 0.5,  # fan_out
         wide.fc2: (6 / 10) ** 0.5,
@@ -86,7 +87,7 @@ def test_linear_layers_of_prunefl_start_as_its_code_has_it() -> None:
 
 
 def test_conv4_has_no_relu() -> None:
-    model = build("conv4", (3, 84, 84), 2, seed=0)
+    model = build("conv4", (3, 84, 84), Classify(2), seed=0)
     assert not any(isinstance(part, nn.ReLU) for part in model.modules())
     assert model.fc.in_features == 1152
 
@@ -102,7 +103,7 @@ def test_every_model_is_counted_above() -> None:
 )
 def test_multiply_adds(name: str, shape: tuple[int, int, int], macs: int) -> None:
     """Digits: 64 * 9 * 16 + 64 * 9 * 16 * 32 + 512 * 64 + 64 * 10 = 337,536."""
-    model = build(name, shape, 10, seed=0)
+    model = build(name, shape, Classify(10), seed=0)
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape))
     assert counter.get_total_flops() == 2 * macs
@@ -116,19 +117,19 @@ OTHERS = [f"{name}@0.125" if name in LARGE else name for name in MODELS]
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20), (2, 15, 17)])
 def test_other_shapes_and_class_counts(name: str, shape: tuple[int, int, int]) -> None:
-    model = build(name, shape, 7, seed=0)
+    model = build(name, shape, Classify(7), seed=0)
     assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_all_parameters_get_a_gradient(name: str) -> None:
-    model = build(name, MNIST, 10, seed=0)
+    model = build(name, MNIST, Classify(10), seed=0)
     model(torch.randn(4, *MNIST, generator=torch.manual_seed(0))).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_layer_names_of_lenet5() -> None:
-    model = build("lenet5", MNIST, 10, seed=0)
+    model = build("lenet5", MNIST, Classify(10), seed=0)
     weighted = [
         name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
     ]
@@ -136,7 +137,7 @@ def test_layer_names_of_lenet5() -> None:
 
 
 def test_resnet_projects_exactly_where_the_shape_changes() -> None:
-    model = build("resnet20", CIFAR, 10, seed=0)
+    model = build("resnet20", CIFAR, Classify(10), seed=0)
     projected = [
         name for name, part in model.named_modules() if name.endswith("shortcut.0") and part
     ]

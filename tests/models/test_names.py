@@ -13,6 +13,7 @@ from fpcli.models.build import build, find_factory
 from fpcli.models.names import ModelName, complete, parse_model_name
 from fpcli.recipe.load import load_recipe
 from fpcli.store.run_name import choose_name
+from fpcli.tasks.classify import Classify
 
 CIFAR = (3, 32, 32)
 
@@ -58,7 +59,7 @@ def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
 
 
 def test_both_suffixes_together() -> None:
-    model = build("vgg11-gn@0.125", CIFAR, 7, seed=0)
+    model = build("vgg11-gn@0.125", CIFAR, Classify(7), seed=0)
     widths = [part.out_channels for part in model.modules() if isinstance(part, nn.Conv2d)]
     assert widths == [8, 16, 32, 32, 64, 64, 64, 64]
     assert sum(isinstance(part, nn.GroupNorm) for part in model.modules()) == 8
@@ -66,7 +67,7 @@ def test_both_suffixes_together() -> None:
 
 def test_a_network_without_batch_norm_has_nothing_to_replace() -> None:
     with pytest.raises(RecipeError, match=r"`lenet5-gn` does not fit .*: it has no batch norm"):
-        build("lenet5-gn", (1, 28, 28), 10, seed=0)
+        build("lenet5-gn", (1, 28, 28), Classify(10), seed=0)
 
 
 def test_a_recipe_is_checked_where_it_was_written(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from fpcli.models.resnet import Padding
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
 from fpcli.structure.trace import list_tensors
+from fpcli.tasks.classify import Classify
 
 CIFAR = (3, 32, 32)
 
@@ -24,7 +25,7 @@ CIFAR = (3, 32, 32)
 )
 def test_published_counts_are_those_of_padded_shortcuts(name: str, macs: int, weights: int) -> None:
     """Projections add 16 * 32 + 32 * 64 = 2,560 weights, each used at 256 or 64 positions."""
-    model = build(name, CIFAR, 10, seed=0)
+    model = build(name, CIFAR, Classify(10), seed=0)
     assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == weights
     assert count_cost(list_tensors(model, torch.zeros(1, *CIFAR)), Support()).macs == macs
 
@@ -36,5 +37,5 @@ def test_padding_by_hand() -> None:
 
 def test_any_width_fits_together() -> None:
     for name in ("resnet20@0.3", "resnet20-pad@0.3"):
-        model = build(name, CIFAR, 10, seed=0)
+        model = build(name, CIFAR, Classify(10), seed=0)
         assert [model.stage1[0].conv1.out_channels, model.fc.in_features] == [5, 19]

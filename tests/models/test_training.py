@@ -10,12 +10,13 @@ from fpcli.data.partition import partition
 from fpcli.models.build import build
 from fpcli.rng import stream
 from fpcli.settings.tasks import Partition
+from fpcli.tasks.classify import Classify
 
 
 @pytest.mark.slow
 def test_digits_are_learned_by_ten_clients_in_thirty_rounds() -> None:
     data = load_dataset("digits", None, seed=0)
-    model = build("digits-cnn", data.input_shape, 10, seed=0)
+    model = build("digits-cnn", data.input_shape, Classify(10), seed=0)
     parts = partition(data.train.labels, 10, Partition(), seed=0)
     for round in range(30):
         start = {name: value.clone() for name, value in model.state_dict().items()}

@@ -10,6 +10,7 @@ from fpcli.models.build import build, find_factory
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
 from fpcli.structure.trace import list_tensors
+from fpcli.tasks.classify import Classify
 
 CIFAR = (3, 32, 32)
 
@@ -30,7 +31,7 @@ def channels(model: nn.Module) -> int:
 def test_vgg16_is_the_network_of_pruning_filters() -> None:
     model = on_meta("vgg16")
     assert (weights(model), channels(model)) == (14_977_728, 4_224)
-    layout = list_tensors(build("vgg16", CIFAR, 10, seed=0), torch.zeros(1, *CIFAR))
+    layout = list_tensors(build("vgg16", CIFAR, Classify(10), seed=0), torch.zeros(1, *CIFAR))
     assert count_cost(layout, Support()).macs == 313_463_808
 
 

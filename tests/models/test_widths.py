@@ -8,6 +8,7 @@ from fpcli import plugins
 from fpcli.errors import UsageError
 from fpcli.models import MODELS
 from fpcli.models.build import build, find_factory
+from fpcli.tasks.classify import Classify
 
 
 def test_a_network_of_one_width_names_those_that_have_more() -> None:
@@ -25,5 +26,5 @@ def test_a_network_of_one_width_names_those_that_have_more() -> None:
 
 @pytest.mark.parametrize("name", ["vgg11@0.01", "resnet20@0.01", "alexnet@0.001"])
 def test_no_layer_is_ever_empty(name: str) -> None:
-    model = build(name, (3, 32, 32), 4, seed=0)
+    model = build(name, (3, 32, 32), Classify(4), seed=0)
     assert min(min(p.shape) for p in model.parameters()) == 1

@@ -11,6 +11,7 @@ from fpcli.models.build import build
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,7 @@ def residual(digits: Dataset) -> Trained:
 
 
 def _learned(name: str, dataset: Dataset, epochs: int) -> Trained:
-    model = build(name, (1, 8, 8), 10, seed=0, allow_code=True)
+    model = build(name, (1, 8, 8), Classify(10), seed=0, allow_code=True)
     layout = trace(model, torch.zeros(1, 1, 8, 8))
     config = FitConfig(epochs=epochs, batch_size=64, lr=0.05)
     for _ in train_centrally(model, dataset, config, seed=0):

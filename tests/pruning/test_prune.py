@@ -18,6 +18,7 @@ from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
 from fpcli.settings.learning import FitConfig
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import Classify
 
 
 def test_steps_cut_retrain_and_leave_a_history(cnn: Trained, digits: Dataset) -> None:
@@ -43,7 +44,7 @@ def test_steps_cut_retrain_and_leave_a_history(cnn: Trained, digits: Dataset) ->
 @pytest.mark.parametrize("name", ["digits-cnn", "resnet20"])
 def test_the_small_network_computes_what_the_masked_one_does(digits: Dataset, name: str) -> None:
     """With batch norm too, whose shift would leak through a kernel of zeros."""
-    net = trained_of(build(name, (1, 8, 8), 10, seed=3), (1, 8, 8))
+    net = trained_of(build(name, (1, 8, 8), Classify(10), seed=3), (1, 8, 8))
     shaken = {key: x + 0.1 * torch.rand_like(x) for key, x in net.values.items()}
     px = context(digits, residual="group-sum")
     result = prune_in_steps(Filters(), px, replace(net, values=shaken), PruneTarget("ratio", 0.5))

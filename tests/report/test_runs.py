@@ -28,7 +28,7 @@ def test_a_run_is_read(tmp_path: Path) -> None:
     [
         ([], {}, "has no round yet"),
         (rounds(0.5, 0.6), {"rounds": 5}, "is unfinished: 2 of 5 rounds"),
-        (rounds(0.5, 0.6), {"rounds": 5, "target_accuracy": 0.6}, ""),
+        (rounds(0.5, 0.6), {"rounds": 5, "target": {"accuracy": 0.6}}, ""),
         ([event(1, None)], {}, "was never evaluated"),
     ],
 )

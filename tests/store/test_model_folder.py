@@ -15,6 +15,7 @@ from fpcli.models.build import build
 from fpcli.store.model_folder import read_trained, write_trained
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 KEY = DataKey("digits", 0.1, 0)
 INPUTS = Inputs(tuple("abcdefghij"), 1 / 16, (0.3,), (0.4,))
@@ -27,7 +28,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    model = build("digits-cnn", (1, 8, 8), 10, seed=3)
+    model = build("digits-cnn", (1, 8, 8), Classify(10), seed=3)
     layout = trace(model, torch.zeros(1, 1, 8, 8))
     keep = {"conv1": torch.tensor([1, 5, 9]), "fc1": torch.arange(0, 64, 2)}
     mask = {
@@ -36,7 +37,9 @@ def trained() -> Trained:
     values = {name: model.state_dict()[name].clone() for name in layout.tensors}
     support = Support(keep, mask)
     dense, _ = support.scatter(layout, support.gather(layout, values))
-    return Trained("digits-cnn", model, layout, support, dense, (1, 8, 8), 10, KEY, INPUTS)
+    return Trained(
+        "digits-cnn", model, layout, support, dense, (1, 8, 8), Classify(10), KEY, INPUTS
+    )
 
 
 def test_reading_gives_the_written_model(trained: Trained, tmp_path: Path) -> None:
@@ -67,10 +70,13 @@ def _spoil_about(folder: Path, **changes: object) -> None:
         (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 20), "cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "no file"),
         (lambda f: (f / "layout.json").write_text("{"), "cannot be read"),
-        (lambda f: _spoil_about(f, format=2), "format 2"),
+        (lambda f: _spoil_about(f, format=3), "format 3"),
         (lambda f: _spoil_about(f, keep={"conv1": [99]}), "conv1"),
         (lambda f: _spoil_about(f, keep={"conv1": "all"}), "kept channels"),
-        (lambda f: _spoil_about(f, num_classes=11, inputs=None), "fc2.weight"),
+        (
+            lambda f: _spoil_about(f, task={"kind": "classify", "num_outputs": 11}, inputs=None),
+            "fc2.weight",
+        ),
         (lambda f: _spoil_about(f, keep={}), "conv1.weight"),
         (lambda f: _spoil_about(f, input_shape=[-1, 8, 8]), "input shape"),
         (lambda f: _spoil_about(f, inputs={"mean": [0]}), "cannot be read"),

@@ -15,6 +15,7 @@ from fpcli.store.checkpoint import load_newest
 from fpcli.store.model_folder import read_trained
 from fpcli.store.purge import count_checkpoints, purge, purge_unlearned
 from fpcli.store.run_folder import RunFolder
+from fpcli.tasks.classify import Classify
 from fpcli.train.model_source import find_newest_run
 from fpcli.unlearn.unlearn_run import is_purged, purge_original
 
@@ -73,7 +74,7 @@ def look_half_way(folder: RunFolder, original: RunFolder, runs: Path) -> None:
         assert original.is_whole and count_checkpoints(original) == 2
     names = {path.name for path in (folder.path / "pruned").glob("*")}
     assert names in (set(), {"layout.json", "model.safetensors", "mask.safetensors"})
-    assert read_trained(folder.path, code="nets:tiny").num_classes == 10
+    assert read_trained(folder.path, code="nets:tiny").task == Classify(10)
     assert (folder.checkpoints / "round-00002" / "SHA256SUMS").exists()
     assert {run.name for run in find_runs([runs], runs)} == {"original", "unlearned"}
 

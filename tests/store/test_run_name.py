@@ -62,7 +62,7 @@ def test_what_is_said_but_usual_adds_nothing() -> None:
     usual = {"task__partition__kind": "iid", "fleet__profile": "two-speed", "local__lr": "0.1"}
     assert name_of(**usual) == "fedmp-digits-digits-cnn-s3"
     # How long and where a run computes leaves its bits alone, and more rounds go on with a run.
-    assert name_of(rounds=7, executor__workers=2, target_accuracy=0.9) == name_of()
+    assert name_of(rounds=7, executor__workers=2, target="accuracy=0.9") == name_of()
     # What a method brings along is usual for it.
     assert choose_name(load_recipe(None, flags={"method.name": "subfedavg"})) == (
         "subfedavg-digits-digits-cnn-s0"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fpcli.errors import DataError
 from fpcli.store.weights import read_weights
+from fpcli.tasks.classify import Classify
 
 
 class Net(nn.Sequential):
@@ -28,7 +29,7 @@ ONE_LINE = '`torch.save(model.state_dict(), "own.pt")`'
 
 
 def read(path: Path, classes: int = 4, **more: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    return read_weights(path, Net(), FRESH, classes, **more)
+    return read_weights(path, Net(), FRESH, Classify(classes), **more)
 
 
 def saved(folder: Path, content: object, **more: Any) -> Path:
@@ -79,7 +80,7 @@ def test_a_network_whose_own_names_begin_so_keeps_them(tmp_path: Path) -> None:
     path = saved(tmp_path, {f"module.{name}": x for name, x in TRAINED.items()})
     model = nn.Module()
     model.add_module("module", Net())
-    values, notes = read_weights(path, model, dict(model.state_dict()), 4)
+    values, notes = read_weights(path, model, dict(model.state_dict()), Classify(4))
     assert (next(iter(values)), notes) == ("module.0.weight", ())
 
 
@@ -172,5 +173,5 @@ def test_a_head_that_fits_is_made_anew_only_if_asked_and_a_missing_one_too(tmp_p
 
 
 def test_a_network_without_a_layer_for_the_classes_has_no_head(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="ends in no layer of the data's classes"):
+    with pytest.raises(DataError, match="ends in no layer of its outputs"):
         read(saved(tmp_path, TRAINED), 7, head="new")

@@ -11,6 +11,7 @@ from torch import Tensor
 from fpcli.models.build import build
 from fpcli.structure.budget import keep_largest, list_masked_weights, reconfigure
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 W = {
     "w1": torch.tensor([[0.9, -0.1, 0.3], [-0.5, 0.2, 0.05]]),
@@ -102,7 +103,7 @@ def test_largest_ranks_over_all_tensors() -> None:
 
 
 def test_shortcuts_have_no_mask() -> None:
-    layout = trace(build("resnet20", (3, 32, 32), 10, seed=0), torch.zeros(1, 3, 32, 32))
+    layout = trace(build("resnet20", (3, 32, 32), Classify(10), seed=0), torch.zeros(1, 3, 32, 32))
     names = list_masked_weights(layout)
     assert len(names) == 20
     assert names[0] == "conv.weight"

@@ -14,6 +14,7 @@ from fpcli.structure.plain import check_plain, describe_output
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import list_tensors, trace
+from fpcli.tasks.classify import Classify
 
 X = torch.zeros(1, 1, 8, 8)
 
@@ -292,7 +293,7 @@ def test_a_network_by_name_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> No
     made = {"make": lambda shape, classes: with_conv(parametrizations.weight_norm)}
     monkeypatch.setattr(nets, "make", made["make"], raising=False)
     with pytest.raises(LayoutError, match="computes its `weight`"):
-        build("nets:make", (1, 8, 8), 10, seed=0, allow_code=True)
+        build("nets:make", (1, 8, 8), Classify(10), seed=0, allow_code=True)
 
 
 def test_what_a_network_returned_is_described() -> None:

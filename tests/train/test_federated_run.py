@@ -54,13 +54,13 @@ def test_a_finished_run_is_finished(tmp_path: Path) -> None:
 
 def test_a_run_that_has_reached_its_target_is_finished(tmp_path: Path) -> None:
     listener = Listener()
-    first = begin(tmp_path, "run", "fedavg", listener, rounds=5, target_accuracy=0.01)
+    first = begin(tmp_path, "run", "fedavg", listener, rounds=5, target="accuracy=0.01")
     assert (first.rounds, listener.rounds) == (1, [1])
-    assert any("reached 1.0% in round 1" in text for text in listener.messages)
+    assert any("accuracy 1.00% reached in round 1" in text for text in listener.messages)
     listener = Listener()
     again = go_on(tmp_path, "run", listener)
     assert (again.state_sha256, listener.rounds) == (first.state_sha256, [])
-    assert go_on(tmp_path, "run", target_accuracy="null", rounds=2).rounds == 2
+    assert go_on(tmp_path, "run", target="null", rounds=2).rounds == 2
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -190,7 +190,7 @@ def test_the_final_model_is_the_state_s_block(
     }
     assert federated_run.state_sha256(model) == summary.state_sha256
     layout = json.loads((run / "final" / "layout.json").read_text())
-    assert (layout["model"], layout["num_classes"]) == ("nets:tiny", 10)
+    assert (layout["model"], layout["task"]["num_outputs"]) == ("nets:tiny", 10)
     assert sorted(row[0] for row in layout["layout"]["tensors"]) == sorted(values)
     assert summary.params == sum(
         x.numel() for name, x in model.items() if not name.startswith("norm.running")

@@ -67,7 +67,7 @@ def test_the_folder_holds_what_was_trained(tmp_path: Path, no_figures: pytest.Mo
     )
     history = events.read_events(run / "events.jsonl")
     assert list(history[0]) == [
-        "event", "round", "loss", "lr", "validation", "test", "real_s", "params", "macs",
+        "format", "event", "round", "loss", "lr", "validation", "test", "real_s", "params", "macs",
     ]  # fmt: skip
     assert [(e["event"], e["round"], e["lr"]) for e in history] == [
         ("epoch", 1, 0.05),
@@ -76,8 +76,8 @@ def test_the_folder_holds_what_was_trained(tmp_path: Path, no_figures: pytest.Mo
     trained = read_trained(run, code="nets:tiny")
     assert trained.data == DataKey(data, 0.1, 7)
     dataset = load_data(data, None, seed=7)
-    score = evaluate(trained.module(), dataset.test, dataset.normalise, channels_last=False)
-    assert score.accuracy == summary.accuracy == history[-1]["test"]["accuracy"]
+    score = evaluate(trained.module(), dataset.test, dataset, channels_last=False)
+    assert score.metrics["accuracy"] == summary.test["accuracy"] == history[-1]["test"]["accuracy"]
     assert score.loss == pytest.approx(summary.loss)
     assert (summary.epochs, summary.seed, summary.run) == (2, 7, str(run))
     assert (summary.params, summary.macs) == (history[0]["params"], history[0]["macs"])
@@ -159,9 +159,9 @@ def test_a_finished_training_is_finished(tmp_path: Path) -> None:
 
 def test_a_target_ends_the_training(tmp_path: Path) -> None:
     listener = FitListener()
-    summary = fit(tmp_path, "run", listener, target_accuracy=0.01)
+    summary = fit(tmp_path, "run", listener, target="accuracy=0.01")
     assert (summary.epochs, listener.rounds) == (1, [1])
-    assert listener.messages == ["validation accuracy reached 1.0% in epoch 1"]
+    assert listener.messages == ["validation data: accuracy 1.00% reached in epoch 1"]
 
 
 def test_a_changed_recipe_needs_force(tmp_path: Path) -> None:

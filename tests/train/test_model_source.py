@@ -10,6 +10,7 @@ from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.settings.tasks import FitTask
+from fpcli.tasks.classify import Classify
 from fpcli.train.model_source import build_named, find_folder, load_data_of, read_training_rate
 
 
@@ -56,7 +57,7 @@ def test_code_for_data_runs_only_if_it_is_named() -> None:
 def test_only_a_plan_does_without_data() -> None:
     recipe = PruneRecipe(task=FitTask(data="mnist", model="lenet5"), seed=3)
     net, dataset = build_named(recipe, None, is_planned=True)
-    assert (net.input_shape, net.num_classes, dataset) == ((1, 28, 28), 10, None)
+    assert (net.input_shape, net.task, dataset) == ((1, 28, 28), Classify(10), None)
     assert net.data is not None and net.data.seed == 3
     with pytest.raises(DataError, match="needs a folder"):
         build_named(recipe, None)

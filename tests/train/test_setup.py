@@ -26,7 +26,7 @@ def test_every_method_trains_on_a_table(tmp_path: Path, method: str) -> None:
         rounds=2,
     )
     assert summary.params <= 4130
-    assert 0.3 < summary.accuracy <= 1
+    assert 0.3 < summary.test["accuracy"] <= 1
 
 
 def test_a_cohort_is_of_clients_with_samples(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fpcli.errors import FpError
 from fpcli.models.build import build
 from fpcli.recipe.load import load_recipe
 from fpcli.settings.recipes import FitRecipe
+from fpcli.tasks.classify import Classify
 from fpcli.train.fit_run import prepare_fit
 from fpcli.train.setup import prepare_run
 
@@ -47,7 +48,7 @@ def test_a_start_that_does_not_fit(tmp_path: Path, changes: dict[str, str], mess
 
 def test_training_starts_from_weights_of_a_file(tmp_path: Path) -> None:
     task = {"task__data": "digits", "task__model": "digits-cnn"}
-    own = build("digits-cnn", (1, 8, 8), 10, seed=5)
+    own = build("digits-cnn", (1, 8, 8), Classify(10), seed=5)
     torch.save({"model": own.state_dict(), "epoch": 3}, tmp_path / "own.pt")
     start = {"task__start": str(tmp_path / "own.pt"), **task}
     setup = prepare_run(toy_recipe("fedmp", **start), tmp_path / "memory")
@@ -64,7 +65,7 @@ def test_training_starts_from_weights_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_new_head_has_the_initial_values_of_the_seed(tmp_path: Path) -> None:
-    wide = build("digits-cnn", (1, 8, 8), 100, seed=5)
+    wide = build("digits-cnn", (1, 8, 8), Classify(100), seed=5)
     torch.save(wide.state_dict(), tmp_path / "wide.pt")
     task = {"task__data": "digits", "task__model": "digits-cnn"}
     start = {"task__start": str(tmp_path / "wide.pt"), **task}

@@ -70,9 +70,9 @@ def test_classes_by_number_and_name(dataset: Dataset) -> None:
 def test_the_recipes_of_the_comparisons(tmp_path: Path) -> None:
     found = source(tmp_path)
     assert [choose_rounds(replace(found, rounds=n)) for n in (1, 5, 6, 30)] == [1, 1, 2, 6]
-    recipe = unlearn(tmp_path, (3,), method__ratio=0.2, rounds=4, target_accuracy=0.5)
+    recipe = unlearn(tmp_path, (3,), method__ratio=0.2, rounds=4, target="accuracy=0.5")
     alone = skip_pruning(recipe, 3)
-    assert (alone.method.options["ratio"], alone.rounds, alone.target_accuracy) == (0.0, 3, None)
+    assert (alone.method.options["ratio"], alone.rounds, alone.target) == (0.0, 3, {})
     assert alone.task == recipe.task
     tried = set_ratio(replace(recipe), 0.15)
     assert (tried.method.options["ratio"], tried.rounds) == (0.15, 4)

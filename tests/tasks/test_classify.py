@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from fpcli.data.split import Split
-from fpcli.engine.evaluate import evaluate
-from fpcli.tasks.classify import judge_top1
+from fpcli.tasks.classify import Classify, judge_top1
 from fpcli.tasks.learning_task import Score
 
 
-def unchanged(x: Tensor) -> Tensor:
-    return x
-
-
-def judged(logits: list[list[float]], labels: list[int], own: list[int]) -> ClientScore:
+def judged(logits: list[list[float]], labels: list[int], own: list[int]) -> Score:
     """Judge a network that returns its inputs, which are therefore the logits."""
     model = nn.Linear(3, 3, bias=False)
     model.weight.data = torch.eye(3)
-    split = Split(torch.tensor(logits), torch.tensor(labels))
+    batch = torch.tensor(logits), torch.tensor(labels)
     mask = torch.zeros(3, dtype=torch.bool)
     mask[own] = True
-    found = evaluate_on_own(model, split, unchanged, mask)
-    whole = evaluate(model, split, unchanged)
-    assert whole == Score(found.accuracy, found.loss, found.num_examples)
-    return found
+    score = Classify(3).score(model, [batch], mask)
+    whole = Classify(3).score(model, [batch])
+    assert whole == Score(score.loss, {"accuracy": score.metrics["accuracy"]}, len(labels))
+    return score
 
 
 def test_without_the_logits_of_other_classes_more_is_right() -> None:
@@ -37,10 +31,10 @@ def test_without_the_logits_of_other_classes_more_is_right() -> None:
     2, with its 0, wins as before.
     """
     logits = [[2.0, 1, 0], [1, 3, 9], [4, 1, 2], [0, 1, -3], [-1, -2, 5]]
-    found = judged(logits, [0, 1, 0, 1, 0], own=[0, 1])
-    assert (found.accuracy, found.local_accuracy, found.num_examples) == (0.6, 0.8, 5)
+    score = judged(logits, [0, 1, 0, 1, 0], own=[0, 1])
+    assert (score.metrics, score.num_examples) == ({"accuracy": 0.6, "local_accuracy": 0.8}, 5)
     want = functional.cross_entropy(torch.tensor(logits), torch.tensor([0, 1, 0, 1, 0]))
-    assert found.loss == pytest.approx(float(want))
+    assert score.loss == pytest.approx(float(want))
 
 
 @pytest.mark.parametrize(
@@ -54,17 +48,17 @@ def test_without_the_logits_of_other_classes_more_is_right() -> None:
     ],
 )
 def test_ties_and_negative_logits(logits: list[float], label: int, is_right: bool) -> None:
-    found = judged([logits], [label], own=[1, 2])
-    assert (found.accuracy, found.local_accuracy) == (0.0, float(is_right))
+    score = judged([logits], [label], own=[1, 2])
+    assert score.metrics == {"accuracy": 0.0, "local_accuracy": float(is_right)}
 
 
 def test_a_tie_at_zero_goes_to_an_own_class_that_stands_before_the_others() -> None:
-    assert judged([[0.0, -1, 4]], [0], own=[0, 1]).local_accuracy == 1.0
+    assert judged([[0.0, -1, 4]], [0], own=[0, 1]).metrics["local_accuracy"] == 1.0
 
 
 def test_who_has_all_classes_has_one_accuracy() -> None:
-    found = judged([[2.0, 1, 0], [1, 3, 9]], [0, 1], own=[0, 1, 2])
-    assert found.accuracy == found.local_accuracy == 0.5
+    score = judged([[2.0, 1, 0], [1, 3, 9]], [0, 1], own=[0, 1, 2])
+    assert score.metrics == {"accuracy": 0.5, "local_accuracy": 0.5}
 
 
 def test_of_equal_logits_the_first_counts() -> None:
@@ -73,7 +67,4 @@ def test_of_equal_logits_the_first_counts() -> None:
 
 
 def test_nothing_to_judge() -> None:
-    model = nn.Linear(3, 3)
-    empty = Split(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
-    own = torch.ones(3, dtype=torch.bool)
-    assert evaluate_on_own(model, empty, unchanged, own) == ClientScore(0.0, 0.0, 0, 0.0)
+    assert Classify(3).score(nn.Linear(3, 3), []) == Score(0.0, {"accuracy": 0.0}, 0)
