@@ -83,8 +83,9 @@ def _train(cx: ClientContext) -> tuple[Work, int]:
     if traits.trains_sparse:
         model = use_sparse(model, cx.mask, list_within(cx.mask, cx.site.sparse.train))
     work = require_kind(method.train(cx, model), Work, "train")
-    if traits.remembers_masks and (work.mask is not None or not cx.job.is_mask_known):
-        mask = cx.mask if work.mask is None else work.mask
+    own_masks = work.mask or {} if traits.masks_by == "client" else {}
+    if traits.remembers_masks and (own_masks or not cx.job.is_mask_known):
+        mask = {**cx.mask, **own_masks}
         memory.remember(cx.site.home, cx.client, _MASK, cx.round, mask)
     return work, cx.num_examples
 

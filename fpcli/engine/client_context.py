@@ -218,14 +218,14 @@ class ClientContext:
 
         Args:
             delta: all tensors of the upload, in its order, block coordinates.
-            mask: the client's own masks, where the upload brings some; else those it received.
+            mask: the client's own masks, where the upload brings some beside those it received.
         """
-        codec, is_known = self.site.up_codec, mask is None
-        masks = self.mask if mask is None else mask
-        masks = {name: mask.cpu() for name, mask in masks.items()}
-        parts = encode_blocks(codec, delta, masks, is_known, self.rng(UPLOAD))
+        codec, own_masks = self.site.up_codec, mask or {}
+        masks = {name: bits.cpu() for name, bits in {**self.mask, **own_masks}.items()}
+        known = {name: bits for name, bits in masks.items() if name not in own_masks}
+        parts = encode_blocks(codec, delta, masks, known, self.rng(UPLOAD))
         shapes = {name: tuple(value.shape) for name, value in delta.items()}
-        return decode_blocks(codec, parts, shapes, masks if is_known else {})[0]
+        return decode_blocks(codec, parts, shapes, known)[0]
 
     def train_seconds(self, num_samples: int, support: Support) -> float:
         """Return the simulated seconds of training steps on so many samples, counted again in every

@@ -255,8 +255,10 @@ def note_masks(
     asked = {ask.client for ask in asks}
     held = {c: digest for c, digest in state.masks_held.items() if c not in asked}
     for answer in answers:
-        chosen, sent = answer.work.mask, answer.ask.support.block_mask(fed.travels)
-        held[answer.ask.client] = digest_masks(sent if chosen is None else chosen)
+        masks = answer.ask.support.block_mask(fed.travels)
+        if fed.traits.masks_by == "client":
+            masks |= answer.work.mask or {}
+        held[answer.ask.client] = digest_masks(masks)
     return replace(state, masks_held=held)
 
 

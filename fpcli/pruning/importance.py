@@ -30,7 +30,8 @@ def shows_gradients(rule: SquareRule, local: LocalConfig, *, is_exact: bool = Tr
         is_exact: changes arrive as they were sent.
     """
     other = local.momentum or local.weight_decay or local.clip_norm or local.lr == 0
-    return is_exact and not other and rule == "sum"
+    is_plain = local.optimizer == "sgd" and not other
+    return is_exact and is_plain and rule == "sum"
 
 
 def fit_adding(

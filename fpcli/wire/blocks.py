@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fpcli import plugins
 from fpcli.errors import FpError, WireError
-from fpcli.wire.codecs import Codec
+from fpcli.wire.codecs import MASK_PARTS, Codec
 from fpcli.wire.frame import SAME_VERSION
 from fpcli.wire.numbers import Shape
 
@@ -39,23 +39,27 @@ def encode_blocks(
     codec: str,
     tensors: Mapping[str, Tensor],
     mask: Mapping[str, Tensor],
-    is_known: bool,
+    known: Collection[str] = (),
     rng: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Return the parts of all tensors; ``rng`` is what stochastic rounding draws from.
+    """Return the parts of all tensors.
+
+    Args:
+        known: tensors whose masks the receiver has.
+        rng: what stochastic rounding draws from.
 
     Raises:
         WireError: the codec is unknown or refuses a tensor, a name holds ``#``, or a mask that
             must be sent has no tensor.
     """
-    if not is_known and not mask.keys() <= tensors.keys():
-        extra = sorted(mask.keys() - tensors.keys())[0]
+    if extras := sorted(mask.keys() - tensors.keys() - {*known}):
+        extra = extras[0]
         raise WireError(f"mask `{extra}` has no tensor", hint="send its values too", where=extra)
     parts: dict[str, Tensor] = {}
     for name, values in tensors.items():
         if "#" in name:
             raise WireError(f"tensor `{name}` has a # in its name", hint="rename it", where=name)
-        parts |= _codec(codec).encode(name, values, mask.get(name), is_known, rng)
+        parts |= _codec(codec).encode(name, values, mask.get(name), name in known, rng)
     return parts
 
 
@@ -85,6 +89,11 @@ def decode_blocks(
         if mask is not None:
             masks[name] = mask
     return values, masks
+
+
+def find_masked(parts: Iterable[str]) -> set[str]:
+    """Return the tensors whose parts, by their names, bring a mask."""
+    return {part.partition("#")[0] for part in parts if part.endswith(MASK_PARTS)}
 
 
 def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

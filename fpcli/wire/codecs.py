@@ -2,8 +2,9 @@
 
 Parts of tensor ``w``: ``w`` holds the values, as ``wire.numbers`` writes them, with ``w#scale``
 (float32) where they are multiples of one; ``w#bitmap`` (uint8, bit i of byte j is coordinate
-8 j + i in row-major order; empty where every coordinate is alive) or ``w#index`` (int32, ascending
-flat coordinates) holds the mask where the receiver does not know it.
+8 j + i in row-major order; empty where every coordinate is alive) or ``w#index`` (int32,
+ascending flat coordinates) holds the mask where the receiver does not know it. With ``w#rows``
+(int32, ascending numbers of rows) the bitmap is that of these rows alone, and all else is dead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from fpcli.wire.numbers import Floats, Levels, NumberForm, explain_wrong
 
 BITMAP = "#bitmap"
 INDEX = "#index"
+ROWS = "#rows"
+MASK_PARTS = (BITMAP, INDEX)
+"""Ends of the parts of which one must be there where a mask travels."""
 FLOAT32 = Floats()
 
 
@@ -96,7 +100,7 @@ class Dense:
         self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return values and mask; a value under a dead coordinate must be 0."""
-        numbers, bitmap, _ = _split(name, parts, (BITMAP,))
+        numbers, bitmap, *_ = _split(name, parts, (BITMAP,))
         if bitmap is not None:
             if mask is not None:
                 raise explain_wrong(name, "brings a mask that was not asked for")
@@ -108,12 +112,13 @@ class Dense:
 
 
 class Sparse:
-    """Send the alive values in row-major order, and the mask in the smaller of two forms.
+    """Send the alive values in row-major order, and the mask in the smallest of three forms.
 
     Source: PruneFL (Jiang et al., TNNLS 2023), whose library stores a weight by indices below
     density 1/32. Differs: one flat int32 index per value instead of row and column, no padding of
-    rows, and the form follows from the mask, never from values that happen to be 0. A mask that
-    is nearly full still travels as a bitmap, because dense values alone would lose it.
+    rows, a form for masks that leave whole rows out, and the form follows from the mask, never from
+    values that happen to be 0. A mask that is nearly full still travels as a bitmap, because dense
+    values alone would lose it.
 
     Args:
         numbers: form of the values. Those of tensors with fewer than two dimensions always travel
@@ -152,21 +157,27 @@ class Sparse:
         parts = _name(name, numbers.pack(name, alive, rng))
         if known:
             return parts
-        if _is_index_smaller(flat.size, alive.numel()):
+        forms = [{name + BITMAP: _to_bitmap(mask)}]
+        if mask.dim() > 1:
+            rows = mask.flatten(1).any(1).nonzero().flatten().int()
+            forms.append({name + ROWS: rows, name + BITMAP: _to_bitmap(mask[rows])})
+        if 32 * alive.numel() < flat.size:
             index = np.flatnonzero(flat).astype(np.int32)
-            return parts | {name + INDEX: torch.from_numpy(index)}
-        return parts | {name + BITMAP: _to_bitmap(mask)}
+            forms.append({name + INDEX: torch.from_numpy(index)})
+        return parts | min(forms, key=lambda form: sum(part.nbytes for part in form.values()))
 
     def decode(
         self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return values scattered into zeros, and the mask."""
-        packed, bitmap, index = _split(name, parts, (BITMAP, INDEX))
+        packed, bitmap, index, rows = _split(name, parts, (BITMAP, INDEX, ROWS))
         size, numbers = math.prod(shape), self.numbers(shape)
         if mask is not None and (bitmap is not None or index is not None):
             raise explain_wrong(name, "brings a mask that was not asked for")
         if mask is not None:
             flat = mask.reshape(-1)
+        elif bitmap is not None and rows is not None:
+            flat = _from_rows(name, rows, bitmap, shape)
         elif bitmap is not None:
             flat = _from_bitmap(name, bitmap, size)
         elif index is not None:
@@ -193,11 +204,6 @@ qsgd2, qsgd3, qsgd4, qsgd5, qsgd6, qsgd7, qsgd8 = (
 """2^bits - 1 levels up to the norm of the tensor (QSGD)."""
 
 
-def _is_index_smaller(num_values: int, num_alive: int) -> bool:
-    """Return whether 32 bits per alive value are fewer than 1 bit per value."""
-    return 32 * num_alive < num_values
-
-
 def _to_bitmap(mask: Tensor) -> Tensor:
     """Return 8 coordinates per byte; nothing where all are alive."""
     if bool(mask.all()):
@@ -217,6 +223,17 @@ def _from_bitmap(name: str, bitmap: Tensor, size: int) -> Tensor:
         raise explain_wrong(name, "has a bitmap with bits beyond the last value")
     bits = np.unpackbits(bitmap.numpy(), count=size, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_))
+
+
+def _from_rows(name: str, rows: Tensor, bitmap: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the flat mask."""
+    if len(shape) < 2:
+        raise explain_wrong(name, "has rows, and is a single one")
+    mask = torch.zeros(shape, dtype=torch.bool)
+    where = _from_index(name, rows, shape[0])
+    num_bits = int(where.sum()) * math.prod(shape[1:])
+    mask[where] = _from_bitmap(name, bitmap, num_bits).view(-1, *shape[1:])
+    return mask.flatten()
 
 
 def _from_index(name: str, index: Tensor, size: int) -> Tensor:
@@ -239,13 +256,14 @@ def _name(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _split(
     name: str, parts: Mapping[str, Tensor], companions: tuple[str, ...]
-) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
-    """Return the parts of the numbers, bitmap and index; at most one of these two may be there."""
+) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None, Tensor | None]:
+    """Return the parts of the numbers, bitmap, index and rows; of these there may be a bitmap,
+    alone or with rows, or an index."""
     bare = {part.removeprefix(name): tensor for part, tensor in parts.items()}
     masks = {end: bare.pop(end) for end in companions if end in bare}
-    if len(masks) > 1:
+    if masks and masks.keys() not in ({BITMAP}, {INDEX}, {BITMAP, ROWS}):
         raise explain_wrong(name, f"has the parts {sorted(parts)}")
-    return bare, masks.get(BITMAP), masks.get(INDEX)
+    return bare, masks.get(BITMAP), masks.get(INDEX), masks.get(ROWS)
 
 
 def _check_sendable(name: str, values: Tensor, mask: Tensor | None) -> None:

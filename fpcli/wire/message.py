@@ -22,6 +22,7 @@ from fpcli.wire.blocks import (
     decode_blocks,
     digest_masks,
     encode_blocks,
+    find_masked,
     read_kept,
     split_prefixes,
 )
@@ -90,7 +91,8 @@ class Work:
     Attributes:
         values: after training, trained minus received tensors in block coordinates; of an answer
             to a question, any tensors.
-        mask: the client's own masks in block coordinates; None where it is those it received. With
+        mask: the client's own masks in block coordinates, of any tensors; those that it received
+            hold for the others. With
             an answer's masks, its ``values`` are tensors of the model, and travel without what is
             masked.
         stay: group -> bool, one entry per channel received: those that the client goes on with,
@@ -138,7 +140,9 @@ def pack_job(job: Job, rng: torch.Generator | None = None) -> bytes:
     Raises:
         WireError: a field that no client would accept, or tensors that the codec cannot write.
     """
-    parts = encode_blocks(job.header.codec, job.values, job.mask, job.is_mask_known, rng)
+    parts = encode_blocks(
+        job.header.codec, job.values, job.mask, job.mask if job.is_mask_known else (), rng
+    )
     shapes = {name: tuple(x.shape) for name, x in job.values.items()}
     header = replace(
         job.header,
@@ -225,11 +229,11 @@ def pack_reply(
     check_reply(frame.check_header(REPLY_HEADER, text), has_tensors, bool(work.stay))
     parts = dict(work.values)
     if reply.envelope.op == TRAIN:
-        is_known = work.mask is None
-        mask = known if work.mask is None else work.mask
-        parts = encode_blocks(reply.codec, parts, mask, is_known, rng)
+        own_masks = work.mask or {}
+        sent_masks = {**known, **own_masks}
+        parts = encode_blocks(reply.codec, parts, sent_masks, sent_masks.keys() - own_masks, rng)
     elif work.mask is not None:
-        parts = encode_blocks(_MASKED, parts, work.mask, is_known=False)
+        parts = encode_blocks(_MASKED, parts, work.mask)
     return frame.write_frame(
         _REPLY,
         text,
@@ -270,10 +274,12 @@ def unpack_reply(
         raise WireError(f"a reply answers `{header.op[:30]}` unasked", hint=SAME_VERSION)
     received: Mapping[str, Tensor] | None = {} if header.has_mask else None
     if not header.error and (op == TRAIN or header.has_mask):
-        known_mask = {} if header.has_mask else mask
+        own_names = find_masked(values) if header.has_mask else set()
+        known = {name: bits for name, bits in mask.items() if name not in own_names}
         codec = header.codec if op == TRAIN else _MASKED
-        values, masks = decode_blocks(codec, values, shapes, known_mask)
-        received = masks if header.has_mask else None
+        values, masks = decode_blocks(codec, values, shapes, known if op == TRAIN else {})
+        if header.has_mask:
+            received = {name: masks[name] for name in shapes if name in own_names}
     return Reply(
         envelope=Envelope(header.op, header.round, header.client, header.run),
         codec=header.codec,

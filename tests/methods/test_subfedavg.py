@@ -190,7 +190,10 @@ def test_bytes_of_the_unstructured_variant() -> None:
     alive = sum(int(mask.sum()) for mask in masks.values()) + 236
 
     def size(mask: dict[str, Tensor], is_known: bool) -> int:
-        return sum(p.nbytes for p in encode_blocks("sparse", values, mask, is_known).values())
+        return sum(
+            p.nbytes
+            for p in encode_blocks("sparse", values, mask, mask if is_known else ()).values()
+        )
 
     assert size({}, False) == 248_024
     assert size(masks, True) == 4 * alive

@@ -155,10 +155,9 @@ def test_a_field_of_a_task_is_stated_once(heir: type, again: set[str]) -> None:
 @pytest.mark.parametrize("mask", [None, {}, MASKS, {"a.bias": torch.tensor([True, True])}])
 def test_reply_round_trip(codec: str, mask: dict[str, Tensor] | None) -> None:
     sent = reply(codec=codec, mask=mask)
-    known = MASKS if mask is None else {}
-    received = read(pack_reply(sent, known=known), mask=MASKS)
+    received = read(pack_reply(sent, known=MASKS), mask=MASKS)
     expected = dict(VALUES)
-    for name, alive in (known if mask is None else mask or {}).items():
+    for name, alive in {**MASKS, **(mask or {})}.items():
         expected[name] = torch.where(alive, expected[name], 0.0)
     assert is_same(received, changed(sent, values=expected))
 
