@@ -10,7 +10,7 @@ recipes/prunefl tells what is known from where; the body of the paper was not at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -108,11 +108,11 @@ class State:
     importance: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def given_rates(options: Options, layout: Layout) -> StepRates | None:
-    """Return the seconds that the options give by hand, or None."""
+def given_rates(options: Options, names: Sequence[str]) -> StepRates | None:
+    """Return the seconds that the options give by hand for the masked tensors, or None."""
     if options.c is None:
         return None
-    return StepRates(list_masked_weights(layout), options.c, options.comp, options.comm)
+    return StepRates(names, options.c, options.comp, options.comm)
 
 
 def num_steps(ctx: RoundContext, client: int) -> int:
@@ -120,15 +120,12 @@ def num_steps(ctx: RoundContext, client: int) -> int:
     return ctx.local.epochs * len(find_batch_ends(ctx.num_examples[client], ctx.local.batch_size))
 
 
-def round_time(ctx: RoundContext) -> LinearTime:
+def round_time(ctx: RoundContext, names: Sequence[str]) -> LinearTime:
     """Return c and t_l: as given by hand, or of the fleet's slowest client."""
     options: Options = ctx.options
-    if rates := given_rates(options, ctx.layout):
+    if rates := given_rates(options, names):
         return rates.round_time(max(num_steps(ctx, client) for client in ctx.trainers))
-    names, samples = (
-        list_masked_weights(ctx.layout),
-        [num * ctx.local.epochs for num in ctx.num_examples],
-    )
+    samples = [num * ctx.local.epochs for num in ctx.num_examples]
     num_dense = options.dense_passes
     return model_slowest_time(ctx.layout, names, ctx.fleet, samples, dense_passes=num_dense)
 
@@ -147,12 +144,25 @@ def choose_masks(
     """Return the masks of the next rounds: reconfigured when it is time, or a rival's."""
     options: Options = ctx.options
     if options.is_due(elapsed) and options.control == "adaptive":
-        rule = {"share": options.share(elapsed), "max_density": options.max_density}
-        return reconfigure(values, masks, importance, **(asdict(round_time(ctx)) | rule))
+        return reconfigure(
+            values,
+            masks,
+            importance,
+            **asdict(round_time(ctx, list(masks))),
+            share=options.share(elapsed),
+            max_density=options.max_density,
+            real_rows=list_real_rows(ctx.layout, masks),
+        )
     if options.is_due(elapsed) and options.control == "iterative":
         progress = elapsed / options.interval / NUM_ITERATIONS
         return shrink_towards(values, masks, options.density, progress)
     return masks
+
+
+def list_real_rows(layout: Layout, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return those of some tensors that hold complex numbers, with the rows of real ones."""
+    rows = {name: layout.tensors[name].real_rows for name in names}
+    return {name: real for name, real in rows.items() if real is not None}
 
 
 def find_loss(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
@@ -170,6 +180,16 @@ class PruneFL(Method):
     defaults: ClassVar[Mapping[str, Any]] = {"wire.codec": "sparse"}
     Options: ClassVar[type] = Options
     State: ClassVar[type] = State
+
+    def list_masked(self, ctx: RoundContext) -> list[str]:
+        """Return the tensors that have masks."""
+        return list_masked_weights(ctx.layout)
+
+    def merge(
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
+    ) -> ServerState:
+        """Return the state with the mean of the clients' changes."""
+        return merge_answers(ctx, state, answers)
 
     def idle(self, options: Any, rounds: int) -> list[str]:
         """Tell that no reconfiguration comes, or that magnitude does not get as far as asked."""
@@ -195,7 +215,8 @@ class PruneFL(Method):
         asks = {"adaptive": options.ip_passes > 0, "snip": True, "random": True}
         if ctx.phase == "start" and asks.get(options.control):
             selected = min(ctx.available, default=0)
-            return [Ask(selected, "prune", note=asdict(round_time(ctx)))]
+            time = round_time(ctx, self.list_masked(ctx))
+            return [Ask(selected, "prune", note=asdict(time))]
         return []
 
     def answer(self, cx: ClientContext, model: nn.Module, op: str) -> Work:
@@ -216,6 +237,7 @@ class PruneFL(Method):
                 max_density=options.max_density,
                 may_regrow=options.ip_regrow,
                 fresh=None if options.regrow_init == "zero" else cx.received,
+                real_rows=list_real_rows(cx.site.layout, cx.note["weight_s"]),
                 **cx.note,
             )
         else:
@@ -233,7 +255,8 @@ class PruneFL(Method):
         values = {name: state[name].cpu().contiguous() for name in cx.received}
         seconds = dict.fromkeys(("compute_s", "down_s", "up_s"), 0.0)
         if not options.free_ip:
-            seconds = time_epochs(cx, given_rates(options, cx.site.layout), buffer, trained, masks)
+            rates = given_rates(options, list(cx.note["weight_s"]))
+            seconds = time_epochs(cx, rates, buffer, trained, masks)
         return Work(values, masks, metrics=seconds)
 
     def absorb(
@@ -242,7 +265,7 @@ class PruneFL(Method):
         """Start from the sparse model; of dead weights the server keeps its own values, or 0."""
         work = answers[0].work
         values, chosen = dict(work.values), work.mask or {}
-        masks = {name: chosen[name] for name in list_masked_weights(ctx.layout) if name in chosen}
+        masks = {name: chosen[name] for name in self.list_masked(ctx) if name in chosen}
         for name, mask in masks.items():
             dead = 0.0 if ctx.options.regrow_init == "zero" else state.values[name]
             values[name] = torch.where(mask, values[name], dead)
@@ -253,7 +276,7 @@ class PruneFL(Method):
         send, keep = assign_duties(ctx, state.round)
         note = {"send": send, "keep": keep} if send or keep else {}
         asks = [Ask(client, note=note, support=state.support) for client in ctx.cohort]
-        if rates := given_rates(ctx.options, ctx.layout):
+        if rates := given_rates(ctx.options, self.list_masked(ctx)):
             alive = state.support.count(ctx.layout)
             seconds = (rates.seconds(num_steps(ctx, ask.client), alive) for ask in asks)
             return [replace(a, time=Timing(*s)) for a, s in zip(asks, seconds, strict=True)]
@@ -271,10 +294,10 @@ class PruneFL(Method):
     ) -> ServerState:
         """Average the alive weights; when it is time, choose which ones are alive."""
         options, method_state, elapsed = ctx.options, state.method or State(), state.round
-        new, importance = merge_answers(ctx, state, answers), method_state.importance
+        new, importance = self.merge(ctx, state, answers), method_state.importance
         old = {
             name: state.support.mask.get(name, torch.ones_like(state.values[name]).bool())
-            for name in list_masked_weights(ctx.layout)
+            for name in self.list_masked(ctx)
         }
         if any(assign_duties(ctx, elapsed)):
             importance = collect(ctx, options.importance, importance, answers)

@@ -14,7 +14,7 @@ from fpcli.engine.measure import measure_accuracy, measure_gradients
 from fpcli.fleet.linear import StepRates
 from fpcli.structure.budget import reconfigure
 from fpcli.structure.layout import Tensors
-from fpcli.structure.support import Support
+from fpcli.structure.support import EMPTY, Support
 from fpcli.tasks.learning_task import Batch
 
 MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
@@ -36,6 +36,7 @@ def settle_masks(
     max_density: float = 1.0,
     may_regrow: bool = False,
     fresh: Tensors | None = None,
+    real_rows: Mapping[str, Sequence[int]] = EMPTY,
 ) -> tuple[dict[str, Tensor], list[Tensors]]:
     """Train in place on the same batches by plain SGD, and change the masks now and then.
 
@@ -45,7 +46,7 @@ def settle_masks(
 
     Args:
         passes: at most so many over all batches.
-        weight_s, constant_s, share, max_density: as in ``structure.budget.reconfigure``.
+        weight_s, constant_s, share, max_density, real_rows: as in ``structure.budget.reconfigure``.
         fresh: values of weights that return; None means 0.
 
     Returns:
@@ -69,8 +70,16 @@ def settle_masks(
             start = number if is_learning else 0
         if not start or (number - start) % interval:
             continue
-        rule = {"share": share, "max_density": max_density}
-        new = reconfigure(weights, masks, totals, weight_s, constant_s, **rule)
+        new = reconfigure(
+            weights,
+            masks,
+            totals,
+            weight_s,
+            constant_s,
+            share=share,
+            max_density=max_density,
+            real_rows=real_rows,
+        )
         for name, mask in new.items():
             returning = 0.0 if fresh is None else fresh[name].to(mask.device)
             values = torch.where(masks[name], weights[name].data, returning)
