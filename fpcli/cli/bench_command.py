@@ -141,12 +141,13 @@ class _Call:
         from fpcli.files import write_atomic
         from fpcli.recipe.fleet_file import fleet_text
 
-        assert candidate.build is not None
+        build, task, shape = candidate.build, candidate.task, candidate.input_shape
+        assert build is not None and task is not None
         batch, threads = max(plan.batches), plan.threads[0]
         self.session.note(f"training steps of {candidate.path}, layer by layer")
         with using_threads(threads):
             device_class = profile_device(
-                f"measured, threads {threads}", candidate.build(), candidate.input_shape, batch
+                f"measured, threads {threads}", build(), shape, batch, task
             )
         remark = "Written by `fp bench`: flops and step are measured, down and up are not."
         write_atomic(self.options["save_profile"], fleet_text([device_class], remark))

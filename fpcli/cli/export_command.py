@@ -13,6 +13,7 @@ from fpcli.cli.session import Session
 from fpcli.cli.words import make_importable
 from fpcli.errors import UsageError, suggest
 from fpcli.settings import options as o
+from fpcli.settings.metrics import find_metric
 
 if TYPE_CHECKING:
     from fpcli.data.datasets import Dataset
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from fpcli.export.source import ExportSource
     from fpcli.export.write import ExportChoice, Written
 
-_HARMLESS = 0.01
-"""Loss of accuracy by quantising that needs no warning."""
+_HARMLESS = 1.0
+"""Loss by quantising, in points of accuracy or percent of another metric, that needs no warning."""
 
 
 def run_export(ctx: typer.Context, given: o.ExportOptions) -> None:
@@ -189,18 +190,18 @@ def _fields(file: Written) -> dict[str, Any]:
         "max_difference": file.max_difference,
         "sha256": file.sha256,
         "takes": file.takes,
-        "same_classes": file.num_same,
+        **({f"same_{file.answers}": file.num_same} if file.answers else {}),
         "max_weight_error": file.max_weight_error,
         **_int8_fields(file),
     }
 
 
 def _int8_fields(file: Written) -> dict[str, Any]:
-    if file.accuracy is None:
+    if file.judged is None:
         return {}
-    before, after = file.accuracy
+    before, after = file.judged
     return {
-        "accuracy": {"before": before, "after": after},
+        file.metric: {"before": before, "after": after},
         "float32_bytes": file.float32_bytes,
         "calibrated_on": file.calibrated_on,
     }
@@ -208,13 +209,16 @@ def _int8_fields(file: Written) -> dict[str, Any]:
 
 def warn_of_int8(written: Sequence[Written]) -> list[str]:
     """Return a line for every file that predicts clearly worse than the model it was made from."""
-    return [
-        f"{file.path.name}: 8 bits cost {100 * (before - after):.1f} points of test accuracy; "
-        "without --quantise nothing is lost"
-        for file in written
-        for before, after in [file.accuracy or (0.0, 0.0)]
-        if before - after > _HARMLESS
-    ]
+    lines = []
+    for file in written:
+        if file.judged is not None:
+            metric, (before, after) = find_metric(file.metric), file.judged
+            if not metric.reaches(after, metric.find_limit(before, _HARMLESS)):
+                lines.append(
+                    f"{file.path.name}: 8 bits change test {metric.name} by "
+                    f"{metric.format_change(before, after)}; without --quantise nothing is lost"
+                )
+    return lines
 
 
 def _text(models: Sequence[ExportSource], written: Sequence[Written], choice: ExportChoice) -> str:
@@ -238,7 +242,7 @@ def _text(models: Sequence[ExportSource], written: Sequence[Written], choice: Ex
         show.align(head, sizes, right=(1, 2, 3)),
         show.align(("file", "size", "", "read again, on 32 inputs"), rows, right=(1,)),
     ]
-    tables += [_int8_text(file, *file.accuracy) for file in written if file.accuracy]
+    tables += [_int8_text(file, *file.judged) for file in written if file.judged]
     if choice.is_raw:
         tables.append("\n".join(f"{file.path.name} takes {file.takes}" for file in written))
     tables.append(f"wrote {written[0].path.parent}")
@@ -246,10 +250,11 @@ def _text(models: Sequence[ExportSource], written: Sequence[Written], choice: Ex
 
 
 def _int8_text(file: Written, before: float, after: float) -> str:
+    metric = find_metric(file.metric)
     return (
         f"{file.path.name} computes with 8 bits, calibrated on {file.calibrated_on} training "
-        f"samples: test accuracy {after:.2%}, {file.bytes:,} B; in float32 {before:.2%}, "
-        f"{file.float32_bytes:,} B"
+        f"samples: test {metric.name} {metric.format(after)}, {file.bytes:,} B; in float32 "
+        f"{metric.format(before)}, {file.float32_bytes:,} B"
     )
 
 
@@ -259,9 +264,9 @@ def _check_text(file: Written, choice: ExportChoice) -> str:
     if file.max_difference == file.max_weight_error == 0:
         return "outputs equal bit for bit"
     text = f"max difference {file.max_difference:.1e}"
-    classes = f"{file.num_same} of {NUM_INPUTS} classes equal"
-    if file.accuracy is not None:
-        return f"max difference {file.max_difference:.2g}; {classes}"
+    same = f"; {file.num_same} of {NUM_INPUTS} {file.answers} equal" if file.answers else ""
+    if file.judged is not None:
+        return f"max difference {file.max_difference:.2g}{same}"
     if file.max_weight_error:
-        return f"{text}, of weights {file.max_weight_error:.1e}; {classes}"
-    return f"{text} <= {choice.atol:g}, equal classes"
+        return f"{text}, of weights {file.max_weight_error:.1e}{same}"
+    return f"{text} <= {choice.atol:g}" + f", equal {file.answers}" * bool(file.answers)

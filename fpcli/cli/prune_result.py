@@ -9,11 +9,13 @@ from typing import Any
 from fpcli.cli import show
 from fpcli.engine.trained import Trained
 from fpcli.pruning.latency import BATCHES, FASTER, UNDECIDED, compare_latency, judge_pair
+from fpcli.settings.metrics import Metric, find_metric
 from fpcli.units import format_bytes
 
-COLLAPSE = 0.1
-"""Loss of accuracy that a user should not be left alone with: retraining seldom fails to bring most
-of it back, while a smaller one may be what was wanted."""
+COLLAPSE = 10.0
+"""Loss, in points of accuracy or percent of another metric, that a user should not be left alone
+with: retraining seldom fails to bring most of it back, while a smaller one may be what was wanted.
+"""
 
 
 def pruning_text(report: Mapping[str, Any]) -> str:
@@ -39,14 +41,16 @@ def _sizes(report: Mapping[str, Any]) -> str:
         _row("weights, as papers count", count["before"]["weights"], count["after"]["weights"]),
         _row("multiply-adds of these", count["before"]["macs"], count["after"]["macs"]),
     ]
-    if before["accuracy"] is not None:
-        rows.append(_accuracy_row("test accuracy", before, after, "accuracy"))
+    metric = find_metric(report["metric"])
+    name = metric.name
+    if before[name] is not None:
+        rows.append(_metric_row(f"test {name}", before, after, metric))
         if report["recalibrated"]:
-            rows.append(_accuracy_row("  before recalibration", before, pruned, "accuracy"))
+            rows.append(_metric_row("  before recalibration", before, pruned, metric))
         untrained = report["recalibrated"] or pruned
-        if untrained["accuracy"] != after["accuracy"]:
-            rows.append(_accuracy_row("  before retraining", before, untrained, "accuracy"))
-        rows.append(_accuracy_row("validation accuracy", before, after, "validation_accuracy"))
+        if untrained[name] != after[name]:
+            rows.append(_metric_row("  before retraining", before, untrained, metric))
+        rows.append(_metric_row(f"validation {name}", before, after, metric, "validation_"))
     for batch, pair in report.get("latency_pairs", {}).items():
         times = [f"{report['latency_ms'][stage][batch]:.2f} ms" for stage in ("before", "after")]
         rows.append((f"latency of {batch}", *times, _spread(pair)))
@@ -59,11 +63,11 @@ def _row(
     return name, form(before), form(after), _change({"before": before, "after": after})
 
 
-def _accuracy_row(
-    name: str, before: Mapping[str, Any], after: Mapping[str, Any], key: str
+def _metric_row(
+    title: str, before: Mapping[str, Any], after: Mapping[str, Any], metric: Metric, split: str = ""
 ) -> tuple[str, ...]:
-    points = 100 * (after[key] - before[key])
-    return name, f"{before[key]:.2%}", f"{after[key]:.2%}", f"{points:+.2f} points"
+    old, new = (stage[split + metric.name] for stage in (before, after))
+    return title, metric.format(old), metric.format(new), metric.format_change(old, new)
 
 
 def _change(item: Mapping[str, Any]) -> str:
@@ -81,7 +85,10 @@ def measure_latencies(before: Trained, after: Trained, device: str) -> dict[str,
     """Return measured milliseconds of two models on this machine, and how they compare, by the
     number of images."""
     old, new = (trained.module().to(device) for trained in (before, after))
-    changes = {str(n): compare_latency(old, new, before.input_shape, n) for n in BATCHES}
+    changes = {
+        str(n): compare_latency(old, new, before.task.make_example(before.input_shape, n))
+        for n in BATCHES
+    }
     return {
         "latency_ms": {
             "before": {batch: change.before_ms for batch, change in changes.items()},
@@ -106,17 +113,24 @@ def warn_of_latency(pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def hint_at_collapse(report: Mapping[str, Any], source: str, *, is_trained: bool) -> str:
-    """Return what to do about accuracy that broke down, or "" where it did not.
+    """Return what to do about a metric that broke down, or "" where it did not.
 
     Args:
         source: the model, as the command line names it.
         is_trained: there was training after the cut already.
     """
-    lost = report["before"]["accuracy"] - report["after"]["accuracy"]
-    if is_trained or lost <= COLLAPSE:
+    metric = find_metric(report["metric"])
+    before, after = (report[stage][metric.name] for stage in ("before", "after"))
+    if is_trained or metric.reaches(after, metric.find_limit(before, COLLAPSE)):
         return ""
     return (
-        f"{100 * lost:.1f} points of accuracy went, and nothing was retrained: `--finetune 5` "
+        f"{_say_loss(metric, before, after)}, and nothing was retrained: `--finetune 5` "
         "trains what is left, `--finetune 5 --steps 3` cuts in portions with training after each; "
         f"`fp sensitivity {source}` shows which layers can lose how much, for `--rates sens.json`"
     )
+
+
+def _say_loss(metric: Metric, before: float, after: float) -> str:
+    if metric.is_share:
+        return f"{100 * (before - after):.1f} points of {metric.name} went"
+    return f"{metric.name} went from {metric.format(before)} to {metric.format(after)}"

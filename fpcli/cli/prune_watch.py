@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from fpcli.cli.session import Session, join_lines
-from fpcli.cli.show import Display, dot
+from fpcli.cli.show import Display, dot, format_briefly
 from fpcli.units import format_seconds
 
 
@@ -31,6 +31,7 @@ class PruneWatch:
         # Asked once, since a bar on the terminal puts something else in the place of stderr.
         self._dot = dot()
         self._total = self._done = 0
+        self._metric = ""
         self._started = time.perf_counter()
 
     def log(self, **event: Any) -> None:
@@ -38,6 +39,7 @@ class PruneWatch:
         self.history.append(event)
         if event["event"] == "before":
             self._total = event["num_steps"] * self._num_epochs
+            self._metric = event["metric"]
             self.say(self._line(["before"], event))
             self._started = time.perf_counter()
             if self._total:
@@ -64,7 +66,8 @@ class PruneWatch:
         return self._line([f"step {event['step']}", f"{name} {event['epoch']}", loss], event)
 
     def _line(self, parts: list[str], event: dict[str, Any]) -> str:
-        parts = [*parts, f"validation acc {event['validation']['accuracy']:.1%}"]
+        value = event["validation"][self._metric]
+        parts = [*parts, f"validation {format_briefly(self._metric, value)}"]
         if "params" in event:
             parts.append(f"{event['params']:,} params")
         return self._dot.join(parts)

@@ -93,8 +93,8 @@ class _Call:
             )
         if split == "test":
             self.session.warnings.append(
-                "test images judge: ratios chosen by them make the test accuracy of the pruned "
-                "model too good"
+                "test images judge: ratios chosen by them make the pruned model look too good on "
+                "test data"
             )
         # The paper's retraining; its weight decay is that of the networks' own paper.
         retraining = FitConfig(
@@ -234,7 +234,8 @@ def parse_ratios(text: str) -> tuple[float, ...]:
 
 def _to_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``--json``: the result without what only pictures need."""
-    keys = ("model", "baseline_accuracy", "baseline_loss", "images", "ratios", "max_drop")
+    baseline = f"baseline_{content['metric']}"
+    keys = ("model", "metric", baseline, "baseline_loss", "images", "ratios", "max_drop")
     drawn = {"norms"} if len(content["scores"]) > 1 else {"norms", "curves"}
     groups = [{k: v for k, v in group.items() if k not in drawn} for group in content["groups"]]
     return {key: content[key] for key in keys} | {"groups": groups, "seconds": content["seconds"]}

@@ -21,6 +21,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from fpcli.settings.metrics import find_metric
+
 _UNLIMITED = 10_000
 """Columns of an output that is no terminal, where nothing must wrap."""
 _LEAST_TEXT = 20
@@ -89,6 +91,16 @@ def prose(text: str) -> str:
     width = _console(sys.stdout, StringIO()).width
     wrap = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap(line) for line in text.splitlines())
+
+
+def format_briefly(name: str, value: float) -> str:
+    """Return a metric for a line of many numbers.
+
+    >>> format_briefly("accuracy", 0.9694), format_briefly("mae", 44.0173)
+    ('acc 96.9%', 'mae 44.02')
+    """
+    short = name.replace("accuracy", "acc")
+    return f"{short} {value:.1%}" if find_metric(name).is_share else f"{short} {value:.4g}"
 
 
 def thin_out(columns: Sequence[int]) -> tuple[int, ...]:

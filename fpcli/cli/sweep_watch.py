@@ -47,6 +47,7 @@ class SweepWatcher:
                 key_after_retraining(cut.key): f"{cut.group}, retrained" for cut in cuts
             }
         self._total = len(keys) + 1
+        self._metric = dataset.task.primary_name
         self._is_quiet = is_quiet
         self._display = show.Display(is_moving=is_moving and not is_quiet, unit="point")
         # Asked once, since a bar on the terminal puts something else in the place of stderr.
@@ -75,8 +76,9 @@ class SweepWatcher:
         if self._display.is_moving:
             elapsed = time.monotonic() - self._begun
             left = elapsed / max(done - self._before, 1e-9) * (self._total - done)
-            accuracy = tallies[key].correct / tallies[key].seen
-            details = self._dot.join([group, f"acc {accuracy:.1%}"])
+            details = self._dot.join(
+                [group, show.format_briefly(self._metric, tallies[key].metric)]
+            )
             self._display.update(int(done), f"left {format_seconds(left)}", details)
         elif group != self._last and key != BASELINE:
             self._say(f"point {done:.0f}/{self._total}{self._dot}{group}")

@@ -11,7 +11,6 @@ from fpcli.cli.session import Session, emit, join_lines, to_json
 from fpcli.engine.federation import ClientRecord, RoundRecord, Totals
 from fpcli.engine.quorum import describe_refusals
 from fpcli.engine.types import ServerState
-from fpcli.settings.metrics import find_metric
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import count_cost
 from fpcli.structure.support import Support
@@ -199,9 +198,7 @@ def scores(record: RoundRecord) -> list[str]:
 def format_first(test: Score) -> str:
     """Return the first metric of a score on test data, as in `test acc 96.9%`."""
     name, value = next(iter(test.metrics.items()))
-    metric = find_metric(name)
-    short = name.replace("accuracy", "acc")
-    return f"test {short} {value:.1%}" if metric.is_share else f"test {short} {value:.4g}"
+    return f"test {show.format_briefly(name, value)}"
 
 
 def sizes(record: RoundRecord) -> list[str]:

@@ -48,11 +48,17 @@ def withhold(
         server: indices of the samples that the server has.
 
     Raises:
-        RecipeError: a class does not exist, or no class would be left.
+        RecipeError: there are no classes, one does not exist, or none would be left.
         DataError: no client has a sample of another class.
     """
     if not classes:
         return Kept(dataset, parts, server=server)
+    if dataset.task.kind != "classify":
+        raise RecipeError(
+            f"no class can be withheld: data `{dataset.name}` has {dataset.task.describe()}",
+            hint="leave it out, or take data with classes (`fp data list`)",
+            where="task.withhold",
+        )
     wanted = sorted(set(classes))
     if wanted[-1] >= dataset.num_classes:
         raise RecipeError(

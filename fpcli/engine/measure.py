@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fpcli.errors import DivergedError
 from fpcli.tasks.classify import judge_top1
-from fpcli.tasks.learning_task import Batch
+from fpcli.tasks.learning_task import Batch, LearningTask, Score
 
 
 def measure_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
@@ -27,14 +27,12 @@ def measure_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return {name: grad for name, grad in zip(names, gradients, strict=True) if grad is not None}
 
 
-@torch.no_grad()
-def measure_accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """Return the share of samples that the model classifies rightly; its mode stays as it was."""
+def judge_batches(model: nn.Module, batches: Sequence[Batch], task: LearningTask) -> Score:
+    """Return how well a model does on some batches; its mode stays as it was."""
     was_training = model.training
-    model.eval()
-    hits = sum(int(judge_top1(model(x), y).sum()) for x, y in batches)
+    score = task.score(model, batches)
     model.train(was_training)
-    return hits / sum(len(y) for _, y in batches)
+    return score
 
 
 @torch.no_grad()

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fpcli.engine.process import using_threads
 from fpcli.export.candidates import Candidate, skip_masked, try_out
-from fpcli.structure.choice import LayerChoice, draw_example
+from fpcli.structure.choice import LayerChoice
 from fpcli.structure.stopwatch import TimedRun, Times, summarise_times, time_in_rotation
+from fpcli.tasks.learning_task import LearningTask
 
 LatencyTimer = Callable[..., list[Times]]
 """Like ``stopwatch.in_turns``; tests put in one that needs no time."""
@@ -110,7 +110,7 @@ def time_in_turns(
         for row in rows:
             if row.candidate.build is not None:
                 tell(f"layers of {row.name}")
-                x = draw_example(row.candidate.input_shape, max(plan.batches))
+                x = row.candidate.draw(max(plan.batches))
                 budget_s = plan.budget_s("layers") / len(rows)
                 row.layers = layer_times(row.candidate.build(), x, budget_s)
     return rows + sparse
@@ -124,13 +124,11 @@ def _forward(
     plan: Plan,
     timer: LatencyTimer,
 ) -> None:
-    runs = [try_out(row.candidate, draw_example(row.candidate.input_shape, batch)) for row in rows]
+    runs = [try_out(row.candidate, row.candidate.draw(batch)) for row in rows]
     for row in sparse:
         candidate = row.candidate
         assert candidate.build is not None  # only our networks have masks
-        run, choices = skip_masked(
-            candidate.build, candidate.masks, draw_example(candidate.input_shape, batch)
-        )
+        run, choices = skip_masked(candidate.build, candidate.masks, candidate.draw(batch))
         row.sparse[batch, threads] = choices
         runs.append(run)
     times = timer(runs, budget_s=plan.budget_s("forward"))
@@ -142,31 +140,30 @@ def _forward(
 def _steps(rows: list[BenchRow], batch: int, threads: int, plan: Plan, timer: LatencyTimer) -> None:
     ours, runs = [], []
     for row in rows:
-        if row.candidate.build is not None:
+        candidate = row.candidate
+        if candidate.build is not None:
+            assert candidate.task is not None  # only files of others do not say it
             ours.append(row)
-            x = draw_example(row.candidate.input_shape, batch)
-            runs.append(step_run(row.candidate.build(), x))
+            runs.append(step_run(candidate.build(), candidate.draw(batch), candidate.task))
     times = timer(runs, budget_s=plan.budget_s("step")) if runs else []
     for row, seconds in zip(ours, times, strict=True):
         ratio = seconds.median_s / times[0].median_s
         row.step.append(Latency(batch, threads, seconds, ratio))
 
 
-def step_run(model: nn.Module, x: Tensor) -> TimedRun:
-    """Return a training step: forward, cross-entropy, backward, plain SGD.
+def step_run(model: nn.Module, x: Tensor, task: LearningTask) -> TimedRun:
+    """Return a training step: forward, the task's loss of made-up targets, backward, plain SGD.
 
     Args:
         model: is put in training mode; its weights stay as they are, since the rate is 0.
     """
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    with torch.no_grad():
-        classes = model(x).shape[1]
-    labels = torch.arange(len(x)) % classes
+    batch = (x, task.make_targets(len(x)))
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), labels).backward()
+        task.loss(model, batch).backward()
         optimizer.step()
 
     return run

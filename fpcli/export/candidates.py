@@ -16,9 +16,10 @@ from fpcli.export.formats import PROGRAMS, open_onnx, open_pt2
 from fpcli.export.load_model import load_masked
 from fpcli.store.model_folder import read_trained
 from fpcli.store.weights import explain_unreadable
-from fpcli.structure.choice import LayerChoice, sparsify
+from fpcli.structure.choice import LayerChoice, draw_example, sparsify
 from fpcli.structure.layout import Tensors
 from fpcli.structure.stopwatch import TimedRun
+from fpcli.tasks.learning_task import LearningTask
 
 CandidateKind = Literal["folder", "safetensors", "onnx", "pt2"]
 
@@ -30,6 +31,7 @@ class Candidate:
     Attributes:
         bytes: of its file, or of the weights and masks in its folder.
         input_shape: of one sample.
+        task: what it is for, or None where a file of others does not say.
         prepare: batch -> a forward pass of it, with as many threads as torch has then.
         build: makes the network anew, where it is one of ours; None for other formats.
         masks: of its weights that are masked.
@@ -39,9 +41,16 @@ class Candidate:
     kind: CandidateKind
     bytes: int
     input_shape: tuple[int, ...]
+    task: LearningTask | None
     prepare: Callable[[Tensor], TimedRun]
     build: Callable[[], nn.Module] | None = None
     masks: Tensors = field(default_factory=dict)
+
+    def draw(self, batch: int) -> Tensor:
+        """Return a batch of random samples that it takes, the same every time."""
+        if self.task is None:
+            return draw_example(self.input_shape, batch)
+        return self.task.draw_inputs(self.input_shape, batch, torch.Generator().manual_seed(0))
 
 
 def open_candidate(path: Path, *, code: str = "") -> Candidate:
@@ -84,8 +93,9 @@ def _of_folder(path: Path, code: str) -> Candidate:
     files = [place / "model.safetensors", place / "mask.safetensors"]
     size = sum(file.stat().st_size for file in files if file.exists())
     masks, build = trained.support.block_mask(trained.layout), trained.module
+    shape, task = trained.input_shape, trained.task
     return Candidate(
-        path, "folder", size, trained.input_shape, lambda x: _forward(build(), x), build, masks
+        path, "folder", size, shape, task, lambda x: _forward(build(), x), build, masks
     )
 
 
@@ -95,16 +105,17 @@ def _of_safetensors(path: Path, code: str) -> Candidate:
     def build() -> nn.Module:
         return copy.deepcopy(model)
 
-    size = path.stat().st_size
+    size, shape, task = path.stat().st_size, card.input_shape, card.learns
     return Candidate(
-        path, "safetensors", size, card.input_shape, lambda x: _forward(build(), x), build, masks
+        path, "safetensors", size, shape, task, lambda x: _forward(build(), x), build, masks
     )
 
 
 def _of_onnx(path: Path) -> Candidate:
     PROGRAMS["onnx"].check_installed(str(path), ["onnxruntime"])
     try:
-        (entry,) = open_onnx(path).get_inputs()
+        session, card = open_onnx(path)
+        (entry,) = session.get_inputs()
         shape = tuple(entry.shape[1:])
         if not shape or not all(isinstance(side, int) for side in shape):
             raise ValueError(f"its input has the shape {entry.shape}")
@@ -112,15 +123,17 @@ def _of_onnx(path: Path) -> Candidate:
         raise explain_unreadable(path, _short(error)) from error
 
     def prepare(x: Tensor) -> TimedRun:
-        opened, batch = open_onnx(path), {entry.name: x.numpy()}
+        (opened, _), batch = open_onnx(path), {entry.name: x.numpy()}
         return lambda: opened.run(None, batch)
 
-    return Candidate(path, "onnx", path.stat().st_size, shape, prepare)
+    return Candidate(
+        path, "onnx", path.stat().st_size, shape, None if card is None else card.learns, prepare
+    )
 
 
 def _of_pt2(path: Path) -> Candidate:
     try:
-        program = open_pt2(path)
+        program, card = open_pt2(path)
         module = program.module()
         if program.example_inputs is None:
             raise ValueError("it does not say what inputs it takes")
@@ -128,7 +141,8 @@ def _of_pt2(path: Path) -> Candidate:
         shape = tuple(int(side) for side in example.shape[1:])
     except Exception as error:  # a damaged archive makes torch raise almost anything
         raise explain_unreadable(path, _short(error)) from error
-    return Candidate(path, "pt2", path.stat().st_size, shape, lambda x: _forward(module, x))
+    task = None if card is None else card.learns
+    return Candidate(path, "pt2", path.stat().st_size, shape, task, lambda x: _forward(module, x))
 
 
 def _short(error: Exception) -> ValueError:

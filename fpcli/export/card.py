@@ -37,7 +37,8 @@ class Card:
         widths: channel group -> channels that are left.
         dtype: how weights are stored; in safetensors they are float32 again once loaded.
         source: where the model comes from: run, round, method, client, ratio.
-        is_raw: the file normalises by itself what it is given.
+        is_raw: the file normalises by itself what it is given; a number that it predicts is then
+            in the target's own units, else in standard ones (``task`` has their mean and std).
         takes: type, shape and values of what the file is to be given, in words.
         calibrated_on: training samples that the ranges of activations of 8 bits are from; 0 where
             activations are float32.

@@ -20,7 +20,7 @@ from fpcli.export.archive import read_archive
 from fpcli.export.card import Card
 
 Forward = Callable[[Tensor], Tensor]
-"""From inputs ``[batch, ...]`` to logits ``[batch, num_classes]``."""
+"""From inputs ``[batch, ...]`` to what the network returns, ``[batch, num_outputs]``."""
 
 ONNX_INPUT = "input"
 _OUTPUT, _CARD = "logits", "fpcli"
@@ -84,7 +84,7 @@ def silence_exporters() -> Iterator[None]:
 def _program(model: nn.Module, card: Card) -> torch.export.ExportedProgram:
     """Return a network as a program for batches of any size."""
     # Two, since a batch of one would be taken for a constant.
-    example = torch.zeros(2, *card.input_shape)
+    example = card.learns.make_example(card.input_shape, 2)
     try:
         with silence_exporters():
             shapes = ({0: torch.export.Dim("batch")},)
@@ -100,19 +100,25 @@ def _write_pt2(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
     return buffer.getvalue(), "torch.export"
 
 
-def open_pt2(path: Path) -> torch.export.ExportedProgram:
-    """Return the program in a file.
+def open_pt2(path: Path) -> tuple[torch.export.ExportedProgram, Card | None]:
+    """Return the program in a file, and its card, if it has one.
 
     Raises:
-        ValueError: it holds more than a graph and tensors.
+        ValueError: it holds more than a graph and tensors, or its card is none.
         Exception: whatever torch finds wrong with it.
     """
+    extra = {_CARD: ""}
     with silence_exporters():
-        return torch.export.load(read_archive(path))
+        program = torch.export.load(read_archive(path), extra_files=extra)
+    return program, _read_card(extra[_CARD])
+
+
+def _read_card(text: str) -> Card | None:
+    return Card.from_json(text) if text else None
 
 
 def _read_pt2(path: Path) -> Forward:
-    module: Forward = open_pt2(path).module()
+    module: Forward = open_pt2(path)[0].module()
     return module
 
 
@@ -146,10 +152,12 @@ def _write_onnx(model: nn.Module, card: Card, opset: int) -> tuple[bytes, str]:
         raise _cannot("onnx", card, error) from error
 
 
-def open_onnx(path: Path) -> Any:
-    """Return onnxruntime's session of a file, with as many threads as torch has now.
+def open_onnx(path: Path) -> tuple[Any, Card | None]:
+    """Return onnxruntime's session of a file, with as many threads as torch has now, and the file's
+    card, if it has one.
 
     Raises:
+        ValueError: its card is none.
         Exception: whatever the runtime finds wrong with it.
     """
     import onnxruntime
@@ -157,11 +165,12 @@ def open_onnx(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session, _read_card(session.get_modelmeta().custom_metadata_map.get(_CARD, ""))
 
 
 def _read_onnx(path: Path) -> Forward:
-    session = open_onnx(path)
+    session, _ = open_onnx(path)
 
     def run(x: Tensor) -> Tensor:
         (logits,) = session.run([_OUTPUT], {ONNX_INPUT: x.numpy()})

@@ -47,7 +47,7 @@ def load(
     model, masks, card = load_masked(Path(path), code=code)
     choices: list[LayerChoice] = []
     if kernels != "dense":
-        example = torch.zeros(batch_size, *card.input_shape)
+        example = card.learns.make_example(card.input_shape, batch_size)
         model, choices = sparsify(model, masks, example, kernels)
     model.card, model.kernels = card, choices  # type: ignore[assignment]
     return model.eval()

@@ -50,8 +50,6 @@ def run_model() -> None:
     """Open, run, and print."""
     path, batch, code = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     prepare_libraries()
-    import torch
-
     from fpcli.engine.process import settle_process
     from fpcli.export.candidates import open_candidate, try_out
     from fpcli.export.formats import PROGRAMS
@@ -61,7 +59,7 @@ def run_model() -> None:
         PROGRAMS["onnx"].check_installed(str(path), ["onnxruntime"])
     before = read_resident("VmRSS")
     candidate = open_candidate(path, code=code)
-    try_out(candidate, torch.zeros(batch, *candidate.input_shape))()
+    try_out(candidate, candidate.draw(batch))()
     peak = read_resident("VmHWM")
     print(json.dumps({"peak_bytes": peak, "own_bytes": max(0, peak - before)}))
 

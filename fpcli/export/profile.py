@@ -14,9 +14,10 @@ from fpcli.export.bench import LatencyTimer, step_run
 from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Device
 from fpcli.settings.hardware import DeviceClass, StepTime
-from fpcli.structure.choice import Layer, draw_example, draw_mask, list_sparse_layers, make_rivals
+from fpcli.structure.choice import Layer, draw_mask, list_sparse_layers, make_rivals
 from fpcli.structure.cost import count_macs
 from fpcli.structure.stopwatch import time_in_rotation
+from fpcli.tasks.learning_task import LearningTask
 
 TIMED_DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05)
 _DOWN_BPS, _UP_BPS = 20e6, 10e6  # of the fleet `uniform`
@@ -59,8 +60,9 @@ def time_per_weight(layer: Layer, timer: LatencyTimer) -> float:
 
 def step_time(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: tuple[int, ...],
     batch: int,
+    task: LearningTask,
     *,
     timer: LatencyTimer = time_in_rotation,
 ) -> tuple[StepTime, float]:
@@ -70,9 +72,12 @@ def step_time(
     Args:
         model: with values, in its true size.
         batch: samples of a step.
+        task: what it is for.
     """
     model = move_to(model, "cpu", True)  # as clients train it
-    x = draw_example(input_shape, batch, channels_last=True)
+    x = task.draw_inputs(input_shape, batch, torch.Generator().manual_seed(0))
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     slopes: dict[tuple[object, ...], float] = {}
     weights: dict[str, float] = {}
     masked_s = 0.0
@@ -81,15 +86,16 @@ def step_time(
             slopes[layer.key] = time_per_weight(layer, timer)
         weights[name] = slopes[layer.key]
         masked_s += weights[name] * layer.module.weight.numel()
-    (whole,) = timer([step_run(model, x)])
+    (whole,) = timer([step_run(model, x, task)])
     return StepTime(batch, max(whole.median_s - masked_s, _LEAST_S), weights), whole.median_s
 
 
 def profile_device(
     name: str,
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: tuple[int, ...],
     batch: int,
+    task: LearningTask,
     *,
     timer: LatencyTimer = time_in_rotation,
 ) -> DeviceClass:
@@ -98,8 +104,8 @@ def profile_device(
     Its operations per second are those at which the simulated clock comes to the measured seconds
     of a step of this very network.
     """
-    step, whole_s = step_time(model, input_shape, batch, timer=timer)
-    _, macs = count_macs(model.eval(), torch.zeros(1, *input_shape))
+    step, whole_s = step_time(model, input_shape, batch, task, timer=timer)
+    _, macs = count_macs(model.eval(), task.make_example(input_shape))
     # Of a device that makes one operation a second the clock tells how many a step has.
     flops = train_seconds(macs, batch, Device(0, 1.0, _DOWN_BPS, _UP_BPS, 0)) / whole_s
     memory = _USUAL_MEMORY_BYTES

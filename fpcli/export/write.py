@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.datasets import Dataset
-from fpcli.engine.trained import Inputs
+from fpcli.engine.trained import Inputs, Trained
 from fpcli.errors import CheckError, DataError, UsageError, first_line
 from fpcli.export.card import Card, Dtype
 from fpcli.export.file import encode_model
@@ -27,7 +27,7 @@ from fpcli.export.raw_inputs import RawInputs
 from fpcli.export.source import ExportSource
 from fpcli.files import cannot_write, hash_file, sync_folder
 from fpcli.tasks.classify import judge_top1
-from fpcli.tasks.learning_task import Batch
+from fpcli.tasks.learning_task import Batch, LearningTask
 
 EXPORT_FORMATS = ("safetensors", *PROGRAMS)
 NUM_INPUTS = 32
@@ -44,7 +44,8 @@ class ExportChoice:
         dtype: of the weights in safetensors.
         is_dense: masked tensors too are stored dense there.
         is_raw: the other formats normalise by themselves.
-        atol: largest difference of outputs that is no error.
+        atol: largest difference of outputs that is no error; of predicted numbers relative to the
+            largest of them, where that is above 1.
         opset: of ONNX, 0 for the exporter's usual one.
         is_quantised: ONNX computes with 8 bits.
     """
@@ -69,10 +70,12 @@ class Written:
     Attributes:
         detail: what else there is to say about the file.
         takes: what it is to be given (``Card.takes``).
-        max_difference: of the outputs on 32 inputs.
-        num_same: of these inputs that are given the same class.
+        max_difference: of the outputs on 32 inputs; of predicted numbers relative, as ``atol`` is.
+        num_same: of these inputs that are given the same class or item; None for numbers.
+        answers: what it counts, `classes` or `items`.
         max_weight_error: of a weight; 0 but for a smaller dtype of safetensors.
-        accuracy: on test data, of the model and of its file; None but for a quantised file.
+        metric: by which the task judges.
+        judged: by it on test data, the model and its file; None but for a quantised file.
         float32_bytes: of the file before it was quantised; 0 likewise.
         calibrated_on: training samples of it.
     """
@@ -84,9 +87,11 @@ class Written:
     detail: str
     takes: str
     max_difference: float
-    num_same: int
+    num_same: int | None
+    answers: str
     max_weight_error: float = 0.0
-    accuracy: tuple[float, float] | None = None
+    metric: str = ""
+    judged: tuple[float, float] | None = None
     float32_bytes: int = 0
     calibrated_on: int = 0
 
@@ -195,19 +200,21 @@ def _make(
         if stored.num_sparse:
             detail += f", {stored.num_sparse} tensors sparse"
     _write_file(path, data)
-    x = torch.randn(NUM_INPUTS, *trained.input_shape, generator=torch.Generator().manual_seed(0))
+    task, rng = trained.task, torch.Generator().manual_seed(0)
+    x = task.draw_inputs(trained.input_shape, NUM_INPUTS, rng)
     x = model.invert(x) if isinstance(model, RawInputs) else x
-    _, difference, num_same = _compare(path, name, model, trained.model, x)
+    _, difference, num_same = _compare(path, name, model, trained, x)
     is_rounded = name not in PROGRAMS and choice.dtype != "float32"
-    if not is_rounded and not (difference <= choice.atol and num_same == NUM_INPUTS):
+    if not is_rounded and not (difference <= choice.atol and num_same in (NUM_INPUTS, None)):
+        same = f", of which {num_same} are given equal {task.answers}" * bool(task.answers)
         raise CheckError(
-            f"{path.name}: outputs differ by {difference:.1e} on {NUM_INPUTS} inputs, of which "
-            f"{num_same} are given the same class",
+            f"{path.name}: outputs differ by {difference:.1e} on {NUM_INPUTS} inputs{same}",
             hint="no file was kept; `--atol` says how much they may differ",
             where="--atol",
         )
+    size, digest = len(data), hash_file(path)
     return Written(
-        name, path, len(data), hash_file(path), detail, card.takes, difference, num_same, error
+        name, path, size, digest, detail, card.takes, difference, num_same, task.answers, error
     )
 
 
@@ -231,22 +238,45 @@ def _make_int8(
     _write_file(path, data)
     images, labels = dataset.test.images, dataset.test.labels
     x = prepare(images[torch.arange(NUM_INPUTS) % len(labels)])
-    run, difference, num_same = _compare(path, name, model, trained.model, x)
-    before, after = _accuracies((model, run), evaluation_batches(dataset.test, prepare))
-    file = Written(name, path, len(data), hash_file(path), detail, card.takes, difference, num_same)
-    return replace(
-        file, accuracy=(before, after), float32_bytes=len(whole), calibrated_on=len(samples)
+    run, difference, num_same = _compare(path, name, model, trained, x)
+    task = trained.task
+    restored = task.standardise if isinstance(model, RawInputs) else None
+    before, after = (
+        _judge(task, forward, restored, evaluation_batches(dataset.test, prepare))
+        for forward in (model, run)
+    )
+    return Written(
+        name,
+        path,
+        len(data),
+        hash_file(path),
+        detail,
+        card.takes,
+        difference,
+        num_same,
+        task.answers,
+        metric=task.primary_name,
+        judged=(before, after),
+        float32_bytes=len(whole),
+        calibrated_on=len(samples),
     )
 
 
 def _with_raw_inputs(source: ExportSource, model: nn.Module) -> RawInputs:
-    if source.trained.inputs is None:
+    trained = source.trained
+    if trained.task.kind == "rank":
+        raise DataError(
+            f"{source.name}: it takes sequences of items, which nothing normalises",
+            hint="leave out --with-normalise; the file takes them as they are",
+            where="--with-normalise",
+        )
+    if trained.inputs is None:
         raise DataError(
             f"{source.name}: its normalisation is unknown, so no file can have it",
             hint="leave out --with-normalise; the model was written by an older version",
             where="--with-normalise",
         )
-    return RawInputs(model, source.trained.inputs, len(source.trained.input_shape))
+    return RawInputs(model, trained.inputs, len(trained.input_shape), trained.task)
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -260,13 +290,13 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def _compare(
-    path: Path, name: str, model: nn.Module, code: str, x: Tensor
-) -> tuple[Forward, float, int]:
+    path: Path, name: str, model: nn.Module, trained: Trained, x: Tensor
+) -> tuple[Forward, float, int | None]:
     """Return what runs a file, its largest difference of outputs, and how many inputs are given the
-    same class."""
+    same class or item; see ``Written``."""
     try:
         with silence_exporters():
-            run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=code)
+            run = PROGRAMS[name].read(path) if name in PROGRAMS else load(path, code=trained.model)
             outputs = _outputs(run, x)
     except Exception as error:  # whatever a runtime raises on what it cannot read
         reason = first_line(error)[:200]
@@ -276,15 +306,29 @@ def _compare(
             where="--to",
         ) from error
     wanted = _outputs(model, x)
-    same = judge_top1(outputs, wanted.argmax(1)).sum()
-    return run, float((outputs - wanted).abs().max()), int(same)
+    difference = float((outputs - wanted).abs().max())
+    if not trained.task.answers:
+        return run, difference / float(wanted.abs().max().clamp(min=1)), None
+    return run, difference, int(judge_top1(outputs, wanted.argmax(1)).sum())
 
 
 @torch.no_grad()
-def _accuracies(runs: Sequence[Forward], batches: Iterable[Batch]) -> list[float]:
-    """Return the share of samples that each of some programs predicts right."""
-    right = [torch.stack([judge_top1(run(x), y) for run in runs]) for x, y in batches]
-    return [float(share) for share in torch.cat(right, 1).double().mean(1)]
+def _judge(
+    task: LearningTask,
+    run: Forward,
+    standardise: Callable[[Tensor], Tensor] | None,
+    batches: Iterable[Batch],
+) -> float:
+    """Return the primary metric of a program.
+
+    Args:
+        standardise: what must be done to its outputs, if anything.
+    """
+    values = []
+    for x, y in batches:
+        outputs = run(x) if standardise is None else standardise(run(x))
+        values.append(task.judge_each(outputs, y)[0])
+    return float(torch.cat(values).mean())
 
 
 def _outputs(run: Forward, x: Tensor) -> Tensor:

@@ -191,6 +191,10 @@ class PruneFL(Method):
         """Return the state with the mean of the clients' changes."""
         return merge_answers(ctx, state, answers)
 
+    def traits_of(self, options: Any) -> Traits:
+        """Return the traits; one-hot targets are of classes."""
+        return replace(self.traits, needs_classes=options.loss == "one_hot")
+
     def idle(self, options: Any, rounds: int) -> list[str]:
         """Tell that no reconfiguration comes, or that magnitude does not get as far as asked."""
         interval, last = options.interval, NUM_ITERATIONS * options.interval
@@ -230,7 +234,7 @@ class PruneFL(Method):
                 buffer,
                 loss,
                 lr=cx.local.lr,
-                num_classes=cx.site.dataset.num_classes,
+                task=cx.site.dataset.task,
                 passes=options.ip_passes,
                 interval=options.ip_interval,
                 share=options.drop_share,

@@ -208,7 +208,7 @@ def _scores(px: PruneContext, trained: Trained, groups: Mapping[str, Group]) -> 
     validation, normalise = px.dataset.validation, px.dataset.normalise
     few = Split(*(x[: px.options.samples] for x in (validation.images, validation.labels)))
     batches = list(evaluation_batches(few, normalise))
-    sample = Sample(trained.template, batches, px.seed)
+    sample = Sample(trained.template, batches, px.dataset.task, px.seed)
     return score(px.options.score, trained.layout, trained.values, sample)
 
 

@@ -170,7 +170,7 @@ def _from_data(px: PruneContext, trained: Trained, groups: list[Group]) -> dict[
     drawn = islice(
         evaluation_batches(px.dataset.validation, px.dataset.normalise, batch_size=128), 8
     )
-    sample = Sample(trained.template, list(drawn), px.seed)
+    sample = Sample(trained.template, list(drawn), px.dataset.task, px.seed)
     name = "taylor" if options.channel == "taylor" else "activation-mean-mean"
     scores = score(name, trained.layout, trained.values, sample)
     sizes = {group.name: scores[group.name].abs() for group in groups}

@@ -165,8 +165,8 @@ def look(px: PruneContext, before: nn.Module, after: nn.Module, target: PruneTar
         rate = _choose_rate(target, options)
         return Finding(rate, "fixed", 0.0, 0.0, None, 0.0, 0.0, is_exact=True)
     batch = next(_batches(px, options.batch))
-    loss, at = make_loss(after, batch)
-    _, start = make_loss(before, batch)
+    loss, at = make_loss(after, batch, px.dataset.task)
+    _, start = make_loss(before, batch, px.dataset.task)
     product = make_products(loss, at)
     spectrum = _spectrum(px, product, len(at))
     if options.lipschitz == "segment":

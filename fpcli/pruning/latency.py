@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fpcli.structure.stopwatch import Paired, pair_times, record_in_rotation, summarise_times
 
@@ -31,17 +30,15 @@ class LatencyChange:
 
 
 @torch.no_grad()
-def compare_latency(
-    before: nn.Module, after: nn.Module, input_shape: Sequence[int], batch: int
-) -> LatencyChange:
+def compare_latency(before: nn.Module, after: nn.Module, x: Tensor) -> LatencyChange:
     """Time forward passes of two networks in turns, and compare them turn by turn.
 
     Args:
         before, after: on one device; are put in evaluation mode.
-        batch: images at once.
+        x: what they are given at once, ``[batch, ...]``.
     """
     device = next(before.parameters()).device
-    x = torch.zeros(batch, *input_shape, device=device)
+    x = x.to(device)
 
     def run(model: nn.Module) -> None:
         model(x)

@@ -78,7 +78,8 @@ def prune_in_steps(
     px = _start_at(px, trained)
     steps = pruner.steps(px, trained, target, num_steps)
     before = pruned = judge_cut(px, trained)
-    px.log(event="before", num_steps=len(steps), **_to_json(before))
+    metric = px.dataset.task.primary_name
+    px.log(event="before", num_steps=len(steps), metric=metric, **_to_json(before))
     start, difference, recalibrated = trained, 0.0, None
     for number, (step_target, share) in enumerate(steps, start=1):
         log = partial(px.log, step=number)
@@ -134,7 +135,7 @@ def _start_at(px: PruneContext, trained: Trained) -> PruneContext:
 
 
 def judge_cut(px: PruneContext, trained: Trained) -> PruneStage:
-    """Return cost and accuracy of a model."""
+    """Return cost of a model, and how well it does."""
     small = trained.module().to(px.device)
     validation, test = (
         evaluate(small, split, px.dataset) for split in (px.dataset.validation, px.dataset.test)
@@ -231,6 +232,6 @@ def _widths(start: Trained, trained: Trained) -> dict[str, tuple[int, int]]:
 def _to_json(stage: PruneStage) -> dict[str, object]:
     return {
         **asdict(stage.cost),
-        "validation": stage.validation and asdict(stage.validation),
-        "test": stage.test and asdict(stage.test),
+        "validation": stage.validation and stage.validation.to_event(),
+        "test": stage.test and stage.test.to_event(),
     }

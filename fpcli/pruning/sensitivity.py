@@ -1,7 +1,8 @@
 """Sensitivity: what a sweep says about a model's groups, as a file that pruning reads.
 
 Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.2 and figure 2.
-The paper chooses ratios by eye; the largest ratio within a given loss of accuracy is ours.
+The paper chooses ratios by eye; the largest ratio within a given loss of accuracy is ours, and so
+is every other metric in its place.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,12 +31,14 @@ from fpcli.pruning.sweep import (
     width_of,
 )
 from fpcli.scores.magnitude import l1
+from fpcli.settings.metrics import Metric, find_metric
 from fpcli.structure.layout import Layout
 
 SWEEP_FORMAT = 1
 """Format number of a result file."""
 
 KIND = "sensitivity"
+_USUAL_METRIC = "accuracy"
 _LIMIT_BYTES = 64 * 2**20
 _SLACK = 1e-9
 
@@ -73,17 +77,17 @@ def result(
 
     Args:
         tallies: complete.
-        max_drop: points of accuracy that a group may lose, for ``max_ratio``.
+        max_drop: points of accuracy, or percent of another metric, that a group may lose, for
+            ``max_ratio``.
         seconds: that the sweep took.
 
     Returns:
         What ``fp sensitivity --json`` promises, and more: of each group the curves by all scores
         (the first one's also stand beside the group's name), its l1 norms, largest first, divided
         by the largest, and the area below them. Groups of a small area are steep: few filters
-        carry them, and they are robust.
+        carry them, and they are robust. The metric that judges stands under its own name.
     """
-    baseline = tallies[BASELINE]
-    accuracy = baseline.correct / baseline.seen
+    baseline, metric = tallies[BASELINE], trained.task.primary
     norms = l1(trained.layout, trained.values)
     groups = []
     for name in trained.layout.prunable:
@@ -97,7 +101,7 @@ def result(
                 "initial_width": trained.layout.groups[name].width,
                 **first,
                 "max_ratio": find_largest_ratio(
-                    config.ratios, first["accuracy"], accuracy, max_drop
+                    config.ratios, first[metric.name], baseline.metric, max_drop, metric
                 ),
                 "norms": sizes,
                 "norm_area": math.fsum(sizes) / len(sizes),
@@ -109,8 +113,9 @@ def result(
         "kind": KIND,
         **identify_sweep(trained, config),
         "images": baseline.seen,
-        "baseline_accuracy": accuracy,
-        "baseline_loss": baseline.loss_sum / baseline.seen,
+        "metric": metric.name,
+        f"baseline_{metric.name}": baseline.metric,
+        "baseline_loss": baseline.loss,
         "max_drop": max_drop,
         "groups": groups,
         "seconds": seconds,
@@ -118,16 +123,24 @@ def result(
 
 
 def find_largest_ratio(
-    ratios: Sequence[float], accuracies: Sequence[float], baseline: float, max_drop: float
+    ratios: Sequence[float],
+    values: Sequence[float],
+    baseline: float,
+    max_drop: float,
+    metric: Metric,
 ) -> float:
-    """Return the largest ratio with a loss of at most ``max_drop`` points, 0 if there is none.
+    """Return the largest ratio whose value is worse by at most ``max_drop`` (`Metric.find_limit`),
+    0 if there is none.
 
-    >>> find_largest_ratio([0.1, 0.5, 0.9], [0.9, 0.89, 0.7], 0.9, 1.0)
+    >>> find_largest_ratio([0.1, 0.5, 0.9], [0.9, 0.89, 0.7], 0.9, 1.0, find_metric("accuracy"))
+    0.5
+    >>> find_largest_ratio([0.1, 0.5, 0.9], [40.0, 41.0, 50.0], 40.0, 5.0, find_metric("mae"))
     0.5
     """
-    limit = baseline - max_drop / 100 - _SLACK
-    kept = [ratio for ratio, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= limit]
-    return max(kept, default=0.0)
+    limit = metric.find_limit(baseline, max_drop)
+    slack = _SLACK if metric.direction == "max" else -_SLACK
+    judged = zip(ratios, values, strict=True)
+    return max((ratio for ratio, x in judged if metric.reaches(x, limit - slack)), default=0.0)
 
 
 def order_by_steepness(groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -140,7 +153,8 @@ def read_rates(path: Path, max_drop: float, layout: Layout) -> dict[str, float]:
 
     Args:
         path: written by ``fp sensitivity``; of untrusted origin.
-        max_drop: points of accuracy that a group may lose when it alone is cut.
+        max_drop: points of accuracy, or percent of another metric, that a group may lose when it
+            alone is cut.
         layout: of the network that is to be pruned.
 
     Raises:
@@ -149,21 +163,26 @@ def read_rates(path: Path, max_drop: float, layout: Layout) -> dict[str, float]:
     """
     if not 0 <= max_drop < math.inf:
         raise UsageError(
-            f"a loss of {max_drop:g} points cannot be allowed",
-            hint="give points of accuracy, 0 or more: `--max-drop 1`",
+            f"a loss of {max_drop:g} cannot be allowed",
+            hint="give points of accuracy, or percent of another metric, 0 or more: `--max-drop 1`",
             where="--max-drop",
         )
     content = _read(path)
     try:
-        baseline, ratios = float(content["baseline_accuracy"]), _numbers(content["ratios"], 1)
+        metric = find_metric(str(content.get("metric", _USUAL_METRIC)))
+        most = 1.0 if metric.is_share else sys.float_info.max
+        baseline = float(content[f"baseline_{metric.name}"])
+        ratios = _numbers(content["ratios"], 1)
         rates = {
             str(group["name"]): (
                 int(group["initial_width"]),
-                find_largest_ratio(ratios, _numbers(group["accuracy"], 1), baseline, max_drop),
+                find_largest_ratio(
+                    ratios, _numbers(group[metric.name], most), baseline, max_drop, metric
+                ),
             )
             for group in content["groups"]
         }
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
     wanted = {name: group.width for name, group in layout.prunable.items()}
     if {name: width for name, (width, _) in rates.items()} != wanted:
@@ -180,21 +199,20 @@ def read_rates(path: Path, max_drop: float, layout: Layout) -> dict[str, float]:
 def _curve(
     trained: Trained, config: SweepConfig, tallies: Mapping[str, Tally], score: str, group: str
 ) -> dict[str, list[float]]:
-    """Return the channels that stay, accuracy and loss at every ratio."""
+    """Return the channels that stay, the task's metric and the loss at every ratio."""
     left = count_kept(trained, group, config.ratios)
     keys = [key_of(score, group, num) for num in left]
-    curve: dict[str, list[float]] = {"kept": [*left], **_measures([tallies[key] for key in keys])}
+    metric = trained.task.primary_name
+    points = [tallies[key] for key in keys]
+    curve: dict[str, list[float]] = {"kept": [*left], **_measures(points, metric)}
     if config.retraining is not None:
-        again = _measures([tallies[key_after_retraining(key)] for key in keys])
+        again = _measures([tallies[key_after_retraining(key)] for key in keys], metric)
         curve |= {f"retrained_{name}": values for name, values in again.items()}
     return curve
 
 
-def _measures(points: Sequence[Tally]) -> dict[str, list[float]]:
-    return {
-        "accuracy": [point.correct / point.seen for point in points],
-        "loss": [point.loss_sum / point.seen for point in points],
-    }
+def _measures(points: Sequence[Tally], metric: str) -> dict[str, list[float]]:
+    return {metric: [point.metric for point in points], "loss": [point.loss for point in points]}
 
 
 def _normalise(norms: Tensor) -> list[float]:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.engine.client_context import ClientContext
-from fpcli.engine.measure import measure_accuracy, measure_gradients
+from fpcli.engine.measure import judge_batches, measure_gradients
 from fpcli.fleet.linear import StepRates
 from fpcli.structure.budget import reconfigure
 from fpcli.structure.layout import Tensors
 from fpcli.structure.support import EMPTY, Support
-from fpcli.tasks.learning_task import Batch
+from fpcli.tasks.learning_task import Batch, LearningTask
 
 MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
 TOLERANCE, NUM_STABLE = 0.1, 5  # so many small changes of size in a row end it
@@ -27,7 +27,7 @@ def settle_masks(
     loss: Callable[[nn.Module, Batch], Tensor],
     *,
     lr: float,
-    num_classes: int,
+    task: LearningTask,
     passes: int,
     interval: int,
     weight_s: Mapping[str, float],
@@ -45,6 +45,7 @@ def settle_masks(
     in the model; without ``may_regrow`` their gradients count as 0, so that none returns.
 
     Args:
+        task: what is learned, which says what is better than guessing.
         passes: at most so many over all batches.
         weight_s, constant_s, share, max_density, real_rows: as in ``structure.budget.reconfigure``.
         fresh: values of weights that return; None means 0.
@@ -58,6 +59,7 @@ def settle_masks(
     masks = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in weight_s}
     totals = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
     start, sizes, trained = 0, [], list[Tensors]()
+    is_learning = _make_check(model, batches, task)
     for number in range(1, passes + 1):
         trained.append(masks)
         for batch in batches:
@@ -66,8 +68,7 @@ def settle_masks(
                 totals[name] += (gradient if may_regrow else step).square()
                 weights[name].data -= lr * step
         if not start and number % MEASURE_EVERY == 1:
-            is_learning = measure_accuracy(model, batches) >= START_ACCURACY / num_classes
-            start = number if is_learning else 0
+            start = number if is_learning() else 0
         if not start or (number - start) % interval:
             continue
         new = reconfigure(
@@ -90,6 +91,21 @@ def settle_masks(
         if len(changes) >= NUM_STABLE and max(changes[-NUM_STABLE:]) <= TOLERANCE:
             break
     return {name: mask.cpu() for name, mask in masks.items()}, trained
+
+
+def _make_check(
+    model: nn.Module, batches: Sequence[Batch], task: LearningTask
+) -> Callable[[], bool]:
+    """Return what tells, whenever it is called, whether a model is clearly better than guessing.
+
+    What guessing gives is known for classes only; elsewhere the loss must be below that of the
+    model as it is now (ours).
+    """
+    if task.kind == "classify":
+        wanted = START_ACCURACY / task.num_outputs
+        return lambda: judge_batches(model, batches, task).metrics["accuracy"] >= wanted
+    untrained = judge_batches(model, batches, task).loss
+    return lambda: judge_batches(model, batches, task).loss < untrained
 
 
 def time_epochs(

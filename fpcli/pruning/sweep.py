@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fpcli.data.batches import evaluation_batches
 from fpcli.data.datasets import Dataset
@@ -34,8 +33,7 @@ from fpcli.structure.reuse import (
 )
 from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
-from fpcli.tasks.classify import judge_top1
-from fpcli.tasks.learning_task import Batch
+from fpcli.tasks.learning_task import Batch, LearningTask
 
 BATCH_SIZE = 128
 """Small, since what one layer leaves in the processor's cache the next one finds there."""
@@ -69,20 +67,34 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class Tally:
-    """How well a model did on the images seen so far; ``loss_sum`` is over images."""
+    """How well a model did on the images seen so far; both sums are over images.
+
+    Attributes:
+        metric_sum: of the task's primary metric; for classes, how many were predicted right.
+    """
 
     seen: int = 0
-    correct: int = 0
+    metric_sum: float = 0.0
     loss_sum: float = 0.0
 
-    def plus(self, logits: Tensor, labels: Tensor) -> Tally:
+    def plus(self, task: LearningTask, outputs: Tensor, targets: Tensor) -> Tally:
         """Return the tally with one more batch."""
-        loss = F.cross_entropy(logits, labels, reduction="sum")
+        values, losses = task.judge_each(outputs, targets)
         return Tally(
-            self.seen + len(labels),
-            self.correct + int(judge_top1(logits, labels).sum()),
-            self.loss_sum + float(loss),
+            self.seen + len(targets),
+            self.metric_sum + float(values.sum()),
+            self.loss_sum + float(losses.sum()),
         )
+
+    @property
+    def metric(self) -> float:
+        """The task's primary metric."""
+        return self.metric_sum / self.seen
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.loss_sum / self.seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +149,7 @@ def list_cuts(trained: Trained, dataset: Dataset, config: SweepConfig) -> list[C
     """
     few = choose_images(dataset, replace(config, is_test=False))
     batches = list(evaluation_batches(few, dataset.normalise, batch_size=BATCH_SIZE))
-    sample = Sample(trained.template, batches, config.seed)
+    sample = Sample(trained.template, batches, dataset.task, config.seed)
     scores = {
         name: score(name, trained.layout, trained.values, sample)
         for name in dict.fromkeys(config.scores)
@@ -189,7 +201,9 @@ def judge_cuts(
         batches = list(evaluation_batches(part, dataset.normalise, batch_size=BATCH_SIZE))
         recorded = _record(whole, [rests[group] for group in {cut.group for cut in left}], batches)
         if finished.get(BASELINE, Tally()).seen < end:
-            finished[BASELINE] = _tally(finished.get(BASELINE, Tally()), recorded, batches)
+            finished[BASELINE] = _tally(
+                dataset.task, finished.get(BASELINE, Tally()), recorded, batches
+            )
             yield BASELINE, finished[BASELINE]
         for cut in left:
             finished[cut.key] = _judge(
@@ -261,9 +275,11 @@ def _record(
     return [record(whole, names, x) for x, _ in batches]
 
 
-def _tally(tally: Tally, recorded: Sequence[Recorded], batches: Sequence[Batch]) -> Tally:
+def _tally(
+    task: LearningTask, tally: Tally, recorded: Sequence[Recorded], batches: Sequence[Batch]
+) -> Tally:
     for outputs, (_, y) in zip(recorded, batches, strict=True):
-        tally = tally.plus(outputs[""], y)
+        tally = tally.plus(task, outputs[""], y)
     return tally
 
 
@@ -278,7 +294,7 @@ def _judge(
 ) -> Tally:
     resumed = Resumed(rest.cut(trained, cut), rest.prefix, cut.places)
     for outputs, (x, y) in zip(recorded, batches, strict=True):
-        tally = tally.plus(resumed(outputs, x), y)
+        tally = tally.plus(trained.task, resumed(outputs, x), y)
     return tally
 
 
@@ -295,5 +311,5 @@ def _retrain(
     tally = Tally()
     with torch.no_grad():
         for x, y in evaluation_batches(split, dataset.normalise, batch_size=BATCH_SIZE):
-            tally = tally.plus(small(x), y)
+            tally = tally.plus(dataset.task, small(x), y)
     return tally

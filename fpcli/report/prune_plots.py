@@ -1,4 +1,4 @@
-"""Pictures of one pruning: widths before and after, and accuracy on the way."""
+"""Pictures of one pruning: widths before and after, and the task's metric on the way."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fpcli.report.canvas import (
     make_figure,
     save_figure,
 )
+from fpcli.settings.metrics import Metric, find_metric
 from fpcli.store.events import Events
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def draw_pruning(
 ) -> list[Path]:
     """Draw what a pruning did into its folder, each picture as PNG and as SVG.
 
-    There is ``widths`` always, and ``accuracy`` if the model was retrained.
+    There is ``widths`` always, and ``accuracy``, or another metric that the task has in its place,
+    if the model was retrained.
 
     Args:
         widths: group -> channels before and after.
@@ -40,7 +42,8 @@ def draw_pruning(
     with draw_in_style():
         paths = save_figure(_widths(widths), folder / "widths")
         if any(event["event"] == "epoch" for event in history):
-            paths += save_figure(_accuracy(history), folder / "accuracy")
+            metric = find_metric(history[0].get("metric", "accuracy"))
+            paths += save_figure(_metric(history, metric), folder / metric.name)
     return paths
 
 
@@ -60,18 +63,23 @@ def _widths(widths: Mapping[str, tuple[int, int]]) -> Figure:
     return picture
 
 
-def _accuracy(history: Events) -> Figure:
-    """Draw validation accuracy over the epochs of retraining; a cut is a drop between two."""
-    xs, ys, cuts, epochs = [0], [_validation(history[0])], [], 0
+def _metric(history: Events, metric: Metric) -> Figure:
+    """Draw a validation metric over the epochs of retraining; a cut is a jump between two."""
+    scale = 100 if metric.is_share else 1
+
+    def read(event: Mapping[str, Any], split: str = "validation") -> float:
+        return scale * float(event[split][metric.name])
+
+    xs, ys, cuts, epochs = [0], [read(history[0])], [], 0
     for event in history:
         if event["event"] in ("cut", "recalibrated"):
             cuts += [epochs] * (event["event"] == "cut")
             xs.append(epochs)
-            ys.append(_validation(event))
+            ys.append(read(event))
         elif event["event"] == "epoch" and event.get("validation"):
             epochs += 1
             xs.append(epochs)
-            ys.append(_validation(event))
+            ys.append(read(event))
     picture = make_figure(6, 4)
     axes = picture.subplots()
     axes.plot(xs, ys, "-", color=BLUE, marker="o", markersize=4, label="validation")
@@ -80,17 +88,14 @@ def _accuracy(history: Events) -> Figure:
         axes.axvline(at, color=ORANGE, linestyle="--", linewidth=1, label=label)
     tests = [event for event in history if event["event"] in ("before", "after")]
     axes.plot(
-        [0, epochs], [100 * event["test"]["accuracy"] for event in (tests[0], tests[-1])],
+        [0, epochs], [read(event, "test") for event in (tests[0], tests[-1])],
         "s", color=GREY, markersize=6, label="test, before and after",
     )  # fmt: skip
     axes.set_xlabel("epochs of retraining")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(f"{metric.name} (%)" if metric.is_share else metric.name)
     count_axis(axes)
     axes.legend(loc="best")
-    test = tests[-1]["test"]["accuracy"]
-    axes.set_title(f"{test:.1%} test accuracy after pruning", loc="left", fontweight="bold")
+    test = tests[-1]["test"][metric.name]
+    value = f"{test:.1%}" if metric.is_share else metric.format(test)
+    axes.set_title(f"{value} test {metric.name} after pruning", loc="left", fontweight="bold")
     return picture
-
-
-def _validation(event: Mapping[str, Any]) -> float:
-    return 100 * float(event["validation"]["accuracy"])

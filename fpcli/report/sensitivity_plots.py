@@ -1,4 +1,4 @@
-"""Pictures of a sensitivity sweep: norms, and accuracy against the share removed."""
+"""Pictures of a sensitivity sweep: norms, and the task's metric against the share removed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpcli.report.canvas import INK, draw_in_style, make_figure, save_figure
+from fpcli.settings.metrics import Metric, find_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,19 +22,20 @@ def draw_sensitivity(result: Mapping[str, Any], stem: Path) -> list[Path]:
 
     Args:
         result: of ``pruning.sensitivity.result``.
-        stem: folder and beginning of the files' names: ``STEM-norms``, ``STEM-accuracy`` and,
-            where cut models were retrained, ``STEM-retrained``.
+        stem: folder and beginning of the files' names: ``STEM-norms``, ``STEM-accuracy``, or
+            another metric in its place, and, where cut models were retrained, ``STEM-retrained``.
 
     Raises:
         NeedError: the folder cannot be written.
     """
+    metric = find_metric(result["metric"])
     with draw_in_style():
         paths = save_figure(_norms(result), stem.with_name(f"{stem.name}-norms"))
         paths += save_figure(
-            _curves(result, "accuracy", ""), stem.with_name(f"{stem.name}-accuracy")
+            _curves(result, metric, "", ""), stem.with_name(f"{stem.name}-{metric.name}")
         )
-        if "retrained_accuracy" in result["groups"][0]:
-            retrained = _curves(result, "retrained_accuracy", ", retrained")
+        if f"retrained_{metric.name}" in result["groups"][0]:
+            retrained = _curves(result, metric, "retrained_", ", retrained")
             paths += save_figure(retrained, stem.with_name(f"{stem.name}-retrained"))
     return paths
 
@@ -55,20 +57,26 @@ def _norms(result: Mapping[str, Any]) -> Figure:
     return picture
 
 
-def _curves(result: Mapping[str, Any], measure: str, remark: str) -> Figure:
-    """Draw one panel per score, one line per group, and the whole model's accuracy."""
+def _curves(result: Mapping[str, Any], metric: Metric, start: str, remark: str) -> Figure:
+    """Draw one panel per score, one line per group, and the whole model's value.
+
+    Args:
+        start: of the metric's key, which tells what was done to the cut models.
+    """
     scores = list(result["groups"][0]["curves"])
     columns = min(len(scores), _MOST_COLUMNS)
     rows = -(-len(scores) // columns)
     picture = make_figure(3.0 + 5.5 * columns, 0.4 + 4.0 * rows)
     panels = picture.subplots(rows, columns, sharey=True, squeeze=False)
     for score, axes in zip(scores, panels.flat, strict=False):
-        _panel(axes, result, score, measure)
+        curves = [group["curves"][score][start + metric.name] for group in result["groups"]]
+        _panel(axes, result, metric, curves)
         axes.set_title(f"ranked by {score}", loc="left", fontsize=9.5)
     for axes in panels.flat[len(scores) :]:
         axes.remove()
     for axes in panels[:, 0]:
-        axes.set_ylabel(f"accuracy on {result['images']:,} images (%)")
+        images = f"{metric.name} on {result['images']:,}"
+        axes.set_ylabel(f"{images} images (%)" if metric.is_share else f"{images} samples")
     picture.suptitle(
         f"{result['model']}: one group cut at a time{remark}", x=0.01, ha="left", fontweight="bold"
     )
@@ -76,13 +84,16 @@ def _curves(result: Mapping[str, Any], measure: str, remark: str) -> Figure:
     return picture
 
 
-def _panel(axes: Axes, result: Mapping[str, Any], score: str, measure: str) -> None:
-    baseline = 100 * result["baseline_accuracy"]
+def _panel(
+    axes: Axes, result: Mapping[str, Any], metric: Metric, curves: Sequence[Sequence[float]]
+) -> None:
+    scale = 100 if metric.is_share else 1
+    baseline = scale * result[f"baseline_{metric.name}"]
     xs = [100 * ratio for ratio in result["ratios"]]
     has_zero = xs[0] == 0
     groups = result["groups"]
-    for group, colour in zip(groups, _colours(len(groups)), strict=True):
-        ys = [100 * accuracy for accuracy in group["curves"][score][measure]]
+    for group, curve, colour in zip(groups, curves, _colours(len(groups)), strict=True):
+        ys = [scale * value for value in curve]
         axes.plot(
             xs if has_zero else [0, *xs],
             ys if has_zero else [baseline, *ys],
@@ -93,7 +104,7 @@ def _panel(axes: Axes, result: Mapping[str, Any], score: str, measure: str) -> N
     axes.axhline(baseline, color=INK, linestyle=":", linewidth=1)
     axes.set_xlabel("share of the group's channels removed (%)")
     axes.set_xlim(0, max(xs[-1], 1) * 1.02)
-    axes.set_ylim(0, 102)
+    axes.set_ylim(0, 102 if metric.is_share else None)
 
 
 def _colours(count: int) -> Sequence[Any]:

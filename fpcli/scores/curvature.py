@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from fpcli.errors import DivergedError
+from fpcli.tasks.learning_task import Batch, LearningTask
 
 Loss = Callable[[Tensor], Tensor]
 """A twice differentiable function of a float64 vector ``[d]``."""
@@ -31,38 +31,52 @@ class Spectrum:
     is_exact: bool
 
 
-def make_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Loss, Tensor]:
-    """Return the mean cross-entropy as a function of all parameters, and where they are now.
+class _Judged(nn.Module):
+    """A network that returns its loss on a batch."""
 
-    Batch norm and dropout are those of evaluation. Parameters are flattened in the order in which
-    they are registered, in float64, where differences of gradients still mean something.
+    def __init__(self, model: nn.Module, task: LearningTask) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.task.repeat_loss(self.model, (x, y), seed=0)
+
+
+def make_loss(model: nn.Module, batch: Batch, task: LearningTask) -> tuple[Loss, Tensor]:
+    """Return a task's mean loss as a function of all parameters, and where they are now.
+
+    Whatever the loss draws is the same in every call; batch norm and dropout are those of
+    evaluation. Parameters are flattened in the order in which they are registered, in float64,
+    where differences of gradients still mean something.
 
     Args:
         model: is not changed.
-        batch: inputs and labels.
+        batch: inputs and what is to be predicted.
     """
     named = {name: p.detach().double() for name, p in model.named_parameters()}
     buffers = {
-        name: b.detach().double() if b.is_floating_point() else b.detach()
+        f"model.{name}": b.detach().double() if b.is_floating_point() else b.detach()
         for name, b in model.named_buffers()
     }
     sizes = [p.numel() for p in named.values()]
-    x, y = batch[0].double(), batch[1]
+    x, y = (part.double() if part.is_floating_point() else part for part in batch)
+    judged = _Judged(model, task)
 
-    def loss(flat: Tensor) -> Tensor:
+    def compute(flat: Tensor) -> Tensor:
         parts = flat.split(sizes)
         weights = {
-            name: part.view(old.shape)
+            f"model.{name}": part.view(old.shape)
             for (name, old), part in zip(named.items(), parts, strict=True)
         }
         mode = model.training
         model.eval()
         try:
-            return F.cross_entropy(functional_call(model, {**buffers, **weights}, (x,)), y)
+            loss: Tensor = functional_call(judged, {**buffers, **weights}, (x, y))
+            return loss
         finally:
             model.train(mode)
 
-    return loss, torch.cat([p.flatten() for p in named.values()])
+    return compute, torch.cat([p.flatten() for p in named.values()])
 
 
 def compute_gradient(loss: Loss, at: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ def score_maps(
     Raises:
         RecipeError: the twin is not linear, or scores are not finite.
     """
+    if not x.is_floating_point():
+        raise RecipeError(
+            f"score `nisp` cannot follow {type(model).__name__}: it reads items, not numbers",
+            hint="what looks items up is no layer of products; choose another score",
+        )
     _make_absolute(model)
     last = find_classifier(model, x.double())
     outputs: dict[str, list[Tensor]] = {}

@@ -12,6 +12,7 @@ from fpcli import plugins
 from fpcli.errors import CodeError, NeedError, RecipeError
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.shrink import shrink
+from fpcli.tasks.learning_task import Batch, LearningTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,17 +21,24 @@ class Sample:
 
     Attributes:
         template: any module of the layout's structure; its values do not matter.
-        batches: normalised images ``[b, C, H, W]`` and labels ``[b]``; at least one batch.
+        batches: normalised images ``[b, C, H, W]``, or whatever the network takes, and what is to
+            be predicted, ``[b]``; at least one batch.
+        task: what is learned from them.
         seed: of scores that draw.
     """
 
     template: nn.Module
-    batches: Sequence[tuple[Tensor, Tensor]]
+    batches: Sequence[Batch]
+    task: LearningTask
     seed: int = 0
 
     def module(self, values: Tensors) -> nn.Module:
         """Return the network with these dense values, in evaluation mode, all of it trainable."""
         return shrink(self.template, values).eval().requires_grad_()
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the task's mean loss of a batch; what it draws, the seed draws."""
+        return self.task.repeat_loss(model, batch, self.seed)
 
 
 def score(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fpcli.scores.producers import sum_scores
 from fpcli.scores.sample import Sample
@@ -14,7 +13,8 @@ from fpcli.structure.layout import Layout, Tensors
 def taylor(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score every channel by :func:`measure_saliency`, averaged over the batches of a sample.
 
-    The network is in evaluation mode and nothing is drawn; the loss is the mean cross-entropy.
+    The network is in evaluation mode; the loss is that of what is learned, for classes the mean
+    cross-entropy. What the loss draws, the sample's seed draws.
 
     Returns:
         Prunable group -> ``[width]``, larger = keep.
@@ -22,8 +22,8 @@ def taylor(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]
     model = sample.module(values)
     parameters = dict(model.named_parameters())
     totals = {name: torch.zeros(group.width) for name, group in layout.prunable.items()}
-    for x, y in sample.batches:
-        loss = F.cross_entropy(model(x), y)
+    for batch in sample.batches:
+        loss = sample.loss(model, batch)
         grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         gradients = {
             name: grad for name, grad in zip(parameters, grads, strict=True) if grad is not None

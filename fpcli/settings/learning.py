@@ -133,7 +133,7 @@ class PruneChoice:
     rates_file: Annotated[str, Flag("--rates FILE")] = ""
     """Result of `fp sensitivity` that ratios are read from."""
     max_drop: Annotated[float, Ge(0), Flag("--max-drop POINTS")] = 1.0
-    """Points of accuracy that a group may lose by that file."""
+    """Points of accuracy, or percent of another metric, that a group may lose by that file."""
     ignore: Annotated[tuple[str, ...], Flag("--ignore PLACE")] = ()
     """Place that nothing is removed from, named as in `--rate`; may be repeated. In a network that
     cannot be traced, modules named so are not looked into, and what meets them stays whole."""

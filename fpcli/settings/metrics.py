@@ -50,6 +50,34 @@ class Metric(NamedTuple):
         """
         return f"{value:.2%}" if self.is_share else f"{value:.4f}"
 
+    def format_change(self, before: float, after: float) -> str:
+        """Return a difference as text: in points of a share, else relative to the value before.
+
+        >>> find_metric("accuracy").format_change(0.9, 0.85), find_metric("mae").format_change(8, 9)
+        ('-5.00 points', '+12.5%')
+        """
+        if self.is_share:
+            return f"{100 * (after - before):+.2f} points"
+        return f"{(after - before) / abs(before):+.1%}" if before else f"{after - before:+.4f}"
+
+    def find_limit(self, value: float, max_drop: float) -> float:
+        """Return the worst value that is worse by no more than ``max_drop``: points of a share,
+        else percent of the value.
+
+        >>> find_metric("accuracy").find_limit(0.9, 1.0), find_metric("mae").find_limit(50, 1.0)
+        (0.89, 50.5)
+        """
+        loss = max_drop / 100 * (1.0 if self.is_share else abs(value))
+        return value - loss if self.direction == "max" else value + loss
+
+    def name_unit(self, amount: float) -> str:
+        """Return what differences of the metric are counted in, as `find_limit` does.
+
+        >>> find_metric("accuracy").name_unit(1.0), find_metric("mae").name_unit(5.0)
+        ('1 point', '5%')
+        """
+        return f"{amount:g} point{'s' * (amount != 1)}" if self.is_share else f"{amount:g}%"
+
 
 def find_metric(name: str) -> Metric:
     """Return a metric by its name: `accuracy`; `mae`, `r2`; `hr@K`, `ndcg@K`, `mrr`, and the same

@@ -161,7 +161,8 @@ class SweepOptions(ModelOptions):
     lr: Annotated[float, Ge(0), Flag("--lr X")] = 0.001
     """Constant learning rate of it."""
     max_drop: Annotated[float, Ge(0), Flag("--max-drop POINTS")] = 1.0
-    """Loss of accuracy that counts as harmless in the last column."""
+    """Loss that counts as harmless in the last column: points of accuracy, or percent of another
+    metric."""
     seed: Annotated[int, Flag("--seed N", panel=RUN)] = 0
     """Seed of all draws."""
     runs: Runs = Path("runs")
@@ -212,11 +213,13 @@ class ExportOptions:
     dense: Annotated[bool, Flag("--dense", default="where smaller")] = False
     """Store masked tensors dense too."""
     with_normalise: Annotated[bool, Flag("--with-normalise")] = False
-    """Put the normalisation into onnx and pt2, which then take values as they are read."""
+    """Put the normalisation into onnx and pt2, which then take values as they are read, and predict
+    numbers in their own units."""
     quantise: Annotated[str | None, Flag("--quantise int8", default="none", known=("int8",))] = None
     """Let onnx compute with 8 bits, calibrated on training data and judged on test data."""
     atol: Annotated[float, Ge(0), Flag("--atol X", default="1e-5")] = 1e-05
-    """Largest difference of outputs of file and model; more is exit 8."""
+    """Largest difference of outputs of file and model, relative to the largest output where that is
+    a predicted number above 1; more is exit 8."""
     opset: Annotated[int, Ge(0), Flag("--opset N", default="the exporter's usual one")] = 0
     """Of ONNX."""
     out: Annotated[

@@ -41,7 +41,7 @@ def read_partial(out: Path, identity: Mapping[str, Any], *, force: bool) -> dict
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["identity"] == json.loads(json.dumps(identity)):
-            return {key: Tally(**tally) for key, tally in content["tallies"].items()}
+            return {key: _read_tally(tally) for key, tally in content["tallies"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # no sweep of ours, which is refused below like that of another model
     if force:
@@ -51,6 +51,13 @@ def read_partial(out: Path, identity: Mapping[str, Any], *, force: bool) -> dict
         hint="choose another file with -o, or start anew with --force",
         where="-o",
     )
+
+
+def _read_tally(fields: Mapping[str, Any]) -> Tally:
+    fields = dict(fields)
+    if "correct" in fields:  # of a version that knew classes only
+        fields["metric_sum"] = fields.pop("correct")
+    return Tally(**fields)
 
 
 def write_partial(out: Path, identity: Mapping[str, Any], tallies: Mapping[str, Tally]) -> None:

@@ -52,6 +52,7 @@ class Classify(LearningTask):
 
     kind: ClassVar[str] = "classify"
     primary_name: ClassVar[str] = "accuracy"
+    answers: ClassVar[str] = "classes"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -61,6 +62,11 @@ class Classify(LearningTask):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean softmax cross-entropy of one batch."""
         return cross_entropy(model, batch)
+
+    def judge_each(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 1 for samples that are predicted right and 0 for others, and cross-entropies."""
+        losses = F.cross_entropy(outputs, targets, reduction="none")
+        return judge_top1(outputs, targets).double(), losses.double()
 
     @torch.no_grad()
     def score(

@@ -43,12 +43,14 @@ class LearningTask(ABC):
     Attributes:
         kind: its name in recipes.
         primary_name: the metric that chooses the best round.
+        answers: what a network chooses from, in the plural, or "" where it chooses nothing.
         num_outputs: width of a network's output.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     kind: ClassVar[str]
     primary_name: ClassVar[str]
+    answers: ClassVar[str] = ""
     num_outputs: Annotated[int, Ge(1), Lt(2**20)]
 
     @property
@@ -65,6 +67,22 @@ class LearningTask(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean loss of one batch, a scalar with a gradient."""
 
+    def repeat_loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """Return the loss of one batch, the same in every call: what it draws is from a seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.loss(model, batch)
+
+    @abstractmethod
+    def judge_each(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the primary metric and the loss of single samples, whose means are those that
+        `score` tells: float64 ``[b]`` each.
+
+        Args:
+            outputs: of a network, ``[b, num_outputs]``.
+            targets: as a batch has them.
+        """
+
     @abstractmethod
     def score(
         self, model: nn.Module, batches: Iterable[Batch], own_classes: Tensor | None = None
@@ -79,6 +97,27 @@ class LearningTask(ABC):
     def make_example(self, input_shape: tuple[int, ...], batch: int = 1) -> Tensor:
         """Return samples that a network must be able to take: zeros, ``[batch, *input_shape]``."""
         return torch.zeros(batch, *input_shape)
+
+    def draw_inputs(self, input_shape: tuple[int, ...], batch: int, rng: torch.Generator) -> Tensor:
+        """Return random samples of a kind that a network is made for: of the standard normal
+        distribution, ``[batch, *input_shape]``."""
+        return torch.randn(batch, *input_shape, generator=rng)
+
+    def restore(self, outputs: Tensor) -> Tensor:
+        """Return outputs of a network, ``[b, num_outputs]``, in units that users know; these are
+        its own but where a number is predicted."""
+        return outputs
+
+    def standardise(self, restored: Tensor) -> Tensor:
+        """Return the outputs that `restore` was given, but for rounding."""
+        return restored
+
+    def make_targets(self, batch: int) -> Tensor:
+        """Return something to predict for each of some samples: every output in turn, ``[batch]``.
+
+        For what must train but need not learn, such as a step that is timed.
+        """
+        return torch.arange(batch) % self.num_outputs
 
     def describe(self) -> str:
         """Return what a network is for, in a few words of an error: `10 classes`."""

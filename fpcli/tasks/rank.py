@@ -72,6 +72,7 @@ class Rank(LearningTask):
 
     kind: ClassVar[str] = "rank"
     primary_name: ClassVar[str] = "ndcg@10"
+    answers: ClassVar[str] = "items"
     num_sampled: Annotated[int, Ge(0)] = 0
 
     @property
@@ -93,6 +94,13 @@ class Rank(LearningTask):
         drawn = draw_negatives(x, target, self.num_outputs)
         right, wrong = scores.gather(1, torch.stack([target, drawn], 1)).unbind(1)
         return -(F.logsigmoid(right) + F.logsigmoid(-wrong)).mean()
+
+    def judge_each(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return NDCG@10 over all items and the softmax cross-entropy of each sample."""
+        target = targets.view(len(targets), -1)[:, 0]
+        ranks = find_ranks(outputs, target).double()
+        gains = torch.where(ranks < CUTS[-1], 1 / torch.log2(ranks + 2), 0.0)
+        return gains, F.cross_entropy(outputs, target, reduction="none").double()
 
     @torch.no_grad()
     def score(
@@ -120,6 +128,10 @@ class Rank(LearningTask):
         """Return sequences of every item in turn, int64 ``[batch, *input_shape]``."""
         count = batch * input_shape[0]
         return (torch.arange(count) % self.num_outputs + 1).view(batch, *input_shape)
+
+    def draw_inputs(self, input_shape: tuple[int, ...], batch: int, rng: torch.Generator) -> Tensor:
+        """Return sequences of random items, int64 ``[batch, *input_shape]``."""
+        return torch.randint(1, self.num_outputs + 1, (batch, *input_shape), generator=rng)
 
     def describe(self) -> str:
         """Return the number of items."""

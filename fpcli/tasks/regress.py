@@ -44,6 +44,13 @@ class Regress(LearningTask):
         x, y = batch
         return _LOSSES[self.loss_name](model(x).flatten(), (y - self.mean) / self.std)
 
+    def judge_each(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return absolute errors in the target's units, and squared or absolute ones in standard
+        units."""
+        output, target = outputs.flatten().double(), targets.double()
+        losses = _LOSSES[self.loss_name](output, (target - self.mean) / self.std, reduction="none")
+        return (output * self.std + self.mean - target).abs(), losses
+
     @torch.no_grad()
     def score(
         self, model: nn.Module, batches: Iterable[Batch], own_classes: Tensor | None = None
@@ -64,6 +71,18 @@ class Regress(LearningTask):
         loss = _LOSSES[self.loss_name](output, (target - self.mean) / self.std)
         r2 = 1 - float((error**2).sum()) / spread if spread else 0.0
         return Score(float(loss), {"mae": float(error.abs().mean()), "r2": r2}, len(target))
+
+    def restore(self, outputs: Tensor) -> Tensor:
+        """Return predictions in the target's own units."""
+        return outputs * self.std + self.mean
+
+    def standardise(self, restored: Tensor) -> Tensor:
+        """Return predictions in standard units."""
+        return (restored - self.mean) / self.std
+
+    def make_targets(self, batch: int) -> Tensor:
+        """Return targets a standard deviation above and below the mean in turn, ``[batch]``."""
+        return self.mean + self.std * (1 - 2 * (torch.arange(batch) % 2)).float()
 
     def describe(self) -> str:
         """Return that a single number is wanted."""

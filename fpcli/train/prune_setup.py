@@ -21,6 +21,7 @@ from fpcli.pruning.pruner import Measure, PruneContext, Pruner, PruneTarget
 from fpcli.pruning.recalibrate import USUAL_BATCHES, has_running_norms
 from fpcli.settings.learning import FitConfig
 from fpcli.settings.recipes import PruneRecipe
+from fpcli.tasks.learning_task import LearningTask
 from fpcli.units import parse_share
 
 _TENTH = 10
@@ -158,18 +159,19 @@ def _rates(recipe: PruneRecipe, trained: Trained) -> dict[str, float]:
 
 def report_pruning(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
     """Return what a pruning came to, as ``fp prune --json`` names it."""
-    layout, start = setup.trained.layout, setup.trained.support
+    layout, start, task = setup.trained.layout, setup.trained.support, setup.trained.task
     before, after = (
         dict(zip(("weights", "macs"), count_weights_and_macs(layout, support), strict=True))
         for support in (start, result.trained.support)
     )
     return {
         "method": setup.recipe.method.name,
-        "before": _stage(result.before),
-        "pruned": _stage(result.pruned),
+        "metric": task.primary_name,
+        "before": _stage(result.before, task),
+        "pruned": _stage(result.pruned, task),
         "recalibrated": result.recalibrated
-        and {**_stage(result.recalibrated), "batches": setup.px.recalibrate},
-        "after": _stage(result.after),
+        and {**_stage(result.recalibrated, task), "batches": setup.px.recalibrate},
+        "after": _stage(result.after, task),
         "groups": [
             {"name": name, "before": wide, "after": narrow}
             for name, (wide, narrow) in result.widths.items()
@@ -179,13 +181,9 @@ def report_pruning(setup: PruneSetup, result: Pruned) -> dict[str, Any]:
     }
 
 
-def _stage(stage: PruneStage) -> dict[str, Any]:
-    return {
-        **asdict(stage.cost),
-        **(stage.test.metrics if stage.test else {}),
-        **(
-            {f"validation_{name}": x for name, x in stage.validation.metrics.items()}
-            if stage.validation
-            else {}
-        ),
-    }
+def _stage(stage: PruneStage, task: LearningTask) -> dict[str, Any]:
+    """Return a stage as plain data; its metrics are null where there was no data."""
+    values: dict[str, Any] = asdict(stage.cost)
+    for split, judged in (("", stage.test), ("validation_", stage.validation)):
+        values |= {split + name: judged and judged.metrics[name] for name in task.metrics}
+    return values

@@ -150,8 +150,8 @@ def check_what_is_learned(recipe: Recipe, dataset: Dataset, traits: Traits) -> N
     """
     if traits.needs_classes and dataset.task.kind != "classify":
         raise RecipeError(
-            f"method `{recipe.method.name}` learns classes only; data `{dataset.name}` has "
-            f"{dataset.task.describe()}",
+            f"method `{recipe.method.name}`, as it is set, learns classes only; "
+            f"data `{dataset.name}` has {dataset.task.describe()}",
             hint="take another method (`fp methods`), or data with classes (`fp data list`)",
             where="method.name",
         )

@@ -48,7 +48,8 @@ def read_original(folder: RunFolder, recipe: Recipe) -> Original:
 
     Raises:
         DataError: the run is unfinished, or its model is gone or damaged.
-        RecipeError: its method has no global model, or it was trained without some classes already.
+        RecipeError: its method has no global model, it learned no classes, or it was trained
+            without some of them already.
         LayoutError: its network cannot be traced, or has no convolutions.
     """
     if plugins.lookup("methods", recipe.method.name).traits.models == "personal":
@@ -67,6 +68,13 @@ def read_original(folder: RunFolder, recipe: Recipe) -> Original:
     rounds = count_rounds(folder)
     name = recipe.task.model
     trained = read_trained(folder.path, code=name)
+    if trained.task.kind != "classify":
+        raise RecipeError(
+            f"{folder.path} has no classes that it could forget: its data "
+            f"`{recipe.task.data}` has {trained.task.describe()}",
+            hint="only classes can be unlearned; give a run on data with classes",
+            where=str(folder.path),
+        )
     if not list_convolutions(trained.template):
         raise LayoutError(
             f"{folder.path}: `{name}` has no convolution whose channels could be scored",

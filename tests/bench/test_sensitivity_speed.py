@@ -37,6 +37,7 @@ from fpcli.structure.shrink import shrink
 from fpcli.structure.support import Support
 from fpcli.structure.trace import trace
 from fpcli.tasks.classify import Classify
+from fpcli.tasks.learning_task import LearningTask
 
 pytestmark = pytest.mark.bench
 settle_process()
@@ -83,10 +84,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tally:
+def judge(model: nn.Module, batches: list[tuple[Tensor, Tensor]], task: LearningTask) -> Tally:
     tally = Tally()
     for x, y in batches:
-        tally = tally.plus(model(x), y)
+        tally = tally.plus(task, model(x), y)
     return tally
 
 
@@ -131,7 +132,7 @@ def test_sweep_against_the_plain_way(name: str, images: int, every: int, least: 
     split = choose_images(work.dataset, work.config)
     batches = list(evaluation_batches(split, work.dataset.normalise, batch_size=BATCH_SIZE))
     some = work.cuts[every // 2 :: every]
-    judge(work.trained.module(), batches)
+    judge(work.trained.module(), batches, work.dataset.task)
     tallies: dict[str, Tally] = {}
     ours = seconds(
         lambda: tallies.update(judge_cuts(work.trained, work.dataset, work.config, work.cuts, {}))
@@ -139,12 +140,12 @@ def test_sweep_against_the_plain_way(name: str, images: int, every: int, least: 
     usual, plain, sliced, cached, differ = 0.0, 0.0, 0.0, 0.0, 0
     for cut in some:
         whole, small, found = masked(work, cut), sliced_network(work, cut), []
-        normalise = work.dataset.normalise
-        usual += seconds(lambda: evaluate(whole, split, normalise)) / len(some)  # noqa: B023
-        plain += seconds(lambda: found.append(judge(whole, batches))) / len(some)  # noqa: B023
-        sliced += seconds(lambda: judge(small, batches)) / len(some)  # noqa: B023
+        learned = work.dataset.task
+        usual += seconds(lambda: evaluate(whole, split, work.dataset)) / len(some)  # noqa: B023
+        plain += seconds(lambda: found.append(judge(whole, batches, learned))) / len(some)  # noqa: B023
+        sliced += seconds(lambda: judge(small, batches, learned)) / len(some)  # noqa: B023
         cached += cached_at_full_width(work, cut, batches) / len(some)
-        if off := abs(found[0].correct - tallies[cut.key].correct):
+        if off := abs(found[0].metric_sum - tallies[cut.key].metric_sum):
             differ += off > num_close(whole, batches)
     print(
         f"\n{name}: {len(work.cuts)} points, {images} images; times faster than evaluate "

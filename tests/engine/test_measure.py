@@ -11,10 +11,11 @@ from torch import nn
 from fpcli.engine.measure import (
     compute_one_hot_loss,
     count_right,
-    measure_accuracy,
+    judge_batches,
     measure_gradients,
 )
 from fpcli.errors import DivergedError
+from fpcli.tasks.classify import Classify
 
 
 def linear() -> nn.Module:
@@ -46,7 +47,8 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 def test_accuracy_leaves_the_mode() -> None:
     """Outputs (1, 0) and (-1, 0): classes 0 and 1."""
     model = linear().train()
-    assert measure_accuracy(model, [(X, torch.tensor([0, 0])), (X[:1], torch.tensor([0]))]) == 2 / 3
+    batches = [(X, torch.tensor([0, 0])), (X[:1], torch.tensor([0]))]
+    assert judge_batches(model, batches, Classify(2)).metrics == {"accuracy": 2 / 3}
     assert model.training
 
 

@@ -57,7 +57,7 @@ def test_what_torch_writes_is_let_through(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "model.pt2"
     path.write_bytes(whole)
     assert len(read_archive(path).getvalue()) > 50_000
-    assert open_pt2(path).module()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert open_pt2(path)[0].module()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
 
 
 def added(data: bytes, end: str, new: str, content: bytes) -> bytes:

@@ -244,7 +244,7 @@ def test_other_files_say_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of `fp export`"):
         decode_model(tmp_path / "plain.safetensors")
     trained = narrow("digits-cnn")
-    newer = encode_model(trained, replace(card(trained), format=2))
+    newer = encode_model(trained, replace(card(trained), format=3))
     (tmp_path / "newer.safetensors").write_bytes(newer.data)
-    with pytest.raises(DataError, match="format 2"):
+    with pytest.raises(DataError, match="format 3"):
         decode_model(tmp_path / "newer.safetensors")

@@ -17,6 +17,7 @@ from fpcli.export.file import encode_model
 from fpcli.models.build import measure_shapes
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.support import Support
+from fpcli.tasks.classify import Classify
 
 pytestmark = pytest.mark.processor
 
@@ -60,7 +61,7 @@ def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
     [
         ("vgg11@4", {}, "far larger than what the file has"),
         ("vgg11@0.05", {}, r"is \[8, 3, 3, 3\], and in `vgg11@0.05` \[3, 3, 3, 3\]"),
-        ("vgg11@0.25", {"num_classes": 7}, r", and in `vgg11@0.25` \[7"),
+        ("vgg11@0.25", {"task": Classify(7).to_json()}, r", and in `vgg11@0.25` \[7"),
     ],
 )
 def test_a_card_that_does_not_fit_costs_nothing(

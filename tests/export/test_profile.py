@@ -21,6 +21,7 @@ from fpcli.recipe.load import load_recipe, to_yaml
 from fpcli.settings.hardware import DeviceClass, StepTime
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.structure.stopwatch import TimedRun, Times
+from fpcli.tasks.classify import Classify
 from fpcli.train.setup import build_fleet
 
 
@@ -44,7 +45,7 @@ def scripted(sparse_s: float) -> Any:
 
 def test_the_line_goes_through_the_faster_kernels() -> None:
     """Sparse takes as many seconds as its density: 1 / 2000 and 1 / 150 per weight; 5 - 1 - 1."""
-    step, whole_s = step_time(net(), (40,), 8, timer=scripted(1.0))
+    step, whole_s = step_time(net(), (40,), 8, Classify(3), timer=scripted(1.0))
     assert (step.batch_size, whole_s) == (8, 5.0)
     assert step.weight_s["0.weight"] == pytest.approx(1 / 2000, rel=0.1)
     assert step.weight_s["2.weight"] == pytest.approx(1 / 150, rel=0.3)
@@ -53,19 +54,19 @@ def test_the_line_goes_through_the_faster_kernels() -> None:
 
 
 def test_a_weight_costs_nothing_where_dense_always_wins() -> None:
-    step, _ = step_time(net(), (40,), 8, timer=scripted(100.0))
+    step, _ = step_time(net(), (40,), 8, Classify(3), timer=scripted(100.0))
     assert step == StepTime(8, 5.0, {"0.weight": 0.0, "2.weight": 0.0})
 
 
 def test_the_clock_comes_to_the_measured_seconds() -> None:
-    found = profile_device("here", net(), (40,), 8, timer=scripted(100.0))
+    found = profile_device("here", net(), (40,), 8, Classify(3), timer=scripted(100.0))
     fleet = make_fleet("x", [found], 0, 0.0, 1)
     assert train_seconds(2150, 8, fleet.nominal(0)) == pytest.approx(5.0)
     assert (found.down, found.up) == (20e6, 10e6)
 
 
 def test_a_profile_comes_back_from_its_file_and_from_a_recipe(tmp_path: Path) -> None:
-    found = profile_device("here", net(), (40,), 8, timer=scripted(1.0))
+    found = profile_device("here", net(), (40,), 8, Classify(3), timer=scripted(1.0))
     path = tmp_path / "here.yaml"
     path.write_text(fleet_text([found], "a remark"))
     assert path.read_text().startswith("# a remark\nfleet: 2\n")
@@ -123,6 +124,6 @@ def test_measured_seconds_of_a_round_by_hand() -> None:
 
 def test_a_real_profile_has_every_layer() -> None:
     torch.manual_seed(0)
-    step, whole_s = step_time(net(), (40,), 4)
+    step, whole_s = step_time(net(), (40,), 4, Classify(3))
     assert set(step.weight_s) == {"0.weight", "2.weight"}
     assert step.constant_s > 0 and whole_s > 0

@@ -18,6 +18,7 @@ from fpcli.export.formats import PROGRAMS, open_onnx
 from fpcli.export.quantise import NUM_CALIBRATION, draw_calibration, quantise_onnx
 from fpcli.export.source import ExportSource
 from fpcli.export.write import NUM_INPUTS, ExportChoice, write_models
+from fpcli.tasks.classify import Classify
 
 onnx = pytest.importorskip("onnx")
 for package in PROGRAMS["onnx"].needs:
@@ -52,7 +53,7 @@ def test_scales_are_those_of_the_samples_and_of_each_row_of_weights() -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[2.0, -1.0], [0.25, -0.5]]))
         linear.bias.zero_()
-    card = replace(Card.of(narrow("digits-cnn"), {}), input_shape=(2,), num_classes=2)
+    card = replace(Card.of(narrow("digits-cnn"), {}), input_shape=(2,), task=Classify(2).to_json())
     whole, _ = PROGRAMS["onnx"].write(linear, card, 0)
     data = quantise_onnx(whole, torch.tensor([[-1.0, 0.0], [3.0, 1.0]]))
     values = constants(data)
@@ -74,7 +75,7 @@ def test_a_quantised_file_is_small_says_what_it_is_and_predicts_alike(
     assert file.bytes == file.path.stat().st_size < 0.6 * file.float32_bytes
     assert file.max_difference > 0
     assert file.num_same >= 0.9 * NUM_INPUTS
-    session = open_onnx(file.path)
+    session, _ = open_onnx(file.path)
     card = Card.from_json(session.get_modelmeta().custom_metadata_map["fpcli"])
     assert (card.dtype, card.calibrated_on, card.is_raw) == ("int8", NUM_CALIBRATION, is_raw)
     stored = digits.test.images
@@ -82,7 +83,7 @@ def test_a_quantised_file_is_small_says_what_it_is_and_predicts_alike(
     logits = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
     wanted = source.trained.module()(digits.normalise(stored))
     shares = [float((y.argmax(1) == digits.test.labels).float().mean()) for y in (wanted, logits)]
-    assert file.accuracy == pytest.approx(shares)
+    assert file.judged == pytest.approx(shares)
     assert float((logits.argmax(1) == wanted.argmax(1)).float().mean()) > 0.9
     candidate = open_candidate(file.path)
     candidate.prepare(x[:2])()

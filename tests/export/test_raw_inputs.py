@@ -19,7 +19,7 @@ from fpcli.export.write import ExportChoice, write_models
 @pytest.mark.parametrize("name", ["digits", "breast-cancer"])
 def test_it_normalises_as_the_data_set_does(name: str) -> None:
     data = load_dataset(name, None, seed=0)
-    raw = RawInputs(nn.Identity(), Inputs.of(data), len(data.input_shape))
+    raw = RawInputs(nn.Identity(), Inputs.of(data), len(data.input_shape), data.task)
     stored = data.test.images
     normalised = raw(stored.float())
     assert torch.equal(normalised, data.normalise(stored))

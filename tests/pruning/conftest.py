@@ -44,4 +44,4 @@ def _learned(name: str, dataset: Dataset, epochs: int) -> Trained:
     for _ in train_centrally(model, dataset, config, seed=0):
         pass
     values = {key: model.state_dict()[key].detach().clone() for key in layout.tensors}
-    return Trained(name, model, layout, Support(), values, (1, 8, 8), 10)
+    return Trained(name, model, layout, Support(), values, (1, 8, 8), Classify(10))

@@ -27,7 +27,7 @@ class Sleeper(nn.Module):
 def test_networks_take_turns_and_the_median_counts() -> None:
     diary: list[tuple[float, int]] = []
     slow, fast = Sleeper(0.004, diary), Sleeper(0.001, diary)
-    change = compare_latency(slow, fast, (1, 2, 2), 3)
+    change = compare_latency(slow, fast, torch.zeros(3, 1, 2, 2))
     assert change.before_ms >= 4 and change.after_ms >= 1
     assert change.pair.low <= change.pair.ratio <= change.pair.high < 1
     assert judge_pair(change.pair) == FASTER

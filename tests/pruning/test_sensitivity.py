@@ -21,6 +21,7 @@ from fpcli.pruning.sensitivity import (
 )
 from fpcli.pruning.sweep import BASELINE, SweepConfig, Tally, key_of
 from fpcli.scores.magnitude import l1
+from fpcli.settings.metrics import find_metric
 
 
 def content() -> dict[str, Any]:
@@ -94,13 +95,13 @@ def test_no_file_no_json_and_no_sense(cnn: Trained, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="cannot be read"):
             read_rates(tmp_path / "bad.json", 1.0, cnn.layout)
     for drop in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="points"):
+        with pytest.raises(UsageError, match="cannot be allowed"):
             read_rates(tmp_path / "bad.json", drop, cnn.layout)
 
 
 def test_rounding_does_not_decide() -> None:
-    assert find_largest_ratio([0.5], [0.9 - 0.01], 0.9, 1.0) == 0.5
-    assert find_largest_ratio([0.5], [0.8899], 0.9, 1.0) == 0.0
+    assert find_largest_ratio([0.5], [0.9 - 0.01], 0.9, 1.0, find_metric("accuracy")) == 0.5
+    assert find_largest_ratio([0.5], [0.8899], 0.9, 1.0, find_metric("accuracy")) == 0.0
 
 
 def test_a_result_has_the_curves_and_the_norms(cnn: Trained) -> None:

@@ -45,14 +45,14 @@ def test_ratio_zero_is_the_whole_model_and_the_model_stays(
     for trained in (learned_cnn, residual):
         before = digest_model(trained)
         tallies = swept(trained, digits, config)
-        whole = evaluate(trained.module(), choose_images(digits, config), digits.normalise)
+        whole = evaluate(trained.module(), choose_images(digits, config), digits)
         baseline = tallies[BASELINE]
         assert baseline.seen == whole.num_examples == len(digits.validation)
-        assert baseline.correct / baseline.seen == whole.accuracy > 0.5
+        assert baseline.metric == whole.metrics["accuracy"] > 0.5
         for name, group in trained.layout.prunable.items():
             for score in config.scores:
                 point = tallies[key_of(score, name, group.width)]
-                assert (point.correct, point.loss_sum) == (baseline.correct, baseline.loss_sum)
+                assert (point.metric, point.loss_sum) == (baseline.metric, baseline.loss_sum)
         assert digest_model(trained) == before
 
 
@@ -82,8 +82,8 @@ def test_a_point_is_the_whole_model_with_zeros_behind_the_activation(
     assert (trapped - small).abs().max() > 0.1
 
     found = swept(residual, digits, config)[cut.key]
-    judged = Tally().plus(small, digits.validation.labels)
-    assert found.correct == judged.correct
+    judged = Tally().plus(digits.task, small, digits.validation.labels)
+    assert found.metric == judged.metric
     assert found.loss_sum == pytest.approx(judged.loss_sum, rel=1e-5)
 
 
@@ -92,9 +92,7 @@ def test_smallest_first_beats_random_beats_largest_first(
 ) -> None:
     def mean(score: str, seed: int = 0) -> float:
         tallies = swept(learned_cnn, digits, SweepConfig((score,), GRID[1:], seed=seed))
-        return statistics.fmean(
-            tally.correct / tally.seen for key, tally in tallies.items() if key != BASELINE
-        )
+        return statistics.fmean(tally.metric for key, tally in tallies.items() if key != BASELINE)
 
     random = statistics.fmean(mean("random", seed) for seed in range(3))
     assert mean("l1") > random > mean("largest")
@@ -110,8 +108,8 @@ def test_an_interrupted_sweep_goes_on(
     cuts = list_cuts(residual, digits, config)
     steps = list(judge_cuts(residual, digits, config, cuts, {}))
     assert len(steps) == 2 * (len(cuts) + 1)
-    assert {key: tally.correct for key, tally in steps} == {
-        key: tally.correct for key, tally in whole.items()
+    assert {key: tally.metric_sum for key, tally in steps} == {
+        key: tally.metric_sum for key, tally in whole.items()
     }
     for done in (1, 5, len(cuts) + 1, len(cuts) + 3, len(steps)):
         known = dict(steps[:done])

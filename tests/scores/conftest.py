@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 Scored = tuple[Layout, dict[str, Tensor], Sample]
 
@@ -23,6 +24,6 @@ def task() -> Callable[..., Scored]:
         layout = trace(model.float(), xs[0][:1].float())
         values = {name: model.state_dict()[name].detach().clone() for name in layout.tensors}
         ys = [torch.tensor(labels or [0] * len(x)) for x in xs]
-        return layout, values, Sample(model, list(zip(xs, ys, strict=True)))
+        return layout, values, Sample(model, list(zip(xs, ys, strict=True)), Classify(2))
 
     return build

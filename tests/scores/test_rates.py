@@ -19,6 +19,7 @@ from fpcli.scores.rates import (
     find_widest_gap,
     measure_mass_above,
 )
+from fpcli.tasks.classify import Classify
 
 
 def spectrum(*values: float) -> Spectrum:
@@ -140,7 +141,7 @@ def test_the_loss_of_a_network_is_that_of_evaluation() -> None:
     x, y = torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0])
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    loss, at = make_loss(model, (x, y))
+    loss, at = make_loss(model, (x, y), Classify(2))
     model.eval()
     with torch.no_grad():
         expected = float(nn.functional.cross_entropy(model(x), y))
@@ -148,6 +149,6 @@ def test_the_loss_of_a_network_is_that_of_evaluation() -> None:
     assert len(at) == sum(p.numel() for p in model.parameters()) == len(compute_gradient(loss, at))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     model.train()
-    loss, _ = make_loss(model, (x, y))
+    loss, _ = make_loss(model, (x, y), Classify(2))
     loss(at)
     assert model.training

@@ -77,7 +77,7 @@ def test_controls(scored: tuple) -> None:
     layout, values, sample = scored
     assert torch.equal(score("largest", layout, values)["stem"], -l1(layout, values)["stem"])
     one, two = (
-        score("random", layout, values, Sample(sample.template, (), seed))["stem"]
+        score("random", layout, values, Sample(sample.template, (), sample.task, seed))["stem"]
         for seed in (0, 1)
     )
     assert not torch.equal(one, two)

@@ -14,6 +14,7 @@ from fpcli.scores.sample import Sample
 from fpcli.scores.taylor import measure_saliency, taylor
 from fpcli.structure.layout import Layout
 from fpcli.structure.trace import trace
+from fpcli.tasks.classify import Classify
 
 IMAGES = [
     [[1, 2, 0, 1], [0, 1, 3, 1], [2, 0, 1, 0], [1, 1, 0, 2]],
@@ -78,7 +79,7 @@ def test_the_worked_network(
 
 def test_a_batch_scores_with_the_bias() -> None:
     net = network()
-    found = taylor(layout_of(net), net.state_dict(), Sample(net, [(X, Y)]))
+    found = taylor(layout_of(net), net.state_dict(), Sample(net, [(X, Y)], Classify(2)))
     assert found["0"].tolist() == pytest.approx((0.4980846295, 0.1687083482, 0.0587116962))
 
 
@@ -88,10 +89,11 @@ def test_batches_average_absolutes_and_leave_the_network_alone() -> None:
     layout, state = layout_of(net), net.state_dict()
     before = {name: value.clone() for name, value in state.items()}
     one, two = (
-        taylor(layout, state, Sample(net, [(X[i : i + 1], Y[i : i + 1])]))["0"] for i in (0, 1)
+        taylor(layout, state, Sample(net, [(X[i : i + 1], Y[i : i + 1])], Classify(2)))["0"]
+        for i in (0, 1)
     )
-    both = taylor(layout, state, Sample(net, [(X[:1], Y[:1]), (X[1:], Y[1:])]))["0"]
+    both = taylor(layout, state, Sample(net, [(X[:1], Y[:1]), (X[1:], Y[1:])], Classify(2)))["0"]
     assert both.tolist() == pytest.approx(((one + two) / 2).tolist())
-    whole = taylor(layout, state, Sample(net, [(X, Y)]))["0"]
+    whole = taylor(layout, state, Sample(net, [(X, Y)], Classify(2)))["0"]
     assert not torch.allclose(both, whole)
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())

@@ -18,12 +18,13 @@ from conftest import toy_recipe
 from driver import Listener, begin, digits_file, go_on
 from safetensors.torch import load_file
 
-from fpcli.engine.evaluate import evaluate
+from fpcli.data.batches import evaluation_batches
 from fpcli.errors import DataError, RecipeError, ResumeError
 from fpcli.files import list_checksums
 from fpcli.report.runs import find_runs
 from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
+from fpcli.tasks.classify import Classify
 from fpcli.train import federated_run
 from fpcli.train.run_session import Interrupted
 from fpcli.unlearn import unlearn_run
@@ -103,7 +104,9 @@ def test_what_is_reported(runs: Path, result: dict[str, Any]) -> None:
         ("forget_train_accuracy", data.forget_train),
         ("retain_train_accuracy", data.retain_train),
     ):
-        assert stages["original"][key] == evaluate(model, split, data.normalise).accuracy
+        batches = evaluation_batches(split, data.normalise)
+        judged = Classify(data.num_classes).score(model, batches)
+        assert stages["original"][key] == judged.metrics["accuracy"]
 
 
 def test_scoring_is_counted_before_any_round(runs: Path, result: dict[str, Any]) -> None:
