@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from fpcli.tasks.learning_task import Batch, LearningTask, Score
 
 CUTS = (1, 5, 10)
-"""The K of HR@K."""
+"""The K of HR@K, and but for the first of NDCG@K."""
+
+PRIMARY = "ndcg@10"
 
 
 def find_ranks(scores: Tensor, target: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def find_ranks(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def judge_ranks(ranks: Tensor) -> dict[str, float]:
-    """Return HR@K, NDCG@K and MRR, means over the samples.
+    """Return NDCG@10, the primary metric, HR@K, the other NDCG@K and MRR, means over the samples.
 
     With a single right item at rank r, counted from 0, HR@K is 1 for r < K; NDCG@K is 1/log2(r+2)
     there; the reciprocal rank is 1/(r+1).
@@ -51,9 +53,9 @@ def judge_ranks(ranks: Tensor) -> dict[str, float]:
     """
     ranks = ranks.double()
     gains = 1 / torch.log2(ranks + 2)
-    values = {f"hr@{cut}": (ranks < cut).double() for cut in CUTS}
-    values |= {f"ndcg@{cut}": torch.where(ranks < cut, gains, 0.0) for cut in CUTS[1:]}
-    values |= {"mrr": 1 / (ranks + 1)}
+    ndcg = {f"ndcg@{cut}": torch.where(ranks < cut, gains, 0.0) for cut in CUTS[1:]}
+    values = {PRIMARY: ndcg[PRIMARY]} | {f"hr@{cut}": (ranks < cut).double() for cut in CUTS}
+    values |= {**ndcg, "mrr": 1 / (ranks + 1)}
     return {name: float(value.mean()) if len(ranks) else 0.0 for name, value in values.items()}
 
 
@@ -71,15 +73,14 @@ class Rank(LearningTask):
     """
 
     kind: ClassVar[str] = "rank"
-    primary_name: ClassVar[str] = "ndcg@10"
+    primary_name: ClassVar[str] = PRIMARY
     answers: ClassVar[str] = "items"
     num_sampled: Annotated[int, Ge(0)] = 0
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """NDCG@10, the others over all items, and those among sampled ones if there are any."""
-        names = judge_ranks(torch.zeros(1))
-        plain = (self.primary_name, *(name for name in names if name != self.primary_name))
+        plain = tuple(judge_ranks(torch.zeros(1)))
         return plain + tuple(f"sampled_{name}" for name in plain if self.num_sampled)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
