@@ -25,7 +25,7 @@ from fpcli.recipe.load import flatten, to_yaml
 from fpcli.settings.recipes import Recipe
 from fpcli.store.run_folder import RunFolder
 from fpcli.train.federated_run import RunListener
-from fpcli.train.run_summary import round_to_event
+from fpcli.train.run_summary import round_to_event, summarise_clients
 from fpcli.train.setup import Setup
 
 _PLAIN = {
@@ -96,9 +96,11 @@ def collect_scalars(event: Mapping[str, Any]) -> dict[str, float]:
     {'train/loss': 0.5, 'test/accuracy': 0.9, 'notes/a': 1}
     """
     numbers: dict[str, Any] = {name: event.get(key) for key, name in _PLAIN.items()}
-    for split in ("test", "validation", "clients_accuracy", "local_accuracy"):
-        part = event.get(split) or {}
-        numbers |= {f"{split}/{key}": part.get(key) for key in ("accuracy", "loss", "mean", "min")}
+    for split in ("test", "validation"):
+        score = event.get(split) or {}
+        numbers |= {f"{split}/{key}": x for key, x in score.items() if key != "num_examples"}
+    for metric, summary in summarise_clients(event.get("personal") or {}).items():
+        numbers |= {f"clients/{metric}/{key}": value for key, value in summary.items()}
     for key, note in event["notes"].items():
         parts = note if isinstance(note, Mapping) else {"": note}
         numbers |= {f"notes/{key}/{part}".rstrip("/"): value for part, value in parts.items()}

@@ -24,7 +24,7 @@ RECIPE = load_recipe(None)
 
 
 def record(number: int) -> RoundRecord:
-    score = Score(number / 10, 1.0, 50)
+    score = Score(1.0, {"accuracy": number / 10}, 50)
     return RoundRecord(
         round=number, cohort=(), clients=(), refusals=(), attempts=1, loss=0.5, clock_s=1.0,
         down_bytes=10, up_bytes=5, real_s=0.25, cost=Cost(100, 200.0, 400), coverage=1,
@@ -116,6 +116,19 @@ def test_ratios_of_clients() -> None:
     clients = [{"notes": {"ratio": ratio}} for ratio in (0.2, 0.4, None)]
     found = trackers.collect_scalars({"notes": {}, "clients": clients})
     assert found == {"ratio/mean": pytest.approx(0.3), "ratio/min": 0.2, "ratio/max": 0.4}
+
+
+def test_every_metric_and_the_means_over_clients() -> None:
+    score = {"mae": 44.0, "r2": None, "loss": 1.0, "num_examples": 50}
+    personal = {"mae": {"0": 40.0, "3": 50.0}, "r2": {"0": 0.5, "3": 0.5}}
+    found = trackers.collect_scalars(
+        {"notes": {}, "test": score, "validation": {"mae": 45.0}, "personal": personal}
+    )
+    assert found == {
+        "test/mae": 44.0, "test/loss": 1.0, "validation/mae": 45.0, "clients/mae/mean": 45.0,
+        "clients/mae/std": 5.0, "clients/mae/min": 40.0, "clients/r2/mean": 0.5,
+        "clients/r2/std": 0.0, "clients/r2/min": 0.5,
+    }  # fmt: skip
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
