@@ -50,6 +50,8 @@ def judge_ranks(ranks: Tensor) -> dict[str, float]:
     >>> values = judge_ranks(torch.tensor([0, 3, 9, 10, 57]))
     >>> [round(values[name], 6) for name in ("hr@1", "hr@10", "ndcg@5", "ndcg@10", "mrr")]
     [0.2, 0.6, 0.286135, 0.343948, 0.29163]
+    >>> list(values)
+    ['ndcg@10', 'hr@1', 'hr@5', 'hr@10', 'ndcg@5', 'mrr']
     """
     ranks = ranks.double()
     gains = 1 / torch.log2(ranks + 2)
