@@ -33,7 +33,7 @@ SYNONYMS: Mapping[str, str] = {
     "name": "run-name exp-name experiment",
     "resume": "continue checkpoint restore load",
     "force": "overwrite yes",
-    "target": "target-accuracy target-acc stop-at",
+    "target": "target-accuracy target-acc target-metric stop-at",
     "workers": "num-workers n-workers processes jobs threads",
     "codec": "compression compress quantize quantization",
     "ratio": "sparsity amount prune-ratio pruning-ratio pruning-rate prune-rate",
@@ -88,6 +88,11 @@ SYNONYMS: Mapping[str, str] = {
     "validation": "val valid dev",
     "test": "holdout",
     "acc": "accuracy top1 test-acc val-acc",
+    "mae": "l1-error mean-absolute-error absolute-error",
+    "r2": "r-squared rsquared coefficient-of-determination",
+    "hr@10": "hit-rate hit-ratio hitrate hits@10 hit@10 recall@10",
+    "ndcg@10": "ndcg",
+    "mrr": "mean-reciprocal-rank",
 }
 """What something is called here -> what others call it. It is only ever understood where its name
 is one of those that could be meant, and stays a hint: the name that is written is ours."""

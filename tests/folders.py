@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,34 @@ def event(number: int, validation: float | None, test: float = 0.0, **more: Any)
         found["validation"] = {"accuracy": validation, "loss": 1.0, "num_examples": 50}
         found["test"] = {"accuracy": test, "loss": 1.0 / number, "num_examples": 100}
     return found | more
+
+
+def judged(
+    number: int, validation: Mapping[str, float], test: Mapping[str, float], **more: Any
+) -> dict[str, Any]:
+    """Return a round of format 2 that is judged by any metrics."""
+    scores = {
+        split: {**metrics, "loss": 1.0, "num_examples": 50}
+        for split, metrics in (("validation", validation), ("test", test))
+    }
+    return event(number, None, format=2) | scores | more
+
+
+def regression(*errors: float) -> list[dict[str, Any]]:
+    """Return one round per mean absolute error, which is 1 lower on test data."""
+    return [
+        judged(number, {"mae": mae, "r2": 0.5}, {"mae": mae - 1, "r2": 0.25})
+        for number, mae in enumerate(errors, start=1)
+    ]
+
+
+def ranking(*gains: float) -> list[dict[str, Any]]:
+    """Return one round per NDCG@10; HR@10 is twice and MRR half of it."""
+    return [
+        judged(number, metrics, metrics)
+        for number, gain in enumerate(gains, start=1)
+        for metrics in [{"ndcg@10": gain, "hr@1": gain / 4, "hr@10": 2 * gain, "mrr": gain / 2}]
+    ]
 
 
 def rounds(*scores: float) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,15 +12,15 @@ from fpcli.cli.session import Session
 from fpcli.errors import CheckError, DataError, FpError, UsageError, suggest
 from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
-from fpcli.settings.metrics import parse_target
-from fpcli.units import parse_bytes, parse_seconds, parse_share, share_hint
+from fpcli.settings.metrics import BEST, find_measured
+from fpcli.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from fpcli.report.compare import Comparison
+    from fpcli.report.compare import ComparedRow, Comparison
     from fpcli.report.measures import Budget
 
-ORDERS = {"acc": "accuracy", "bytes": "bytes", "clock": "clock_s", "rounds": "rounds"}
-"""Words of `--by` -> measure."""
+_COSTS = ("bytes", "clock", "rounds")
+"""Words of `--by` beside metrics."""
 
 RunPaths = Annotated[
     list[Path],
@@ -34,15 +33,16 @@ RunPaths = Annotated[
 _Target = Annotated[
     str | None,
     Flag(
-        "--target acc=X",
-        "Show the price of this validation accuracy, a fraction, not that of the whole run",
+        "--target METRIC=X",
+        "Show what it took until validation data was judged so well, not what the whole run did: "
+        "`acc=0.9`, `mae=45`, `hr@10=0.2,mrr=0.1`",
     ),
 ]
 At = Annotated[
     list[str] | None,
     Flag(
         "--at WHAT=X",
-        "Also test accuracy at `clock=60s`, `bytes=50MB` or `rounds=20`; may be repeated",
+        "Also the test metric at `clock=60s`, `bytes=50MB` or `rounds=20`; may be repeated",
     ),
 ]
 _Reference = Annotated[
@@ -50,15 +50,20 @@ _Reference = Annotated[
 ]
 By = Annotated[
     str | None,
-    Flag("--by WHAT", f"Sort by {', '.join(ORDERS)}", default="as named", known=(*ORDERS,)),
+    Flag(
+        "--by WHAT",
+        f"Sort by a metric, best first (acc, mae, hr@10), or by {', '.join(_COSTS)}",
+        default="as named",
+        known=("acc", "mae", "r2", "hr@10", "ndcg@10", "mrr", *_COSTS),
+    ),
 ]
 FailIf = Annotated[
     list[str] | None,
     Flag(
         "--fail-if CONDITION",
         "Exit 8 if this holds: `fedmp.bytes > 0.9 * fedavg.bytes`; a name is a run, row or "
-        "method; measures: acc, best, clients_acc, local_acc, at, loss, rounds, bytes, clock, "
-        "real, params, macs, file, latency; may be repeated",
+        "method; measures: metrics (acc, mae, hr@10; best_mae, clients_acc, local_acc), best, at, "
+        "loss, rounds, bytes, clock, real, params, macs, file, latency; may be repeated",
     ),
 ]
 Markdown = Annotated[bool, Flag("--md", "Print the table as Markdown")]
@@ -114,36 +119,23 @@ def load_comparison(
         UsageError: an option is wrong.
         DataError: a run cannot be read.
     """
+    from fpcli.recipe.resolve import Setting, read_target
     from fpcli.report.compare import compare_runs as compare_runs
+    from fpcli.report.measures import SHORT
     from fpcli.report.runs import find_runs
 
-    if by is not None and by not in ORDERS:
+    if by is not None and by not in (*_COSTS, "best") and not find_measured(SHORT.get(by, by)):
+        known = ("acc", "best", "mae", "hr@10", *_COSTS)
         raise UsageError(
             f"--by: unknown measure `{by}`",
-            hint=suggest(by, ORDERS) or f"known: {', '.join(ORDERS)}",
+            hint=suggest(by, known) or f"any metric, or one of {', '.join(_COSTS)}",
             where="--by",
         )
-    goal = None if target is None else _goal(target)
+    goal = read_target("target", Setting(target, "--target", is_in_file=False))
     budgets = [_budget(word) for word in at or ()]
     return compare_runs(
-        find_runs(words, runs_dir),
-        target=goal,
-        budgets=budgets,
-        reference=reference,
-        by=ORDERS[by] if by else None,
+        find_runs(words, runs_dir), target=goal, budgets=budgets, reference=reference, by=by
     )
-
-
-def _goal(text: str) -> float:
-    value = next(iter(parse_target(text).values()))
-    try:
-        goal = parse_share(value)
-    except ValueError:
-        goal = math.nan
-    if not 0 < goal <= 1:
-        hint = share_hint(value) or "for example `--target acc=0.98`"
-        raise UsageError(f"--target: `{value}` is no accuracy", hint=hint, where="--target")
-    return goal
 
 
 def _budget(word: str) -> Budget:
@@ -183,11 +175,13 @@ def _text(comparison: Comparison) -> str:
 
 def _leaving_order(comparison: Comparison, measures: Sequence[str]) -> list[int]:
     """Return which columns leave a table that is too wide, the first of them first."""
-    costs = [*measures[measures.index("best_accuracy") + 1 : measures.index("params")]][::-1]
+    bests = [name for name in measures if name.startswith(BEST)]
+    before = max((measures.index(name) for name in bests), default=1)
+    costs = [*measures[before + 1 : measures.index("params")]][::-1]
     times = [name for name in measures if name.endswith("_ms")][::-1]
     if any(run.command == "prune" for row in comparison.rows for run in row.runs):
         # Sizes are what such a comparison is about.
-        order = ["best_accuracy", *costs, "seeds", "differs", *times]
+        order = [*bests, *costs, "seeds", "differs", *times]
     else:
         sizes = [name for name in ("file_bytes", "macs", "params") if name in measures]
         order = [*times, *sizes, "differs", *costs, "seeds"]
@@ -202,7 +196,6 @@ def check_conditions(comparison: Comparison, conditions: Sequence[str]) -> FpErr
         DataError: it speaks of a number that a run does not have.
     """
     from fpcli.report.expression import judge_condition
-    from fpcli.report.measures import to_text
 
     broken = []
     for text in conditions:
@@ -211,7 +204,7 @@ def check_conditions(comparison: Comparison, conditions: Sequence[str]) -> FpErr
         )
         if verdict.holds:
             values = [
-                f"{name} = {to_text(comparison.field(name.rpartition('.')[2]), value)}"
+                f"{name} = {_format(comparison, name, value)}"
                 for name, value in verdict.values.items()
             ]
             broken.append(f"`{text}` holds ({', '.join(values)})")
@@ -220,10 +213,15 @@ def check_conditions(comparison: Comparison, conditions: Sequence[str]) -> FpErr
     return CheckError("; ".join(broken), hint="this is what --fail-if asks for", where="--fail-if")
 
 
-def _value(comparison: Comparison, name: str, word: str) -> float:
-    """Return a measure for a condition; what a target costs that was not reached is infinite."""
-    from fpcli.report.measures import SHORT
+def _format(comparison: Comparison, reference: str, value: float) -> str:
+    from fpcli.report.measures import to_text
 
+    name, _, word = reference.rpartition(".")
+    row = _find_row(comparison, name)
+    return to_text(row.find_unit(comparison.field(word, row.primary)), value)
+
+
+def _find_row(comparison: Comparison, name: str) -> ComparedRow:
     rows = comparison.named(name)
     if len(rows) != 1:
         labels = ", ".join(row.label for row in rows or comparison.rows)
@@ -231,17 +229,28 @@ def _value(comparison: Comparison, name: str, word: str) -> float:
             f"`{name}` {'names several rows' if rows else 'names no run of these'}",
             hint=f"choose one: {labels}" if rows else suggest(name, comparison.names()) or labels,
         )
-    measures = rows[0].values
-    field = comparison.field(word)
-    if field not in measures:
+    return rows[0]
+
+
+def _value(comparison: Comparison, name: str, word: str) -> float:
+    """Return a measure for a condition; what a target costs that was not reached is infinite."""
+    from fpcli.report.measures import SHORT
+
+    row = _find_row(comparison, name)
+    measures = row.values
+    field = comparison.field(word, row.primary)
+    if field not in measures and not find_measured(field) and field != BEST:
         known_words = [*SHORT, *measures]
         raise UsageError(
             f"unknown measure `{word}`",
             hint=suggest(word, known_words) or f"known: {', '.join(known_words)}",
         )
-    value = measures[field].mean
+    value = measures[field].mean if field in measures else None
     if value is not None:
         return value
     if field.startswith("target_"):
         return float("inf")
-    raise DataError(f"--fail-if: `{name}` has no {word}", hint="was it never evaluated?")
+    metric = find_measured(field)
+    is_foreign = metric and row.metrics and metric.name not in row.metrics
+    hint = f"it is judged by {', '.join(row.metrics)}" if is_foreign else "was it never evaluated?"
+    raise DataError(f"--fail-if: `{name}` has no {word}", hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from fpcli.errors import UsageError, suggest
 from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
 from fpcli.settings.options import PlotChoice
+
+if TYPE_CHECKING:
+    from fpcli.report.compare import Comparison
 
 _SIDES = (0.5, 40.0)
 """Shortest and longest side of a figure, in inches."""
@@ -51,9 +54,7 @@ def run_plot(
     from fpcli.files import write_atomic
     from fpcli.report.paper_plot import plot_rows
 
-    choice = _name_measures(
-        choice, {member.command for row in comparison.rows for member in row.runs}
-    )
+    choice = _name_measures(choice, comparison)
     picture, missing = plot_rows(comparison.rows, choice, kind, inches)
     write_atomic(output, picture)
     ctx.obj.warnings += (*comparison.warnings, *missing)
@@ -76,13 +77,14 @@ def _read_size(text: str) -> tuple[float, float] | None:
     return width, height
 
 
-def _name_measures(choice: PlotChoice, commands: set[str]) -> PlotChoice:
+def _name_measures(choice: PlotChoice, comparison: Comparison) -> PlotChoice:
     """Return a choice with the full names of what is drawn.
 
     Raises:
         UsageError: there is no such measure, or no such pair of them.
     """
-    from fpcli.report.curves import BANDS, EFFORT_AXES, QUANTITIES
+    from fpcli.report.compare import list_primaries
+    from fpcli.report.curves import BANDS, EFFORT_AXES, find_quantity, list_quantities
     from fpcli.report.measures import SHORT
     from fpcli.report.size_curves import SIZE_AXES
 
@@ -95,7 +97,14 @@ def _name_measures(choice: PlotChoice, commands: set[str]) -> PlotChoice:
             raise UsageError(f"{option}: unknown word `{word}`", hint=hint, where=option)
         return name
 
-    x = choice.x or ("macs" if "prune" in commands else "rounds")
+    rows = comparison.rows
+    is_pruned = any(run.command == "prune" for row in rows for run in row.runs)
+    x = choice.x or ("macs" if is_pruned else "rounds")
     x = find("--x", x, [*EFFORT_AXES, *SIZE_AXES])
-    y = find("--y", choice.y, ["accuracy", "loss"] if x in SIZE_AXES else [*QUANTITIES])
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics)) or ["accuracy"]
+    known = [*metrics, "loss"] if x in SIZE_AXES else list_quantities(metrics)
+    y = choice.y or next(iter(list_primaries(rows)), metrics[0])
+    if x in SIZE_AXES or not find_quantity(SHORT.get(y, y)):
+        y = find("--y", y, known)
+    y = SHORT.get(y, y)
     return replace(choice, x=x, y=y, band=find("--band", choice.band, [*BANDS]))

@@ -156,7 +156,7 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
     """
     raw = setting.value
     if get_origin(leaf.hint) is Mapping:
-        return _read_target(key, setting)
+        return read_target(key, setting)
     if raw in ("null", "none", "~") and type(None) in get_args(leaf.hint):
         return None
     try:
@@ -177,14 +177,20 @@ def check_value(key: str, leaf: Leaf, setting: Setting) -> Any:
     raise setting.error(f"`{key}` must be {wanted}, got {shown}", hint)
 
 
-def _read_target(key: str, setting: Setting) -> dict[str, float]:
-    """Return metric -> value of a mapping, or of text such as ``acc=0.9,mrr=0.1``."""
-    raw, target = setting.value, {}
+def read_target(key: str, setting: Setting) -> dict[str, float]:
+    """Return metric -> value of a mapping, or of text such as ``acc=0.9,mrr=0.1``.
+
+    Raises:
+        RecipeError: it is neither, from a file.
+        UsageError: the same on the command line.
+    """
+    raw, target, hint = setting.value, {}, ""
     try:
         raw = {} if raw in (None, "null", "none") else raw
         pairs = parse_target(raw) if isinstance(raw, str) else dict(raw)
         for name, text in pairs.items():
             metric = find_metric(str(name))
+            hint = share_hint(str(text)) if metric.is_share else ""
             value = parse_share(text) if isinstance(text, str) and "%" in text else float(text)
             if not math.isfinite(value) or (metric.is_share and not 0 < value <= 1):
                 raise ValueError
@@ -192,7 +198,7 @@ def _read_target(key: str, setting: Setting) -> dict[str, float]:
     except UsageError as error:
         raise setting.error(f"`{key}`: {error.message}", error.hint) from error
     except (TypeError, ValueError) as error:
-        hint = "metrics with values, `accuracy=0.9`; shares are above 0 and at most 1"
+        hint = hint or "metrics with values, `accuracy=0.9`; shares are above 0 and at most 1"
         raise setting.error(f"`{key}` must be a metric and a number, got {raw}", hint) from error
     return target
 

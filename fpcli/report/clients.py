@@ -9,6 +9,7 @@ from typing import Any
 from fpcli.report import markup
 from fpcli.report.plots import name_clients
 from fpcli.report.runs import Run
+from fpcli.settings.metrics import LOCAL, find_metric
 from fpcli.units import format_bytes, format_seconds
 
 
@@ -20,18 +21,18 @@ def list_clients(run: Run, most: int) -> Iterator[str]:
             by_client.setdefault(record["client"], []).append(record)
     if not (by_client and most):
         return
-    judged = next((event for event in run.judged[::-1] if event.get("personal")), {})
-    scores = {
-        title: judged[key]
-        for key, title in {"personal": "own accuracy", "local": "local accuracy"}.items()
-        if judged.get(key)
-    }
+    personal: Mapping[str, Any] = next(
+        (e["personal"] for e in run.judged[::-1] if e.get("personal")), {}
+    )
+    metrics = [find_metric(name) for name in run.metrics[:1] for name in (name, LOCAL + name)]
+    metrics = [metric for metric in metrics if metric.name in personal]
     has_ratio = any(
         "ratio" in record["notes"] for records in by_client.values() for record in records
     )
     headers = ["client", "examples", "rounds", "params, mean", "received", "sent", "computing",
                "transfer"]  # fmt: skip
-    headers += ["ratio, mean"] * has_ratio + list(scores)
+    headers += ["ratio, mean"] * has_ratio
+    headers += ["own " * (not x.name.startswith(LOCAL)) + x.title for x in metrics]
     rows = []
     for client in sorted(by_client)[:most]:
         row = _row(client, by_client[client])
@@ -40,8 +41,8 @@ def list_clients(run: Run, most: int) -> Iterator[str]:
         ]
         if has_ratio:
             row.append(f"{statistics.fmean(ratios):.3f}" if ratios else "-")
-        accuracies = [score.get(str(client)) for score in scores.values()]
-        row += [f"{accuracy:.2%}" if _is_number(accuracy) else "-" for accuracy in accuracies]
+        values = [(metric, personal[metric.name].get(str(client))) for metric in metrics]
+        row += [metric.format(value) if _is_number(value) else "-" for metric, value in values]
         rows.append(row)
     table = markup.make_table(headers, rows, range(1, len(headers)))
     left = len(by_client) - len(rows)

@@ -22,6 +22,7 @@ from fpcli.report.measures import (
 )
 from fpcli.report.run_settings import list_differences
 from fpcli.report.runs import Run
+from fpcli.settings.metrics import BEST, find_measured
 from fpcli.store.events import replace_nan
 
 
@@ -42,6 +43,22 @@ class ComparedRow:
     differs: Mapping[str, Any]
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that judge its models, the primary one first; empty before the
+        first evaluation."""
+        return next((run.metrics for run in self.runs if run.metrics), ())
+
+    @property
+    def primary(self) -> str:
+        """The name of its primary metric; empty before the first evaluation."""
+        return next(iter(self.metrics), "")
+
+    def find_unit(self, measure: str) -> str:
+        """Return a measure that is written as another one is: after a budget the primary metric
+        stands."""
+        return self.primary if measure.startswith("at_") else measure
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of its runs; of prunings those of the models, if these differ."""
         trained = [run.source_seed for run in self.runs if run.source_seed is not None]
@@ -56,24 +73,26 @@ class Comparison:
 
     Attributes:
         reference: label of the row that the others are set against.
-        target: validation accuracy whose price is asked for.
-        budgets: efforts after which accuracy is asked for.
+        target: metrics on validation data whose price is asked for; empty if none is.
+        budgets: efforts after which the primary metric is asked for.
     """
 
     rows: tuple[ComparedRow, ...]
     reference: str
-    target: float | None
+    target: Mapping[str, float]
     budgets: tuple[Budget, ...]
     warnings: tuple[str, ...]
 
-    def field(self, name: str) -> str:
+    def field(self, name: str, primary: str) -> str:
         """Return the measure that a word of the command line means.
 
         ``rounds``, ``bytes``, ``clock`` and ``real`` are the price of the target where there is
-        one, else that of the whole run.
+        one, else that of the whole run; ``best`` is about the primary metric.
         """
         name = SHORT.get(name, name)
-        return f"target_{name}" if self.target is not None and name in EFFORTS else name
+        if name == BEST:
+            return BEST + primary
+        return f"target_{name}" if self.target and name in EFFORTS else name
 
     def named(self, name: str) -> list[ComparedRow]:
         """Return the rows that a label, a run's folder name or a method's name stands for."""
@@ -90,10 +109,22 @@ class Comparison:
         return list(dict.fromkeys([*labels, *(r.name for r in runs), *(r.method for r in runs)]))
 
 
+def list_primaries(rows: Sequence[ComparedRow]) -> list[str]:
+    """Return the primary metrics of rows, each once."""
+    return list(dict.fromkeys(row.primary for row in rows if row.primary))
+
+
+def list_shown(rows: Sequence[ComparedRow]) -> list[str]:
+    """Return the metrics that tables and pages show of rows: the primary ones, and beside NDCG@10
+    also HR@10, which papers print with it."""
+    beside = [name for row in rows for name in row.metrics if name == "hr@10"]
+    return list(dict.fromkeys([*list_primaries(rows), *beside]))
+
+
 def compare_runs(
     runs: Sequence[Run],
     *,
-    target: float | None = None,
+    target: Mapping[str, float] | None = None,
     budgets: Sequence[Budget] = (),
     reference: str | None = None,
     by: str | None = None,
@@ -104,22 +135,31 @@ def compare_runs(
         runs: at least one.
         target, budgets: see ``measures.measure``.
         reference: a name as in ``Comparison.named``; None takes the first row.
-        by: a measure that rows are sorted by, accuracies from the highest, costs from the lowest.
+        by: a word for a measure that rows are sorted by, metrics from the best, costs from the
+            lowest; rows without it come last.
 
     Raises:
-        UsageError: ``reference`` names no row, or several.
+        UsageError: ``reference`` names no row, or several; ``by`` is a metric that no row has.
     """
     groups = _groups(_share_latencies(runs))
-    rows = [
-        _row(label, group, target, budgets)
+    rows = _align([
+        _row(label, group, target or {}, budgets)
         for label, group in zip(_labels(groups), groups, strict=True)
-    ]
-    comparison = Comparison(tuple(rows), rows[0].label, target, tuple(budgets), ())
+    ])  # fmt: skip
+    comparison = Comparison(tuple(rows), rows[0].label, target or {}, tuple(budgets), ())
     base = _reference(comparison, reference)
     rows = _with_differences(rows, base)
     if by is not None:
-        key = comparison.field(by)
-        sign = -1 if key.endswith("accuracy") else 1
+        key = comparison.field(by, next(iter(list_primaries(rows)), ""))
+        if key not in rows[0].values:
+            metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+            raise UsageError(
+                f"--by: none of these runs has `{by}`",
+                hint=f"they are judged by {', '.join(metrics)}" if metrics else "evaluate them",
+                where="--by",
+            )
+        metric = find_measured(key)
+        sign = -1 if metric and metric.direction == "max" else 1
         rows.sort(key=lambda row: _order(row.values[key].mean, sign))
     warnings = _warnings(runs, rows, budgets)
     return replace(comparison, rows=tuple(rows), reference=base.label, warnings=warnings)
@@ -181,15 +221,20 @@ def _label(runs: Sequence[Run]) -> str:
 
 
 def _row(
-    label: str, runs: tuple[Run, ...], target: float | None, budgets: Sequence[Budget]
+    label: str, runs: tuple[Run, ...], target: Mapping[str, float], budgets: Sequence[Budget]
 ) -> ComparedRow:
     measured = [measure_run(run, target, budgets) for run in runs]
-    return ComparedRow(
-        label,
-        runs,
-        {key: average_seeds([values[key] for values in measured]) for key in measured[0]},
-        {},
-    )
+    keys = dict.fromkeys(key for values in measured for key in values)
+    values = {key: average_seeds([values.get(key) for values in measured]) for key in keys}
+    return ComparedRow(label, runs, values, {})
+
+
+def _align(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
+    """Give every row the measures of all, metrics first; one that its task lacks has no value."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.values))
+    keys.sort(key=lambda key: find_measured(key) is None)
+    missing = dict.fromkeys(keys, Value(None, None, 0))
+    return [replace(row, values={**missing, **row.values}) for row in rows]
 
 
 def _reference(comparison: Comparison, name: str | None) -> ComparedRow:

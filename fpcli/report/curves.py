@@ -1,4 +1,4 @@
-"""What a page's charts show: accuracy and loss of rows, and what single runs noted by the way."""
+"""What a page's charts show: metrics and loss of rows, and what single runs noted by the way."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from functools import partial
 from typing import NamedTuple
 
 from fpcli.report.charts import ChartAxis, Line
-from fpcli.report.client_plots import collect_overlaps
-from fpcli.report.compare import ComparedRow
+from fpcli.report.client_plots import average_clients, collect_overlaps
+from fpcli.report.compare import ComparedRow, list_primaries, list_shown
 from fpcli.report.measures import average_seeds, measure_effort
 from fpcli.report.plots import collect_ratios, group_by_speed, measure_speeds, name_clients
 from fpcli.report.runs import Event, Run
-
-ACCURACY = ChartAxis("test accuracy", "percent", 0, 1.02)
+from fpcli.settings.metrics import CLIENTS, LOCAL, VALIDATION, WITHHELD, find_measured, find_metric
 
 
 class Quantity(NamedTuple):
@@ -32,6 +31,10 @@ def _read_score(split: str, key: str, run: Run, event: Event) -> float | None:
     return (event.get(split) or {}).get(key)
 
 
+def _read_mean(key: str, run: Run, event: Event) -> float | None:
+    return average_clients(event).get(key)
+
+
 def _read_loss(run: Run, event: Event) -> float | None:
     return event.get("loss")
 
@@ -42,27 +45,47 @@ EFFORT_AXES = {
     "clock_s": ChartAxis("simulated time", "seconds", 0),
     "real_s": ChartAxis("real time", "seconds", 0),
 }
-_ON_CLASSES = ChartAxis("mean accuracy", "percent", 0, 1.02)
-QUANTITIES: Mapping[str, Quantity] = {
-    "accuracy": Quantity(ACCURACY, partial(_read_score, "test", "accuracy")),
-    "validation_accuracy": Quantity(
-        ACCURACY._replace(title="validation accuracy"),
-        partial(_read_score, "validation", "accuracy"),
-    ),
+_PLAIN: Mapping[str, Quantity] = {
     "loss": Quantity(ChartAxis("test loss"), partial(_read_score, "test", "loss")),
     "training_loss": Quantity(ChartAxis("training loss"), _read_loss),
-    "clients_accuracy": Quantity(_ON_CLASSES, partial(_read_score, "clients_accuracy", "mean")),
-    "local_accuracy": Quantity(
-        _ON_CLASSES._replace(title="mean local accuracy"),
-        partial(_read_score, "local_accuracy", "mean"),
-    ),
-    "withheld_accuracy": Quantity(
-        ACCURACY._replace(title="accuracy on withheld classes"),
-        partial(_read_score, "withheld", "accuracy"),
-    ),
     **{name: Quantity(axis, partial(_read_effort, name)) for name, axis in EFFORT_AXES.items()},
 }
-"""Measure of a round -> how it is read and drawn."""
+_TITLES = {
+    "": "test {}", VALIDATION: "validation {}", CLIENTS: "mean {}", LOCAL: "mean local {}",
+    WITHHELD: "{} on withheld classes",
+}  # fmt: skip
+"""What stands before the name of a metric -> how an axis is called."""
+
+
+def find_quantity(name: str) -> Quantity | None:
+    """Return how a measure of a round is read and drawn, or None if there is no such measure: a
+    metric on test data, with ``validation_``, ``clients_``, ``local_`` or ``withheld_`` before it
+    that on other data, or ``loss``, ``training_loss`` or an effort.
+
+    >>> find_quantity("validation_accuracy").axis
+    ChartAxis(title='validation accuracy', kind='percent', low=0, high=1.02)
+    >>> find_quantity("mae").axis.kind, find_quantity("best_mae")
+    ('number', None)
+    """
+    metric = find_measured(name)
+    if metric is None:
+        return _PLAIN.get(name)
+    prefix = name.removesuffix(metric.name)
+    if prefix not in _TITLES:
+        return None
+    title = _TITLES[prefix].format(metric.title)
+    axis = ChartAxis(title, "percent", 0, 1.02) if metric.is_share else ChartAxis(title)
+    if prefix in (CLIENTS, LOCAL):
+        return Quantity(axis, partial(_read_mean, name))
+    split = prefix.removesuffix("_") or "test"
+    return Quantity(axis, partial(_read_score, split, metric.name))
+
+
+def list_quantities(metrics: Sequence[str]) -> list[str]:
+    """Return what ``find_quantity`` knows of runs that some metrics judge."""
+    prefixed = [prefix + name for prefix in _TITLES for name in metrics if prefix]
+    return [*metrics, *_PLAIN, *prefixed]
+
 
 BANDS = {"range": "lowest to highest", "interval": "95 % interval of the mean"}
 _MOST_LAYERS = 24
@@ -79,38 +102,60 @@ class Chart(NamedTuple):
 
 
 def group_by_data(rows: Sequence[ComparedRow]) -> dict[str, list[ComparedRow]]:
-    """Return data set -> its rows: accuracies on different data have no axis in common."""
-    groups: dict[str, list[ComparedRow]] = {}
+    """Return data set -> its rows, and where these have different tasks data set and metric:
+    values on different data, or of different metrics, have no axis in common."""
+    by_data: dict[str, list[ComparedRow]] = {}
     for row in rows:
-        groups.setdefault(row.runs[0].data, []).append(row)
+        by_data.setdefault(row.runs[0].data, []).append(row)
+    groups: dict[str, list[ComparedRow]] = {}
+    for data, members in by_data.items():
+        primaries = list_primaries(members)
+        for row in members:
+            of = f", {row.primary or primaries[0]}" if len(primaries) > 1 else ""
+            groups.setdefault(data + of, []).append(row)
     return groups
 
 
 def draw_rows(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
-    """Yield the charts that set all rows side by side; a single row shows more of itself."""
-    is_single = len(rows) == 1
-    for name in EFFORT_AXES:
-        axis = find_x_axis(rows, name)
-        if is_single:
-            lines = [
-                trace_row(rows[0], 0, name, "accuracy")._replace(label="test"),
-                trace_row(rows[0], 1, name, "validation_accuracy")._replace(label="validation"),
-            ]
-            y = ACCURACY._replace(title="accuracy")
-            yield Chart(f"Accuracy by {axis.title}", lines, axis, y)
-        else:
-            yield _side_by_side(rows, f"Test accuracy by {axis.title}", name, "accuracy")
-    if is_single:
+    """Yield the charts that set all rows of one data set side by side; a single row shows more of
+    itself."""
+    shown = list_shown(rows)
+    for name in shown:
+        for effort in EFFORT_AXES if name == shown[0] else ("rounds",):
+            yield _by_effort(rows, name, effort)
+    if len(rows) == 1:
         testing = trace_row(rows[0], 0, "rounds", "loss")._replace(label="test")
         training = trace_row(rows[0], 2, "rounds", "training_loss")._replace(label="training")
         yield Chart("Loss", [testing, training], find_x_axis(rows, "rounds"), ChartAxis("loss"))
     else:
         yield _side_by_side(rows, "Training loss", "rounds", "training_loss")
         yield _side_by_side(rows, "Test loss", "rounds", "loss")
-    yield from _of_clients(rows)
-    withheld = _side_by_side(rows, "Accuracy on withheld classes", "rounds", "withheld_accuracy")
-    if any(line.points for line in withheld.lines):
-        yield withheld._replace(note="test samples of the classes that nobody trains on")
+    for name in shown[:1]:
+        yield from _of_clients(rows, name)
+        title = f"{_start_title(name)} on withheld classes"
+        withheld = _side_by_side(rows, title, "rounds", WITHHELD + name)
+        if any(line.points for line in withheld.lines):
+            yield withheld._replace(note="test samples of the classes that nobody trains on")
+
+
+def _start_title(metric: str) -> str:
+    """Return a metric as the first word of a title."""
+    title = find_metric(metric).title
+    return title[0].upper() + title[1:]
+
+
+def _by_effort(rows: Sequence[ComparedRow], metric: str, effort: str) -> Chart:
+    """Return a chart of one metric on test data, of a single row beside that on validation data."""
+    x = find_x_axis(rows, effort)
+    title = find_metric(metric).title
+    if len(rows) > 1:
+        return _side_by_side(rows, f"Test {title} by {x.title}", effort, metric)
+    chart = _side_by_side(rows, f"{_start_title(metric)} by {x.title}", effort, metric)
+    lines = [
+        chart.lines[0]._replace(label="test"),
+        trace_row(rows[0], 1, effort, VALIDATION + metric)._replace(label="validation"),
+    ]
+    return chart._replace(lines=lines, y=chart.y._replace(title=title))
 
 
 def find_x_axis(rows: Sequence[ComparedRow], name: str) -> ChartAxis:
@@ -124,13 +169,20 @@ def find_x_axis(rows: Sequence[ComparedRow], name: str) -> ChartAxis:
 
 def _side_by_side(rows: Sequence[ComparedRow], title: str, x: str, y: str) -> Chart:
     lines = [trace_row(row, number, x, y) for number, row in enumerate(rows)]
-    return Chart(title, lines, find_x_axis(rows, x), QUANTITIES[y].axis)
+    return Chart(title, lines, find_x_axis(rows, x), _quantity(y).axis)
 
 
-def _of_clients(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
-    """Yield what clients reach on their own classes, with all logits and with their own ones."""
-    personal = _side_by_side(rows, "Accuracy of the clients", "rounds", "clients_accuracy")
-    local = _side_by_side(rows, "Local accuracy", "rounds", "local_accuracy")
+def _quantity(name: str) -> Quantity:
+    quantity = find_quantity(name)
+    assert quantity is not None, name
+    return quantity
+
+
+def _of_clients(rows: Sequence[ComparedRow], metric: str) -> Iterator[Chart]:
+    """Yield what clients reach on their own data, with all logits and with their own ones."""
+    title = f"{_start_title(metric)} of the clients"
+    personal = _side_by_side(rows, title, "rounds", CLIENTS + metric)
+    local = _side_by_side(rows, f"Local {find_metric(metric).title}", "rounds", LOCAL + metric)
     note = "each client's model on the test samples of its own classes"
     masked = "the logits of its other classes set to 0"
     if len(rows) == 1:
@@ -138,7 +190,8 @@ def _of_clients(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
             personal.lines[0]._replace(label="mean of the clients", number=3),
             local.lines[0]._replace(label="local", number=4),
         ]
-        personal = personal._replace(lines=lines, note=f"{note}; local: with {masked}")
+        more = f"; local: with {masked}" if lines[1].points else ""
+        personal = personal._replace(lines=lines, note=f"{note}{more}")
         local = local._replace(lines=[])
     else:
         personal = personal._replace(note=note)
@@ -147,7 +200,7 @@ def _of_clients(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
 
 
 def trace_row(row: ComparedRow, number: int, x: str, y: str, band: str = "range") -> Line:
-    """Return the means over a row's runs of two of ``QUANTITIES``, round by round.
+    """Return the means over a row's runs of two measures of ``find_quantity``, round by round.
 
     Rounds that some run lacks are left out, since a mean of fewer runs would jump; and a pruning,
     which has its end only, has no line.
@@ -156,7 +209,7 @@ def trace_row(row: ComparedRow, number: int, x: str, y: str, band: str = "range"
         number: of the series.
         band: one of ``BANDS``, drawn where there are several runs.
     """
-    find_x, find_y = QUANTITIES[x].read, QUANTITIES[y].read
+    find_x, find_y = _quantity(x).read, _quantity(y).read
     traces: list[dict[int, tuple[float, float]]] = []
     for run in row.runs:
         pairs = {e["round"]: (find_x(run, e), find_y(run, e)) for e in run.rounds}

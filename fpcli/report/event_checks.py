@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fpcli.settings.metrics import find_measured, list_metrics
+
 OF_MODEL = ("round", "real_s", "params", "macs")
 """Numbers of an epoch, or of a pruning."""
 
@@ -24,19 +26,17 @@ def find_problems(event: Mapping[str, Any], numbers: Sequence[str] = OF_ROUND) -
         if not is_finite_number(event.get(key)):
             yield f"`{key}` is not a number"
     for split in ("validation", "test"):
-        score = event.get(split) or {"accuracy": 0.0}
-        if not (isinstance(score, Mapping) and is_finite_number(score.get("accuracy"))):
-            yield f"`{split}` has no accuracy"
-        elif not all(is_number_or_none(score.get(key)) for key in ("loss", "num_examples")):
+        score = event.get(split)
+        if score and not (isinstance(score, Mapping) and list_metrics(score)):
+            yield f"`{split}` has no metric"
+        elif score and not all(map(is_number_or_none, score.values())):
             yield f"`{split}` has a value that is no number"
     if bool(event.get("validation")) != bool(event.get("test")):
         yield "only one of `validation` and `test` is there"
     if not isinstance(event.get("notes"), Mapping):
         yield "`notes` is not there"
-    for key in ("clients_accuracy", "local_accuracy"):
-        personal = event.get(key) or {"mean": 0.0}
-        if not (isinstance(personal, Mapping) and is_finite_number(personal.get("mean"))):
-            yield f"`{key}` has no mean"
+    if not _has_values_of_clients(event.get("personal") or {}):
+        yield "`personal` is not a mapping of metrics to numbers of clients"
     if not is_number_or_none(event.get("loss")):
         yield "`loss` is not a number"
     for key in ("rejected", "dropped"):
@@ -55,6 +55,23 @@ def is_finite_number(value: Any) -> bool:
     """Tell whether a value is a number that can be computed with."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) <= sys.float_info.max  # a whole one may be larger; NaN is not
+
+
+def _has_values_of_clients(personal: Any) -> bool:
+    return isinstance(personal, Mapping) and all(
+        find_measured(str(name))
+        and isinstance(values, Mapping)
+        and values
+        and all(map(is_number_or_none, values.values()))
+        for name, values in personal.items()
+    )
+
+
+def has_metrics_only(values: Any) -> bool:
+    """Tell whether something is a mapping of known metrics to numbers."""
+    return isinstance(values, Mapping) and all(
+        list_metrics([str(name)]) and is_finite_number(value) for name, value in values.items()
+    )
 
 
 def is_number_or_none(value: Any) -> bool:

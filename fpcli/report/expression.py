@@ -29,7 +29,7 @@ _TESTS: Mapping[str, Callable[[float, float], bool]] = {
 _LIMIT_DEPTH = 30
 _NUMBER = re.compile(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)([a-zµ%]*)", re.IGNORECASE)
 _SIGN = re.compile(r"<=|>=|==|!=|[-+*/<>()]|(?:and|or|not)(?![\w.-])")
-_REFERENCE = re.compile(r"([^\s()<>=!*+]*)\.(\w+)")
+_REFERENCE = re.compile(r"([^\s()<>=!*+]*)\.([\w@]+)")
 _WORD = re.compile(r"[^\s()<>=!*+]+")
 
 
@@ -201,7 +201,7 @@ def judge_condition(
 def _tokens(text: str, names: Iterable[str]) -> list[_Token]:
     ordered = sorted(names, key=len, reverse=True)
     reference = (
-        re.compile(rf"({'|'.join(map(re.escape, ordered))})\.(\w+)") if ordered else _REFERENCE
+        re.compile(rf"({'|'.join(map(re.escape, ordered))})\.([\w@]+)") if ordered else _REFERENCE
     )
     kinds = (("name", reference), ("number", _NUMBER), ("sign", _SIGN), ("name", _REFERENCE))
     tokens: list[_Token] = []

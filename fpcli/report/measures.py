@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from fpcli.report.client_plots import average_clients
 from fpcli.report.runs import Event, Run
+from fpcli.settings.metrics import BEST, find_measured
 from fpcli.units import format_bytes, format_seconds
 
 EFFORTS = ("rounds", "bytes", "clock_s", "real_s")
@@ -15,7 +17,7 @@ EFFORTS = ("rounds", "bytes", "clock_s", "real_s")
 
 SHORT = {
     "acc": "accuracy",
-    "best": "best_accuracy",
+    "best": BEST,
     "clients_acc": "clients_accuracy",
     "local_acc": "local_accuracy",
     "clock": "clock_s",
@@ -24,14 +26,14 @@ SHORT = {
     "file": "file_bytes",
     "latency": "latency_1_ms",
 }
-"""Short names of measures for the command line."""
+"""Short names of measures for the command line; that of the best round lacks a metric's name."""
 
 LATENCIES = {"latency_1_ms": "1", "latency_64_ms": "64"}
 """Measure -> images at once that `fp prune --latency` times."""
 
 
 class Budget(NamedTuple):
-    """An effort after which accuracy is looked up, such as 60 seconds of the clock.
+    """An effort after which a model is judged, such as 60 seconds of the clock.
 
     >>> str(Budget("clock_s", 20.0)), str(Budget("bytes", 5e7)), str(Budget("rounds", 20))
     ('clock 20.0 s', 'traffic 50.0 MB', 'round 20')
@@ -71,8 +73,8 @@ def to_text(name: str, value: float) -> str:
     """
     if math.isinf(value):
         return "never"
-    if name.endswith("accuracy") or name.startswith("at_"):
-        return f"{value:.2%}"
+    if metric := find_measured(name):
+        return metric.format(value)
     if name.endswith("bytes"):
         return format_bytes(value)
     if name.endswith("_ms"):
@@ -97,23 +99,29 @@ def measure_effort(run: Run, event: Event) -> dict[str, float | None]:
 
 
 def measure_run(
-    run: Run, target: float | None = None, budgets: Sequence[Budget] = ()
+    run: Run, target: Mapping[str, float] | None = None, budgets: Sequence[Budget] = ()
 ) -> dict[str, float | None]:
     """Return all measures of a run; None where the run has no such number.
 
+    They begin with its metrics on test data, in the last round that was evaluated and, as
+    ``best_...``, in the one with the best validation value; and their means over clients' models.
+
     Args:
-        target: a validation accuracy; ``target_rounds`` and the like are what the first evaluated
-            round that has it had cost.
-        budgets: ``at_1``, ``at_2``, ... are the test accuracies of the last evaluated round within
-            each.
+        target: metrics on validation data; ``target_rounds`` and the like are what the first
+            evaluated round by which they had been reached had cost.
+        budgets: ``at_1``, ``at_2``, ... are the primary metric on test data of the last evaluated
+            round within each.
     """
     last = run.rounds[-1] if run.rounds else None
     judged = run.judged[-1] if run.judged else None
-    values: dict[str, float | None] = {
-        "accuracy": judged["test"]["accuracy"] if judged else None,
-        "best_accuracy": run.best["test"]["accuracy"] if run.best else None,
-        "clients_accuracy": _mean_of_clients(run, "clients_accuracy"),
-        "local_accuracy": _mean_of_clients(run, "local_accuracy"),
+    best = run.best["test"] if run.best else {}
+    values: dict[str, float | None] = {}
+    if judged:
+        values |= {name: judged["test"].get(name) for name in run.metrics}
+        values |= {BEST + name: best.get(name) for name in run.metrics}
+    personal = next((event for event in run.judged[::-1] if event.get("personal")), {})
+    values |= average_clients(personal)
+    values |= {
         "loss": judged["test"].get("loss") if judged else None,
         "down_bytes": last.get("total_down_bytes") if last else None,
         "up_bytes": last.get("total_up_bytes") if last else None,
@@ -123,21 +131,15 @@ def measure_run(
         **{name: run.latency_ms.get(images) for name, images in LATENCIES.items()},
     }
     values |= measure_effort(run, last) if last else dict.fromkeys(EFFORTS)
-    if target is not None:
-        hits = (e for e in run.judged if e["validation"]["accuracy"] >= target)
-        hit = next(hits, None)
+    if target:
+        hit = run.find_reaching(target)
         costs = measure_effort(run, hit) if hit else dict.fromkeys(EFFORTS)
         values |= {f"target_{name}": value for name, value in costs.items()}
     for number, budget in enumerate(budgets, start=1):
         costs_of = ((event, measure_effort(run, event)[budget.effort]) for event in run.judged)
         within = [e for e, cost in costs_of if cost is not None and cost <= budget.limit]
-        values[f"at_{number}"] = within[-1]["test"]["accuracy"] if within else None
+        values[f"at_{number}"] = within[-1]["test"].get(run.metrics[0]) if within else None
     return values
-
-
-def _mean_of_clients(run: Run, key: str) -> float | None:
-    """Return the mean over clients of the last round in which their models were judged."""
-    return next((event[key]["mean"] for event in run.judged[::-1] if event.get(key)), None)
 
 
 def average_seeds(values: Sequence[float | None]) -> Value:

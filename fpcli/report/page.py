@@ -10,13 +10,14 @@ from typing import Any
 from fpcli.report import curves, markup, text_tables
 from fpcli.report.canvas import NUM_STYLES
 from fpcli.report.clients import list_clients, list_refusals
-from fpcli.report.compare import ComparedRow, Comparison
+from fpcli.report.compare import ComparedRow, Comparison, list_shown
 from fpcli.report.curves import group_by_data
 from fpcli.report.markup import escape, make_element
 from fpcli.report.runs import Run
 from fpcli.report.size_curves import chart_sizes
 from fpcli.report.style import CSS
 from fpcli.report.trials import HEAD, list_trials
+from fpcli.settings.metrics import BEST, CLIENTS, LOCAL, find_metric
 from fpcli.version import __version__
 
 LIMIT_BYTES = 2_000_000
@@ -30,10 +31,6 @@ _HEAD = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 """
 _TILES = {
-    "accuracy": "test accuracy, last",
-    "best_accuracy": "at best validation",
-    "clients_accuracy": "mean accuracy of the clients",
-    "local_accuracy": "their mean local accuracy",
     "bytes": "sent, both ways",
     "clock_s": "simulated clock",
     "params": "params of the model",
@@ -112,6 +109,18 @@ def _warnings(comparison: Comparison) -> Iterator[str]:
         yield markup.make_items(texts, "warnings")
 
 
+def _name_tiles(row: ComparedRow) -> dict[str, str]:
+    titles = {}
+    for name in list_shown([row]):
+        metric = find_metric(name).title
+        titles[name] = f"test {metric}, last"
+        if name == row.primary:
+            titles[BEST + name] = "at best validation"
+            titles[CLIENTS + name] = f"mean {metric} of the clients"
+            titles[LOCAL + name] = f"their mean local {metric}"
+    return titles | _TILES
+
+
 def _tiles(row: ComparedRow) -> str:
     tiles = [
         make_element(
@@ -120,14 +129,14 @@ def _tiles(row: ComparedRow) -> str:
             + make_element("span", escape(title)),
             "tile",
         )
-        for key, title in _TILES.items()
-        if (value := row.values[key]).num_known
+        for key, title in _name_tiles(row).items()
+        if (value := row.values.get(key)) and value.num_known
     ]  # fmt: skip
     return make_element("div", "".join(tiles), "tiles")
 
 
 def _numbers(comparison: Comparison) -> Iterator[str]:
-    if len(comparison.rows) > 1 or comparison.target is not None or comparison.budgets:
+    if len(comparison.rows) > 1 or comparison.target or comparison.budgets:
         table = text_tables.format_comparison(comparison)
         rows = [row[:-1] for row in table.rows]
         yield markup.make_table(table.headers[:-1], rows, table.right)

@@ -11,7 +11,7 @@ from fpcli.errors import DataError
 from fpcli.report.canvas import NUM_STYLES, draw_in_style, make_figure, render_figure
 from fpcli.report.charts import ChartAxis, Line, draw_lines
 from fpcli.report.compare import ComparedRow
-from fpcli.report.curves import BANDS, QUANTITIES, find_x_axis, group_by_data, trace_row
+from fpcli.report.curves import BANDS, find_quantity, find_x_axis, group_by_data, trace_row
 from fpcli.report.size_curves import SIZE_AXES, trace_sizes
 from fpcli.settings.options import PlotChoice
 
@@ -39,7 +39,7 @@ def plot_rows(
     """Draw runs as a file of one of ``canvas.FIGURE_METADATA``, with a panel for each data set.
 
     Args:
-        choice: with the names of measures as ``curves.QUANTITIES`` and ``SIZE_AXES`` have them.
+        choice: with the names of measures as ``curves.find_quantity`` and ``SIZE_AXES`` have them.
         inches: width and height of all panels together; None for the usual size of each.
 
     Returns:
@@ -50,9 +50,10 @@ def plot_rows(
     """
     import matplotlib as mpl
 
+    quantity = find_quantity(choice.y)
     panels = {data: _trace(of_data, choice) for data, of_data in group_by_data(rows).items()}
     drawn = {data: lines[:NUM_STYLES] for data, lines in panels.items() if lines}
-    if not drawn:
+    if not drawn or quantity is None:
         raise DataError(
             f"nothing to draw: no run has {choice.y} over {choice.x}",
             hint="`fp compare RUN...` shows what they have",
@@ -64,7 +65,7 @@ def plot_rows(
         places = picture.subplots(1, len(drawn), squeeze=False)[0]
         for axes, (data, lines) in zip(places, drawn.items(), strict=True):
             of_data = group_by_data(rows)[data]
-            draw_lines(axes, lines, _find_axis(of_data, choice), QUANTITIES[choice.y].axis)
+            draw_lines(axes, lines, _find_axis(of_data, choice), quantity.axis)
             title = _describe_band(of_data, lines, choice.band)
             if title or len(lines) > 1 or len(drawn) > 1:
                 _write_legend(axes, title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from fpcli.report.canvas import (
     save_figure,
 )
 from fpcli.report.method_plots import draw_methods
+from fpcli.settings.metrics import Metric, find_metric, list_metrics
 from fpcli.store.events import Events
 
 if TYPE_CHECKING:
@@ -71,20 +73,18 @@ def _curves(rounds: Events, title: str) -> Figure:
     _panel(panels[1], judged, [x / bytes_factor for x in sent], f"traffic down + up ({bytes_unit})")
     _panel(panels[2], judged, [x / time_factor for x in seconds], f"simulated time ({time_unit})")
     count_axis(panels[0])
-    for axes in panels:
-        axes.set_ylabel("accuracy (%)")
-    panels[0].set_ylim(0, 102)
     if judged:
-        panels[0].legend(loc="lower right", reverse=True)
+        panels[0].legend(loc="best", reverse=True)
     _write_headline(picture, judged, title, "round")
     return picture
 
 
 def _write_headline(picture: Figure, judged: Events, title: str, unit: str) -> None:
     words = f"no {unit} was evaluated"
-    if judged:
-        last = judged[-1]
-        words = f"{last['test']['accuracy']:.1%} test accuracy after {unit} {last['round']}"
+    if metric := _find_primary(judged):
+        value = judged[-1]["test"][metric.name]
+        text = "no number as" if value is None else metric.format(value)
+        words = f"{text} test {metric.title} after {unit} {judged[-1]['round']}"
     text = "\n".join([*textwrap.wrap(title, _HEADLINE_WIDTH), words])
     picture.suptitle(text, x=0.01, ha="left", fontweight="bold")
 
@@ -98,13 +98,11 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
         picture = make_figure(*_COLUMN)
         scores, losses, rates = picture.subplots(3, 1)
         _panel(scores, epochs, xs, "epoch")
-        scores.set_ylabel("accuracy (%)")
-        scores.set_ylim(0, 102)
         validation = [event["validation"]["loss"] for event in epochs]
         losses.plot(xs, validation, "--", color=ORANGE, marker=marker, label="validation")
         training = [event["loss"] for event in epochs]
         losses.plot(xs, training, "-", color=BLUE, marker=marker, label="training")
-        losses.set_ylabel("cross-entropy")
+        losses.set_ylabel("loss")
         rates.plot(xs, [event["lr"] for event in epochs], color=BLUE, marker=marker)
         rates.set_ylabel("learning rate")
         for axes in (scores, losses, rates):
@@ -114,28 +112,44 @@ def draw_fit(history: Events, folder: Path) -> list[Path]:
         for axes in (losses, rates):
             axes.set_ylim(bottom=0)
         if epochs:
-            scores.legend(loc="lower right", reverse=True)
+            scores.legend(loc="best", reverse=True)
             losses.legend(loc="upper right")
         _write_headline(picture, epochs, folder.name, "epoch")
         return save_figure(picture, folder / "curves")
 
 
+def _find_primary(judged: Events) -> Metric | None:
+    """Return the metric that is drawn; None where nothing was evaluated."""
+    return find_metric(list_metrics(judged[0]["test"])[0]) if judged else None
+
+
 def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:
-    """Draw both accuracies against one measure of effort, and mark the best validation."""
-    marker = "o" if len(judged) < 3 else ""
-    for split, colour, style in (("validation", ORANGE, "--"), ("test", BLUE, "-")):
-        ys = [100 * event[split]["accuracy"] for event in judged]
-        axes.plot(xs, ys, style, color=colour, marker=marker, markersize=5, label=split)
-    if judged:
-        scores = [event["validation"]["accuracy"] for event in judged]
-        best = scores.index(max(scores))
-        y = 100 * judged[best]["test"]["accuracy"]
-        axes.plot(
-            xs[best], y, "o", color=BLUE, markersize=7, markeredgecolor="white",
-            label="test at best validation",
-        )  # fmt: skip
+    """Draw the primary metric on validation and test data against one measure of effort, and mark
+    the best validation."""
     axes.set_xlabel(label)
     axes.set_xlim(left=0, right=None if judged else 1)
+    metric = _find_primary(judged)
+    if metric is None:
+        return
+    marker = "o" if len(judged) < 3 else ""
+    scores = {
+        split: [math.nan if x is None else x for x in (e[split][metric.name] for e in judged)]
+        for split in ("validation", "test")
+    }
+    factor = 100 if metric.is_share else 1
+    for split, colour, style in (("validation", ORANGE, "--"), ("test", BLUE, "-")):
+        ys = [factor * score for score in scores[split]]
+        axes.plot(xs, ys, style, color=colour, marker=marker, markersize=5, label=split)
+    if finite := [score for score in scores["validation"] if math.isfinite(score)]:
+        best = scores["validation"].index((max if metric.direction == "max" else min)(finite))
+        axes.plot(
+            xs[best], factor * scores["test"][best], "o", color=BLUE, markersize=7,
+            markeredgecolor="white", label="test at best validation",
+        )  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.set_ylabel(metric.title + " (%)" * metric.is_share)
+    if metric.is_share:
+        axes.set_ylim(0, 102)
 
 
 def _unit(values: Sequence[float], units: Sequence[tuple[str, float]]) -> tuple[str, float]:

@@ -16,11 +16,13 @@ from fpcli.report.event_checks import (
     OF_MODEL,
     OF_ROUND,
     find_problems,
+    has_metrics_only,
     is_finite_number,
     is_number_or_none,
 )
 from fpcli.report.run_settings import fill_defaults
 from fpcli.report.trials import read_search
+from fpcli.settings.metrics import find_metric, list_metrics
 from fpcli.store import events
 from fpcli.store.run_folder import RunFolder, list_runs
 
@@ -103,9 +105,34 @@ class Run:
         return tuple(event for event in self.rounds if event.get("validation"))
 
     @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that judge its model, the primary one first; empty before its
+        first evaluation."""
+        return list_metrics(self.judged[0]["test"]) if self.judged else ()
+
+    @cached_property
     def best(self) -> Event | None:
-        """The round with the highest validation accuracy, the first of equals."""
-        return max(self.judged, key=lambda event: event["validation"]["accuracy"], default=None)
+        """The round with the best validation value of the primary metric, the first of equals."""
+        best = None
+        for event in self.judged:
+            value = event["validation"].get(self.metrics[0])
+            of_best = best and best["validation"][self.metrics[0]]
+            if value is not None and find_metric(self.metrics[0]).exceeds(value, of_best):
+                best = event
+        return best
+
+    def find_reaching(self, target: Mapping[str, float]) -> Event | None:
+        """Return the first round by which validation metrics had been as good as targets, each in
+        some round."""
+        left = dict(target)
+        for event in self.judged:
+            for name, wanted in [*left.items()]:
+                value = event["validation"].get(name)
+                if value is not None and find_metric(name).reaches(value, wanted):
+                    del left[name]
+            if not left:
+                return event
+        return None
 
     @cached_property
     def real_s(self) -> dict[int, float]:
@@ -119,8 +146,8 @@ class Run:
         if not self.rounds:
             return f"has no {unit} yet"
         last, wanted = self.rounds[-1]["round"], self.settings.get(key)
-        target = self.settings.get("target_accuracy")
-        is_reached = target and self.best and self.best["validation"]["accuracy"] >= target
+        target = self.settings.get("target")
+        is_reached = target and self.find_reaching(target)
         if wanted and last < wanted and not is_reached:
             return f"is unfinished: {last} of {wanted} {unit}s"
         return "" if self.judged else "was never evaluated"
@@ -164,9 +191,11 @@ def read_run(path: Path) -> Run:
     """
     folder = RunFolder(path)
     settings = read_stored(folder.recipe)
-    for key in ("seed", "rounds", "fit.epochs", "target_accuracy"):
+    for key in ("seed", "rounds", "fit.epochs"):
         if not is_number_or_none(settings.get(key)):
             raise _foreign(folder.recipe, f"`{key}` is not a number")
+    if not has_metrics_only(settings.get("target") or {}):
+        raise _foreign(folder.recipe, "`target` is not a mapping of metrics to numbers")
     command = choose_command(settings)
     if command == "prune":
         return _read_pruning(path, settings)

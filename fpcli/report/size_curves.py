@@ -1,4 +1,4 @@
-"""What is left of accuracy in smaller models: the results of `fp prune` over their sizes."""
+"""What smaller models are still worth: the results of `fp prune` over their sizes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fpcli.report.charts import ChartAxis, Line
-from fpcli.report.compare import ComparedRow
-from fpcli.report.curves import QUANTITIES, Chart, find_band_ends
+from fpcli.report.compare import ComparedRow, list_primaries
+from fpcli.report.curves import Chart, find_band_ends, find_quantity
 from fpcli.report.runs import Event, Run
 
 SIZE_AXES = {
@@ -20,10 +20,12 @@ SIZE_AXES = {
 
 def chart_sizes(rows: Sequence[ComparedRow]) -> Iterator[Chart]:
     """Yield the charts that need results of `fp prune`; of other rows they show the last model."""
-    for name, axis in SIZE_AXES.items():
-        if lines := trace_sizes(rows, name, "accuracy"):
-            title = f"Test accuracy by {axis.title}"
-            yield Chart(title, lines, axis, QUANTITIES["accuracy"].axis)
+    for primary in list_primaries(rows)[:1]:
+        quantity = find_quantity(primary)
+        for name, axis in SIZE_AXES.items():
+            if quantity and (lines := trace_sizes(rows, name, primary)):
+                title = f"{quantity.axis.title} by {axis.title}".removeprefix("test ")
+                yield Chart(f"Test {title}", lines, axis, quantity.axis)
 
 
 def trace_sizes(rows: Sequence[ComparedRow], x: str, y: str, band: str = "range") -> list[Line]:
@@ -32,7 +34,7 @@ def trace_sizes(rows: Sequence[ComparedRow], x: str, y: str, band: str = "range"
 
     Args:
         x: one of ``SIZE_AXES``.
-        y: `accuracy` or `loss` on test data.
+        y: a metric or `loss` on test data.
         band: one of ``curves.BANDS``.
     """
     ways: dict[str, list[ComparedRow]] = {}

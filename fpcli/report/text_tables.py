@@ -9,8 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fpcli.report.compare import ComparedRow, Comparison
+from fpcli.report.compare import ComparedRow, Comparison, list_primaries, list_shown
 from fpcli.report.measures import LATENCIES, Value, to_text
+from fpcli.report.runs import Run
+from fpcli.settings.metrics import BEST, CLIENTS, LOCAL, find_metric
 
 
 class ComparisonTable(NamedTuple):
@@ -29,17 +31,29 @@ def choose_columns(comparison: Comparison) -> dict[str, str]:
     words = {"rounds": "rounds or epochs" if is_mixed else rounds}
     if "train" in commands:
         words |= {"bytes": "down+up", "clock_s": "clock"}
-    titles = {"accuracy": "test acc last", "best_accuracy": "at best val"}
-    titles |= _columns_with_numbers(
-        comparison, {"clients_accuracy": "clients' acc", "local_accuracy": "local acc"}
-    )
+    primaries = list_primaries(comparison.rows)
+    titles = {}
+    for name in list_shown(comparison.rows):
+        titles[name] = f"test {_shorten(name)} last"
+        if name in primaries:
+            of = f"{_shorten(name)} " * (len(primaries) > 1)
+            titles[BEST + name] = f"{of}at best val"
+            titles |= _columns_with_numbers(
+                comparison,
+                {
+                    CLIENTS + name: f"clients' {_shorten(name)}",
+                    LOCAL + name: f"local {_shorten(name)}",
+                },
+            )
+    judged = " or ".join(map(_shorten, primaries))
     titles |= {
-        f"at_{n}": f"test acc at {budget}" for n, budget in enumerate(comparison.budgets, start=1)
+        f"at_{n}": f"test {judged} at {budget}"
+        for n, budget in enumerate(comparison.budgets, start=1)
     }
-    if comparison.target is None:
+    if not comparison.target:
         titles |= words
     else:
-        goal = f"{100 * comparison.target:g}% val"
+        goal = " and ".join(_format_goal(*pair) for pair in comparison.target.items())
         titles |= {f"target_{name}": f"{word} to {goal}" for name, word in words.items()}
     titles |= {"params": "params", "macs": "multiply-adds"}
     if commands == {"train"}:
@@ -48,12 +62,21 @@ def choose_columns(comparison: Comparison) -> dict[str, str]:
     return titles | _columns_with_numbers(comparison, images | {"file_bytes": "model file"})
 
 
+def _shorten(metric: str) -> str:
+    return metric.replace("accuracy", "acc")
+
+
+def _format_goal(metric: str, value: float) -> str:
+    text = f"{100 * value:g}%" if find_metric(metric).is_share else f"{value:g}"
+    return f"{text} val {_shorten(metric)}"
+
+
 def _columns_with_numbers(comparison: Comparison, titles: Mapping[str, str]) -> dict[str, str]:
     """Return those that some row has a number for."""
     return {
         name: title
         for name, title in titles.items()
-        if any(row.values[name].num_known for row in comparison.rows)
+        if any(name in row.values and row.values[name].num_known for row in comparison.rows)
     }
 
 
@@ -65,7 +88,7 @@ def format_comparison(comparison: Comparison) -> ComparisonTable:
         [
             row.label,
             str(len(row.runs)),
-            *(format_cell(key, row.values[key], len(row.runs)) for key in shown),
+            *(format_cell(row.find_unit(key), row.values[key], len(row.runs)) for key in shown),
             list_differing(row, is_reference=row.label == comparison.reference),
         ]
         for row in comparison.rows
@@ -111,21 +134,22 @@ def list_notes(comparison: Comparison) -> list[str]:
         texts = ["one seed each: give several seeds of a setting for a mean and its 95 % interval"]
     if sum(bool(run.latency_ms) for row in comparison.rows for run in row.runs) > 2:
         texts.append("latencies are of different calls; `fp bench` times models side by side")
-    if (points := _chance(comparison)) and any(len(row.runs) == 1 for row in comparison.rows):
+    base = next(row for row in comparison.rows if row.label == comparison.reference).runs[0]
+    if (points := _chance(base)) and any(len(row.runs) == 1 for row in comparison.rows):
         texts.append(
-            f"for one seed, differences of accuracy below {points:.1f} points are within what "
-            "the size of the test set leaves to chance"
+            f"for one seed, differences of {base.metrics[0]} below {points:.1f} points are within "
+            "what the size of the test set leaves to chance"
         )
     return texts
 
 
-def _chance(comparison: Comparison) -> float | None:
-    """Return 1.96 standard errors of the difference of two accuracies like the reference's."""
-    base = next(row for row in comparison.rows if row.label == comparison.reference).runs[0]
-    if not base.judged or not base.judged[-1]["test"].get("num_examples"):
+def _chance(run: Run) -> float | None:
+    """Return 1.96 standard errors of the difference of two shares of test samples like a run's
+    primary metric, if that is such a share."""
+    score = run.judged[-1]["test"] if run.judged else {}
+    if not score.get("num_examples") or not find_metric(run.metrics[0]).is_share:
         return None
-    score = base.judged[-1]["test"]
-    share = score["accuracy"]
+    share = score[run.metrics[0]] or 0.0
     return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / score["num_examples"])
 
 
@@ -182,6 +206,6 @@ def to_data(comparison: Comparison) -> Mapping[str, Any]:
     return {
         "runs": [make_item(row) for row in comparison.rows],
         "reference": comparison.reference,
-        "target": comparison.target,
+        "target": dict(comparison.target),
         "budgets": [{budget.effort: budget.limit} for budget in comparison.budgets],
     }

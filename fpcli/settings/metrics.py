@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fpcli.errors import UsageError, suggest
@@ -17,6 +17,11 @@ CLIENTS, LOCAL, BEST = "clients_", "local_", "best_"
 """What stands before a metric's name where it is the mean over clients' models on their own data,
 the same by the logits of their own classes alone, or that of the round with the best validation."""
 
+VALIDATION, WITHHELD = "validation_", "withheld_"
+"""The same where it is that on validation data, or on the test samples of withheld classes."""
+
+_PREFIX = re.compile(f"^({CLIENTS}|{LOCAL}|{BEST}|{VALIDATION}|{WITHHELD})")
+
 
 class Metric(NamedTuple):
     """One number by which a model is judged.
@@ -29,6 +34,16 @@ class Metric(NamedTuple):
     name: str
     direction: str
     is_share: bool = False
+
+    @property
+    def title(self) -> str:
+        """How it is written in prose and pictures.
+
+        >>> find_metric("accuracy").title, find_metric("sampled_hr@10").title
+        ('accuracy', 'sampled HR@10')
+        """
+        start, _, name = self.name.rpartition("_")
+        return f"{start} {name if name == 'accuracy' else name.upper()}".strip()
 
     def reaches(self, value: float, target: float) -> bool:
         """Tell whether a value is as good as a target, or better.
@@ -81,7 +96,8 @@ class Metric(NamedTuple):
 
 def find_metric(name: str) -> Metric:
     """Return a metric by its name: `accuracy`; `mae`, `r2`; `hr@K`, `ndcg@K`, `mrr`, and the same
-    among sampled items, `sampled_hr@K` and so on. `acc` is short for accuracy.
+    among sampled items, `sampled_hr@K` and so on; with `local_` before it that of clients by their
+    own outputs. `acc` is short for accuracy.
 
     Raises:
         UsageError: there is none of that name.
@@ -90,15 +106,38 @@ def find_metric(name: str) -> Metric:
     ('max', 'min', 'accuracy')
     """
     name = _SHORT.get(name, name)
-    if direction := _DIRECTIONS.get(name.removeprefix("sampled_") if "mrr" in name else name):
-        return Metric(name, direction, is_share=name == "accuracy")
-    if match := _RANKED.fullmatch(name):
+    bare = name.removeprefix(LOCAL)
+    if direction := _DIRECTIONS.get(bare.removeprefix("sampled_") if "mrr" in bare else bare):
+        return Metric(name, direction, is_share=bare == "accuracy")
+    if match := _RANKED.fullmatch(bare):
         return Metric(name, "max", is_share=match[2] == "hr")
     raise UsageError(
         f"unknown metric `{name}`",
         hint=suggest(name, _EXAMPLES) or f"known: {', '.join(_EXAMPLES)}, with any number behind @",
         where=name,
     )
+
+
+def find_measured(measure: str) -> Metric | None:
+    """Return the metric that a measure such as `best_mae` is a value of; None for others.
+
+    >>> find_measured("validation_acc").name, find_measured("best_mae").direction
+    ('accuracy', 'min')
+    >>> find_measured("params")
+    """
+    try:
+        return find_metric(_PREFIX.sub("", measure))
+    except UsageError:
+        return None
+
+
+def list_metrics(score: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the metrics among the keys of a score in an event, the primary one first.
+
+    >>> list_metrics({"mae": 44.0, "r2": 0.5, "loss": 0.6, "num_examples": 89})
+    ('mae', 'r2')
+    """
+    return tuple(key for key in score if (metric := find_measured(key)) and metric.name == key)
 
 
 def name_of_clients(name: str) -> str:

@@ -293,14 +293,16 @@ class PlotChoice:
         str,
         Flag(
             "--y WHAT",
+            default="the first metric of what is learned: acc, mae or ndcg@10",
             known=(
-                "acc", "validation_accuracy", "loss", "training_loss", "clients_acc", "local_acc",
-                "withheld_accuracy", "bytes", "clock", "real",
+                "acc", "mae", "r2", "hr@10", "ndcg@10", "mrr", "validation_accuracy", "loss",
+                "training_loss", "clients_acc", "local_acc", "withheld_accuracy", "bytes", "clock",
+                "real",
             ),
         ),
-    ] = "acc"  # fmt: skip
-    """What is drawn: acc (on test data), validation_accuracy, loss, training_loss, clients_acc,
-    local_acc, withheld_accuracy, bytes, clock, real."""
+    ] = ""  # fmt: skip
+    """What is drawn: a metric on test data (acc, mae, hr@10), with `validation_`, `clients_`,
+    `local_` or `withheld_` before it that of others; loss, training_loss, bytes, clock, real."""
     x: Annotated[
         str,
         Flag(

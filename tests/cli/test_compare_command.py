@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folders import event, rounds, write_fit, write_pruning, write_run
+from folders import event, ranking, regression, rounds, write_fit, write_pruning, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def test_the_table(fp: Callable) -> None:
     done = fp("compare", "runs/fedavg-digits-s0", "fedmp-digits-s0", "--target", "acc=0.8")
     assert done.status == 0
     head, _, first, second, blank, *notes = done.out.splitlines()
-    for title in ("rounds to 80% val", "down+up to 80% val", "clock to 80% val", "differs in"):
+    for title in ("rounds to 80% val acc", "clock to 80% val acc", "differs in"):
         assert title in head
     assert first.split()[:4] == ["fedavg-digits-s0", "1", "80.00%", "80.00%"]
     assert first.endswith("(reference) method.name=fedavg")
@@ -50,10 +50,9 @@ def test_the_contract_of_json(fp: Callable, runs: Path) -> None:
     assert list(data) == ["runs", "reference", "target", "budgets"]
     assert data["budgets"] == [{"clock_s": 3.0}, {"rounds": 2.0}]
     assert list(data["runs"][0]) == [
-        "run", "method", "paths", "seeds", "accuracy", "best_accuracy", "clients_accuracy",
-        "local_accuracy", "loss", "down_bytes", "up_bytes", "params", "macs", "file_bytes",
-        "latency_1_ms", "latency_64_ms", "rounds", "bytes",
-        "clock_s", "real_s", "at_1", "at_2", "interval", "differs",
+        "run", "method", "paths", "seeds", "accuracy", "best_accuracy", "loss", "down_bytes",
+        "up_bytes", "params", "macs", "file_bytes", "latency_1_ms", "latency_64_ms", "rounds",
+        "bytes", "clock_s", "real_s", "at_1", "at_2", "interval", "differs",
     ]  # fmt: skip
     assert data["runs"][1]["at_1"] == 0.6
     warnings = envelope["warnings"]
@@ -118,10 +117,67 @@ def test_a_fit_and_its_prunings_side_by_side(fp: Callable, terminal: Callable) -
 def test_rounds_and_epochs_have_one_column(fp: Callable) -> None:
     write_fit(Path("runs/fit-digits-s0"), 0.5, 0.9, 0.8)
     done = fp("compare", "runs", "--target", "0.8", "--at", "clock=3s", "--by", "rounds")
-    assert "rounds or epochs to 80% val" in done.out
+    assert "rounds or epochs to 80% val acc" in done.out
     assert done.out.count("server.") == done.out.count("fit.") == 0
     assert fp("compare", "fit-digits-s0", "--by", "clock", "--md").status == 0
     assert fp("compare", "fit-digits-s0", "--fail-if", "fit.bytes > 0").status == 3
+
+
+@pytest.fixture
+def numbers() -> Path:
+    """Two runs that predict a number; that with the lower rate has the lower error."""
+    for lr, errors in ((0.1, (50.0, 46.0)), (0.5, (60.0, 55.0))):
+        write_run(Path(f"numbers/lr{lr}"), regression(*errors), local__lr=lr)
+    return Path("numbers")
+
+
+def test_an_error_is_better_where_it_is_lower(fp: Callable, numbers: Path) -> None:
+    done = fp("compare", "numbers/lr0.5", "numbers/lr0.1", "--by", "mae", "--target", "mae=50")
+    head, _, first, second = done.out.splitlines()[:4]
+    assert "test mae last" in head and "rounds to 50 val mae" in head and "acc" not in head
+    assert first.split()[:5] == ["lr0.1", "1", "45.0000", "45.0000", "1"]
+    assert second.split()[:5] == ["lr0.5", "1", "54.0000", "54.0000", "-"]
+    data = json.loads(fp("compare", "numbers", "--target", "mae=50", "--json").out)["data"]
+    assert data["target"] == {"mae": 50.0}
+    assert [row["best_mae"] for row in data["runs"]] == [45.0, 54.0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("lr0.5.mae > 50", "lr0.5.mae = 54.0000"),
+        ("lr0.5.best > lr0.1.best", "lr0.5.best = 54.0000, lr0.1.best = 45.0000"),
+        ("lr0.1.at < 50 and lr0.1.r2 < 0.5", "lr0.1.at = 49.0000, lr0.1.r2 = 0.2500"),
+        ("lr0.1.mae > 45", ""),
+    ],
+)
+def test_conditions_about_errors(fp: Callable, numbers: Path, condition: str, words: str) -> None:
+    done = fp("compare", "numbers", "--at", "rounds=1", "--fail-if", condition)
+    assert done.status == (8 if words else 0)
+    assert words in done.err
+
+
+def test_runs_that_rank(fp: Callable) -> None:
+    for name, gain in (("a", 0.1), ("b", 0.125)):
+        write_run(Path(f"next/{name}"), ranking(gain / 2, gain), local__lr=gain)
+    done = fp("compare", "next", "--by", "hr@10", "--target", "hr@10=20%,mrr=0.05")
+    head, _, first, second = done.out.splitlines()[:4]
+    assert "test ndcg@10 last" in head and "rounds to 20% val hr@10 and 0.05 val mrr" in head
+    assert first.split()[:6] == ["b", "1", "0.1250", "0.1250", "25.00%", "2"]
+    assert second.split()[4:6] == ["20.00%", "2"]
+    condition = "a.hr@10 < 0.9 * b.hr@10"
+    done = fp("compare", "next", "--fail-if", condition)
+    assert done.status == 8
+    assert f"`{condition}` holds (a.hr@10 = 20.00%, b.hr@10 = 25.00%)" in done.err
+    assert fp("compare", "next", "--fail-if", "a.hr@10 < 0.7 * b.hr@10").status == 0
+
+
+def test_tasks_are_never_mixed(fp: Callable, numbers: Path) -> None:
+    """Each has columns of its own, and no cell in those of others."""
+    done = fp("compare", "numbers", "runs", "--csv", "--by", "acc")
+    head, first, *_, last = (line.split(",") for line in done.out.splitlines())
+    assert (first[head.index("accuracy")], first[head.index("mae")]) == ("0.85", "")
+    assert (last[head.index("accuracy")], last[head.index("mae")]) == ("", "54.0")
 
 
 def test_a_condition_that_holds_says_by_which_values(fp: Callable) -> None:
@@ -138,12 +194,15 @@ def test_a_condition_that_holds_says_by_which_values(fp: Callable) -> None:
     [
         (["runs/nothing"], 3, "does not exist", "runs are the folders in"),
         (["runs/fedmp-digits-s1"], 3, "does not exist", "did you mean `fedmp-digits-s0`?"),
-        (["runs", "--target", "loss=1"], 2, "unknown measure `loss`", "--target acc=0.98"),
-        (["runs", "--target", "98"], 2, "`98` is no accuracy", "write `0.98` or `98%`"),
+        (["runs", "--target", "loss=1"], 2, "unknown metric `loss`", "known: accuracy, mae"),
+        (["runs", "--target", "98"], 2, "a metric and a number, got 98", "write `0.98` or `98%`"),
+        (["runs", "--target", "mae=x"], 2, "a metric and a number, got mae=x", "`accuracy=0.9`"),
+        (["runs", "--by", "mae"], 2, "none of these runs has `mae`", "judged by accuracy"),
+        (["runs", "--fail-if", "fedmp.hr@10 > 1"], 3, "has no hr@10", "judged by accuracy"),
         (["runs", "--at", "clock"], 2, "not of the form", "--at clock=60s"),
         (["runs", "--at", "clok=60s"], 2, "not of the form", "did you mean `clock`?"),
         (["runs", "--at", "clock=60"], 2, "no unit; write `60 s` or `60 min`", "--at clock=60s"),
-        (["runs", "--target", "no"], 2, "`no` is no accuracy", "write `0.5` or `50%`"),
+        (["runs", "--target", "no"], 2, "a metric and a number, got no", "write `0.5` or `50%`"),
         (["runs", "--at", "bytes=5parsecs"], 2, "unknown unit", "--at clock=60s"),
         (["runs", "--by", "byte"], 2, "unknown measure `byte`", "did you mean `bytes`?"),
         (["runs", "--md", "--csv"], 2, "exclude each other", "give one"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folders import rounds, write_fit, write_pruning, write_run
+from folders import ranking, regression, rounds, write_fit, write_pruning, write_run
 from histories import texts
 
 
@@ -78,6 +78,20 @@ def test_data_sets_share_no_axes(fp: Callable) -> None:
     assert words.count("fedavg") == 2  # each panel names its lines
 
 
+def test_what_is_learned_says_what_is_drawn(fp: Callable) -> None:
+    write_run(Path("number"), regression(50.0, 46.0), local__lr=0.5)
+    write_run(Path("next"), ranking(0.1, 0.2))
+    done = fp("plot", "number", "-o", "fig.svg", "--json")
+    assert json.loads(done.out)["data"]["y"] == "mae"
+    assert "test MAE" in texts(Path("fig.svg"))
+    for y, title in (("hr@10", "test HR@10 (%)"), ("validation_mrr", "validation MRR")):
+        assert fp("plot", "next", "-o", "fig.svg", "--force", "--y", y).status == 0
+        assert title in texts(Path("fig.svg"))
+    done = fp("plot", "number", "runs", "-o", "fig.svg", "--force", "--y", "acc")
+    assert done.status == 0 and "test accuracy (%)" in texts(Path("fig.svg"))
+    assert "warning: number is not drawn: it has no accuracy over rounds" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message", "hint"),
     [
@@ -90,6 +104,8 @@ def test_data_sets_share_no_axes(fp: Callable) -> None:
         (["--y", "accu"], 2, "unknown word `accu`", "did you mean `acc`?"),
         (["--x", "round"], 2, "unknown word `round`", "did you mean `rounds`?"),
         (["--x", "macs", "--y", "clock"], 2, "unknown word `clock`", "known: acc, loss"),
+        (["--y", "mae"], 3, "no run has mae over rounds", "fp compare"),
+        (["--x", "macs", "--y", "mae"], 2, "unknown word `mae`", "known: acc, loss"),
         (["--band", "std"], 2, "unknown word `std`", "known: range, interval"),
         (["--y", "local_acc"], 3, "no run has local_accuracy over rounds", "fp compare"),
         (["--x", "macs"], 3, "nothing to draw", "fp compare"),

@@ -29,7 +29,7 @@ def test_several_runs(fp: Callable, tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text("utf-8")
     assert envelope["data"] == {"page": "report.html", "bytes": len(text.encode())}
     assert "runs/b is unfinished: 1 of 2 rounds" in envelope["warnings"]
-    assert "rounds to 80% val" in text and "test acc at round 1" in text
+    assert "rounds to 80% val acc" in text and "test acc at round 1" in text
 
 
 def test_nothing_is_overwritten(fp: Callable, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from folders import client, event, write_run
+from folders import client, event, regression, write_run
 
 from fpcli.report.clients import list_clients, list_refusals
 from fpcli.report.runs import Run, read_run
@@ -25,6 +25,14 @@ def test_sums_and_means_of_every_client(tmp_path: Path) -> None:
     expected = ["0", "100", "2", "1,000", "4.0 kB", "2.0 kB", "2.0 s", "2.0 s", "0.250", "-", "-"]
     assert texts[0] == expected
     assert texts[1][-3:] == ["-", "50.00%", "75.00%"]
+
+
+def test_errors_of_clients(tmp_path: Path) -> None:
+    history = regression(60.0)
+    history[0]["personal"] = {"mae": {"0": 50.5, "1": None}, "r2": {"0": 0.5, "1": None}}
+    (html,) = list_clients(read_run(write_run(tmp_path / "a", history)), 9)
+    assert "own MAE" in html and "50.5000" in html
+    assert "accuracy" not in html and "local" not in html
 
 
 def test_many_clients_are_cut_short(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from folders import rounds, write_run
+from folders import ranking, regression, rounds, write_run
 
 from fpcli.errors import UsageError
-from fpcli.report.compare import compare_runs
+from fpcli.report.compare import compare_runs, list_shown
 from fpcli.report.measures import Budget
 from fpcli.report.runs import Run, read_run
 
@@ -95,11 +95,38 @@ def test_sorting(runs: list[Run], by: str, order: list[str]) -> None:
 
 
 def test_with_a_target_its_price_sorts_and_the_unreached_come_last(runs: list[Run]) -> None:
-    found = compare_runs(runs, by="rounds", target=0.6)
+    found = compare_runs(runs, by="rounds", target={"accuracy": 0.6})
     assert [row.label for row in found.rows] == ["fedavg", "fedmp", "slow"]
     assert found.rows[-1].values["target_rounds"] == (None, None, 0)
-    partly = compare_runs(runs, target=0.85).rows[0].values["target_rounds"]
+    partly = compare_runs(runs, target={"accuracy": 0.85}).rows[0].values["target_rounds"]
     assert partly == (None, None, 1)  # one of two seeds: no mean of the lucky one
+
+
+def test_the_lowest_error_comes_first(tmp_path: Path) -> None:
+    for lr, errors in ((0.1, (50.0, 46.0)), (0.2, (44.0,)), (0.3, (60.0, 48.0))):
+        write_run(tmp_path / f"lr{lr}", regression(*errors), local__lr=lr)
+    runs = [read_run(path) for path in sorted(tmp_path.iterdir())]
+    for word in ("mae", "best", "best_mae"):
+        rows = compare_runs(runs, by=word).rows
+        assert [row.label for row in rows] == ["lr0.2", "lr0.1", "lr0.3"]
+    with pytest.raises(UsageError, match="none of these runs has `acc`") as caught:
+        compare_runs(runs, by="acc")
+    assert caught.value.hint == "they are judged by mae, r2"
+
+
+def test_other_tasks_have_no_value_for_each_others_metrics(tmp_path: Path) -> None:
+    """They come last where rows are sorted by one of them."""
+    write_run(tmp_path / "class", rounds(0.5, 0.9))
+    write_run(tmp_path / "next", ranking(0.1, 0.2), task__data="csv:a.csv")
+    write_run(tmp_path / "number", regression(50.0, 46.0), task__data="csv:b.csv")
+    found = compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())], by="hr@10")
+    first, second, third = found.rows
+    assert [row.label for row in found.rows] == ["next", "class", "number"]
+    assert [row.primary for row in found.rows] == ["ndcg@10", "accuracy", "mae"]
+    assert [*first.values] == [*second.values] == [*third.values]
+    assert third.values["hr@10"] == second.values["mae"] == (None, None, 0)
+    assert (first.values["hr@10"].mean, third.values["best_mae"].mean) == (0.4, 45.0)
+    assert list_shown(found.rows) == ["ndcg@10", "accuracy", "mae", "hr@10"]
 
 
 def test_a_reference_by_any_name(runs: list[Run]) -> None:

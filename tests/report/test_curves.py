@@ -2,10 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from folders import client, event, rounds, write_run
+from folders import client, event, ranking, regression, rounds, write_run
 
 from fpcli.report.compare import ComparedRow, compare_runs
-from fpcli.report.curves import Chart, draw_rows, draw_run_charts
+from fpcli.report.curves import (
+    Chart,
+    draw_rows,
+    draw_run_charts,
+    find_quantity,
+    group_by_data,
+    list_quantities,
+)
 from fpcli.report.runs import Run, read_run
 
 
@@ -39,6 +46,55 @@ def test_one_row_shows_more_of_itself(tmp_path: Path) -> None:
     charts = by_title(list(draw_rows(rows(tmp_path)[:1])))
     assert [line.label for line in charts["Accuracy by round"].lines] == ["test", "validation"]
     assert [line.label for line in charts["Loss"].lines] == ["test", "training"]
+
+
+def test_other_metrics_have_their_own_names_and_axes(tmp_path: Path) -> None:
+    history = regression(60.0, 44.0)
+    history[1]["personal"] = {"mae": {"0": 50.0, "1": 40.0}, "r2": {"0": 0.5, "1": 0.5}}
+    write_run(tmp_path / "number", history)
+    found = compare_runs([read_run(tmp_path / "number")]).rows
+    charts = by_title(list(draw_rows(found)))
+    assert list(charts)[0::3] == ["MAE by round", "MAE by real time"]
+    error = charts["MAE by round"]
+    assert error.y == ("MAE", "number", None, None)
+    assert [line.points for line in error.lines] == [
+        [(1.0, 59.0), (2.0, 43.0)], [(1.0, 60.0), (2.0, 44.0)],
+    ]  # fmt: skip
+    assert charts["MAE of the clients"].lines[0].points == [(2.0, 45.0)]
+    assert "logits" not in charts["MAE of the clients"].note
+
+
+def test_ranking_shows_hit_rates_too(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        write_run(tmp_path / f"lr{lr}", ranking(0.1, 0.2), local__lr=lr)
+    found = compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]).rows
+    charts = by_title(list(draw_rows(found)))
+    assert charts["Test NDCG@10 by traffic"].y.kind == "number"
+    rate = charts["Test HR@10 by round"]
+    assert (rate.y.kind, rate.y.high, rate.lines[1].points) == (
+        "percent", 1.02, [(1.0, 0.2), (2.0, 0.4)],
+    )  # fmt: skip
+
+
+def test_what_can_be_drawn() -> None:
+    known = list_quantities(["ndcg@10", "hr@10"])
+    assert {"hr@10", "validation_ndcg@10", "clients_hr@10", "loss", "bytes"} <= {*known}
+    assert all(find_quantity(name) for name in known)
+    assert find_quantity("best_hr@10") is find_quantity("params") is None
+
+
+def test_rows_of_other_tasks_share_no_axis(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", rounds(0.5), task__data="csv:x.csv")
+    write_run(tmp_path / "b", regression(44.0), task__data="csv:x.csv", local__lr=0.5)
+    write_run(tmp_path / "c", rounds(0.5), local__lr=0.5)
+    write_run(tmp_path / "d", [], task__data="csv:x.csv", local__lr=0.7)
+    found = compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())]).rows
+    groups = {
+        data: [row.label for row in members] for data, members in group_by_data(found).items()
+    }
+    assert groups == {
+        "csv:x.csv, accuracy": ["a", "d"], "csv:x.csv, mae": ["b"], "digits": ["c"],
+    }  # fmt: skip
 
 
 def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:
@@ -95,7 +151,7 @@ def test_layers_coverage_and_overlap(tmp_path: Path) -> None:
 
 
 def test_clients_own_accuracy(tmp_path: Path) -> None:
-    found = compare_runs([run(tmp_path, clients_accuracy={"mean": 0.8})]).rows
+    found = compare_runs([run(tmp_path, personal={"0": 0.7, "1": 0.9}, local={"0": 0.7})]).rows
     assert by_title(list(draw_rows(found)))["Accuracy of the clients"].lines[0].points[1] == (
         2,
         0.8,
@@ -104,8 +160,8 @@ def test_clients_own_accuracy(tmp_path: Path) -> None:
 
 def test_local_accuracy(tmp_path: Path) -> None:
     """One run has it beside the accuracy of its clients, several have a chart of their own."""
-    scores = {"clients_accuracy": {"mean": 0.7}, "local_accuracy": {"mean": 0.9}}
-    one, other = run(tmp_path / "a", **scores), run(tmp_path / "b")
+    scores = {"accuracy": {"0": 0.7}, "local_accuracy": {"0": 0.9}}
+    one, other = run(tmp_path / "a", format=2, personal=scores), run(tmp_path / "b")
     chart = by_title(list(draw_rows(compare_runs([one]).rows)))["Accuracy of the clients"]
     assert {line.label: line.points[0] for line in chart.lines} == {
         "mean of the clients": (1, 0.7), "local": (1, 0.9),

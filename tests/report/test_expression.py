@@ -5,7 +5,7 @@ import pytest
 from fpcli.errors import UsageError
 from fpcli.report.expression import judge_condition
 
-VALUES = {"fedmp.acc": 0.9, "fedavg.acc": 0.8, "a-b.1.acc": 5.0, "fedmp.bytes": 2e6}
+VALUES = {"fedmp.acc": 0.9, "fedavg.acc": 0.8, "a-b.1.acc": 5.0, "fedmp.bytes": 2e6, "a.hr@10": 0.2}
 
 
 def look_up(name: str, word: str) -> float:
@@ -28,6 +28,7 @@ def holds(text: str) -> bool:
         "a-b.1.acc == 5",
         "a-b.1.acc-fedmp.acc > 4",
         "fedmp.bytes <= 2MB and fedmp.bytes != 1.9MB * 2 / 2",
+        "a.hr@10 < 0.9 * fedmp.acc and a.hr@10>19%",
         "1 + 2 * 3 == 7 and (1 + 2) * 3 == 9",
         "8 - 2 - 1 == 5 and 8 / 2 / 2 == 2",
         "not fedmp.acc < 0.5",

@@ -35,11 +35,12 @@ def test_coverage_where_clients_hold_less_than_the_model(tmp_path: Path) -> None
 def test_accuracies_of_clients_and_overlap(tmp_path: Path, clients: int) -> None:
     events = history()
     for one in events:
-        one["personal"] = {str(number): 0.5 + number / 1000 for number in range(clients)}
+        values = {str(number): 0.5 + number / 1000 for number in range(clients)}
+        one["personal"] = {"accuracy": values}
         one["notes"] = {"overlap": 0.9}
     draw_run(events, tmp_path)
     text = texts(tmp_path / "clients.svg")
-    assert f"{0.5 + (clients - 1) / 2000:.1%} mean accuracy of the clients" in text
+    assert f"{0.5 + (clients - 1) / 2000:.2%} mean accuracy of the clients" in text
     assert "overlap of the clients" in text
     assert "after round 4" in text
     assert "local" not in text
@@ -50,15 +51,29 @@ def test_local_accuracies_and_overlaps_by_labels(tmp_path: Path) -> None:
     """Only some rounds have pairs of clients with a label in common."""
     events = history()
     for one in events:
-        one["personal"] = {"0": 0.5, "3": 0.7}
-        one["local"] = {"0": 0.8, "3": 1.0}
+        one["personal"] = {
+            "accuracy": {"0": 0.5, "3": 0.7}, "local_accuracy": {"0": 0.8, "3": 1.0},
+        }  # fmt: skip
         one["notes"] = {"overlap": 0.8, "overlap_other_labels": 0.7}
     events[1]["notes"]["overlap_shared_labels"] = 0.9
     draw_run(events, tmp_path)
     text = texts(tmp_path / "clients.svg")
-    assert "60.0% mean accuracy of the clients, 90.0% local (other logits 0)" in text
+    assert "60.00% mean accuracy of the clients, 90.00% local (other logits 0)" in text
     for label in ("all pairs", "a label in common", "no label in common"):
         assert label in text
+
+
+def test_errors_of_clients_start_with_the_lowest(tmp_path: Path) -> None:
+    events = history()
+    for one in events:
+        one["validation"] = one["test"] = {"mae": 44.0, "r2": 0.5, "loss": 1.0}
+        one["personal"] = {"mae": {"0": 50.0, "3": 40.0, "7": None}}
+    events[-1]["personal"]["mae"].pop("7")
+    draw_run(events, tmp_path)
+    text = texts(tmp_path / "clients.svg")
+    assert "45.0000 mean MAE of the clients" in text
+    assert "MAE on own samples" in text and "%" not in text
+    assert "3 0 client, best first" in " ".join(text.split())
 
 
 def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:

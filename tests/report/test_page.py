@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from folders import client, event, rounds, write_fit, write_pruning, write_run
+from folders import client, event, ranking, regression, rounds, write_fit, write_pruning, write_run
 
 from fpcli.report import markup
 from fpcli.report import page as module
@@ -94,6 +94,20 @@ def test_a_single_run_has_its_numbers_at_the_top(tmp_path: Path) -> None:
     assert "<title>one</title>" in text
     assert "Settings that differ" not in text
     assert text == make_page(compare_runs([run]))
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_tasks_have_their_own_numbers_and_charts(tmp_path: Path) -> None:
+    number = read_run(write_run(tmp_path / "number", regression(60.0, 44.0, 50.0)))
+    following = read_run(write_run(tmp_path / "next", ranking(0.1, 0.2), task__data="csv:a.csv"))
+    text = make_page(compare_runs([number]))
+    for words in ("<b>49.0000</b><span>test MAE, last", "<b>43.0000</b><span>at best validation"):
+        assert words in text, words
+    assert "accuracy" not in text.partition("<h2>The run")[0]
+    assert "<b>40.00%</b><span>test HR@10, last" in make_page(compare_runs([following]))
+    both = make_page(compare_runs([number, following]))
+    for words in ("<b>MAE by round, digits</b>", "<b>NDCG@10 by traffic, csv:a.csv</b>"):
+        assert words in both, words
 
 
 @pytest.mark.usefixtures("_undrawn")

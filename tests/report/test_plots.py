@@ -57,9 +57,27 @@ def test_plain_training(tmp_path: Path, epochs: int) -> None:
     paths = draw_fit(history, tmp_path)
     assert names(paths) == ["curves.png", "curves.svg"]
     words = texts(paths[1])
-    title = "90.0% test accuracy after epoch 3" if epochs else "no epoch was evaluated"
-    for text in (title, "accuracy (%)", "cross-entropy", "learning rate"):
+    title = "90.00% test accuracy after epoch 3" if epochs else "no epoch was evaluated"
+    for text in (title, "accuracy (%)" * bool(epochs), "loss", "learning rate"):
         assert text in words
+
+
+def test_errors_and_ranks_have_their_own_axis(tmp_path: Path) -> None:
+    """A value that is no number, null in JSON, is left out."""
+    history = [event(n, (None,)) for n in (1, 2, 3)]
+    for one, mae in zip(history, (50.0, None, 44.0), strict=True):
+        one["validation"] = one["test"] = {"mae": mae, "r2": 0.5, "loss": 1.0}
+    draw_run(history, tmp_path)
+    words = texts(tmp_path / "curves.svg")
+    assert "44.0000 test MAE after round 3" in words and "%" not in words
+    assert "test at best validation" in words
+    history[-1]["test"] = history[1]["test"]
+    draw_run(history, tmp_path)
+    assert "no number as test MAE after round 3" in texts(tmp_path / "curves.svg")
+    for one in history:
+        one["validation"] = one["test"] = {"ndcg@10": 0.25, "hr@10": 0.5}
+    draw_run(history, tmp_path)
+    assert "0.2500 test NDCG@10 after round 3" in texts(tmp_path / "curves.svg")
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:

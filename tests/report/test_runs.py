@@ -4,7 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from folders import client, event, rounds, write_fit, write_pruning, write_run
+from folders import (
+    client,
+    event,
+    judged,
+    ranking,
+    regression,
+    rounds,
+    write_fit,
+    write_pruning,
+    write_run,
+)
 
 from fpcli.errors import DataError, RecipeError
 from fpcli.report.runs import find_runs, read_run
@@ -29,6 +39,18 @@ def test_a_run_is_read(tmp_path: Path) -> None:
         ([], {}, "has no round yet"),
         (rounds(0.5, 0.6), {"rounds": 5}, "is unfinished: 2 of 5 rounds"),
         (rounds(0.5, 0.6), {"rounds": 5, "target": {"accuracy": 0.6}}, ""),
+        (regression(50.0, 44.0), {"rounds": 5, "target": {"mae": 45}}, ""),
+        (
+            regression(50.0, 44.0),
+            {"rounds": 5, "target": {"mae": 43}},
+            "is unfinished: 2 of 5 rounds",
+        ),
+        (ranking(0.1), {"rounds": 5, "target": {"hr@10": 0.2, "mrr": 0.05}}, ""),
+        (
+            ranking(0.1),
+            {"rounds": 5, "target": {"hr@10": 0.2, "mrr": 0.06}},
+            "is unfinished: 1 of 5 rounds",
+        ),
         ([event(1, None)], {}, "was never evaluated"),
     ],
 )
@@ -73,7 +95,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     [
         ({"clock_s": None}, "`clock_s` is not a number"),
         ({"round": "1"}, "`round` is not a number"),
-        ({"test": {"loss": 1}}, "`test` has no accuracy"),
+        ({"test": {"loss": 1}}, "`test` has no metric"),
         ({"test": None}, "only one of"),
         ({"test": {"accuracy": 1, "num_examples": "x"}}, "`test` has a value that is no number"),
         ({"test": {"accuracy": 1, "loss": []}}, "`test` has a value that is no number"),
@@ -86,8 +108,13 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         ({"clients": None}, "not a list of clients"),
         ({"clients": [3]}, "not a list of clients"),
         ({"clients": [client(1, params="x")]}, "client 1: `params` is not a number"),
-        ({"clients_accuracy": {"std": 0.1}}, "`clients_accuracy` has no mean"),
-        ({"local_accuracy": [0.1]}, "`local_accuracy` has no mean"),
+        ({"test": {"loss": 1.0, "best": 1.0}}, "`test` has no metric"),
+        ({"test": {"accuracy": "x"}}, "`test` has a value that is no number"),
+        ({"personal": {"0": "x"}}, "`personal` is not a mapping of metrics"),
+        ({"personal": [0.1]}, "`personal` is not a mapping of metrics"),
+        ({"personal": {"0": 0.5}, "local": 3}, "`personal` is not a mapping of metrics"),
+        ({"format": 2, "personal": {"0": 0.5}}, "`personal` is not a mapping of metrics"),
+        ({"format": 2, "personal": {"mae": {}}}, "`personal` is not a mapping of metrics"),
     ],
 )
 def test_events_that_are_not_ours(tmp_path: Path, change: dict, problem: str) -> None:
@@ -96,6 +123,44 @@ def test_events_that_are_not_ours(tmp_path: Path, change: dict, problem: str) ->
     (path / "events.jsonl").write_text(json.dumps(broken) + "\n" + json.dumps({"event": "other"}))
     with pytest.raises(DataError, match=problem):
         read_run(path)
+
+
+def test_what_judges_a_run_and_chooses_its_best_round(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "a", regression(60.0, 44.0, 44.0, 50.0)))
+    assert run.metrics == ("mae", "r2")
+    assert run.best and run.best["round"] == 2  # the first of equals
+    run = read_run(write_run(tmp_path / "b", ranking(0.1, 0.3, 0.2)))
+    assert run.metrics == ("ndcg@10", "hr@1", "hr@10", "mrr")
+    assert run.best and run.best["round"] == 2
+    assert read_run(write_run(tmp_path / "c", [event(1, None)])).metrics == ()
+
+
+def test_an_error_that_is_no_number_is_never_best(tmp_path: Path) -> None:
+    """JSON has null for it."""
+    scores = [None, 40.0, None]
+    history = [judged(n, {"mae": x}, {"mae": x}) for n, x in enumerate(scores, start=1)]  # type: ignore[dict-item]
+    run = read_run(write_run(tmp_path / "a", history))
+    assert run.best and run.best["round"] == 2
+    assert read_run(write_run(tmp_path / "b", history[:1])).best is None
+
+
+@pytest.mark.parametrize("target", ["5", "{accuracy: x}", "{speed: 1}"])
+def test_a_target_that_is_not_ours(tmp_path: Path, target: str) -> None:
+    path = write_run(tmp_path / "a", rounds(0.5))
+    text = (path / "recipe.yaml").read_text()
+    (path / "recipe.yaml").write_text(text.replace("target: {}", f"target: {target}"))
+    with pytest.raises(DataError, match="`target` is not a mapping of metrics to numbers"):
+        read_run(path)
+
+
+def test_a_target_of_an_earlier_version(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a", rounds(0.5, 0.6), rounds=5)
+    text = (path / "recipe.yaml").read_text()
+    assert "target: {}" in text
+    (path / "recipe.yaml").write_text(text.replace("target: {}", "target_accuracy: 0.6"))
+    assert read_run(path).problem() == ""
+    (path / "recipe.yaml").write_text(text.replace("target: {}", "target_accuracy: 0.7"))
+    assert read_run(path).problem() == "is unfinished: 2 of 5 rounds"
 
 
 def test_a_recipe_that_is_not_ours(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from folders import rounds, write_fit, write_pruning, write_run
+from folders import ranking, regression, rounds, write_fit, write_pruning, write_run
 
 from fpcli.report.compare import Comparison, compare_runs
 from fpcli.report.measures import Budget
@@ -43,13 +43,46 @@ def test_a_table(tmp_path: Path) -> None:
 
 
 def test_targets_and_budgets_stand_in_the_header(tmp_path: Path) -> None:
-    found = comparison(tmp_path, target=0.85, budgets=[Budget("clock_s", 2.0)])
+    found = comparison(tmp_path, target={"accuracy": 0.85}, budgets=[Budget("clock_s", 2.0)])
     headers, rows, _ = format_comparison(found)
     assert headers[4:8] == [
-        "test acc at clock 2.0 s", "rounds to 85% val", "down+up to 85% val", "clock to 85% val",
+        "test acc at clock 2.0 s", "rounds to 85% val acc", "down+up to 85% val acc",
+        "clock to 85% val acc",
     ]  # fmt: skip
     assert rows[0][4:8] == ["50.00%", "1 of 2 seeds", "1 of 2 seeds", "1 of 2 seeds"]
     assert rows[1][4:8] == ["60.00%", "-", "-", "-"]
+
+
+def test_metrics_of_other_tasks_have_columns_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "class", rounds(0.5, 0.9))
+    write_run(tmp_path / "next", ranking(0.1, 0.2), task__data="csv:a.csv")
+    write_run(tmp_path / "number", regression(50.0, 46.0), task__data="csv:b.csv")
+    runs = [read_run(path) for path in sorted(tmp_path.iterdir())]
+    goal = {"hr@10": 0.3, "mae": 48.5}
+    found = compare_runs(runs, target=goal, budgets=[Budget("rounds", 1)])
+    headers, rows, _ = format_comparison(found)
+    assert headers[2:11] == [
+        "test acc last", "acc at best val", "test ndcg@10 last", "ndcg@10 at best val",
+        "test mae last", "mae at best val", "test hr@10 last",
+        "test acc or ndcg@10 or mae at round 1", "rounds to 30% val hr@10 and 48.5 val mae",
+    ]  # fmt: skip
+    assert [row[2:11] for row in rows] == [
+        ["90.00%", "90.00%", "-", "-", "-", "-", "-", "50.00%", "-"],
+        ["-", "-", "0.2000", "0.2000", "-", "-", "40.00%", "0.1000", "-"],
+        ["-", "-", "-", "-", "45.0000", "45.0000", "-", "49.0000", "-"],
+    ]
+    alone = format_comparison(compare_runs(runs[2:], target={"mae": 48.5}))
+    assert alone.headers[2:5] == ["test mae last", "at best val", "rounds to 48.5 val mae"]
+    assert alone.rows[0][2:5] == ["45.0000", "45.0000", "2"]
+    data = to_data(found)["runs"]
+    assert (data[1]["hr@10"], data[1]["mae"], data[2]["r2"]) == (0.4, None, 0.25)
+
+
+def test_only_shares_of_samples_are_left_to_chance_so(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        write_run(tmp_path / f"lr{lr}", regression(50.0), local__lr=lr)
+    found = compare_runs([read_run(path) for path in sorted(tmp_path.iterdir())])
+    assert len(list_notes(found)) == 1
 
 
 def test_markdown_has_no_markup_of_names(tmp_path: Path) -> None:
@@ -72,9 +105,9 @@ def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
 
 
 def test_plain_data(tmp_path: Path) -> None:
-    found = comparison(tmp_path, target=0.7)
+    found = comparison(tmp_path, target={"accuracy": 0.7})
     data = to_data(found)
-    assert (data["reference"], data["target"], data["budgets"]) == ("a|b", 0.7, [])
+    assert (data["reference"], data["target"], data["budgets"]) == ("a|b", {"accuracy": 0.7}, [])
     one = make_item(found.rows[1])
     assert (one["run"], one["method"], one["seeds"]) == ("c", "fedavg", [0])
     assert one["differs"] == {"local.lr": 0.2}
