@@ -15,6 +15,7 @@ from fpcli.cli.session import Session, emit
 from fpcli.errors import FpError, RecipeError, UsageError, suggest
 from fpcli.settings import options as o
 from fpcli.settings.flags import Flag
+from fpcli.settings.metrics import find_measured
 
 _Name = Annotated[str, Flag("NAME", "A shipped recipe, or a file", known="recipes")]
 MethodOnly = Annotated[
@@ -94,12 +95,15 @@ def _item(name: str, path: Path, usual: Mapping[str, Mapping[str, Any]]) -> dict
 def _expectation(item: Mapping[str, Any]) -> str:
     if item["expected"] is None:
         return "not measured"
-    of = {
-        "best_accuracy": " (best)",
-        "clients_accuracy": " (clients)",
-        "local_accuracy": " (local)",
-    }.get(item["measure"], "")
-    return f"{item['expected']:.1%} ± {100 * item['tolerance']:.1f}{of}"
+    metric = find_measured(item["measure"])
+    prefix = item["measure"].removesuffix(metric.name).removesuffix("_") if metric else ""
+    value, half = item["expected"], item["tolerance"]
+    if metric and metric.is_share:
+        text = f"{value:.1%} ± {100 * half:.1f}"
+    else:
+        text = f"{value:g} ± {half:g}"
+    name = "" if item["measure"].endswith("accuracy") or not metric else f"{metric.name} "
+    return name + text + (f" ({prefix})" if prefix else "")
 
 
 def show_recipe(

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpcli.errors import RecipeError, suggest
+from fpcli.settings.metrics import find_measured
 
 FIELDS = ("paper", "result", "expected", "tolerance", "machine", "minutes")
-MEASURES = ("accuracy", "best_accuracy", "clients_accuracy", "local_accuracy")
-"""What ``expected`` may be about; fields of ``fp train --json``, means for clients."""
+_MEASURES = ("accuracy", "best_accuracy", "clients_accuracy", "local_accuracy", "mae", "hr@10")
+"""Some of what ``expected`` may be about; fields of ``fp train --json``, means for clients."""
 
 _FIELD = re.compile(r"# ([a-z]+): (\S.*)")
 _NOT_MEASURED = "not measured"
@@ -40,8 +41,9 @@ class Header:
         about: what it is.
         paper: authors, title, venue and year; ``none`` for a control.
         result: the table or figure it stands for, and how it differs.
-        measure: one of ``MEASURES``; None if nothing was measured.
-        expected: its value, a fraction.
+        measure: a metric, perhaps with ``best_``, ``clients_`` or ``local_`` before it; None if
+            nothing was measured.
+        expected: its value, of a share a fraction.
         tolerance: how far other seeds and machines may be from it.
         machine: what it takes to run.
         minutes: how long it takes there; None if nobody has measured it.
@@ -115,16 +117,18 @@ def _add(fields: dict[str, tuple[str, int]], key: str, value: str, place: str) -
 def _header(about: str, fields: Mapping[str, tuple[str, int]], name: str) -> Header:
     places = {key: f"{name}:{line}" for key, (_, line) in fields.items()}
     texts = {key: value for key, (value, _) in fields.items()}
-    measure, expected = None, None
+    measure, expected, highest = None, None, 1.0
     if texts["expected"] != _NOT_MEASURED:
         measure, _, text = texts["expected"].partition(" ")
-        if measure not in MEASURES:
-            hint = suggest(measure, MEASURES) or f"`{_NOT_MEASURED}`, or one of {MEASURES}"
+        metric = find_measured(measure)
+        if metric is None:
+            hint = suggest(measure, _MEASURES) or f"`{_NOT_MEASURED}`, or a metric, as {_MEASURES}"
             raise _error(places["expected"], f"unknown measure `{measure}`", hint)
-        expected = _number(text, places["expected"], highest=1)
+        highest = 1.0 if metric.is_share else 1e12
+        expected = _number(text, places["expected"], highest)
     tolerance = None
     if texts["tolerance"] != "none":
-        tolerance = _number(texts["tolerance"], places["tolerance"], highest=1)
+        tolerance = _number(texts["tolerance"], places["tolerance"], highest)
     if (tolerance is None) != (expected is None):
         raise _error(places["tolerance"], "`tolerance` is `none` exactly where nothing is expected")
     minutes = None

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fpcli.recipe import load
 from fpcli.recipe.load import list_shipped, load_recipe, name_shipped
 
 
@@ -24,6 +26,27 @@ def test_the_list(fp: Callable) -> None:
         "expected", "tolerance", "machine", "minutes",
     ]  # fmt: skip
     assert {item["kind"] for item in items} == {"recipe", "smoke"}
+
+
+@pytest.mark.parametrize(
+    ("expected", "tolerance", "text"),
+    [
+        ("accuracy 0.983", "0.01", "98.3% ± 1.0"),
+        ("clients_accuracy 0.9", "0.05", "90.0% ± 5.0 (clients)"),
+        ("best_hr@10 0.21", "0.02", "hr@10 21.0% ± 2.0 (best)"),
+        ("mae 44.5", "2", "mae 44.5 ± 2"),
+    ],
+)
+def test_what_is_expected(
+    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    expected: str, tolerance: str, text: str,
+) -> None:  # fmt: skip
+    recipe = name_shipped()["fedavg/digits"].read_text("utf-8")
+    recipe = re.sub(r"(?<=# expected: ).*", expected, recipe)
+    recipe = re.sub(r"(?<=# tolerance: ).*", tolerance, recipe)
+    (tmp_path / "a.yaml").write_text(recipe)
+    monkeypatch.setattr(load, "name_shipped", lambda: {"mine/a": tmp_path / "a.yaml"})
+    assert f"  {text}  " in fp("recipe", "list").out
 
 
 def test_one_recipe(fp: Callable) -> None:

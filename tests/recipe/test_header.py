@@ -37,6 +37,17 @@ def test_a_header(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("measure", "value", "tolerance"),
+    [("hr@10", "0.21", "0.01"), ("mae", "44.2", "2"), ("best_ndcg@10", "0.1", "0.02")],
+)
+def test_other_metrics(measure: str, value: str, tolerance: str) -> None:
+    text = GOOD.replace("accuracy 0.969", f"{measure} {value}").replace("0.015", tolerance)
+    header = parse_header(text.splitlines(), "r")
+    assert (header.measure, header.expected) == (measure, float(value))
+    assert header.tolerance == float(tolerance)
+
+
 def test_nothing_was_measured() -> None:
     text = GOOD.replace("accuracy 0.969", "not measured").replace("0.015", "none")
     header = parse_header(text.replace("0.3", "not measured").splitlines(), "r")
@@ -55,6 +66,8 @@ def test_nothing_was_measured() -> None:
         ("#   with", "# with", 5, "neither a field"),
         ("accuracy 0.969", "acuracy 0.969", 6, "unknown measure `acuracy`"),
         ("accuracy 0.969", "accuracy 96.9", 6, "`96.9` is not a number"),
+        ("accuracy 0.969", "hr@10 21", 6, "`21` is not a number above 0 and up to 1"),
+        ("accuracy 0.969", "bytes 21", 6, "unknown measure `bytes`"),
         ("accuracy 0.969", "accuracy nan", 6, "`nan` is not a number"),
         ("accuracy 0.969", "not measured", 7, "exactly where nothing is expected"),
         ("0.015", "none", 7, "exactly where nothing is expected"),
