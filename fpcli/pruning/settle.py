@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.measure import judge_batches, measure_gradients
 from fpcli.fleet.linear import StepRates
-from fpcli.structure.budget import reconfigure
+from fpcli.structure.budget import NO_ROWS, reconfigure
 from fpcli.structure.layout import Tensors
-from fpcli.structure.support import EMPTY, Support
+from fpcli.structure.support import Support
 from fpcli.tasks.learning_task import Batch, LearningTask
 
 MEASURE_EVERY, START_ACCURACY = 10, 1.5  # passes; times the accuracy of guessing
@@ -36,7 +36,7 @@ def settle_masks(
     max_density: float = 1.0,
     may_regrow: bool = False,
     fresh: Tensors | None = None,
-    real_rows: Mapping[str, Sequence[int]] = EMPTY,
+    real_rows: Mapping[str, Sequence[int]] = NO_ROWS,
 ) -> tuple[dict[str, Tensor], list[Tensors]]:
     """Train in place on the same batches by plain SGD, and change the masks now and then.
 

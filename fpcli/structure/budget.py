@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from fpcli.structure.layout import Layout, Tensors
-from fpcli.structure.support import EMPTY
+
+NO_ROWS: Mapping[str, Sequence[int]] = MappingProxyType({})
+"""Of a network without complex numbers."""
 
 
 def list_masked_weights(layout: Layout) -> list[str]:
@@ -76,7 +79,7 @@ def reconfigure(
     *,
     share: float,
     max_density: float = 1.0,
-    real_rows: Mapping[str, Sequence[int]] = EMPTY,
+    real_rows: Mapping[str, Sequence[int]] = NO_ROWS,
 ) -> dict[str, Tensor]:
     """Return the masks with the greatest importance per second of a round.
 
@@ -108,8 +111,8 @@ def reconfigure(
     """
     if real_rows:
         joined, weight_s = join_parts(weights, masks, importance, weight_s, real_rows)
-        rule = {"share": share, "max_density": max_density}
-        return split_parts(reconfigure(*joined, weight_s, constant_s, **rule), real_rows)
+        chosen = reconfigure(*joined, weight_s, constant_s, share=share, max_density=max_density)
+        return split_parts(chosen, real_rows)
     cores, places, gains, costs, size = [], [], [], [], 0
     total = math.fsum(_sum(x) for name, x in importance.items() if name not in weight_s)
     total_s = constant_s
