@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from fpcli.engine.method import ClientContext, RoundContext, Traits, fit, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Work
 from fpcli.methods import prunefl
-from fpcli.structure.budget import join_parts, keep_largest, split_parts
-from fpcli.structure.layout import Tensors
+from fpcli.structure.budget import keep_largest
+from fpcli.structure.pairs import mask_entries, measure_entries
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,6 @@ def find_embeddings(template: nn.Module) -> list[str]:
     """Return the names of a network's embedding tables."""
     tables = (name for name, part in template.named_modules() if isinstance(part, nn.Embedding))
     return [f"{name}.weight" for name in tables]
-
-
-def keep_modulus(
-    values: Tensors, ratio: float, real_rows: Mapping[str, Sequence[int]]
-) -> dict[str, Tensor]:
-    """Return masks of the share ``ratio`` of weights with the largest modulus, all tensors ranked
-    together; both parts of a complex number live or die together."""
-    every = {name: torch.ones_like(value, dtype=torch.bool) for name, value in values.items()}
-    (moduli, _, _), _ = join_parts(values, every, values, {}, real_rows)
-    sizes = {name: value.abs() for name, value in moduli.items()}
-    return split_parts(keep_largest(sizes, ratio), real_rows)
 
 
 class FMLP(prunefl.PruneFL):
@@ -174,13 +163,13 @@ class FMLP(prunefl.PruneFL):
         """Return the change to the trained model with the largest weights alone."""
         fitted = fit(model, cx, prunefl.find_loss, mask={})
         weights = {name: x.detach().cpu() for name, x in model.named_parameters()}
-        names = cx.note["names"]
-        rows = prunefl.list_real_rows(cx.site.layout, names)
-        masks = keep_modulus({name: weights[name] for name in names}, cx.note["keep"], rows)
+        layout, values = cx.site.layout, {name: weights[name] for name in cx.note["names"]}
+        kept = keep_largest(measure_entries(layout, values), cx.note["keep"])
+        masks = mask_entries(layout, kept)
         work = cx.result(model, fitted)
         # What is not kept is 0 at the server, whatever it was: that is what its mask means.
-        values = {n: x * masks[n] if n in masks else x for n, x in work.values.items()}
-        return replace(work, values=values, mask=masks)
+        change = {n: x * masks[n] if n in masks else x for n, x in work.values.items()}
+        return replace(work, values=change, mask=masks)
 
     def merge(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]

@@ -10,7 +10,7 @@ recipes/prunefl tells what is known from where; the body of the paper was not at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -28,8 +28,9 @@ from fpcli.fleet.linear import LinearTime, StepRates, model_slowest_time
 from fpcli.pruning.at_density import prune_once, shrink_towards
 from fpcli.pruning.importance import collect, fit_adding
 from fpcli.pruning.settle import settle_masks, time_epochs
-from fpcli.structure.budget import list_masked_weights, reconfigure
-from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.budget import list_masked_weights
+from fpcli.structure.layout import Tensors
+from fpcli.structure.pairs import choose_entries
 from fpcli.tasks.learning_task import Batch
 
 NUM_ITERATIONS = 20  # steps of the control `iterative`
@@ -144,25 +145,19 @@ def choose_masks(
     """Return the masks of the next rounds: reconfigured when it is time, or a rival's."""
     options: Options = ctx.options
     if options.is_due(elapsed) and options.control == "adaptive":
-        return reconfigure(
+        return choose_entries(
+            ctx.layout,
             values,
             masks,
             importance,
             **asdict(round_time(ctx, list(masks))),
             share=options.share(elapsed),
             max_density=options.max_density,
-            real_rows=list_real_rows(ctx.layout, masks),
         )
     if options.is_due(elapsed) and options.control == "iterative":
         progress = elapsed / options.interval / NUM_ITERATIONS
         return shrink_towards(values, masks, options.density, progress)
     return masks
-
-
-def list_real_rows(layout: Layout, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return those of some tensors that hold complex numbers, with the rows of real ones."""
-    rows = {name: layout.tensors[name].real_rows for name in names}
-    return {name: real for name, real in rows.items() if real is not None}
 
 
 def find_loss(cx: ClientContext, model: nn.Module, batch: Batch) -> Tensor:
@@ -235,13 +230,13 @@ class PruneFL(Method):
                 loss,
                 lr=cx.local.lr,
                 task=cx.site.dataset.task,
+                layout=cx.site.layout,
                 passes=options.ip_passes,
                 interval=options.ip_interval,
                 share=options.drop_share,
                 max_density=options.max_density,
                 may_regrow=options.ip_regrow,
                 fresh=None if options.regrow_init == "zero" else cx.received,
-                real_rows=list_real_rows(cx.site.layout, cx.note["weight_s"]),
                 **cx.note,
             )
         else:

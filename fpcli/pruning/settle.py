@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fpcli.engine.client_context import ClientContext
 from fpcli.engine.measure import judge_batches, measure_gradients
 from fpcli.fleet.linear import StepRates
-from fpcli.structure.budget import NO_ROWS, reconfigure
-from fpcli.structure.layout import Tensors
+from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.pairs import choose_entries
 from fpcli.structure.support import Support
 from fpcli.tasks.learning_task import Batch, LearningTask
 
@@ -28,6 +28,7 @@ def settle_masks(
     *,
     lr: float,
     task: LearningTask,
+    layout: Layout,
     passes: int,
     interval: int,
     weight_s: Mapping[str, float],
@@ -36,7 +37,6 @@ def settle_masks(
     max_density: float = 1.0,
     may_regrow: bool = False,
     fresh: Tensors | None = None,
-    real_rows: Mapping[str, Sequence[int]] = NO_ROWS,
 ) -> tuple[dict[str, Tensor], list[Tensors]]:
     """Train in place on the same batches by plain SGD, and change the masks now and then.
 
@@ -47,7 +47,7 @@ def settle_masks(
     Args:
         task: what is learned, which says what is better than guessing.
         passes: at most so many over all batches.
-        weight_s, constant_s, share, max_density, real_rows: as in ``structure.budget.reconfigure``.
+        layout, weight_s, constant_s, share, max_density: as in ``structure.pairs.choose_entries``.
         fresh: values of weights that return; None means 0.
 
     Returns:
@@ -71,7 +71,8 @@ def settle_masks(
             start = number if is_learning() else 0
         if not start or (number - start) % interval:
             continue
-        new = reconfigure(
+        new = choose_entries(
+            layout,
             weights,
             masks,
             totals,
@@ -79,7 +80,6 @@ def settle_masks(
             constant_s,
             share=share,
             max_density=max_density,
-            real_rows=real_rows,
         )
         for name, mask in new.items():
             returning = 0.0 if fresh is None else fresh[name].to(mask.device)

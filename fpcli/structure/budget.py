@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from fpcli.structure.layout import Layout, Tensors
-
-NO_ROWS: Mapping[str, Sequence[int]] = MappingProxyType({})
-"""Of a network without complex numbers."""
 
 
 def list_masked_weights(layout: Layout) -> list[str]:
@@ -79,7 +75,6 @@ def reconfigure(
     *,
     share: float,
     max_density: float = 1.0,
-    real_rows: Mapping[str, Sequence[int]] = NO_ROWS,
 ) -> dict[str, Tensor]:
     """Return the masks with the greatest importance per second of a round.
 
@@ -96,9 +91,6 @@ def reconfigure(
         share: of a layer's alive weights that may leave, in [0, 1), rounded down to whole weights.
             With ties at the threshold fewer are candidates.
         max_density: nothing enters beyond this share of all weights; what stays may exceed it.
-        real_rows: tensors of complex numbers, with real and imaginary parts on the last axis ->
-            rows in which the imaginary part does nothing, and is dead. Of all others both parts
-            live or die together, by their modulus and their importance together.
 
     Source: PruneFL (Jiang et al., TNNLS 2023), adaptive pruning, with the official code's rules;
     differs: the density limit is exact, and running out of candidates is no error.
@@ -109,10 +101,6 @@ def reconfigure(
     >>> reconfigure(one, alive, gain, {"w": 1.0}, 1.0, share=0.4)
     {'w': tensor([ True,  True, False,  True])}
     """
-    if real_rows:
-        joined, weight_s = join_parts(weights, masks, importance, weight_s, real_rows)
-        chosen = reconfigure(*joined, weight_s, constant_s, share=share, max_density=max_density)
-        return split_parts(chosen, real_rows)
     cores, places, gains, costs, size = [], [], [], [], 0
     total = math.fsum(_sum(x) for name, x in importance.items() if name not in weight_s)
     total_s = constant_s
@@ -138,40 +126,6 @@ def reconfigure(
     num = min(room, int(enters.long().cumprod(0).sum()))
     chosen[torch.cat(places)[order[:num]]] = True
     return _parts(chosen, {name: masks[name] for name in weight_s})
-
-
-def join_parts(
-    weights: Tensors,
-    masks: Tensors,
-    importance: Tensors,
-    weight_s: Mapping[str, float],
-    real_rows: Mapping[str, Sequence[int]],
-) -> tuple[tuple[Tensors, Tensors, Tensors], dict[str, float]]:
-    """Return weights, masks, importance and seconds with one entry for each complex number: its
-    modulus, whether any part is alive, and the sums of both parts."""
-    joined: tuple[dict[str, Tensor], ...] = (dict(weights), dict(masks), dict(importance))
-    for name, rows in real_rows.items():
-        parts = weights[name].detach().clone()
-        parts[list(rows), ..., 1] = 0.0
-        joined[0][name] = parts.square().sum(-1).sqrt()
-        joined[1][name] = masks[name].any(-1)
-        joined[2][name] = importance[name].sum(-1)
-    seconds = {name: s * (2 if name in real_rows else 1) for name, s in weight_s.items()}
-    return (joined[0], joined[1], joined[2]), seconds
-
-
-def split_parts(masks: Tensors, real_rows: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Return masks of one entry per complex number as masks of its parts.
-
-    >>> alive = {"w": torch.tensor([[True, False], [True, True]])}
-    >>> split_parts(alive, {"w": (0,)})["w"].int().tolist()
-    [[[1, 0], [0, 0]], [[1, 1], [1, 1]]]
-    """
-    split = dict(masks)
-    for name, rows in real_rows.items():
-        split[name] = torch.stack([masks[name], masks[name]], -1)
-        split[name][list(rows), ..., 1] = False
-    return split
 
 
 def _core(sizes: Tensor, mask: Tensor, share: float) -> Tensor:
