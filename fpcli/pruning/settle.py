@@ -81,16 +81,22 @@ def settle_masks(
             share=share,
             max_density=max_density,
         )
-        for name, mask in new.items():
-            returning = 0.0 if fresh is None else fresh[name].to(mask.device)
-            values = torch.where(masks[name], weights[name].data, returning)
-            weights[name].data = torch.where(mask, values, 0.0)
+        _mask_weights(weights, masks, new, fresh)
         masks, totals = new, {name: torch.zeros_like(total) for name, total in totals.items()}
         sizes.append(sum(int(mask.sum()) for mask in masks.values()))
         changes = [abs(new / old - 1) for old, new in pairwise(sizes)]
         if len(changes) >= NUM_STABLE and max(changes[-NUM_STABLE:]) <= TOLERANCE:
             break
     return {name: mask.cpu() for name, mask in masks.items()}, trained
+
+
+def _mask_weights(
+    weights: Mapping[str, nn.Parameter], old: Tensors, new: Tensors, fresh: Tensors | None
+) -> None:
+    for name, mask in new.items():
+        returning = 0.0 if fresh is None else fresh[name].to(mask.device)
+        values = torch.where(old[name], weights[name].data, returning)
+        weights[name].data = torch.where(mask, values, 0.0)
 
 
 def _make_check(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fpcli.data.datasets import load_dataset
 from fpcli.data.withhold import withhold
 from fpcli.errors import DataError, RecipeError
+from fpcli.tasks.regress import Regress
 
 DIGITS = load_dataset("digits", None, seed=0)
 PARTS = torch.arange(len(DIGITS.train)).tensor_split(3)
@@ -29,6 +32,14 @@ def test_samples_of_the_classes_are_apart() -> None:
     for split in (kept.dataset.validation, kept.dataset.test):
         assert set(split.labels.tolist()) == set(range(10)) - {2, 9}
     assert kept.dataset.num_classes == 10
+
+
+def test_what_has_no_classes_withholds_none() -> None:
+    numbers = replace(DIGITS, name="ink", task=Regress())
+    assert withhold(numbers, PARTS, ()).dataset is numbers
+    with pytest.raises(RecipeError, match="data `ink` has a number to predict") as caught:
+        withhold(numbers, PARTS, (0,))
+    assert caught.value.where == "task.withhold"
 
 
 def test_a_client_may_have_nothing_left() -> None:

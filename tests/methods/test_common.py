@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import toy_recipe
+from tasked import ink
 from torch import Tensor, nn
 
 from fpcli import methods, plugins
@@ -27,13 +28,13 @@ from fpcli.engine.federation import RoundRecord, Totals
 from fpcli.engine.method import Method
 from fpcli.engine.planning import choose_cohort, foresee
 from fpcli.engine.types import ServerState, Support, Work
-from fpcli.errors import DataError
+from fpcli.errors import DataError, RecipeError
 from fpcli.recipe.load import load_recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.store.run_folder import RunFolder
 from fpcli.structure.cost import count_cost
-from fpcli.train import federated_run
+from fpcli.train import federated_run, setup
 from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire import CODECS
 from fpcli.wire.message import unpack_job
@@ -306,6 +307,61 @@ def played(setup: Setup, home: Path) -> tuple[ServerState, list[RoundRecord]]:
     state, totals = server.begin_training(setup.fed, setup.values, executor, setup.support)
     rounds = list(server.play(setup.fed, state, executor, totals))
     return rounds[-1][0], [record for _, record in rounds]
+
+
+WITHOUT_CLASSES = [
+    name for name in EVERY
+    if name not in TOYS and not plugins.lookup("methods", name).traits.needs_classes
+]  # fmt: skip
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs learn a number of every image, which all clients have as many of."""
+
+    def deal(recipe: Any, dataset: Any, reserved: Tensor) -> tuple[Tensor, ...]:
+        rest = torch.arange(len(dataset.train))
+        return tuple(rest[~torch.isin(rest, reserved)].tensor_split(recipe.task.clients))
+
+    def reserve(recipe: Any, dataset: Any) -> Tensor:
+        return torch.arange(0, len(dataset.train), 10)[: 50 * (recipe.task.server_share > 0)]
+
+    def choose_tests(dataset: Any, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return torch.arange(len(dataset.test)).tensor_split(len(parts))
+
+    monkeypatch.setattr(setup, "load_data", lambda recipe: ink())
+    monkeypatch.setattr(setup, "share_out", deal)
+    monkeypatch.setattr(setup, "choose_server_samples", reserve)
+    monkeypatch.setattr(setup, "choose_personal_tests", choose_tests)
+
+
+@pytest.mark.parametrize("name", WITHOUT_CLASSES)
+def test_numbers_are_learned_and_a_resumed_run_ends_in_the_same_bits(
+    name: str, numbers: None, tmp_path: Path
+) -> None:
+    changes = {**(look_up(name, "AT_ONCE") or {}), "eval_every": 1}
+    whole = train(tmp_path, "whole", name, rounds=2, **changes)
+    train(tmp_path, "parts", name, rounds=1, **changes)
+    recipe = toy_recipe(name, rounds=2, **changes)
+    folder = RunFolder.open(tmp_path / "parts")
+    resumed = federated_run.play_federated(recipe, folder, Quiet(), stored=recipe)
+    assert resumed.state_sha256 == whole.state_sha256
+    assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")
+    first, last = (event["loss"] for event in events.read_events(folder.events))
+    assert last < first
+    assert whole.test.keys() == {"mae", "r2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("subfedavg", {}), ("prunefl", {"method__loss": "one_hot"})],
+)
+def test_what_needs_classes_says_so(
+    name: str, options: Mapping[str, str], numbers: None, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="learns classes only; data `ink` has a number") as caught:
+        prepare_run(toy_recipe(name, **options), tmp_path / "memory")
+    assert caught.value.where == "method.name"
 
 
 EMPTY = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def test_what_was_found_comes_back(tmp_path: Path) -> None:
     write_partial(out, SAME, FOUND)
     assert read_partial(out, SAME, force=False) == FOUND
     assert [path.name for path in tmp_path.iterdir()] == ["sens.json.partial"]
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    tallies = {"": {"seen": 128, "correct": 100, "loss_sum": 12.5}}
+    locate_partial(tmp_path / "a.json").write_text(
+        json.dumps({"identity": SAME, "tallies": tallies}), "utf-8"
+    )
+    assert read_partial(tmp_path / "a.json", SAME, force=False) == {"": FOUND[""]}
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"identity": 1}', "[" * 100_000])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,19 @@ def test_a_run_that_cannot_forget(
     recipe = finished(tmp_path, "run", method, **changes)
     with pytest.raises(kind, match=message):
         read_original(RunFolder(tmp_path / "run"), recipe)
+
+
+def test_a_run_that_learned_no_classes(tmp_path: Path) -> None:
+    recipe = finished(tmp_path)
+    path = tmp_path / "run" / "final" / "layout.json"
+    about = json.loads(path.read_text())
+    about["inputs"]["class_names"] = []
+    about["task"] = {"kind": "rank", "num_outputs": 10}
+    about["inputs"] |= {"mean": [], "std": []}
+    path.write_text(json.dumps(about))
+    with pytest.raises(RecipeError, match="no classes that it could forget.* 10 items") as caught:
+        read_original(RunFolder(tmp_path / "run"), recipe)
+    assert "give a run on data with classes" in caught.value.hint
 
 
 def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
