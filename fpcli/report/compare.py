@@ -115,10 +115,10 @@ def list_primaries(rows: Sequence[ComparedRow]) -> list[str]:
 
 
 def list_shown(rows: Sequence[ComparedRow]) -> list[str]:
-    """Return the metrics that tables and pages show of rows: the primary ones, and beside NDCG@10
+    """Return the metrics that tables and pages show of rows: the primary ones, and behind NDCG@10
     also HR@10, which papers print with it."""
-    beside = [name for row in rows for name in row.metrics if name == "hr@10"]
-    return list(dict.fromkeys([*list_primaries(rows), *beside]))
+    both = (name for row in rows for name in row.metrics if name in (row.primary, "hr@10"))
+    return list(dict.fromkeys(both))
 
 
 def compare_runs(

@@ -127,9 +127,9 @@ def _panel(axes: Axes, judged: Events, xs: Sequence[float], label: str) -> None:
     """Draw the primary metric on validation and test data against one measure of effort, and mark
     the best validation."""
     axes.set_xlabel(label)
-    axes.set_xlim(left=0, right=None if judged else 1)
     metric = _find_primary(judged)
     if metric is None:
+        axes.set_xlim(0, 1)
         return
     marker = "o" if len(judged) < 3 else ""
     scores = {

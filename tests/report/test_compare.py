@@ -126,7 +126,7 @@ def test_other_tasks_have_no_value_for_each_others_metrics(tmp_path: Path) -> No
     assert [*first.values] == [*second.values] == [*third.values]
     assert third.values["hr@10"] == second.values["mae"] == (None, None, 0)
     assert (first.values["hr@10"].mean, third.values["best_mae"].mean) == (0.4, 45.0)
-    assert list_shown(found.rows) == ["ndcg@10", "accuracy", "mae", "hr@10"]
+    assert list_shown(found.rows) == ["ndcg@10", "hr@10", "accuracy", "mae"]
 
 
 def test_a_reference_by_any_name(runs: list[Run]) -> None:

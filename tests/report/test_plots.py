@@ -19,6 +19,7 @@ def test_both_pictures(tmp_path: Path) -> None:
     curves, ratios = texts(paths[1]), texts(paths[3])
     for text in ("test accuracy after round 8", "traffic down + up (MB)", "simulated time (min)"):
         assert text in curves
+    assert "6 7 8 round" in " ".join(curves.split())  # the axis goes as far as the rounds
     for text in ("clients 0, 2", "speed 1, mean ratio 0.15", "clients 1, 3", "speed 0.25"):
         assert text in ratios
     assert paths[0].read_bytes().startswith(b"\x89PNG")

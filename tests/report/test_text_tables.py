@@ -63,13 +63,13 @@ def test_metrics_of_other_tasks_have_columns_of_their_own(tmp_path: Path) -> Non
     headers, rows, _ = format_comparison(found)
     assert headers[2:11] == [
         "test acc last", "acc at best val", "test ndcg@10 last", "ndcg@10 at best val",
-        "test mae last", "mae at best val", "test hr@10 last",
+        "test hr@10 last", "test mae last", "mae at best val",
         "test acc or ndcg@10 or mae at round 1", "rounds to 30% val hr@10 and 48.5 val mae",
     ]  # fmt: skip
     assert [row[2:11] for row in rows] == [
         ["90.00%", "90.00%", "-", "-", "-", "-", "-", "50.00%", "-"],
-        ["-", "-", "0.2000", "0.2000", "-", "-", "40.00%", "0.1000", "-"],
-        ["-", "-", "-", "-", "45.0000", "45.0000", "-", "49.0000", "-"],
+        ["-", "-", "0.2000", "0.2000", "40.00%", "-", "-", "0.1000", "-"],
+        ["-", "-", "-", "-", "-", "45.0000", "45.0000", "49.0000", "-"],
     ]
     alone = format_comparison(compare_runs(runs[2:], target={"mae": 48.5}))
     assert alone.headers[2:5] == ["test mae last", "at best val", "rounds to 48.5 val mae"]
