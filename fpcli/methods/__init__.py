@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-_CLASS = re.compile(r"^class (\w+)\(Method\)", re.MULTILINE)
+_CLASS = re.compile(r'^class (\w+)\(\w+\):\n    """[^"]*"""\n\n    source\b', re.MULTILINE)
+"""A method is the class that names its source, below its docstring."""
 
 
 def _find_methods() -> dict[str, str]:

@@ -21,13 +21,15 @@ from torch import Tensor, nn
 
 from fpcli.engine.method import ClientContext, RoundContext, Traits, fit, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Work
-from fpcli.methods import prunefl
+from fpcli.methods.prunefl import Options as PruneFLOptions
+from fpcli.methods.prunefl import PruneFL, find_loss
+from fpcli.methods.prunefl import State as PruneFLState
 from fpcli.structure.budget import keep_largest
 from fpcli.structure.pairs import mask_entries, measure_entries
 
 
 @dataclass(frozen=True)
-class Options(prunefl.Options):
+class Options(PruneFLOptions):
     """Options of `fmlp`."""
 
     adapt: Literal["prunefl", "loss-quantile"] = "prunefl"
@@ -50,7 +52,7 @@ class Options(prunefl.Options):
 
 
 @dataclass(frozen=True)
-class State(prunefl.State):
+class State(PruneFLState):
     """Importance since the last reconfiguration, and what each client keeps.
 
     Attributes:
@@ -90,7 +92,7 @@ def find_embeddings(template: nn.Module) -> list[str]:
     return [f"{name}.weight" for name in tables]
 
 
-class FMLP(prunefl.PruneFL):
+class FMLP(PruneFL):
     """PruneFL for networks of sequences, with embeddings by rows; or a share for each client."""
 
     source: ClassVar[str] = "KSEM 2022 (Fourier-enhanced MLP)"
@@ -161,7 +163,7 @@ class FMLP(prunefl.PruneFL):
 
     def _prune(self, cx: ClientContext, model: nn.Module) -> Work:
         """Return the change to the trained model with the largest weights alone."""
-        fitted = fit(model, cx, prunefl.find_loss, mask={})
+        fitted = fit(model, cx, find_loss, mask={})
         weights = {name: x.detach().cpu() for name, x in model.named_parameters()}
         layout, values = cx.site.layout, {name: weights[name] for name in cx.note["names"]}
         kept = keep_largest(measure_entries(layout, values), cx.note["keep"])
