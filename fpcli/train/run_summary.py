@@ -35,13 +35,18 @@ class Judged:
     def to_json(self) -> dict[str, Any]:
         """Return every field as the contract of ``--json`` has it: metrics beside the others by
         their names, such as ``accuracy`` and ``best_accuracy``, and their directions."""
-        fields_ = {item.name: getattr(self, item.name) for item in fields(self)}
-        metrics: dict[str, Any] = dict(fields_.pop("test"))
-        metrics |= {BEST + name: value for name, value in fields_.pop("best").items()}
-        metrics["loss"] = fields_.pop("loss")
-        personal = {name_of_clients(name): x for name, x in fields_.pop("personal").items()}
-        directions = {name: find_metric(name).direction for name in self.test}
-        return {**metrics, **fields_, **personal, "directions": directions}
+        mine = {item.name for item in fields(Judged)}
+        others = {x.name: getattr(self, x.name) for x in fields(self) if x.name not in mine}
+        first = [*others][: [*others].index("seed") + 1]
+        metrics = {**self.test, **{BEST + name: value for name, value in self.best.items()}}
+        return {
+            **{name: others.pop(name) for name in first},
+            **metrics,
+            "loss": self.loss,
+            **others,
+            **{name_of_clients(name): spread for name, spread in self.personal.items()},
+            "directions": {name: find_metric(name).direction for name in self.test},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

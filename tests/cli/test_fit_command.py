@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 TINY = ("--epochs", "2")
 DATA_FIELDS = [
     "run", "epochs", "seed", "accuracy", "best_accuracy", "loss", "real_s", "params", "macs",
-    "state_sha256",
+    "state_sha256", "directions",
 ]  # fmt: skip
 """What the contract promises for `fp fit --json`."""
 
@@ -99,7 +99,8 @@ def test_options_and_recipes_say_the_same(fp: Callable, tmp_path: Path) -> None:
         "recipe": 1, "task.data": "digits", "task.model": "mnist-cnn", "task.data_dir": "",
         "task.validation_fraction": 0.1, "task.augment": "crop", "fit.epochs": 7,
         "task.normalise": "0.1/0.3", "task.start": "", "task.head": "kept",
-        "fit.batch_size": 9, "fit.lr": 0.001, "fit.momentum": 0.5, "fit.weight_decay": 0.0,
+        "task.kind": "auto", "task.loss": "auto", "task.sampled_negatives": 0,
+        "fit.optimizer": "sgd", "fit.batch_size": 9, "fit.lr": 0.001, "fit.momentum": 0.5, "fit.weight_decay": 0.0,
         "fit.schedule": "steps", "fit.drop_at": [0.5, 0.9], "fit.clip_norm": 0.0, "device": "cpu",
         "threads": 3, "checkpoint_every": 5, "target": {"accuracy": 0.9}, "seed": 4,
     }  # fmt: skip
@@ -121,7 +122,7 @@ def test_options_and_recipes_say_the_same(fp: Callable, tmp_path: Path) -> None:
         (["--schedule", "cosin"], 2, "--schedule: ", "did you mean `cosine`?"),
         (["--augment", "crop-flop"], 2, "--augment: ", "did you mean `crop-flip`?"),
         (["--epochs", "0"], 3, "`fit.epochs` is 0", "--epochs 1"),
-        (["--target", "loss=1"], 2, "unknown measure `loss`", "--target acc=0.98"),
+        (["--target", "loss=1"], 2, "unknown metric `loss`", "known: accuracy, mae"),
         (["--set", "fit.lrr=1"], 2, "unknown key `fit.lrr`", "did you mean `fit.lr`?"),
         (["--set", "rounds=1"], 2, "unknown key `rounds`", ""),
         (["--json", "--json-lines"], 2, "exclude each other", "one of them"),
@@ -170,7 +171,7 @@ def test_a_target(fp: Callable) -> None:
     assert "`--epochs 4`" in envelope["error"]["hint"]
     done = fp("fit", *TINY, "--target", "acc=0.01", "--force")
     assert done.status == 0
-    assert "validation accuracy reached 1.0% in epoch 1" in done.err
+    assert "accuracy 1.00% reached in epoch 1" in done.err
 
 
 def test_ctrl_c_leaves_a_checkpoint(fp: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
