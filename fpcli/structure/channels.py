@@ -136,10 +136,12 @@ class _Flow:
             node: max(count_values(near) for near in (node, *node.inputs))
             for node in graph.module2node.values()
         }
-        for node in graph.module2node.values():
-            if node.type.name in ("CONV", "LINEAR"):
-                pruner = graph.get_pruner_of_module(node.module)
-                self._follow((node, pruner.prune_out_channels), graph.get_out_channels(node))
+        layers = [n for n in graph.module2node.values() if n.type.name in ("CONV", "LINEAR")]
+        for node in layers:  # with a single position its channels may outnumber its output
+            self.longest[node] = max(self.longest[node], *node.module.weight.shape[:2])
+        for node in layers:
+            pruner = graph.get_pruner_of_module(node.module)
+            self._follow((node, pruner.prune_out_channels), graph.get_out_channels(node))
 
     def find(self, label: int) -> int:
         """Return the label that stands for all joined with this one."""

@@ -361,3 +361,20 @@ def test_no_option_is_offered_that_would_not_help():
     with pytest.raises(LayoutError) as caught:
         trace_around(Bare(), torch.zeros(1, 1, 8, 8))
     assert "--ignore" not in caught.value.hint
+
+
+class OnePosition(nn.Module):
+    """A position axis of length 1 before the last layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.fc1, self.fc2 = nn.Linear(4, 20), nn.Linear(20, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(self.embedding(x)[:, -1:]))).squeeze(1)
+
+
+def test_hidden_channels_may_outnumber_the_output_of_a_single_position() -> None:
+    layout = trace(OnePosition(), torch.ones(1, 5, dtype=torch.int64))
+    assert {name: group.width for name, group in layout.prunable.items()} == {"fc1": 20}
