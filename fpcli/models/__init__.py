@@ -10,6 +10,7 @@ MODELS: Mapping[str, str] = {
     "mnist-cnn": "fpcli.models.cnn:mnist_cnn",
     "mnist-mlp": "fpcli.models.mlp:mnist_mlp",
     "tabular-mlp": "fpcli.models.mlp:tabular_mlp",
+    "mlp-reg": "fpcli.models.mlp:mlp_reg",
     "fedavg-cnn": "fpcli.models.cnn:fedavg_cnn",
     "conv2": "fpcli.models.cnn:conv2",
     "conv4": "fpcli.models.cnn:conv4",
@@ -36,9 +37,15 @@ MODELS: Mapping[str, str] = {
     "subfedavg-cifar-bn": "fpcli.models.subfedavg_nets:subfedavg_cifar_bn",
     "subfedavg-mnist": "fpcli.models.subfedavg_nets:subfedavg_mnist",
     "subfedavg-mnist-bn": "fpcli.models.subfedavg_nets:subfedavg_mnist_bn",
+    "fmlp": "fpcli.models.fmlp_nets:fmlp",
+    "fmlp-parity": "fpcli.models.fmlp_nets:fmlp_parity",
+    "sasrec": "fpcli.models.sasrec:sasrec",
+    "gru4rec": "fpcli.models.gru4rec:gru4rec",
 }
-"""Name -> ``factory(input_shape, num_classes) -> nn.Module``; input_shape is (C, H, W) of
-an image or (features,) of a row of a table.
+"""Name -> ``factory(input_shape, num_outputs) -> nn.Module``; input_shape is (C, H, W) of
+an image, (features,) of a row of a table or (L,) of a sequence. A network of sequences takes item
+ids, int64 ``[b, L]``: 1 to num_outputs, 0 for padding in front, the newest last; and returns the
+score of item i in column i-1.
 
 What may follow a name stands in ``models.names``; a factory with a keyword ``width`` accepts
 ``@WIDTH``."""

@@ -12,6 +12,7 @@ from fpcli.models.build import build, find_factory
 from fpcli.tasks.classify import Classify
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
+SEQUENCE = (50,)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,14 @@ DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("hetero-cnn", MNIST, 1_556_874),
         ("preresnet-hfl", CIFAR, 9_622_090),
         ("preresnet18", CIFAR, 11_172_170),
+        ("mlp-reg", MNIST, 52_650),
+        ("fmlp", SEQUENCE, 77_376),
+        ("fmlp-parity", SEQUENCE, 77_376),
+        ("sasrec", SEQUENCE, 45_760),
+        ("gru4rec", SEQUENCE, 25_664),
     ],
 )
-def test_parameter_counts(name: str, shape: tuple[int, int, int], parameters: int) -> None:
+def test_parameter_counts(name: str, shape: tuple[int, ...], parameters: int) -> None:
     with torch.device("meta"):
         model = plugins.lookup("models", name)(shape, 10)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
@@ -111,7 +117,8 @@ def test_multiply_adds(name: str, shape: tuple[int, int, int], macs: int) -> Non
 
 LARGE = {"alexnet", "vgg13", "vgg16", "vgg19", "resnet110", "resnet110-pad"}
 """Networks that take long; elsewhere smaller ones of the same families stand for them."""
-OTHERS = [f"{name}@0.125" if name in LARGE else name for name in MODELS]
+OF_ITEMS = {"fmlp", "fmlp-parity", "sasrec", "gru4rec"}
+OTHERS = [f"{name}@0.125" if name in LARGE else name for name in MODELS if name not in OF_ITEMS]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -147,3 +154,24 @@ def test_resnet_projects_exactly_where_the_shape_changes() -> None:
 def test_defaults_name_known_things() -> None:
     assert {key for key in DEFAULT_MODEL if not key.endswith(":")} == set(DATASETS)
     assert set(DEFAULT_MODEL.values()) <= set(MODELS)
+
+
+def test_a_network_for_regression_has_one_output_and_any_width() -> None:
+    """10 * 64 + 64, 64 * 32 + 32 and 32 + 1 parameters; at half the width 32 and 16 neurons."""
+    shapes = [(10 * 64 + 64) + (64 * 32 + 32) + (32 + 1), (10 * 32 + 32) + (32 * 16 + 16) + 17]
+    for name, parameters in zip(("mlp-reg", "mlp-reg@0.5"), shapes, strict=True):
+        model = find_factory(name)((10,), 1)
+        assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+        assert model(torch.zeros(5, 10)).shape == (5, 1)
+
+
+def test_regression_is_learned() -> None:
+    torch.manual_seed(0)
+    model, x = find_factory("mlp-reg")((4,), 1), torch.randn(256, 4)
+    y = x[:, 0] - 2 * x[:, 1] + 0.5 * x[:, 2] * x[:, 3]
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for part in torch.arange(256).repeat(20).split(32):
+        optimiser.zero_grad()
+        (model(x[part])[:, 0] - y[part]).square().mean().backward()
+        optimiser.step()
+    assert float((model(x)[:, 0] - y).square().mean().detach()) < 0.1 * float(y.var())
