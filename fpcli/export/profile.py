@@ -105,7 +105,7 @@ def profile_device(
     of a step of this very network.
     """
     step, whole_s = step_time(model, input_shape, batch, task, timer=timer)
-    _, macs = count_macs(model.eval(), task.make_example(input_shape))
+    macs = count_macs(model.eval(), task.make_example(input_shape)).total
     # Of a device that makes one operation a second the clock tells how many a step has.
     flops = train_seconds(macs, batch, Device(0, 1.0, _DOWN_BPS, _UP_BPS, 0)) / whole_s
     memory = _USUAL_MEMORY_BYTES

@@ -15,9 +15,11 @@ def list_masked_weights(layout: Layout) -> list[str]:
     """Return the names of the weights that masks are for, in the layout's order.
 
     They are the weights of all convolutions and linear layers, first and last included, without
-    1x1 convolutions called ``shortcut`` or ``downsample``; biases and normalisation have no mask.
+    1x1 convolutions called ``shortcut`` or ``downsample``, and other factors of products: matrices
+    of attention and recurrent layers, complex filters (``structure.pairs``), tables of embeddings
+    that score the output. Biases, normalisation and embeddings that are only added have no mask.
 
-    Source: the prunable set of PruneFL's official code.
+    Source: the prunable set of PruneFL's official code, whose networks have none of the others.
 
     >>> from fpcli.structure.layout import TensorSpec
     >>> specs = {"fc.weight": TensorSpec((3, 2), True, 1.0), "fc.bias": TensorSpec((3,), True)}

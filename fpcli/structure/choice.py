@@ -62,14 +62,20 @@ class Layer:
         return (*shapes, convolution.stride, convolution.padding, convolution.dilation)
 
 
-def draw_example(shape: Sequence[int], batch: int, *, channels_last: bool = False) -> Tensor:
+def draw_example(
+    shape: Sequence[int], batch: int, *, channels_last: bool = False, num_ids: int = 0
+) -> Tensor:
     """Return a batch of random samples, the same every time.
 
     Args:
         shape: of one sample.
         channels_last: lay images out with the channel as the last axis.
+        num_ids: samples are ids from 1 to this one, int64; 0 means numbers in [0, 1).
     """
-    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    if num_ids:
+        return torch.randint(1, num_ids + 1, (batch, *shape), generator=generator)
+    x = torch.rand(batch, *shape, generator=generator)
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     return x

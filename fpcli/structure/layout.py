@@ -26,12 +26,20 @@ class TensorSpec:
         shape: dense shape.
         is_parameter: False for a buffer such as a running mean.
         uses: multiply-adds that one of its elements takes part in, per sample (0 where the tensor
-            is not the weight of a convolution or matrix product).
+            is no factor of a convolution, matrix product or complex product).
+        real_rows: of complex numbers, whose real and imaginary parts are the last axis: the rows
+            in which the imaginary part has no effect. None where its numbers are real.
     """
 
     shape: tuple[int, ...]
     is_parameter: bool
     uses: float = 0.0
+    real_rows: tuple[int, ...] | None = None
+
+    @property
+    def is_complex(self) -> bool:
+        """Tell whether the last axis holds real and imaginary parts."""
+        return self.real_rows is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +161,8 @@ class Layout:
         return {
             "tensors": [
                 [name, list(spec.shape), spec.is_parameter, spec.uses]
+                # Absent where there are none, as in every layout from before.
+                + ([] if spec.real_rows is None else [list(spec.real_rows)])
                 for name, spec in self.tensors.items()
             ],
             "groups": [
@@ -169,7 +179,7 @@ class Layout:
                 for group in self.groups.values()
             ],
             "fixed_macs": self.fixed_macs,
-            # Absent where there are none, as in every layout from before.
+            # Likewise.
             **({"opaque": list(self.opaque)} if self.opaque else {}),
         }
 
@@ -182,8 +192,8 @@ class Layout:
         """
         try:
             tensors = {
-                name: TensorSpec(tuple(shape), is_parameter, float(uses))
-                for name, shape, is_parameter, uses in data["tensors"]
+                name: TensorSpec(tuple(shape), is_parameter, float(uses), *map(tuple, rows))
+                for name, shape, is_parameter, uses, *rows in data["tensors"]
             }
             groups = {row["name"]: _group(row) for row in data["groups"]}
             return cls(tensors, groups, float(data["fixed_macs"]), tuple(data.get("opaque", ())))

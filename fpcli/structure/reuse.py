@@ -74,9 +74,12 @@ def find_prefix(
         before, after = _calls(whole, x[:1]), _calls(small, x[:1])
         start = min(before[name].began for name in _readers(whole, layout, group, before))
         axes: dict[str, int | None] = {}
+        modules = dict(whole.named_modules())
         for name, call in before.items():
             is_inside = any(name.startswith(f"{outer}.") for outer in axes)
-            if not is_inside and call.ended < start and name in after:
+            # What an embedding saves is nothing, and its table may score the output too.
+            is_table = isinstance(modules[name], nn.Embedding)
+            if not (is_inside or is_table) and call.ended < start and name in after:
                 axis = _find_axis(call, after[name], width, len(kept))
                 if axis != _OTHER:
                     axes[name] = axis
@@ -269,13 +272,16 @@ def _find_axis(whole: _Call, small: _Call, width: int, kept: int) -> int | None:
 def _what_is_read(
     small: nn.Module, prefix: SharedPrefix, kept: Tensor, x: Tensor
 ) -> frozenset[str]:
-    """Return the recorded modules, and ``""`` for the input, that the output depends on."""
-    leaves = {name: stub.detach().clone().requires_grad_() for name, stub in prefix.stubs.items()}
-    leaves[""] = x.detach().clone().requires_grad_()
+    """Return the recorded modules, and ``""`` for the input, that the output depends on.
+
+    An input of ids, which has no gradient, always counts.
+    """
+    known = {**prefix.stubs, "": x}
+    floats = {name: value for name, value in known.items() if value.is_floating_point()}
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in floats.items()}
     with torch.enable_grad():
-        inputs = {name: leaf * 1 for name, leaf in leaves.items()}
+        inputs = known | {name: leaf * 1 for name, leaf in leaves.items()}
         output = Resumed(drop_prefix(small, prefix), prefix, kept)(inputs, inputs[""])
         gradients = torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
-    return frozenset(
-        name for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None
-    )
+    unread = {name for name, x in zip(leaves, gradients, strict=True) if x is None}
+    return frozenset(known.keys() - unread)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from fpcli.errors import LayoutError, first_line
 from fpcli.structure.channels import find_groups
@@ -24,8 +23,9 @@ from fpcli.structure.opaque import (
     hide_modules,
     match_modules,
 )
+from fpcli.structure.pairs import find_real_rows
 from fpcli.structure.plain import check_network_output, check_plain, check_training, is_float
-from fpcli.structure.verify import verify_cuts
+from fpcli.structure.verify import draw_batch, verify_cuts
 
 
 def trace(model: nn.Module, example: Tensor, *, opaque: Sequence[str] = ()) -> Layout:
@@ -133,7 +133,7 @@ def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], fl
     twin.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
     example = example.detach().clone()
     try:
-        per_module, total = count_macs(twin, example)
+        macs = count_macs(twin, example)
     except Exception as error:
         raise LayoutError(
             f"{type(model).__name__} fails on the example {list(example.shape)}: "
@@ -147,18 +147,18 @@ def _specs(model: nn.Module, example: Tensor) -> tuple[dict[str, TensorSpec], fl
         )
     check_network_output(returned[-1], twin, len(example), "")
     check_training(_copy_working(model), example, has_gradient=False)
-    uses: dict[str, float] = {}
-    for name, module in twin.named_modules():
-        if isinstance(module, _ConvNd | nn.Linear) and per_module.get(name):
-            weight = f"{name}.weight".lstrip(".")
-            uses[weight] = per_module[name] / module.weight.numel()
-            total -= per_module[name]
     parameters = {id(parameter) for parameter in twin.parameters()}
+    rows = find_real_rows(twin, macs.complex_names, draw_batch(twin, example))
     specs = {
-        name: TensorSpec(tuple(x.shape), id(x) in parameters, uses.get(name, 0.0))
+        name: TensorSpec(
+            tuple(x.shape),
+            id(x) in parameters,
+            macs.by_tensor.get(name, 0.0) / max(x.numel(), 1),
+            rows.get(name),
+        )
         for name, x in _floats(twin).items()
     }
-    return specs, total
+    return specs, macs.total - sum(macs.by_tensor.values())
 
 
 def _groups(model: nn.Module, example: Tensor, opaque: Sequence[str]) -> dict[str, Group]:

@@ -36,7 +36,7 @@ def verify_cuts(model: nn.Module, layout: Layout, example: Tensor) -> None:
     Args:
         model: a copy that may be changed, in evaluation mode.
         layout: the layout to prove.
-        example: one batch, whose shape counts; an image of zeros would hide a wrong cut.
+        example: one batch, whose shape counts; zeros would hide a wrong cut.
 
     Raises:
         LayoutError: the cut network fails, or computes something else; names the module or groups.
@@ -44,7 +44,7 @@ def verify_cuts(model: nn.Module, layout: Layout, example: Tensor) -> None:
     groups = list(layout.prunable)
     if not groups:
         return
-    example = _batch(example)
+    example = draw_batch(model, example)
     with torch.no_grad():
         _shake(model)
         reason = _mismatch(model, layout, example, groups)
@@ -66,12 +66,17 @@ def verify_cuts(model: nn.Module, layout: Layout, example: Tensor) -> None:
         )
 
 
-def _batch(example: Tensor) -> Tensor:
-    """Return two different samples: one alone would hide a reshape that mixes up the batch."""
-    if not example.is_floating_point():
-        return torch.cat([example, example])
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((2, *example.shape[1:]), generator=generator).to(example)
+def draw_batch(model: nn.Module, example: Tensor) -> Tensor:
+    """Return two different samples: one alone would hide a reshape that mixes up the batch.
+
+    Integers are ids: from 0 to the last one of the smallest embedding, or to the example's largest.
+    """
+    generator, shape = torch.Generator().manual_seed(0), (2, *example.shape[1:])
+    if example.is_floating_point():
+        return torch.randn(shape, generator=generator).to(example)
+    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    top = max(int(example.max()), min(sizes, default=1) - 1)
+    return torch.randint(top + 1, shape, generator=generator).to(example)
 
 
 def _shake(model: nn.Module) -> None:
