@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,13 @@ from driver import digits_file
 from origins import finished, source, unlearn
 
 from fpcli.data.datasets import Dataset
+from fpcli.engine.trained import Trained
 from fpcli.errors import DataError, FpError, LayoutError, RecipeError, UsageError
+from fpcli.store.model_folder import read_trained
 from fpcli.store.run_folder import RunFolder
+from fpcli.tasks.regress import Regress
 from fpcli.train.client_data import load_data
+from fpcli.unlearn import original
 from fpcli.unlearn.original import (
     check_retrained,
     check_task,
@@ -50,15 +53,15 @@ def test_a_run_that_cannot_forget(
         read_original(RunFolder(tmp_path / "run"), recipe)
 
 
-def test_a_run_that_learned_no_classes(tmp_path: Path) -> None:
+def test_a_run_that_learned_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = finished(tmp_path)
-    path = tmp_path / "run" / "final" / "layout.json"
-    about = json.loads(path.read_text())
-    about["inputs"]["class_names"] = []
-    about["task"] = {"kind": "rank", "num_outputs": 10}
-    about["inputs"] |= {"mean": [], "std": []}
-    path.write_text(json.dumps(about))
-    with pytest.raises(RecipeError, match="no classes that it could forget.* 10 items") as caught:
+
+    def read_numbers(*args: Any, **kwargs: Any) -> Trained:
+        return replace(read_trained(*args, **kwargs), task=Regress())
+
+    monkeypatch.setattr(original, "read_trained", read_numbers)
+    message = "no classes that it could forget: its data `.*` has a number to predict"
+    with pytest.raises(RecipeError, match=message) as caught:
         read_original(RunFolder(tmp_path / "run"), recipe)
     assert "give a run on data with classes" in caught.value.hint
 
