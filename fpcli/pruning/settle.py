@@ -71,16 +71,8 @@ def settle_masks(
             start = number if is_learning() else 0
         if not start or (number - start) % interval:
             continue
-        new = choose_entries(
-            layout,
-            weights,
-            masks,
-            totals,
-            weight_s,
-            constant_s,
-            share=share,
-            max_density=max_density,
-        )
+        rule = {"share": share, "max_density": max_density}
+        new = choose_entries(layout, weights, masks, totals, weight_s, constant_s, **rule)
         _mask_weights(weights, masks, new, fresh)
         masks, totals = new, {name: torch.zeros_like(total) for name, total in totals.items()}
         sizes.append(sum(int(mask.sum()) for mask in masks.values()))

@@ -6,11 +6,12 @@ see one score per entry, and gives one bit per entry back.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from fpcli.structure.budget import reconfigure
 from fpcli.structure.layout import Layout, Tensors, TensorSpec
 
 
@@ -98,3 +99,34 @@ def mask_entries(layout: Layout, alive: Tensors) -> dict[str, Tensor]:
         else bits
         for name, bits in alive.items()
     }
+
+
+def choose_entries(
+    layout: Layout,
+    weights: Tensors,
+    masks: Tensors,
+    importance: Tensors,
+    weight_s: Mapping[str, float],
+    constant_s: float,
+    *,
+    share: float,
+    max_density: float = 1.0,
+) -> dict[str, Tensor]:
+    """Return masks as :func:`structure.budget.reconfigure`, whose arguments these are, but with
+    entries in place of numbers: the seconds of a complex one are those of its two parts.
+
+    Source: PruneFL for real numbers; that both parts go together is ours.
+    """
+    names = {name: weights[name].detach() for name in weight_s}
+    parts = {name: 2 if layout.tensors[name].is_complex else 1 for name in names}
+    sums = sum_entries(layout, {name: importance[name] for name in names})
+    chosen = reconfigure(
+        measure_entries(layout, names),
+        {name: masks[name].any(-1) if parts[name] == 2 else masks[name] for name in names},
+        {**importance, **sums},
+        {name: parts[name] * seconds for name, seconds in weight_s.items()},
+        constant_s,
+        share=share,
+        max_density=max_density,
+    )
+    return mask_entries(layout, chosen)

@@ -124,7 +124,10 @@ def test_what_is_offered_and_that_it_takes_no_torch(tmp_path: Path) -> None:
     assert [[word.split("\t")[0] for word in words if word] for words in answers] == [
         *OFFERED.values()
     ]
-    assert "local.lr=\tLearning rate of a client's training; Adam wants a hundredth of what SGD does." in last
+    assert (
+        "local.lr=\tLearning rate of a client's training; Adam wants a hundredth of what SGD does."
+        in last
+    )
     assert all(text.startswith("local.") for text in last if text)  # a meaning is one line
     assert not set(done.stderr.split()) & HEAVY
 

@@ -96,7 +96,7 @@ MISTAKES = {
     "fit digits": (2, "did you mean `fp fit --data digits`?"),
     "fit lenet5": (2, "did you mean `fp fit --model lenet5`?"),
     # Numbers.
-    "train --target accuracy=0.9": (2, "write `--target acc=0.9`"),
+    "train --target acuracy=0.9": (2, "did you mean `accuracy`?"),
     "train --target acc=90": (2, "write `0.9` or `90%`"),
     "prune lenet5 --data mnist --ratio 50": (2, "write `0.5` or `50%`"),
     "prune lenet5 --data mnist --macs 0.5x": (2, "write `0.5` or `50%`"),

@@ -87,7 +87,7 @@ def test_dead_entries_stay_zero_and_pairs_go_together(tmp_path: Path) -> None:
 
 
 def test_embeddings_can_stay_whole(tmp_path: Path) -> None:
-    setup, begun, played = play(tmp_path, method__prune_embeddings=False)
+    setup, _, played = play(tmp_path, method__prune_embeddings=False)
     assert find_embeddings(setup.fed.template) == [TABLE]
     assert all(TABLE not in state.support.mask for state, _ in played)
     assert any(not mask.all() for mask in played[-1][0].support.mask.values())
@@ -98,7 +98,7 @@ def test_rows_that_nobody_changed_stay_and_the_others_are_means_of_those_who_did
 ) -> None:
     """Half of the clients changed a row by d: a mean over all moves it by d / 2, ours by d."""
     whole = {"method__control": "conventional", "rounds": 1, "clients_per_round": 2}
-    setup, begun, touched = play(tmp_path / "a", **whole)
+    _, begun, touched = play(tmp_path / "a", **whole)
     _, _, diluted = play(tmp_path / "b", **whole, method__embed_agg="fedavg")
     ours = touched[0][0].values[TABLE] - begun.values[TABLE]
     theirs = diluted[0][0].values[TABLE] - begun.values[TABLE]
@@ -128,7 +128,7 @@ def test_uploads_hold_no_more_rows_than_a_client_can_have_met(tmp_path: Path) ->
 
 
 def test_shares_are_kept_and_what_nobody_keeps_is_no_part_of_the_model(tmp_path: Path) -> None:
-    setup, _, played = play(tmp_path, method__adapt="loss-quantile", rounds=3, eval_every=1)
+    _, _, played = play(tmp_path, method__adapt="loss-quantile", rounds=3, eval_every=1)
     state, record = played[-1]
     ratios = state.method.ratios
     assert set(ratios) >= set(record.cohort)
@@ -142,7 +142,7 @@ def test_shares_are_kept_and_what_nobody_keeps_is_no_part_of_the_model(tmp_path:
 
 
 def test_a_run_goes_on_in_the_same_bits(tmp_path: Path) -> None:
-    setup, begun, whole = play(tmp_path / "a", method__adapt="loss-quantile", rounds=3)
+    setup, _, whole = play(tmp_path / "a", method__adapt="loss-quantile", rounds=3)
     _, _, again = play(tmp_path / "b", method__adapt="loss-quantile", rounds=2)
     executor = Inline(setup.site)
     fed = replace(setup.fed, rules=replace(setup.fed.rules, rounds=3))
