@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,6 +111,7 @@ def main() -> None:
     _settle_streams()
     if "--debug" in sys.argv:
         os.environ["FP_DEBUG"] = "1"  # for the clients of all processes
+    warnings.formatwarning = _format_warning
     signal.signal(signal.SIGTERM, _terminate)
     status = run_line(sys.argv[1:])
     try:
@@ -117,6 +119,10 @@ def main() -> None:
     except BrokenPipeError:
         close_stdout()
     sys.exit(status)
+
+
+def _format_warning(message: object, *_: object) -> str:
+    return f"warning: {message}\n"
 
 
 class _Terminated(BaseException):
