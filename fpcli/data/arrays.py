@@ -14,7 +14,9 @@ ArrayTable = NDArray[np.int64]
 
 def group_by_label(labels: Indices) -> list[Indices]:
     """Return the indices of each label's samples, by ascending label."""
-    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    order = np.argsort(labels, kind="stable")
+    starts = np.unique(labels[order], return_index=True)[1]
+    return np.split(order, starts)[1:]
 
 
 def deal(classes: Sequence[Indices], table: ArrayTable, rng: np.random.Generator) -> list[Indices]:

@@ -4,9 +4,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpcli.data.arrays import apportion, fill_table
+from fpcli.data.arrays import apportion, fill_table, group_by_label
 
 NO_SQUARES = ~np.eye(3, dtype=bool)
+
+
+def test_groups_are_by_ascending_label() -> None:
+    groups = group_by_label(np.array([7, 0, 7, 3, 0]))
+    assert [group.tolist() for group in groups] == [[1, 4], [3], [0, 2]]
+    assert group_by_label(np.zeros(0, np.int64)) == []
 
 
 def test_apportion_by_hand() -> None:
