@@ -22,7 +22,7 @@ _FEW = 20
 def draw_split(
     table: Sequence[Sequence[int]], title: str, stem: Path, server: Sequence[int] | None = None
 ) -> list[Path]:
-    """Draw a table of clients by classes as PNG and as SVG.
+    """Draw a table of clients by classes as PNG and as SVG; of one class, as bars alone.
 
     Args:
         table: number of samples, ``[clients][classes]``.
@@ -43,10 +43,28 @@ def _split_figure(counts: NDArray[np.int64], num_clients: int, title: str) -> Fi
     num_classes, num_columns = counts.shape
     width, height = min(2.5 + 0.45 * num_columns, 14), min(1 + 0.3 * num_classes, 8)
     picture = make_figure(max(width, 6), height + 1.6)
-    bars, cells = picture.subplots(2, 1, sharex=True, height_ratios=(1.2, height))
+    if num_classes == 1:
+        bars = lowest = picture.subplots()
+    else:
+        bars, lowest = picture.subplots(2, 1, sharex=True, height_ratios=(1.2, height))
+        _draw_cells(lowest, counts, num_clients)
     bars.bar(np.arange(num_columns), counts.sum(0), width=0.8, color=BLUE)
     bars.set_ylabel("samples")
     bars.grid(axis="x", visible=False)
+    if num_columns <= _FEW:
+        lowest.set_xticks(range(num_columns))
+    if num_columns > num_clients:
+        # The ticks beside it give way where they would touch its name.
+        nearest = num_clients - num_columns / 25
+        ticks = [tick for tick in lowest.get_xticks() if 0 <= tick <= nearest]
+        lowest.set_xticks([*ticks, num_clients], [*(f"{tick:g}" for tick in ticks), "server"])
+    lowest.set_xlabel("client")
+    picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return picture
+
+
+def _draw_cells(cells: Axes, counts: NDArray[np.int64], num_clients: int) -> None:
+    num_classes, num_columns = counts.shape
     most = counts[:, :num_clients].max()
     image = cells.imshow(
         np.ma.masked_equal(counts, 0),
@@ -61,20 +79,11 @@ def _split_figure(counts: NDArray[np.int64], num_clients: int, title: str) -> Fi
         _write_numbers(cells, counts, most)
     else:
         extend = "max" if counts.max() > most else "neither"
-        picture.colorbar(image, ax=cells, label="samples of a class", pad=0.01, extend=extend)
-    if num_columns <= _FEW:
-        cells.set_xticks(range(num_columns))
-    if num_columns > num_clients:
-        # The ticks beside it give way where they would touch its name.
-        nearest = num_clients - num_columns / 25
-        ticks = [tick for tick in cells.get_xticks() if 0 <= tick <= nearest]
-        cells.set_xticks([*ticks, num_clients], [*(f"{tick:g}" for tick in ticks), "server"])
+        label = "samples of a class"
+        cells.figure.colorbar(image, ax=cells, label=label, pad=0.01, extend=extend)
     if num_classes <= _FEW:
         cells.set_yticks(range(num_classes))
-    cells.set_xlabel("client")
     cells.set_ylabel("class")
-    picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return picture
 
 
 def _write_numbers(axes: Axes, counts: NDArray[np.int64], most: int) -> None:

@@ -27,6 +27,12 @@ def test_a_large_split_shows_colours(tmp_path: Path) -> None:
     assert "297" not in shown
 
 
+def test_of_one_class_there_are_bars_alone(tmp_path: Path) -> None:
+    shown = texts(draw_split([[31], [12]], "a", tmp_path / "split", [9])[1])
+    assert "server" in shown and " samples " in shown
+    assert "class" not in shown and " 31 " not in shown
+
+
 def test_the_server_is_the_last_column(tmp_path: Path) -> None:
     shown = texts(draw_split([[31, 0], [0, 12]], "a", tmp_path / "split", [640, 9])[1])
     assert "server" in shown and "640" in shown
