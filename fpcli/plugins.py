@@ -33,8 +33,17 @@ come with the bytes of messages, audits with the result of an earlier call."""
 
 _SINGULAR = {"datasets": "data set", "pruners": "pruning method"}
 
-PATH_PREFIXES = ("npz:", "folder:", "csv:")
+PATH_PREFIXES = ("npz:", "folder:", "csv:", "ratings:")
 """What a data set starts with that is a path and no name."""
+
+PATH_SUFFIXES: Mapping[str, str] = {
+    ".npz": "npz:",
+    ".csv": "csv:",
+    ".tsv": "csv:",
+    ".data": "ratings:",
+    ".dat": "ratings:",
+}
+"""End of a file's name -> which of these it is most likely."""
 
 TORCHVISION = "torchvision:"
 """What a network starts with that is one of torchvision's."""
@@ -210,9 +219,8 @@ def _rewrite_path(name: str) -> str:
     ('npz:x.npz', 'csv:./t.csv,missing=mean', 'folder:imgs/')
     """
     path = Path(name.partition(",")[0])
-    suffixes = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}
-    if kind := suffixes.get(path.suffix.lower()):
-        return f"{kind}:{name}"
+    if prefix := PATH_SUFFIXES.get(path.suffix.lower()):
+        return f"{prefix}{name}"
     return f"folder:{name}" if "/" in name or path.is_dir() else ""
 
 

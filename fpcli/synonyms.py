@@ -70,6 +70,7 @@ SYNONYMS: Mapping[str, str] = {
     "onnx": "onnxruntime",
     "fashion-mnist": "fmnist fashion",
     "breast-cancer": "wdbc tabular",
+    "ml-100k": "movielens movielens-100k ml100k",
     "fedavg-cnn": "cnn",
     "mnist-mlp": "mlp",
     "tabular-mlp": "mlp",

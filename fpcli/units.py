@@ -152,12 +152,17 @@ def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB"
 
 
-def format_input(shape: Sequence[int]) -> str:
+def format_input(shape: Sequence[int], task: str = "classify") -> str:
     """Return what samples of a shape are, in words.
 
-    >>> format_input((1, 8, 8)), format_input((30,))
-    ('1x8x8 images', '30 features')
+    Args:
+        task: what is learned from them, of ``tasks.TASKS``.
+
+    >>> format_input((1, 8, 8)), format_input((30,)), format_input((50,), "rank")
+    ('1x8x8 images', '30 features', 'sequences of 50')
     """
+    if task == "rank":
+        return f"sequences of {shape[0]}"
     return f"{'x'.join(map(str, shape))} {'images' if len(shape) > 1 else 'features'}"
 
 

@@ -13,9 +13,11 @@ import random
 import resource
 import signal
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,38 @@ def csv_file(folder: Path) -> Case:
     )
     path.write_text(text)
     return Case(path, TEXT, lambda: load_data(f"csv:{path}", None, seed=0))
+
+
+def ratings_file(folder: Path, name: str, between: str) -> Case:
+    path = folder / name
+    head = "user,item,rating,time\n" if between == "," else ""
+    rows = ((n % 6, n % 5, 3, 1000 - n) for n in range(60))
+    path.write_text(head + "".join(between.join(map(str, row)) + "\n" for row in rows))
+    titles = folder / "u.item"
+    titles.write_text("".join(f"{n}|Film {n} (1990)|x\n" for n in range(5)), "latin-1")
+    read = f"ratings:{path},core=3,length=4"
+    return Case(path, TEXT, lambda: load_data(read, None, seed=0), [titles])
+
+
+def ratings_archive(folder: Path) -> Case:
+    path = folder / "r.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        rows = ((n % 6, n % 5, 3, n) for n in range(60))
+        lines = ("\t".join(map(str, row)) + "\n" for row in rows)
+        archive.writestr("ml-100k/u.data", "".join(lines))
+        archive.writestr("ml-100k/u.item", "1|Film|x\n")
+    return Case(path, BYTES, lambda: load_data(f"ratings:{path},length=4", None, seed=0))
+
+
+def npz_of_sequences(folder: Path) -> Case:
+    path, labels = folder / "x.npz", np.arange(12) % 5
+    images = (np.arange(48, dtype=np.int16) % 5 + 1).reshape(12, 4)
+    arrays = {"images": images, "labels": labels, "owners": labels}
+    parts = ("train", "val", "test")
+    named = {f"{part}_{what}": value for part in parts for what, value in arrays.items()}
+    np.savez(path, task="rank", num_items=9, **named)
+    read = partial(load_data, f"npz:{path}", None, sampled_negatives=2, seed=0)
+    return Case(path, BYTES, read)
 
 
 def npz_file(folder: Path) -> Case:
@@ -286,6 +320,11 @@ def program(folder: Path, ending: str) -> Case:
 
 CASES: dict[str, Callable[[Path], Case]] = {
     "csv": csv_file,
+    "ratings": lambda folder: ratings_file(folder, "u.data", "\t"),
+    "ratings with header": lambda folder: ratings_file(folder, "x.csv", ","),
+    "ratings with double colons": lambda folder: ratings_file(folder, "ratings.dat", "::"),
+    "ratings in an archive": ratings_archive,
+    "npz of sequences": npz_of_sequences,
     "npz": npz_file,
     "npz compressed": npz_compressed,
     "folder": image_folder,

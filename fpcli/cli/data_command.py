@@ -16,13 +16,13 @@ from fpcli.settings.flags import Flag
 from fpcli.units import format_bytes, format_input
 
 if TYPE_CHECKING:
-    from fpcli.data.datasets import Dataset
+    from fpcli.data.datasets import Dataset, Split
 
 _Source = Annotated[
     str,
     Flag(
         "NAME|PATH",
-        "A name of `fp data list`, what `--data` takes, or a folder, .csv or .npz file",
+        "A name of `fp data list`, what `--data` takes, or a folder or a .csv, .npz or .data file",
         known="datasets",
     ),
 ]
@@ -50,11 +50,12 @@ def list_data(
         items.append(
             {
                 "name": name,
-                "kind": entry and _kind(entry.input_shape),
+                "kind": entry and _kind(entry.input_shape, entry.kind),
                 "about": entry.about if entry else "",
                 "samples": entry and entry.num_samples,
                 "input_shape": entry and list(entry.input_shape),
-                "classes": entry and entry.num_classes,
+                "task": entry and entry.kind,
+                "outputs": entry and entry.num_outputs,
                 "state": _state(name, data_dir),
             }
         )
@@ -63,15 +64,16 @@ def list_data(
             item["name"],
             item["about"],
             f"{item['samples']:,}" if item["samples"] else "",
-            format_input(item["input_shape"]) if item["input_shape"] else "",
-            str(item["classes"] or ""),
+            format_input(item["input_shape"], item["task"]) if item["input_shape"] else "",
+            item["task"] or "",
+            f"{item['outputs']:,}" if item["outputs"] else "",
             item["state"],
         )
         for item in items
     ]
-    headers = ("data", "what", "samples", "one sample of", "classes", "state")
+    headers = ("data", "what", "samples", "one sample of", "task", "outputs", "state")
     ctx.obj.finish(
-        {"items": items}, show.align(headers, rows, right=(2, 4), text=(1, 5), leave=(3, 4))
+        {"items": items}, show.align(headers, rows, right=(2, 5), text=(1, 6), leave=(3, 5))
     )
     ctx.obj.hint("`fp data show NAME` shows what a data set holds, `fp data fetch NAME` gets it")
 
@@ -84,7 +86,7 @@ def show_data(
     json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
-    """Show what a data set holds: samples per class, shape, constants."""
+    """Show what a data set holds: samples per class or what is predicted, shape, constants."""
     from fpcli.cli.show import align, prose
 
     if output is not None:
@@ -93,18 +95,12 @@ def show_data(
     dataset = open_dataset(name, data_dir)
     item = _item(name, dataset, data_dir)
     if output is not None:
-        if len(dataset.input_shape) == 1:
-            raise UsageError("-o: a table has no pictures", hint="leave -o out", where="--output")
+        _check_pictures(item)
         from fpcli.report.contact import draw_contact_sheet
 
         item["picture"] = str(draw_contact_sheet(dataset, output))
-    parts = list(item["samples"])
-    rows = [
-        (label, *(f"{item['per_class'][part][number]:,}" for part in parts))
-        for number, label in enumerate(dataset.class_names)
-    ]
-    rows.append(("all", *(f"{item['samples'][part]:,}" for part in parts)))
-    counts = align(("class", *parts), rows, right=range(1, len(parts) + 1))
+    headers, rows = _table(item)
+    counts = align(headers, rows, right=range(1, len(headers)))
     facts = align(("", ""), _facts(item))
     ctx.obj.finish({"items": [item]}, f"{prose(_headline(item))}\n\n{counts}\n\n{facts}")
 
@@ -156,11 +152,11 @@ def parse_source(word: str) -> str:
     """
     from fpcli import plugins
 
-    kinds = {".csv": "csv:", ".npz": "npz:"}
     path = Path(word).expanduser()
     if word in plugins.list_names("datasets") or not path.exists():
         return word
-    return f"{'folder:' if path.is_dir() else kinds.get(path.suffix.lower(), '')}{word}"
+    prefix = plugins.PATH_SUFFIXES.get(path.suffix.lower(), "")
+    return f"{'folder:' if path.is_dir() else prefix}{word}"
 
 
 def open_dataset(name: str, data_dir: str | None) -> Dataset:
@@ -188,7 +184,19 @@ def _check_output(path: Path) -> None:
         raise UsageError(f"-o: {problem}", hint="give a new file NAME.png", where="--output")
 
 
-def _kind(shape: tuple[int, ...]) -> str:
+def _check_pictures(item: dict[str, Any]) -> None:
+    problem = ""
+    if item["kind"] != "images":
+        problem = f"{'a table has' if item['kind'] == 'table' else 'sequences have'} no pictures"
+    elif item["task"] != "classify":
+        problem = f"it has a row for every class, and the data's task is `{item['task']}`"
+    if problem:
+        raise UsageError(f"-o: {problem}", hint="leave -o out", where="--output")
+
+
+def _kind(shape: tuple[int, ...], task: str) -> str:
+    if task == "rank":
+        return "sequences"
     return "images" if len(shape) > 1 else "table"
 
 
@@ -201,7 +209,7 @@ def _state(name: str, data_dir: str | None) -> str:
     if entry is None:
         return "of another package" if name in plugins.list_names("datasets") else "yours"
     if not entry.files:
-        return "bundled"
+        return "made from a seed" if entry.is_synthetic else "bundled"
     return "found" if data_dir and entry.held(Path(data_dir)) else "not fetched"
 
 
@@ -222,41 +230,85 @@ def _sha256(name: str, data_dir: str | None) -> str:
 
 
 def _item(name: str, dataset: Dataset, data_dir: str | None) -> dict[str, Any]:
-    import torch
-
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    classes = dataset.num_classes
+    task = dataset.task
     item: dict[str, Any] = {
         "name": name,
-        "kind": _kind(dataset.input_shape),
+        "kind": _kind(dataset.input_shape, task.kind),
         "state": _state(name, data_dir),
         "sha256": _sha256(name, data_dir),
         "input_shape": list(dataset.input_shape),
-        "classes": classes,
+        "task": task.kind,
+        "predicts": task.describe(),
+        "outputs": task.num_outputs,
         "class_names": list(dataset.class_names),
         "samples": {part: len(split) for part, split in splits.items()},
-        "per_class": {
-            part: torch.bincount(split.labels, minlength=classes).tolist()
-            for part, split in splits.items()
-        },
+        "per_class": None,
+        "per_part": None,
         "scale": dataset.scale,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "owners": None,
         "notes": list(dataset.notes),
     }
+    if task.kind == "classify":
+        item["per_class"] = {
+            part: split.labels.bincount(minlength=task.num_outputs).tolist()
+            for part, split in splits.items()
+        }
+    else:
+        summarise = _summarise_targets if task.kind == "regress" else _summarise_items
+        item["per_part"] = {part: summarise(split) for part, split in splits.items()}
     if dataset.train.owners is not None:
         count = len(dataset.owner_names)
-        owned = torch.bincount(dataset.train.owners, minlength=count).tolist()
+        owned = dataset.train.owners.bincount(minlength=count).tolist()
         item["owners"] = dict(zip(dataset.owner_names, owned, strict=True))
     return item
 
 
+def _summarise_targets(split: Split) -> dict[str, float]:
+    """Return what describes the numbers that are to be predicted."""
+    numbers = split.labels.double()
+    return {
+        "lowest": float(numbers.min()),
+        "mean": float(numbers.mean()),
+        "highest": float(numbers.max()),
+    }
+
+
+def _summarise_items(split: Split) -> dict[str, int]:
+    """Return how many users there are, and how many different items come next."""
+    owners = [] if split.owners is None else split.owners.unique()
+    return {"users": len(owners), "next items": len(split.labels.unique())}
+
+
+def _table(item: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headers and rows: samples of each class, or what describes each part of the data."""
+    parts = item["samples"]
+    if item["task"] == "classify":
+        rows = [
+            [label, *(f"{item['per_class'][part][number]:,}" for part in parts)]
+            for number, label in enumerate(item["class_names"])
+        ]
+        rows.append(["all", *(f"{count:,}" for count in parts.values())])
+        return ["class", *parts], rows
+    about = item["per_part"]
+    rows = [
+        [part, f"{count:,}", *map(_show_number, about[part].values())]
+        for part, count in parts.items()
+    ]
+    return ["part", "samples", *about["train"]], rows
+
+
+def _show_number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+
+
 def _headline(item: dict[str, Any]) -> str:
     total = sum(item["samples"].values())
-    shape = format_input(item["input_shape"])
+    shape = format_input(item["input_shape"], item["task"])
     samples = f"{total:,} {'rows of ' if item['kind'] == 'table' else ''}{shape}"
-    words = [item["name"], samples, f"{item['classes']} classes", item["state"], item["sha256"]]
+    words = [item["name"], samples, item["predicts"], item["state"], item["sha256"]]
     return " · ".join(word for word in words if word)
 
 
@@ -267,7 +319,7 @@ def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
             ("mean", ", ".join(f"{value:.4f}" for value in item["mean"])),
             ("standard deviation", ", ".join(f"{value:.4f}" for value in item["std"])),
         ]
-    else:
+    elif item["kind"] == "table":
         facts.append(("mean, deviation", f"{len(item['mean'])} each: see --json"))
     if item["owners"]:
         sizes = sorted(item["owners"].values())

@@ -1,4 +1,4 @@
-"""`fp data split`: how many samples of each class `fp train` would give to each client."""
+"""`fp data split`: how many samples, and of which classes, `fp train` would give to each client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,6 +20,11 @@ from fpcli.settings.keys import collect_flags
 from fpcli.settings.recipes import Recipe
 from fpcli.settings.tasks import Partition
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fpcli.data.datasets import Dataset
+
 _SHOWN = {
     "dirichlet": ("alpha",),
     "shards": ("shards_per_client",),
@@ -29,6 +34,13 @@ _SHOWN = {
     "file": ("file",),
 }
 """Kind of split -> keys that shape it."""
+
+_TESTS = {
+    "classes": "test: the test samples of a client's own classes, for its personal accuracy",
+    "owners": "test: the test samples of a client's own owners, by which its model is judged",
+    "nothing": "test: all test samples, by which every client's model is judged",
+}
+"""What test samples go by -> which of them are a client's."""
 
 _MOST_COLUMNS = 20
 """With more classes the table would be wider than any screen, and shows no class."""
@@ -92,7 +104,7 @@ def _list_deciding(recipe: Recipe) -> dict[str, Any]:
     from fpcli.settings.tasks import TrainTask
 
     usual, task = TrainTask(), recipe.task
-    keys = ("validation_fraction", "server_share", "server_samples")
+    keys = ("kind", "validation_fraction", "server_share", "server_samples")
     return {
         f"task.{key}": getattr(task, key)
         for key in keys
@@ -102,13 +114,14 @@ def _list_deciding(recipe: Recipe) -> dict[str, Any]:
 
 def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     """Return the split as the text of a file, and what the command tells about it."""
-    from fpcli.data.partition import count_labels, split_digest
+    from fpcli.data.partition import split_digest
     from fpcli.data.split_file import split_json
     from fpcli.data.withhold import withhold
     from fpcli.recipe.load import flatten
     from fpcli.train.client_data import (
         choose_personal_tests,
         choose_server_samples,
+        find_test_key,
         load_data,
         share_out,
     )
@@ -119,12 +132,13 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     kept = withhold(dataset, parts, recipe.task.withhold, server)
     tests = choose_personal_tests(kept.dataset, kept.parts)
     holders = (*kept.parts, kept.server)
-    *rows, at_server = count_labels(dataset.train.labels, holders, dataset.num_classes).tolist()
+    *clients, at_server = _count(dataset, holders)
     keys = {k: v for k, v in flatten(recipe).items() if k.startswith("task.partition.")}
     return split_json(recipe.task.data, dataset.train.labels, parts, server), {
         "data": recipe.task.data,
         "shape": list(dataset.input_shape),
-        "num_classes": dataset.num_classes,
+        "task": dataset.task.kind,
+        "predicts": dataset.task.describe(),
         "notes": list(dataset.notes),
         "partition": {key.rpartition(".")[2]: value for key, value in keys.items()},
         "seed": recipe.seed,
@@ -133,21 +147,29 @@ def _split(recipe: Recipe) -> tuple[str, dict[str, Any]]:
         "withheld": sorted(set(recipe.task.withhold)),
         "sha256": split_digest(parts),
         "clients": [
-            {
-                "client": client,
-                "train": sum(row),
-                "test": len(test),
-                "classes": sum(count > 0 for count in row),
-                "labels": row,
-            }
-            for client, (row, test) in enumerate(zip(rows, tests, strict=True))
+            {"client": client, "test": len(test), **counts}
+            for client, (counts, test) in enumerate(zip(clients, tests, strict=True))
         ],
-        "server": {
-            "train": sum(at_server),
-            "classes": sum(count > 0 for count in at_server),
-            "labels": at_server,
-        },
+        "server": at_server,
+        "test_by": find_test_key(dataset),
     }
+
+
+def _count(dataset: Dataset, holders: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Return how many samples each holder has, and of which classes or, where none are learned, of
+    how many owners."""
+    from fpcli.data.partition import count_labels
+
+    train = dataset.train
+    if dataset.task.kind == "classify":
+        rows = count_labels(train.labels, tuple(holders), dataset.num_classes).tolist()
+        return [
+            {"train": sum(row), "classes": sum(count > 0 for count in row), "labels": row}
+            for row in rows
+        ]
+    owners = train.owners
+    known = [{} if owners is None else {"owners": len(owners[part].unique())} for part in holders]
+    return [{"train": len(part), **more} for part, more in zip(holders, known, strict=True)]
 
 
 def _write(out: Path, content: str, plan: Mapping[str, Any]) -> None:
@@ -155,8 +177,11 @@ def _write(out: Path, content: str, plan: Mapping[str, Any]) -> None:
     from fpcli.report.split_plot import draw_split
 
     write_atomic(out, content)
-    table = [client["labels"] for client in plan["clients"]]
-    at_server = plan["server"]["labels"] if plan["server"]["train"] else None
+    # Where there are no classes, all samples are of one.
+    *table, at_server = (
+        holder.get("labels", [holder["train"]]) for holder in (*plan["clients"], plan["server"])
+    )
+    at_server = at_server if plan["server"]["train"] else None
     draw_split(
         table, f"{plan['data']}: {_words(plan['partition'])}", out.with_suffix(""), at_server
     )
@@ -179,17 +204,19 @@ def _text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     from fpcli.cli import show
 
     clients: Sequence[Mapping[str, Any]] = plan["clients"]
-    has_columns = plan["num_classes"] <= _MOST_COLUMNS
-    headers = ["client", "train", "test", "classes"]
-    headers += map(str, range(plan["num_classes"])) if has_columns else ()
+    known = [key for key in ("classes", "owners") if key in clients[0]]
+    labels = range(len(clients[0].get("labels", ())))
+    has_columns = len(labels) <= _MOST_COLUMNS
+    headers = ["client", "train", "test", *known]
+    headers += map(str, labels) if has_columns else ()
     holders = [*clients]
     if plan["server"]["train"]:
         holders.append({"client": "server", "test": ""} | plan["server"])
     rows = [
         [
             str(holder["client"]),
-            *(f"{holder[key]:,}" if holder[key] != "" else "" for key in headers[1:4]),
-            *(map(str, holder["labels"]) if has_columns else ()),
+            *(f"{holder[key]:,}" if holder[key] != "" else "" for key in ("train", "test", *known)),
+            *(map(str, holder.get("labels", ())) if has_columns else ()),
         ]
         for holder in holders
     ]
@@ -200,8 +227,9 @@ def _text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
         f"{plan['used']:,} of {plan['samples']:,} samples used, each once"
     )  # fmt: skip
     about = [
-        f"{plan['data']}: {plan['samples']:,} training samples of "
-        f"{'x'.join(map(str, plan['shape']))}, {plan['num_classes']} classes",
+        f"{plan['data']}: {plan['samples']:,} training "
+        f"{'sequences' if plan['task'] == 'rank' else 'samples'} of "
+        f"{'x'.join(map(str, plan['shape']))}, {plan['predicts']}",
         *plan["notes"],
         f"split: {_words(plan['partition'])}, {recipe.task.clients} clients, "
         f"seed {recipe.seed}, digest {plan['sha256'][:16]}",
@@ -209,7 +237,7 @@ def _text(recipe: Recipe, plan: Mapping[str, Any]) -> str:
     notes = [
         f"min {min(sizes):,}, median {statistics.median(sizes):,.10g}, max {max(sizes):,} samples; "
         f"{used}",
-        "test: the test samples of a client's own classes, for its personal accuracy",
+        _TESTS[plan["test_by"]],
     ]
     if plan["withheld"]:
         classes = ", ".join(map(str, plan["withheld"]))

@@ -85,10 +85,15 @@ def evaluation_batches(
     device: torch.device | str = "cpu",
     channels_last: bool = False,
 ) -> Iterator[Batch]:
-    """Yield all samples of ``split`` in their stored order (arguments as in :func:`batches`)."""
-    for images, labels in zip(
-        split.images.split(batch_size), split.labels.split(batch_size), strict=True
-    ):
+    """Yield all samples of ``split`` in their stored order (arguments as in :func:`batches`).
+
+    Where samples have negatives, these stand behind the label: ``[b, 1 + N]``.
+    """
+    targets = split.labels
+    if split.negatives is not None:
+        targets = torch.cat([targets[:, None], split.negatives], 1)
+    parts = zip(split.images.split(batch_size), targets.split(batch_size), strict=True)
+    for images, labels in parts:
         yield _ready(Split(images, labels), normalise, device, channels_last)
 
 

@@ -18,17 +18,23 @@ class Entry:
     Attributes:
         about: what it holds, in a few words.
         num_samples: all training and test samples.
-        num_classes: labels are 0..num_classes-1.
+        num_outputs: of a network for it: labels are 0..num_outputs-1; 1 for a number.
         input_shape: of one sample.
-        reader: torchvision's class that reads it; empty if it comes with scikit-learn.
+        reader: torchvision's class that reads it; empty for others.
         parts: arguments of that class for training and for test data.
-        files: what it needs, below the data folder; torchvision's own places.
+        files: what it needs, below the data folder; torchvision's own places. Without files it
+            comes with scikit-learn, or is synthetic.
         packed: one file that may stand in for all of them.
+        extras: files that it has besides, and can do without.
+        kind: what is learned, of ``tasks.TASKS``.
+        url: where an archive with these files is, if torchvision's class does not know.
+        md5: of that archive, as its publisher says.
+        is_synthetic: it is made from a seed.
     """
 
     about: str
     num_samples: int
-    num_classes: int
+    num_outputs: int
     input_shape: tuple[int, ...]
     reader: str = ""
     parts: tuple[Mapping[str, Any], Mapping[str, Any]] = (
@@ -37,6 +43,11 @@ class Entry:
     )
     files: tuple[str, ...] = ()
     packed: str = ""
+    extras: tuple[str, ...] = ()
+    kind: str = "classify"
+    url: str = ""
+    md5: str = ""
+    is_synthetic: bool = False
 
     def missing(self, data_dir: Path) -> list[str]:
         """Return the files that a data folder lacks."""
@@ -50,7 +61,9 @@ class Entry:
         is_begun = any((data_dir / file).parent.is_dir() for file in self.files)
         if self.packed and not is_begun and (data_dir / self.packed).is_file():
             return (self.packed,)
-        return () if self.missing(data_dir) else self.files
+        if self.missing(data_dir):
+            return ()
+        return self.files + tuple(file for file in self.extras if (data_dir / file).is_file())
 
 
 def require_folder(name: str, data_dir: Path | None) -> Path:
@@ -68,6 +81,24 @@ def require_folder(name: str, data_dir: Path | None) -> Path:
     return data_dir
 
 
+def require_files(name: str, data_dir: Path | None) -> tuple[Path, tuple[str, ...]]:
+    """Return the data folder, and the files below it that a named data set is read from.
+
+    Raises:
+        DataError: no folder was given, or a file is missing.
+    """
+    entry, folder = CATALOGUE[name], require_folder(name, data_dir)
+    held = entry.held(folder)
+    if not held:
+        raise DataError(
+            f"data `{name}` is not in {folder}: no file {entry.missing(folder)[0]}",
+            hint=f"`fp data fetch {name}` downloads it; or name the folder that holds it with "
+            "--data-dir or FP_DATA_DIR",
+            where=str(folder),
+        )
+    return folder, held
+
+
 def _mnist(reader: str, about: str) -> Entry:
     files = [
         f"{reader}/raw/{part}-{what}-ubyte"
@@ -77,7 +108,7 @@ def _mnist(reader: str, about: str) -> Entry:
     return Entry(about, 70_000, 10, (1, 28, 28), reader, files=tuple(files))
 
 
-def _emnist(split: str, about: str, num_samples: int, num_classes: int) -> Entry:
+def _emnist(split: str, about: str, num_samples: int, num_outputs: int) -> Entry:
     files = [
         f"EMNIST/raw/emnist-{split}-{part}-{what}-ubyte"
         for part in ("train", "test")
@@ -86,7 +117,7 @@ def _emnist(split: str, about: str, num_samples: int, num_classes: int) -> Entry
     return Entry(
         about,
         num_samples,
-        num_classes,
+        num_outputs,
         (1, 28, 28),
         "EMNIST",
         ({"split": split, "train": True}, {"split": split, "train": False}),
@@ -97,6 +128,7 @@ def _emnist(split: str, about: str, num_samples: int, num_classes: int) -> Entry
 CATALOGUE: Mapping[str, Entry] = {
     "digits": Entry("handwritten digits", 1_797, 10, (1, 8, 8)),
     "breast-cancer": Entry("measurements of tumours", 569, 2, (30,)),
+    "diabetes": Entry("a disease's progress in a year", 442, 1, (10,), kind="regress"),
     "mnist": _mnist("MNIST", "handwritten digits"),
     "fashion-mnist": _mnist("FashionMNIST", "clothes"),
     "emnist": _emnist("balanced", "digits and letters, alike ones merged", 131_600, 47),
@@ -133,6 +165,34 @@ CATALOGUE: Mapping[str, Entry] = {
         "SVHN",
         ({"split": "train"}, {"split": "test"}),
         ("train_32x32.mat", "test_32x32.mat"),
+    ),
+    "ml-100k": Entry(
+        "films as users of MovieLens rated them",
+        98_344,
+        1_349,
+        (50,),
+        files=("ml-100k/u.data",),
+        packed="ml-100k.zip",
+        extras=("ml-100k/u.item",),
+        kind="rank",
+        url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+        md5="0e33842e24a9c977be4e0107933c0723",
+    ),
+    "markov": Entry(
+        "synthetic: a Markov chain of items",
+        8_655,
+        100,
+        (50,),
+        kind="rank",
+        is_synthetic=True,
+    ),
+    "rec-synth": Entry(
+        "synthetic: topics, habits and noise",
+        67_780,
+        500,
+        (50,),
+        kind="rank",
+        is_synthetic=True,
     ),
 }
 """Name -> what is known; every name of ours in ``data.DATASETS`` is here."""

@@ -13,7 +13,7 @@ from fpcli.files import cannot_read
 
 MAX_FILE_BYTES = 2**28
 _WITH_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
-_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 class TextTable(NamedTuple):
@@ -65,7 +65,7 @@ def read_cells(path: Path) -> TextTable:
             place = f"{path}:{line}"
             raise DataError(
                 f"{place}: {len(row)} cells, the header has {len(header)}",
-                hint=f"put quotes around cells with a {_SEPARATORS[separator]}",
+                hint=f"put quotes around cells with a {SEPARATORS[separator]}",
                 where=place,
             )
     table = TextTable(path, dict(zip(header, zip(*rows[1:], strict=True), strict=True)), lines[1:])
@@ -81,7 +81,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int], str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = next((line for line in file if line.strip()), "")
             plain = re.sub('"[^"]*"', "", first)
-            separator = max(_SEPARATORS, key=plain.count)
+            separator = max(SEPARATORS, key=plain.count)
             file.seek(0)
             reader = csv.reader(file, strict=True, delimiter=separator)
             for row in reader:

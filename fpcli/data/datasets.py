@@ -13,28 +13,41 @@ from torch import Tensor
 from fpcli import plugins
 from fpcli.data.folder import read_folder
 from fpcli.data.image_arrays import LAYOUTS, usual_scale
+from fpcli.data.kinds import choose_kind
+from fpcli.data.next_item import add_negatives
 from fpcli.data.normalise import Constants, choose_constants
 from fpcli.data.npz import read_npz
 from fpcli.data.place import split_place
-from fpcli.data.split import Split, array_of, make_splits, split_stratified
+from fpcli.data.ratings import read_ratings
+from fpcli.data.split import (
+    Split,
+    array_of,
+    describe_shortage,
+    draw_fraction,
+    find_num_items,
+    make_splits,
+)
 from fpcli.data.table import read_table
 from fpcli.errors import DataError, FpError, NeedError, RecipeError
 from fpcli.tasks.classify import Classify
 from fpcli.tasks.learning_task import LearningTask
+from fpcli.tasks.rank import Rank
+from fpcli.tasks.regress import Regress
 from fpcli.user_code import describe_failure, is_wrong_call
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
 
 def _read_arrays(place: str) -> dict[str, Any]:
-    path, layout = split_place(place, "layout", LAYOUTS)
-    return {**read_npz(path), "layout": layout}
+    path, options = split_place(place, {"layout": LAYOUTS})
+    return {**read_npz(path), **options}
 
 
 _READERS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {
     "npz": _read_arrays,
     "folder": read_folder,
     "csv": read_table,
+    "ratings": read_ratings,
 }
 """Word before the colon -> what reads the rest; the words are those of
 ``plugins.PATH_PREFIXES``."""
@@ -55,6 +68,7 @@ class Dataset:
         std: likewise, above 0.
         class_names: one per class, where classes are learned.
         owner_names: one per natural client, where ``train.owners`` names them.
+        item_names: one per item, where the next one is to be found.
         normalised_by: the value of ``task.normalise`` that scale, mean and std are from.
         notes: what was done to samples, and to weights for them, when they were read, a sentence
             each.
@@ -70,6 +84,7 @@ class Dataset:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     owner_names: tuple[str, ...] = ()
+    item_names: tuple[str, ...] = ()
     normalised_by: str = "auto"
     notes: tuple[str, ...] = ()
 
@@ -124,6 +139,8 @@ def load_dataset(
     name: str,
     data_dir: Path | None,
     *,
+    kind: str = "auto",
+    sampled_negatives: int = 0,
     validation_fraction: float = 0.1,
     normalise: str = "auto",
     seed: int,
@@ -132,12 +149,15 @@ def load_dataset(
     """Load a data set and cut a validation split from its training data.
 
     Args:
-        name: a registered name; ``npz:PATH``, ``folder:PATH`` or ``csv:PATH``; or
-            ``pkg.mod:function``, a function without arguments that returns arrays under the keys
+        name: a registered name; ``npz:PATH``, ``folder:PATH``, ``csv:PATH`` or ``ratings:PATH``;
+            or ``pkg.mod:function``, a function without arguments that returns arrays under the keys
             of an npz file.
         data_dir: the folder in which registered data sets find their files.
-        validation_fraction: of every class's training samples, in (0, 1), at least one of them;
-            unused where the data brings a validation split.
+        kind: what is learned, as ``task.kind`` of recipes.
+        sampled_negatives: items that every validation and test sample brings besides the right one,
+            where the next item is to be found; 0 means those of the data, if there are any.
+        validation_fraction: of every class's training samples (without classes, of all), in (0, 1),
+            at least one of them; unused where the data brings a validation split.
         normalise: see ``task.normalise`` of recipes.
         seed: of the validation draw.
         allow_code: True lets ``pkg.mod:function`` run.
@@ -145,45 +165,97 @@ def load_dataset(
     Raises:
         UsageError: no data set has that name, or the function cannot be imported.
         RecipeError: ``name`` is a function and ``allow_code`` is False.
-        DataError: the data is missing, corrupt or unsuitable, also for ``normalise``.
+        DataError: the data is missing, corrupt or unsuitable, also for ``normalise`` or ``kind``.
     """
-    arrays = _arrays(name, data_dir, allow_code)
-    splits = make_splits(name, arrays)
+    arrays = _arrays(name, data_dir, allow_code, kind)
+    learned = choose_kind(name, arrays, kind)
+    splits = make_splits(name, arrays, learned)
     whole = splits["train"]
-    if "val" in splits:
-        train, validation = whole, splits["val"]
-    else:
-        kept, drawn = split_stratified(whole.labels, validation_fraction, seed, "validation")
-        if not len(drawn):
-            raise DataError(
-                f"{name}: no class has the 2 training samples that a validation split needs",
-                hint="add training samples, or samples for validation",
-                where=name,
-            )
-        train, validation = whole.take(kept), whole.take(drawn)
-    scale, mean, std = _constants(name, arrays, whole.images, normalise)
-    num_classes = int(whole.labels.max()) + 1
+    if "val" not in splits:
+        splits |= _cut_validation(name, whole, validation_fraction, seed, learned)
+    task, splits = _make_task(name, arrays, learned, whole, splits, sampled_negatives)
+    scale, mean, std = _constants(name, arrays, whole.images, normalise, learned)
     num_owners = 0 if whole.owners is None else int(whole.owners.max()) + 1
+    num_items = task.num_outputs if learned == "rank" else 0
     return Dataset(
         name=name,
-        train=train,
-        validation=validation,
+        train=splits["train"],
+        validation=splits["val"],
         test=splits["test"],
-        task=Classify(num_classes),
+        task=task,
         scale=scale,
         mean=mean,
         std=std,
-        class_names=_names(name, arrays, "class_names", num_classes),
+        class_names=_names(
+            name, arrays, "class_names", task.num_outputs if learned == "classify" else 0
+        ),
         owner_names=_names(name, arrays, "owner_names", num_owners),
+        item_names=_names(name, arrays, "item_names", num_items),
         normalised_by=normalise,
-        notes=(*arrays.get("notes", ()), *_depth_notes(name, arrays)),
+        notes=(*arrays.get("notes", ()), *_depth_notes(name, arrays, learned)),
     )
 
 
-def _arrays(name: str, data_dir: Path | None, allow_code: bool) -> Mapping[str, Any]:
-    kind, path = plugins.split_path(name)
-    if kind:
-        return _READERS[kind](path)
+def _cut_validation(
+    name: str, whole: Split, fraction: float, seed: int, kind: str
+) -> dict[str, Split]:
+    """Return training and validation samples, drawn from the training samples."""
+    kept, drawn = draw_fraction(whole.labels, fraction, seed, "validation", kind)
+    if not len(drawn):
+        raise DataError(
+            f"{name}: {describe_shortage(kind)} that a validation split needs",
+            hint="add training samples, or samples for validation",
+            where=name,
+        )
+    return {"train": whole.take(kept), "val": whole.take(drawn)}
+
+
+def _make_task(
+    name: str,
+    arrays: Mapping[str, Any],
+    kind: str,
+    whole: Split,
+    splits: dict[str, Split],
+    sampled_negatives: int,
+) -> tuple[LearningTask, dict[str, Split]]:
+    """Return what is learned, and the splits with what it is judged by.
+
+    Args:
+        whole: all training samples, validation included (see `_constants`).
+    """
+    if sampled_negatives and kind != "rank":
+        raise RecipeError(
+            f"task.sampled_negatives is {sampled_negatives}, and the data's task is `{kind}`",
+            hint="leave it out: it is for data whose task is `rank`",
+            where="task.sampled_negatives",
+        )
+    if kind == "classify":
+        return Classify(int(whole.labels.max()) + 1), splits
+    if kind == "regress":
+        std, mean = torch.std_mean(whole.labels.double(), correction=0)
+        return Regress(mean=float(mean), std=float(std)), splits
+    num_items = find_num_items(name, arrays, splits)
+    brought = [splits[part].negatives for part in ("val", "test")]
+    if sampled_negatives and brought == [None, None]:
+        splits = add_negatives(name, splits, num_items, sampled_negatives)
+        return Rank(num_items, sampled_negatives), splits
+    widths = {0 if columns is None else columns.shape[1] for columns in brought}
+    if len(widths) > 1 or (sampled_negatives and widths != {sampled_negatives}):
+        shown = " and ".join(map(str, sorted(widths)))
+        raise DataError(
+            f"{name}: val_negatives and test_negatives have {shown} columns",
+            hint="as many for both, and task.sampled_negatives is as many or left out",
+            where=name,
+        )
+    return Rank(num_items, widths.pop()), splits
+
+
+def _arrays(name: str, data_dir: Path | None, allow_code: bool, kind: str) -> Mapping[str, Any]:
+    prefix, path = plugins.split_path(name)
+    if prefix == "csv":
+        return read_table(path, kind)
+    if prefix:
+        return _READERS[prefix](path)
     if not plugins.is_code(name):
         arrays: Mapping[str, Any] = plugins.lookup("datasets", name)(data_dir)
         return arrays
@@ -219,7 +291,7 @@ def _names(name: str, arrays: Mapping[str, Any], key: str, count: int) -> tuple[
         return tuple(map(str, range(count)))
     names = tuple(map(str, arrays[key]))
     # A natural client may have lost its last training sample to the test data, a class never.
-    most = count if key == "class_names" else len(names)
+    most = len(names) if key == "owner_names" else count
     if not count <= len(names) <= most or len(set(names)) < len(names):
         raise DataError(
             f"{name}: {key} must be {count} different names, got {len(names)}",
@@ -229,12 +301,22 @@ def _names(name: str, arrays: Mapping[str, Any], key: str, count: int) -> tuple[
     return names
 
 
-def _constants(name: str, arrays: Mapping[str, Any], images: Tensor, normalise: str) -> Constants:
+def _constants(
+    name: str, arrays: Mapping[str, Any], images: Tensor, normalise: str, kind: str
+) -> Constants:
     """Return what ``normalise`` says; under ``auto`` what came with the data, or ``images`` say.
 
     ``images`` are all training images, validation included: a seed must not change what the
-    weights of another run are fed with.
+    weights of another run are fed with. Sequences have none: ids are no amounts.
     """
+    if kind == "rank":
+        if normalise not in ("auto", "none"):
+            raise DataError(
+                f"{name}: normalise is `{normalise}`, and items of a sequence have no amounts",
+                hint="leave task.normalise (`--normalise`) out",
+                where=name,
+            )
+        return Constants(1.0, (), ())
     dtype = array_of(name, "train_images", arrays).dtype
     scale = float(arrays.get("scale", usual_scale(dtype)))
     span = float(images.min()), float(images.max())
@@ -252,10 +334,10 @@ def _constants(name: str, arrays: Mapping[str, Any], images: Tensor, normalise: 
     return Constants(scale, mean, std)
 
 
-def _depth_notes(name: str, arrays: Mapping[str, Any]) -> list[str]:
+def _depth_notes(name: str, arrays: Mapping[str, Any], kind: str) -> list[str]:
     """Return a note on images of 16 bits, whose whole range may be more than is used of it."""
     is_deep = array_of(name, "train_images", arrays).dtype.name == "uint16"
-    if not is_deep or "scale" in arrays:
+    if not is_deep or "scale" in arrays or kind == "rank":
         return []
     return ["images of 16 bits: 0 to 65535 counts as 0 to 1"]
 

@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 
 from fpcli import plugins
 from fpcli.data.catalogue import CATALOGUE, Entry
-from fpcli.data.vision import read_vision
 from fpcli.errors import DataError, NeedError, UsageError
 from fpcli.files import cannot_write, hash_file, write_atomic
 
@@ -32,8 +31,8 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 def fetch_dataset(name: str, data_dir: Path, tell: Callable[[str], None]) -> tuple[str, ...]:
     """Download a data set unless it is there, and return its files below the data folder.
 
-    torchvision downloads, unpacks and reads it (and knows the MD5 of every archive) in a folder
-    beside the final one; only then are whole files moved to their place.
+    torchvision downloads and unpacks it in a folder beside the final one (and knows the MD5 of
+    every archive that is not of the catalogue); only then are whole files moved to their place.
 
     Args:
         name: of a data set.
@@ -52,26 +51,26 @@ def fetch_dataset(name: str, data_dir: Path, tell: Callable[[str], None]) -> tup
             f"data `{name}` is of another package", hint="see there how it gets its files"
         )
     if not entry.files:
-        tell(f"{name} comes with scikit-learn: nothing to fetch")
+        origin = "is made from a seed" if entry.is_synthetic else "comes with scikit-learn"
+        tell(f"{name} {origin}: nothing to fetch")
         return ()
     if held := entry.held(data_dir):
         tell(f"{name} is in {data_dir}: nothing to fetch")
         if not verify_files(name, data_dir):
-            read_vision(name, data_dir)
+            plugins.lookup("datasets", name)(data_dir)
             _remember(data_dir, {file: hash_file(data_dir / file) for file in held})
         return held
-    with _scratch(data_dir, entry) as scratch:
+    with _scratch(data_dir, entry.reader or name) as scratch:
         tell(f"downloading {name} to {data_dir}")
         _download(name, entry, scratch)
         # One archive may hold the files of several data sets.
-        siblings = [other.files for other in CATALOGUE.values() if other.reader == entry.reader]
-        arrived = sorted(
-            {file for files in siblings for file in files if (scratch / file).exists()}
-        )
+        siblings = (o for o in CATALOGUE.values() if o is entry or o.reader == entry.reader != "")
+        files = {file for other in siblings for file in (*other.files, *other.extras)}
+        arrived = sorted(file for file in files if (scratch / file).exists())
         sums = {file: hash_file(scratch / file) for file in arrived}
         _settle(scratch, data_dir, sums)
         _remember(data_dir, sums)
-    return entry.files
+    return entry.held(data_dir)
 
 
 def verify_files(name: str, data_dir: Path) -> bool:
@@ -138,10 +137,10 @@ def _settle(scratch: Path, data_dir: Path, sums: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(data_dir: Path, entry: Entry) -> Iterator[Path]:
+def _scratch(data_dir: Path, what: str) -> Iterator[Path]:
     """Lend an empty folder on the same disk, for this process only; it is gone afterwards."""
     # A fixed name: what a killed process leaves behind is deleted by the next one.
-    folder = data_dir / f".fetch-{entry.reader}"
+    folder = data_dir / f".fetch-{what}"
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(data_dir / f"{folder.name}.lock", timeout=0):
@@ -153,7 +152,7 @@ def _scratch(data_dir: Path, entry: Entry) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout as error:
         raise NeedError(
-            f"another process is fetching {entry.reader} to {data_dir}", hint="wait until it ends"
+            f"another process is fetching {what} to {data_dir}", hint="wait until it ends"
         ) from error
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -164,8 +163,12 @@ def _download(name: str, entry: Entry, scratch: Path) -> None:
 
     try:
         with _quietly():
-            for part in entry.parts:
+            if entry.url:
+                datasets.utils.download_and_extract_archive(entry.url, str(scratch), md5=entry.md5)
+            for part in entry.parts if entry.reader else ():
                 getattr(datasets, entry.reader)(scratch, download=True, **part)
+            if missing := entry.missing(scratch):
+                raise FileNotFoundError(f"the archive has no {missing[0]}")
     except Exception as error:  # sockets, archives and parsers raise almost anything
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise cannot_write(scratch, error) from error

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fpcli.data.pictures import read_pictures
-from fpcli.data.place import split_place
+from fpcli.data.place import NUMBER, split_place
 from fpcli.data.split import OWNERS, SPLIT_PARTS, cut_test
 from fpcli.errors import DataError
 
@@ -46,7 +46,7 @@ def read_folder(place: str) -> dict[str, Any]:
         DataError: the folder is arranged otherwise, a file is no image or leads out of the folder,
             the sizes differ, or there are too many pixels.
     """
-    root, side = split_place(place, "size", ["[1-9][0-9]{0,3}"])
+    root, options = split_place(place, {"size": [NUMBER]})
     if not root.is_dir():
         raise DataError(f"no folder {root}", hint="give it as folder:PATH", where=str(root))
     files = {part: list(_pictures(top, root)) for part, top in _tops(root).items()}
@@ -57,7 +57,7 @@ def read_folder(place: str) -> dict[str, Any]:
                 hint="one sub-folder per class: PATH/CLASS/picture.png",
                 where=str(root),
             )
-    size = int(side) if side else None
+    size = int(options["size"]) if options else None
     images = read_pictures(root, {part: [p.path for p in files[part]] for part in files}, size)
     return _arrays(files, images, root)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fpcli.data.split import KEYS, OWNERS
+from fpcli.data.split import KEYS, OF_ITEMS, OWNERS
 from fpcli.errors import DataError
 
 MAX_BYTES = 4 * 2**30
@@ -23,7 +23,8 @@ SUSPECT_RATIO = 100
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of ``path`` that are named in ``KEYS`` or ``OWNERS``, no others.
+    """Return the arrays of ``path`` that are named in ``KEYS`` or ``OWNERS``, those of sequences
+    and ``task``, no others.
 
     Raises:
         DataError: the file is missing, truncated, corrupt or no .npz; an array holds objects
@@ -43,7 +44,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         entries = {
             key: entry
             for entry in archive.infolist()
-            if (key := entry.filename.removesuffix(".npy")) in (*KEYS, OWNERS)
+            if (key := entry.filename.removesuffix(".npy")) in (*KEYS, OWNERS, *OF_ITEMS, "task")
         }
         if sum(entry.file_size for entry in entries.values()) > MAX_BYTES:
             raise DataError(

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from fpcli.data import label_skew, size_skew
 from fpcli.data.arrays import Indices
+from fpcli.data.kinds import require_classes
 from fpcli.data.set_aside import NO_SAMPLES
 from fpcli.data.split_file import read_split
 from fpcli.errors import DataError
 from fpcli.rng import derive
 from fpcli.settings.tasks import Partition
+
+_BY_CLASS = frozenset({"dirichlet", "shards", "dominant", "classes", "missing"})
 
 
 def partition(
@@ -26,16 +29,15 @@ def partition(
     owners: Tensor | None = None,
     data: str = "",
     reserved: Tensor = NO_SAMPLES,
+    kind: str = "classify",
     seed: int,
 ) -> tuple[Tensor, ...]:
     """Return one set of sample indices per client; no sample belongs to two clients.
 
-    Every sample belongs to a client, except those that are ``reserved`` and those that
-    ``imbalance`` or a file leave out.
+    Every sample belongs to one, but ``reserved`` ones and what ``imbalance`` or a file leave out.
 
     Args:
-        labels: int64 ``[n]``.
-        num_clients: number of parts, 1 or more.
+        labels: ``[n]``.
         how: ``iid``: equal shares at random. ``dirichlet``: every class is shared out in
             proportions drawn from Dir(alpha). ``shards``: samples sorted by label are cut in
             equal shards, ``shards_per_client`` of them for each client. ``dominant``: clients of
@@ -47,9 +49,9 @@ def partition(
             at random. ``natural``: by owner. ``file``: as a file says.
         owners: int64 ``[n]``, the number of each sample's owner; needed by ``natural``.
         data: name of the data, which a file must have too.
-        reserved: indices of samples that the server has, and no client can get; what is left is
-            split, as if there were nothing else.
-        seed: of the draw.
+        reserved: indices of samples that the server has; what is left is split, as if there were
+            nothing else.
+        kind: what is learned, of ``tasks.TASKS``.
 
     Returns:
         per client an int64 ``[m]`` of sorted indices into ``labels``.
@@ -59,6 +61,7 @@ def partition(
             ``MAX_DRAWS`` draws), there are more clients or shards than samples, the labels or
             owners do not suffice, a number is out of its range, or the file is wrong or gives a
             client what is reserved.
+        RecipeError: it goes by classes, and none are learned.
 
     Source: iid and shards: McMahan et al., AISTATS 2017, section 3; dirichlet, classes and
     quantity: Li et al., ICDE 2022 (NIID-Bench), without its limit on large clients, and with every
@@ -69,15 +72,29 @@ def partition(
     >>> sorted(part.tolist() for part in partition(torch.tensor([0, 1, 0, 1]), 2, how, seed=0))
     [[0, 2], [1, 3]]
     """
+    _check_how(how, kind)
     kept = _keep(labels, how, reserved, seed)
     _check_number(len(kept), num_clients, how, len(reserved))
     if how.kind == "file":
-        _check_whole(how)
         parts = read_split(Path(how.file), data, labels, num_clients, reserved)
     else:
         parts = [kept[part] for part in _deal(labels, kept, num_clients, how, owners, data, seed)]
     _check_smallest(parts, how.min_size)
     return tuple(torch.from_numpy(np.sort(part)) for part in parts)
+
+
+def _check_how(how: Partition, kind: str) -> None:
+    if how.imbalance > 1 and how.kind == "file":
+        raise DataError(
+            "task.partition.imbalance does not go with a file, which names its samples itself",
+            hint="leave one of them out",
+        )
+    if how.kind in _BY_CLASS:
+        remedy = "take iid, quantity, natural or file"
+        require_classes(kind, "task.partition.kind", f"is `{how.kind}`", remedy)
+    if how.imbalance > 1:
+        problem = f"is {how.imbalance:g}, a long tail"
+        require_classes(kind, "task.partition.imbalance", problem, "leave it out")
 
 
 def _keep(labels: Tensor, how: Partition, reserved: Tensor, seed: int) -> Indices:
@@ -87,14 +104,6 @@ def _keep(labels: Tensor, how: Partition, reserved: Tensor, seed: int) -> Indice
         rng = np.random.default_rng(derive(seed, "long-tail"))
         kept = kept[size_skew.thin_out_classes(labels.numpy()[kept], how.imbalance, rng)]
     return kept
-
-
-def _check_whole(how: Partition) -> None:
-    if how.imbalance > 1:
-        raise DataError(
-            "task.partition.imbalance does not go with a file, which names its samples itself",
-            hint="leave one of them out",
-        )
 
 
 def _deal(

@@ -1,31 +1,38 @@
-"""Paths of data with one option behind them, as ``folder:PATH,size=32``."""
+"""Paths of data with options behind them, as ``folder:PATH,size=32``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fpcli.errors import DataError
 
+NUMBER = "[1-9][0-9]{0,3}"
+"""Whole numbers from 1 to 9999, as a value that may be."""
 
-def split_place(place: str, key: str, options_known: Sequence[str]) -> tuple[Path, str | None]:
-    """Return the path, ``~`` resolved, and the value of ``PATH,KEY=VALUE``, or None without one.
+
+def split_place(place: str, known: Mapping[str, Sequence[str]]) -> tuple[Path, dict[str, str]]:
+    """Return the path, ``~`` resolved, and the options of ``PATH,KEY=VALUE,KEY=VALUE``.
+
+    What follows no known key is part of the path.
 
     Args:
-        options_known: values that may be, as regular expressions.
+        known: key -> values that may be, as regular expressions.
 
     Raises:
-        DataError: the value is another.
+        DataError: a value is another.
 
-    >>> split_place("rows.csv,missing=mean", "missing", ["mean", "drop"])[1]
-    'mean'
+    >>> split_place("rows.csv,missing=mean", {"missing": ["mean", "drop"]})[1]
+    {'missing': 'mean'}
     """
-    match = re.fullmatch(rf"(.+),{key}=([^,=/]*)", place)
-    if match is None:
-        return Path(place).expanduser(), None
-    path, value = match.groups()
-    if not any(re.fullmatch(pattern, value) for pattern in options_known):
-        words = " or ".join(f"`{key}={pattern}`" for pattern in options_known)
-        raise DataError(f"{place}: `{key}` is `{value}`", hint=f"give {words}", where=place)
-    return Path(path).expanduser(), value
+    path = place
+    options: dict[str, str] = {}
+    while (match := re.fullmatch(r"(.+),(\w+)=([^,=/]*)", path)) and match[2] in known:
+        path, key, value = match.groups()
+        if not any(re.fullmatch(pattern, value) for pattern in known[key]):
+            shown = ("N" if pattern == NUMBER else pattern for pattern in known[key])
+            words = " or ".join(f"`{key}={word}`" for word in shown)
+            raise DataError(f"{place}: `{key}` is `{value}`", hint=f"give {words}", where=place)
+        options.setdefault(key, value)
+    return Path(path).expanduser(), options

@@ -12,7 +12,14 @@ NO_SAMPLES: Tensor = torch.empty(0, dtype=torch.int64)
 """What the server has where nothing is set aside."""
 
 
-def set_aside(labels: Tensor, *, share: float = 0.0, number: int = 0, seed: int) -> Tensor:
+def set_aside(
+    labels: Tensor,
+    *,
+    share: float = 0.0,
+    number: int = 0,
+    kind: str = "classify",
+    seed: int,
+) -> Tensor:
     """Draw the training samples that the server has.
 
     Classes give in proportion to their sizes; a draw decides which samples these are, and between
@@ -20,9 +27,10 @@ def set_aside(labels: Tensor, *, share: float = 0.0, number: int = 0, seed: int)
     smaller number is part of a larger one.
 
     Args:
-        labels: int64 ``[n]`` of all training samples.
+        labels: ``[n]`` of all training samples.
         share: of them that the server has; of a share above 0 one sample at least.
         number: of samples, in place of a share.
+        kind: what is learned, of ``tasks.TASKS``; without classes all samples count as of one.
         seed: of the draw.
 
     Returns:
@@ -35,6 +43,8 @@ def set_aside(labels: Tensor, *, share: float = 0.0, number: int = 0, seed: int)
     >>> labels[set_aside(labels, number=3, seed=0)].tolist()
     [0, 0, 1]
     """
+    if kind != "classify":
+        labels = torch.zeros(len(labels), dtype=torch.int64)
     wanted = number or (max(1, round(share * len(labels))) if share else 0)
     sizes = labels.bincount()
     most = len(labels) - int((sizes > 0).sum())
@@ -42,7 +52,7 @@ def set_aside(labels: Tensor, *, share: float = 0.0, number: int = 0, seed: int)
         key = "task.server_samples" if number else "task.server_share"
         raise DataError(
             f"{key} is {number or share}: of {len(labels):,} training samples the server can have "
-            f"{most:,}, since one of each class stays with the clients",
+            f"{most:,}, since one {'of each class ' * (kind == 'classify')}stays with the clients",
             hint=f"set task.server_samples to {most} or less, in place of task.server_share",
             where=key,
         )

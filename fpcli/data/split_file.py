@@ -6,7 +6,8 @@ One JSON object::
      "clients": [[0, 5, 9], [1, 2]]}
 
 ``samples`` counts the training samples and ``labels_sha256`` is the SHA-256 of their labels as
-64-bit numbers, lowest byte first, both after the validation samples were set aside. ``clients``
+64-bit numbers (whole ones, or floating point where they are to be predicted), lowest byte first,
+both after the validation samples were set aside. ``clients``
 has a list of indices, counted from 0, for each client. Where the server has samples of its own,
 ``server`` lists them for other programs; a run draws them itself (:mod:`fpcli.data.set_aside`), so
 that this key and all others are ignored.
@@ -32,8 +33,9 @@ SPLIT_FORMAT = 1
 
 
 def digest_labels(labels: Tensor) -> str:
-    """Return the hex SHA-256 of labels, int64 ``[n]``."""
-    return hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest()
+    """Return the hex SHA-256 of labels, ``[n]``."""
+    dtype = "<f8" if labels.is_floating_point() else "<i8"
+    return hashlib.sha256(labels.numpy().astype(dtype).tobytes()).hexdigest()
 
 
 def split_json(
@@ -63,7 +65,7 @@ def read_split(
 
     Args:
         data: name of the data.
-        labels: of its training samples, int64 ``[n]``.
+        labels: of its training samples, ``[n]``.
         reserved: indices of the samples that the server has.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Read a table from a CSV file: a class per row, numbers and words, perhaps clients and splits."""
+"""Read a table from a CSV file: a class or a number to predict per row, numbers and words, perhaps
+clients and splits."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fpcli.data.cells import TextTable, is_number, read_cells
+from fpcli.data.labels import have_fractions
 from fpcli.data.missing import (
     MISSING_WORDS,
     REMEDIES,
@@ -36,22 +38,26 @@ _LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 2**53
 
 
-def read_table(place: str) -> dict[str, Any]:
+def read_table(place: str, kind: str = "auto") -> dict[str, Any]:
     """Return the arrays of a CSV file with a header line.
 
-    The class is in the column ``label``, or else in the last one. ``client`` names the natural
-    client of a row, ``split`` says ``train``, ``val`` or ``test``; without test rows a fixed fifth
-    of each class is taken. All other columns are features: numbers, or words that become one
-    column of 0 and 1 per word.
+    The class is in the column ``label``, or else in the last one; numbers there that are not all
+    whole are to be predicted, and are no classes. ``client`` names the natural client of a row,
+    ``split`` says ``train``, ``val`` or ``test``; without test rows a fixed fifth of each class, or
+    of all, is taken. All other columns are features: numbers, or words that become one column of 0
+    and 1 per word.
 
     Args:
         place: ``PATH``, or ``PATH,missing=mean`` or ``PATH,missing=drop``: see ``REMEDIES``.
+        kind: a value of ``task.kind``: ``classify`` takes fractions for classes, ``regress`` whole
+            numbers for numbers to be predicted.
 
     Raises:
         DataError: the file is missing, too large, not a table, a cell is empty or unsuitable, or
-            the labels are no classes.
+            the labels are neither classes nor numbers.
     """
-    path, remedy = split_place(place, "missing", REMEDIES)
+    path, options = split_place(place, {"missing": REMEDIES})
+    remedy = options.get("missing")
     table = read_cells(path)
     label, inputs = _roles(table)
     missing = find_missing(table, inputs)
@@ -65,21 +71,22 @@ def read_table(place: str) -> dict[str, Any]:
     splits = _splits(table, table.columns.get(SPLIT))
     clients = table.columns.get(CLIENT)
     features, inputs = _features(table, inputs, missing)
-    labels, class_names = _classes(table, label, table.columns[label])
+    labels, class_names = _labels(table, label, kind)
+    task = "classify" if class_names else "regress"
     arrays: dict[str, Any] = {}
     for part in SPLIT_PARTS:
         rows = np.flatnonzero(splits == SPLIT_PARTS.index(part))
         if len(rows) or part == "train":
             arrays[f"{part}_images"] = torch.from_numpy(features[rows])
             arrays[f"{part}_labels"] = torch.from_numpy(labels[rows])
-    names: dict[str, Any] = {"class_names": class_names}
+    names: dict[str, Any] = {"class_names": class_names, "task": task}
     if clients is not None:
         rows = np.flatnonzero(splits == 0)
         owners, names["owner_names"] = _number([clients[row] for row in rows])
         arrays[OWNERS] = torch.from_numpy(owners)
     if "test_images" not in arrays:
         train = {key: value for key, value in arrays.items() if key.startswith("train_")}
-        arrays |= cut_test(train, "csv", str(path))
+        arrays |= cut_test(train, "csv", str(path), task)
     if missing:
         arrays, note = fill_missing(arrays, inputs, table, missing)
         notes.append(note)
@@ -120,16 +127,37 @@ def _splits(table: TextTable, cells: Sequence[str] | None) -> NDArray[np.int64]:
     return np.array([SPLIT_PARTS.index(cell) for cell in cells])
 
 
+def _labels(table: TextTable, column: str, kind: str) -> tuple[NDArray[Any], list[str]]:
+    """Return each row's class as a number and the names of the classes, or the numbers that are to
+    be predicted and nothing.
+
+    Raises:
+        DataError: a label is missing or infinite, or they are not what ``kind`` says.
+    """
+    cells = table.columns[column]
+    _check_present(table, column, cells)
+    words = [row for row, cell in enumerate(cells) if not is_number(cell)]
+    is_whole = words or not have_fractions(np.array([float(cell) for cell in cells]))
+    if kind == "classify" or (kind != "regress" and is_whole):
+        return _classes(table, column, cells)
+    if words:
+        hint = "only numbers can be predicted; leave `--task` out to tell classes apart"
+        raise table.wrong(words[0], column, f"is `{cells[words[0]]}`, no number", hint)
+    for row, cell in enumerate(cells):
+        if abs(float(cell)) > _LARGEST:
+            raise table.wrong(row, column, f"is `{cell}`", "only finite numbers of 32 bits")
+    return np.array([float(cell) for cell in cells], np.float32), []
+
+
 def _classes(
     table: TextTable, column: str, cells: Sequence[str]
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return each row's class as a number, and the names of the classes.
 
     Raises:
-        DataError: a label is missing or infinite, all are the same, there are too many, or they are
-            no classes but numbers to be predicted, or names of single rows.
+        DataError: all are the same, there are too many, or they are no classes but numbers to be
+            predicted, or names of single rows.
     """
-    _check_present(table, column, cells)
     labels, names = _number(cells)
     which = f"{table.path}: column `{column}`"
     other = f"call the column that holds classes `{LABEL}`, or the last one is taken"
@@ -147,9 +175,9 @@ def _classes(
     if have_fractions and (are_many or are_single):
         raise DataError(
             f"{which} holds {len(names)} different numbers in {len(labels)} rows, from {names[0]} "
-            f"to {names[-1]}: this is regression, which fpcli does not do yet",
-            hint="what is learnt are classes: write ranges such as `low` and `high` instead of the "
-            "numbers (or words, if each is a class)" + (other and f", or {other}"),
+            f"to {names[-1]}: no classes",
+            hint="without `--task classify` they are predicted as numbers; write words instead, if "
+            "each is a class" + (other and f", or {other}"),
             where=str(table.path),
         )
     if is_single.all() and not are_many:
@@ -170,7 +198,7 @@ def _classes(
         raise DataError(
             f"{which} holds no classes: {len(names)} different labels in {len(labels)} rows, such "
             f"as `{names[0]}` and `{names[-1]}`",
-            hint="identifiers, dates and numbers to be predicted are none: "
+            hint="identifiers, dates and numbers to be predicted (`--task regress`) are none: "
             + (other or "a class is a label that many rows share"),
             where=str(table.path),
         )

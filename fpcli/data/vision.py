@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpcli.data.catalogue import CATALOGUE, require_folder
+from fpcli.data.catalogue import CATALOGUE, require_files
 from fpcli.data.npz import read_npz
 from fpcli.errors import DataError
 
@@ -36,15 +36,7 @@ def read_vision(name: str, data_dir: Path | None) -> dict[str, Any]:
         DataError: no folder was given, or files are missing or damaged.
     """
     entry = CATALOGUE[name]
-    folder = require_folder(name, data_dir)
-    held = entry.held(folder)
-    if not held:
-        raise DataError(
-            f"data `{name}` is not in {folder}: no file {entry.missing(folder)[0]}",
-            hint=f"`fp data fetch {name}` downloads it; or name the folder that holds it with "
-            "--data-dir or FP_DATA_DIR",
-            where=str(folder),
-        )
+    folder, held = require_files(name, data_dir)
     if held == (entry.packed,):
         arrays: dict[str, Any] = dict(read_npz(folder / entry.packed))
         return arrays | _CONSTANTS[name] | {"class_names": _CIFAR10}

@@ -53,6 +53,7 @@ What may follow a name stands in ``models.names``; a factory with a keyword ``wi
 DEFAULT_MODEL: Mapping[str, str] = {
     "digits": "digits-cnn",
     "breast-cancer": "tabular-mlp",
+    "diabetes": "mlp-reg",
     "mnist": "lenet5",
     "fashion-mnist": "lenet5",
     "emnist": "lenet5",
@@ -63,7 +64,11 @@ DEFAULT_MODEL: Mapping[str, str] = {
     "cifar10": "resnet20",
     "cifar100": "resnet20",
     "svhn": "resnet20",
+    "ml-100k": "fmlp",
+    "markov": "fmlp",
+    "rec-synth": "fmlp",
     "csv:": "tabular-mlp",
+    "ratings:": "fmlp",
 }
 """Data set -> the model that it is trained with unless another one is named; a key that ends in a
 colon stands for all data with that prefix."""

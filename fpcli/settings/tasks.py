@@ -84,7 +84,8 @@ class FitTask:
     panel: ClassVar[str] = TASK
 
     data: Annotated[str, Flag("--data NAME", known="datasets")] = "digits"
-    """Data: a name of `fp data list`, `folder:`, `csv:` or `npz:PATH`, or `module:function`."""
+    """Data: a name of `fp data list`, `folder:`, `csv:`, `npz:` or `ratings:PATH`, or
+    `module:function`."""
     model: Annotated[
         str,
         Flag(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fpcli.data.datasets import Dataset, load_dataset
@@ -22,6 +23,8 @@ def load_data(recipe: AnyRecipe) -> Dataset:
     return load_dataset(
         task.data,
         Path(task.data_dir) if task.data_dir else None,
+        kind=task.kind,
+        sampled_negatives=task.sampled_negatives,
         validation_fraction=task.validation_fraction,
         normalise=task.normalise,
         seed=recipe.seed,
@@ -35,8 +38,14 @@ def choose_server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
     Raises:
         DataError: so many would leave clients without some class.
     """
-    task, labels = recipe.task, dataset.train.labels
-    return set_aside(labels, share=task.server_share, number=task.server_samples, seed=recipe.seed)
+    task = recipe.task
+    return set_aside(
+        dataset.train.labels,
+        share=task.server_share,
+        number=task.server_samples,
+        kind=dataset.task.kind,
+        seed=recipe.seed,
+    )
 
 
 def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tensor, ...]:
@@ -46,7 +55,7 @@ def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tenso
         reserved: those that the server has, as `choose_server_samples` tells.
 
     Raises:
-        DataError: the data cannot be split as the recipe asks.
+        DataError, RecipeError: the data cannot be split as the recipe asks.
     """
     return partition(
         dataset.train.labels,
@@ -55,11 +64,26 @@ def share_out(recipe: Recipe, dataset: Dataset, reserved: Tensor) -> tuple[Tenso
         owners=dataset.train.owners,
         data=recipe.task.data,
         reserved=reserved,
+        kind=dataset.task.kind,
         seed=recipe.seed,
     )
 
 
+def find_test_key(dataset: Dataset) -> str:
+    """Return what says which test samples are a client's own: `classes`, `owners` or `nothing`."""
+    if dataset.task.kind == "classify":
+        return "classes"
+    have_owners = dataset.train.owners is not None and dataset.test.owners is not None
+    return "owners" if have_owners else "nothing"
+
+
 def choose_personal_tests(dataset: Dataset, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return for each client the indices of the test samples of its training classes."""
-    labels = dataset.test.labels
-    return tuple(dataset.classes_of(part)[labels].nonzero().flatten() for part in parts)
+    """Return for each client the indices of the test samples of its training classes; where none
+    are learned, of its training samples' owners, or else all."""
+    train, test = dataset.train, dataset.test
+    if find_test_key(dataset) == "classes":
+        return tuple(dataset.classes_of(part)[test.labels].nonzero().flatten() for part in parts)
+    if train.owners is None or test.owners is None:
+        return (torch.arange(len(test)),) * len(parts)
+    own = (torch.isin(test.owners, train.owners[part]) for part in parts)
+    return tuple(is_own.nonzero().flatten() for is_own in own)

@@ -18,7 +18,7 @@ from fpcli.settings.recipes import PruneRecipe
 from fpcli.store.model_folder import build_untrained
 from fpcli.store.run_folder import RunFolder
 from fpcli.store.weights import read_weights
-from fpcli.tasks.classify import Classify
+from fpcli.tasks import TASKS
 from fpcli.tasks.learning_task import LearningTask
 from fpcli.train.client_data import load_data
 from fpcli.units import format_input
@@ -173,7 +173,7 @@ def build_named(
     except DataError:
         if not is_planned or entry is None:
             raise
-        shape, learns = entry.input_shape, Classify(entry.num_classes)
+        shape, learns = entry.input_shape, TASKS[entry.kind](entry.num_outputs)
     key = DataKey(task.data, task.validation_fraction, recipe.seed)
     trained = build_untrained(
         task.model, shape, learns, data=key, code=task.model, ignore=recipe.prune.ignore

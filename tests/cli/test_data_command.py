@@ -47,12 +47,19 @@ def test_all_names(fp: Callable, mnist: Path) -> None:
         "about": "measurements of tumours",
         "samples": 569,
         "input_shape": [30],
-        "classes": 2,
+        "task": "classify",
+        "outputs": 2,
         "state": "bundled",
     }
+    about = {item["name"]: (item["kind"], item["task"], item["outputs"]) for item in found}
+    assert about["diabetes"] == ("table", "regress", 1)
+    assert about["ml-100k"] == ("sequences", "rank", 1349)
+    assert states["ml-100k"] == "not fetched"
+    assert states["markov"] == states["rec-synth"] == "made from a seed"
     table = fp("data", "list")
     assert "fashion-mnist" in table.out
     assert "1x28x28 images" in table.out
+    assert "sequences of 50   rank         1,349" in table.out
     assert table.err.startswith("\nhint: `fp data show NAME`")
 
 
@@ -96,6 +103,50 @@ def test_show_a_table(fp: Callable, tmp_path: Path) -> None:
     assert "natural clients" in text
 
 
+def test_show_numbers_to_be_predicted(fp: Callable, tmp_path: Path) -> None:
+    """Of 20 rows with 0 to 9.5 a fifth is for testing, of the others a tenth for validation."""
+    rows = "".join(f"{number},{number / 2}\n" for number in range(20))
+    (tmp_path / "t.csv").write_text(f"x,y\n{rows}")
+    (item,) = items(fp, "show", "t.csv")
+    assert (item["task"], item["predicts"]) == ("regress", "a number to predict")
+    assert (item["per_class"], item["class_names"]) == (None, [])
+    assert item["samples"] == {"train": 14, "validation": 2, "test": 4}
+    parts = item["per_part"].values()
+    assert min(part["lowest"] for part in parts) == 0
+    assert max(part["highest"] for part in parts) == 9.5
+    total = sum(item["samples"][name] * part["mean"] for name, part in item["per_part"].items())
+    assert total == pytest.approx(95)
+    done = fp("data", "show", "t.csv")
+    assert done.out.startswith("csv:t.csv · 20 rows of 1 features · a number to predict · yours\n")
+    assert "part         samples   lowest" in done.out
+    assert "class" not in done.out
+
+
+def test_show_sequences(fp: Callable, tmp_path: Path) -> None:
+    """Of eight users with six items each three are trained on, and predict five others."""
+    text = "".join(f"{user}\t{time}\t5\t{time}\n" for user in range(8) for time in range(6))
+    (tmp_path / "u.data").write_text(text)
+    (item,) = items(fp, "show", "u.data")
+    assert (item["name"], item["kind"], item["task"]) == ("ratings:u.data", "sequences", "rank")
+    assert (item["outputs"], item["input_shape"], item["mean"]) == (6, [50], [])
+    assert item["per_part"] == {
+        "train": {"users": 8, "next items": 3},
+        "validation": {"users": 8, "next items": 1},
+        "test": {"users": 8, "next items": 1},
+    }
+    assert item["owners"] == {str(user): 3 for user in range(8)}
+    done = fp("data", "show", "ratings:u.data,length=4")
+    assert done.out.startswith("ratings:u.data,length=4 · 40 sequences of 4 · 6 items · yours\n")
+    assert "train             24       8            3" in done.out
+    assert "8 with 3 to 3 training samples" in done.out
+    assert "mean" not in done.out
+    done = fp("data", "check", "ratings:u.data")
+    assert done.out.splitlines() == [
+        "ratings:u.data · 40 sequences of 50 · 6 items · yours: ok", *item["notes"],
+    ]  # fmt: skip
+    assert "made from a seed" in fp("data", "show", "markov").out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -103,11 +154,17 @@ def test_show_a_table(fp: Callable, tmp_path: Path) -> None:
         (["digits", "-o", "t.png"], "t.png exists"),
         (["digits", "-o", "none/t.png"], "there is no folder none"),
         (["breast-cancer", "-o", "x.png"], "a table has no pictures"),
+        (["diabetes", "-o", "x.png"], "a table has no pictures"),
+        (["markov", "-o", "x.png"], "sequences have no pictures"),
+        (["npz:r.npz", "-o", "x.png"], "and the data's task is `regress`"),
         (["digit"], "unknown data set `digit`"),
     ],
 )
 def test_wrong_words_of_show(fp: Callable, tmp_path: Path, words: list[str], message: str) -> None:
     (tmp_path / "t.png").write_bytes(b"mine")
+    images, labels = np.zeros((9, 4, 4), np.uint8), np.arange(9) / 2
+    arrays = {"train_images": images, "train_labels": labels}
+    np.savez(tmp_path / "r.npz", **arrays, test_images=images, test_labels=labels)
     done = fp("data", "show", *words)
     assert (done.status, done.out) == (2, "")
     assert message in done.err

@@ -142,6 +142,91 @@ def test_a_written_split_can_be_used(fp: Fp, toys: str) -> None:
     assert len(digests) == 1
 
 
+@pytest.fixture
+def plays(tmp_path: Path) -> str:
+    """Return histories of 9 users: 8 items each for all but the last, who has 4; of each, all but
+    the last two and the first are to be predicted in training: 5, and 1."""
+    rows = ((user, item) for user in range(9) for item in range(8 if user < 8 else 4))
+    text = "".join(f"{user},{item},{item}\n" for user, item in rows)
+    (tmp_path / "p.csv").write_text(f"user,item,time\n{text}")
+    return "ratings:p.csv,core=1,length=5"
+
+
+def test_users_are_clients_or_stay_together(fp: Fp, plays: str) -> None:
+    """Nine users on four clients are two each, and the last client has the ninth too."""
+    done = fp("data", "split", plays, "--clients", 4, "--by", "natural")
+    assert done.status == 0
+    title, _, words, head, _, *rows, sizes, test = done.out.splitlines()
+    assert title == f"{plays}: 41 training sequences of 5, 8 items"
+    assert words.startswith("split: natural, 4 clients, seed 0, digest ")
+    assert head.split() == ["client", "train", "test", "owners"]
+    assert [row.split() for row in rows] == [
+        ["0", "10", "2", "2"], ["1", "10", "2", "2"], ["2", "10", "2", "2"], ["3", "11", "3", "3"],
+    ]  # fmt: skip
+    assert sizes == "min 10, median 10, max 11 samples; every sample used once"
+    assert test.startswith("test: the test samples of a client's own owners")
+    each = json.loads(fp("data", "split", plays, "--clients", 9, "--by", "natural", "--json").out)
+    data = each["data"]
+    assert data["clients"][8] == {"client": 8, "train": 1, "test": 1, "owners": 1}
+    assert (data["task"], data["predicts"], data["server"]["train"]) == ("rank", "8 items", 0)
+
+
+def test_a_split_without_classes_can_be_written_and_used(fp: Fp) -> None:
+    words = ("diabetes", "--clients", 3, "--set", "task.server_samples=20")
+    drawn = fp("data", "split", *words, "-o", "split.json")
+    assert drawn.status == 0
+    lines = drawn.out.splitlines()
+    assert lines[0] == "diabetes: 319 training samples of 10, a number to predict"
+    assert lines[2].split() == ["client", "train", "test"]
+    assert [line.split() for line in lines[4:8]] == [
+        ["0", "100", "88"], ["1", "100", "88"], ["2", "99", "88"], ["server", "20"],
+    ]  # fmt: skip
+    assert "test: all test samples" in lines[-2]
+    shown = Path("split.svg").read_text()
+    assert "samples" in shown and ">class<" not in shown
+    read = fp("data", "split", *words, "--by", "file", "--set", "task.partition.file=split.json")
+    assert read.out.splitlines()[2:8] == lines[2:8]
+
+
+def test_owners_of_a_table_have_no_test_samples_of_their_own(fp: Fp, tmp_path: Path) -> None:
+    rows = "".join(f"{number},{number % 3},{number / 2}\n" for number in range(30))
+    (tmp_path / "t.csv").write_text(f"x,client,y\n{rows}")
+    done = fp("data", "split", "csv:t.csv", "--clients", 3, "--by", "natural")
+    assert done.out.splitlines()[2].split() == ["client", "train", "test", "owners"]
+    assert {tuple(row.split()[2:]) for row in done.out.splitlines()[4:7]} == {("6", "1")}
+    assert "test: all test samples" in done.out
+
+
+def test_the_hint_says_what_is_learned(fp: Fp, tmp_path: Path) -> None:
+    """Labels that are numbers have another digest than labels that are classes."""
+    rows = "".join(f"{number},{number % 5}\n" for number in range(40))
+    (tmp_path / "t.csv").write_text(f"x,y\n{rows}")
+    words = ("csv:t.csv", "--clients", 2, "--set", "task.kind=regress")
+    drawn = fp("data", "split", *words, "-o", "split.json")
+    assert "a number to predict" in drawn.out
+    assert "--set task.partition.file=split.json --set task.kind=regress`" in drawn.err
+    file = ("--by", "file", "--set", "task.partition.file=split.json")
+    assert fp("data", "split", *words, *file).status == 0
+    assert fp("data", "split", *words[:3], *file).status == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--by", "dirichlet"], "task.partition.kind is `dirichlet`, which goes by classes"),
+        (["--set", "task.partition.imbalance=2"], "task.partition.imbalance is 2, a long tail"),
+        (["--set", "task.withhold=[1]"], "no class can be withheld: data `diabetes`"),
+        (["--set", "task.server_samples=319"], "the server can have 318, since one stays"),
+        (["--set", "task.kind=classify"], "task.kind is `classify`, and the data is for `regress`"),
+        (["--set", "task.sampled_negatives=9"], "task.sampled_negatives is 9, and the data's task"),
+    ],
+)
+def test_what_needs_classes_or_items(fp: Fp, words: list[str], message: str) -> None:
+    done = fp("data", "split", "diabetes", "--clients", "2", *words)
+    assert (done.status, done.out) == (3, "")
+    assert message in done.err
+
+
 def test_nothing_is_replaced_unless_forced(fp: Fp, toys: str) -> None:
     Path("split.svg").write_text("mine")
     refused = fp("data", "split", toys, "--clients", "2", "-o", "split.json")

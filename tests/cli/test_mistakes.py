@@ -38,7 +38,7 @@ MISTAKES = {
     "train --data MNIST": (2, "did you mean `mnist`?"),
     "train --data cifar-10": (2, "did you mean `cifar10`?"),
     "train --data fmnist": (2, "did you mean `fashion-mnist`?"),
-    "train --data imagenet": (2, "known: digits, breast-cancer, mnist"),
+    "train --data imagenet": (2, "known: digits, breast-cancer, diabetes, mnist"),
     "data show cifar": (2, "did you mean `cifar10`?"),
     "train --fleet phone": (2, "did you mean `phones`?"),
     "train --codec fp16": (2, "did you mean `float16`?"),

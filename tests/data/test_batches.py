@@ -85,6 +85,15 @@ def test_evaluation_keeps_order_and_single_samples(channels_last: bool) -> None:
     assert torch.cat([images for images, _ in epoch]).equal(2.0 * split.images)
 
 
+def test_negatives_stand_behind_the_label_where_a_model_is_judged() -> None:
+    columns = torch.tensor([[7, 8], [9, 10], [11, 12]])
+    split = Split(torch.ones(3, 4, dtype=torch.int16), torch.tensor([1, 2, 3]), negatives=columns)
+    epoch = evaluation_batches(split, torch.Tensor.long, batch_size=2)
+    assert [labels.tolist() for _, labels in epoch] == [[[1, 7, 8], [2, 9, 10]], [[3, 11, 12]]]
+    (drawn,) = batches(split, torch.arange(3), torch.Tensor.long, batch_size=3, generator=None)
+    assert drawn[1].tolist() == [1, 2, 3]
+
+
 def test_rows_of_a_table_have_no_channels_to_move() -> None:
     split = Split(torch.arange(12.0).view(6, 2), torch.arange(6))
     for rows, labels in evaluation_batches(split, double, batch_size=4, channels_last=True):

@@ -4,10 +4,13 @@ import gc
 import gzip
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,23 +32,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Serve a small MNIST from this machine, and let torchvision look for it there."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """Serve a folder from this machine, and return it and its address."""
     folder = tmp_path / "mirror"
-    write_mnist(folder, ("train", "t10k"), np.arange(40) % 10)
-    resources = []
-    for path in sorted(folder.iterdir()):
-        packed = path.with_name(f"{path.name}.gz")
-        packed.write_bytes(gzip.compress(path.read_bytes()))
-        resources.append((packed.name, md5(packed)))
-        path.unlink()
+    folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-    monkeypatch.setattr(datasets.MNIST, "resources", resources)
-    yield folder
+    yield folder, f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     thread.join()
     server.server_close()
@@ -53,6 +48,39 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture
+def mirror(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Serve a small MNIST from this machine, and let torchvision look for it there."""
+    folder, address = server
+    write_mnist(folder, ("train", "t10k"), np.arange(40) % 10)
+    resources = []
+    for path in sorted(folder.iterdir()):
+        packed = path.with_name(f"{path.name}.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        resources.append((packed.name, md5(packed)))
+        path.unlink()
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    return folder
+
+
+@pytest.fixture
+def films(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Serve a small MovieLens 100K from this machine, and let the catalogue look for it there."""
+    folder, address = server
+    lines = (
+        f"{user}\t{item}\t3\t{time}\n" for user in range(6) for time, item in enumerate("abcdef")
+    )
+    path = folder / "ml-100k.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ml-100k/u.data", "".join(lines))
+        archive.writestr("ml-100k/u.item", "a|Alien (1979)|x\n")
+        archive.writestr("ml-100k/README", "not needed\n")
+    entry = replace(CATALOGUE["ml-100k"], url=f"{address}ml-100k.zip", md5=md5(path))
+    monkeypatch.setitem(CATALOGUE, "ml-100k", entry)  # type: ignore[arg-type]
+    return path
 
 
 @pytest.fixture
@@ -181,10 +209,66 @@ def test_one_archive_may_hold_several_data_sets(
     assert not verify_files("emnist", data_dir)
 
 
+FILMS = ["ml-100k/u.data", "ml-100k/u.item"]
+
+
+def test_an_archive_of_the_catalogue(films: Path, data_dir: Path) -> None:
+    told: list[str] = []
+    assert list(fetch_dataset("ml-100k", data_dir, told.append)) == FILMS
+    assert files(data_dir) == ["SHA256SUMS", *FILMS]
+    assert sorted(read_record(data_dir)) == FILMS
+    assert verify_files("ml-100k", data_dir)
+    assert load_dataset("ml-100k", data_dir, seed=0).item_names[0] == "Alien (1979)"
+    films.unlink()
+    fetch_dataset("ml-100k", data_dir, told.append)
+    assert told == [
+        f"downloading ml-100k to {data_dir}",
+        f"ml-100k is in {data_dir}: nothing to fetch",
+    ]
+    (data_dir / FILMS[1]).write_text("b|Brazil (1985)|x\n")
+    with pytest.raises(DataError, match=r"u\.item is damaged"):
+        verify_files("ml-100k", data_dir)
+
+
+def test_an_archive_that_was_put_there_is_read_and_recorded(films: Path, tmp_path: Path) -> None:
+    (tmp_path / films.name).write_bytes(films.read_bytes())
+    assert fetch_dataset("ml-100k", tmp_path, ignore) == ("ml-100k.zip",)
+    assert verify_files("ml-100k", tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
+    (tmp_path / films.name).write_bytes(films.read_bytes()[:99])
+    with pytest.raises(DataError, match=r"ml-100k\.zip cannot be read"):
+        fetch_dataset("ml-100k", tmp_path, ignore)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"md5": "0" * 32}, "File not found or corrupted"),
+        ({"files": ("ml-100k/v.data",)}, "the archive has no ml-100k/v.data"),
+    ],
+)
+def test_an_archive_that_is_another(
+    films: Path,
+    data_dir: Path,
+    change: dict[str, Any],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = replace(CATALOGUE["ml-100k"], **change)
+    monkeypatch.setitem(CATALOGUE, "ml-100k", entry)  # type: ignore[arg-type]
+    with pytest.raises(NeedError, match=f"`ml-100k` cannot be downloaded: {reason}"):
+        fetch_dataset("ml-100k", data_dir, ignore)
+    assert files(data_dir) == []
+
+
 def test_nothing_to_fetch(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     assert fetch_dataset("digits", data_dir, told.append) == ()
-    assert told == ["digits comes with scikit-learn: nothing to fetch"]
+    assert fetch_dataset("markov", data_dir, told.append) == ()
+    assert told == [
+        "digits comes with scikit-learn: nothing to fetch",
+        "markov is made from a seed: nothing to fetch",
+    ]
     with pytest.raises(UsageError, match="unknown data set `minst`") as caught:
         fetch_dataset("minst", data_dir, ignore)
     assert "mnist" in caught.value.hint

@@ -287,4 +287,4 @@ def test_images_of_16_bits_are_resized_as_such(root: Path) -> None:
     assert set(data.train.images.flatten().tolist()) == {300, 60_001}
     with pytest.raises(DataError, match="`size` is `big`") as caught:
         load_dataset(f"folder:{root},size=big", None, seed=0)
-    assert "size=[1-9]" in caught.value.hint
+    assert "size=N" in caught.value.hint

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpcli.data.partition import count_labels, partition, split_digest
-from fpcli.errors import DataError
+from fpcli.errors import DataError, RecipeError
 from fpcli.settings.tasks import Partition, PartitionKind
 
 DRAWN: tuple[PartitionKind, ...] = get_args(PartitionKind)[:-2]
@@ -61,6 +61,23 @@ def test_seed_decides(kind: PartitionKind) -> None:
     first, again, other = (partition(LABELS, 10, Partition(kind), seed=seed) for seed in (0, 0, 1))
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))
     assert not all(a.equal(b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["regress", "rank"])
+def test_without_classes_nothing_goes_by_them(kind: str) -> None:
+    for how in ("iid", "quantity"):
+        parts = partition(LABELS / 3, 7, Partition(how), kind=kind, seed=0)
+        assert torch.cat(parts).sort().values.equal(torch.arange(1000))
+    owners = torch.arange(1000) % 4
+    parts = partition(LABELS / 3, 4, Partition("natural"), owners=owners, kind=kind, seed=0)
+    assert [part.tolist() for part in parts] == [[*range(n, 1000, 4)] for n in range(4)]
+    for how in ("dirichlet", "shards", "dominant", "classes", "missing"):
+        message = rf"task\.partition\.kind is `{how}`, which goes by classes, and .* `{kind}`"
+        with pytest.raises(RecipeError, match=message) as caught:
+            partition(LABELS / 3, 7, Partition(how), kind=kind, seed=0)
+        assert "natural" in caught.value.hint
+    with pytest.raises(RecipeError, match=r"task\.partition\.imbalance is 4, a long tail"):
+        partition(LABELS / 3, 7, Partition(imbalance=4), kind=kind, seed=0)
 
 
 def test_iid_shares_are_equal() -> None:

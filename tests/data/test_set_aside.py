@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -59,6 +61,16 @@ def test_a_smaller_number_is_part_of_a_larger_one(
     assert int(left.min()) >= 1
     fewer = set_aside(labels, number=number // 2, seed=seed)
     assert torch.isin(fewer, drawn).all()
+
+
+@pytest.mark.parametrize("kind", ["regress", "rank"])
+def test_without_classes_all_samples_are_alike(kind: str) -> None:
+    labels = torch.arange(6) / 2
+    drawn = [set_aside(labels, number=number, kind=kind, seed=3) for number in range(6)]
+    assert [len(part) for part in drawn] == [0, 1, 2, 3, 4, 5]
+    assert all(torch.isin(few, more).all() for few, more in pairwise(drawn))
+    with pytest.raises(DataError, match="the server can have 5, since one stays with the clients"):
+        set_aside(labels, number=6, kind=kind, seed=0)
 
 
 def test_the_seed_decides() -> None:

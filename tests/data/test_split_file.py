@@ -46,6 +46,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert all(a.equal(b) for a, b in zip(parts, read(path, 3), strict=True))
 
 
+def test_labels_that_are_numbers_have_a_digest_too(tmp_path: Path) -> None:
+    labels, path = LABELS + 0.5, tmp_path / "split.json"
+    assert len({digest_labels(x) for x in (LABELS, labels, labels + 0.25)}) == 3
+    path.write_text(split_json("toys", labels, [torch.arange(3), torch.arange(3, 5)]))
+    how = Partition("file", file=str(path))
+    parts = partition(labels, 2, how, data="toys", kind="regress", seed=0)
+    assert [part.tolist() for part in parts] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(DataError, match="labels_sha256"):
+        partition(labels + 0.25, 2, how, data="toys", kind="regress", seed=0)
+
+
 def test_a_file_may_leave_samples_out(tmp_path: Path) -> None:
     path = write(tmp_path / "split.json", clients=[[3], [1]])
     assert [part.tolist() for part in read(path)] == [[3], [1]]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from fpcli.data import cells, table
 from fpcli.data.datasets import load_dataset
@@ -46,7 +47,8 @@ def test_label_client_and_split_by_name(tmp_path: Path) -> None:
 
 def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
     rows = "".join(f"{number},{('10', '9.5', '-1', '10.0')[number % 4]}\n" for number in range(24))
-    data = load_dataset(write(tmp_path / "t.csv", f"x,y\n{rows}"), None, seed=0)
+    name = write(tmp_path / "t.csv", f"x,y\n{rows}")
+    data = load_dataset(name, None, kind="classify", seed=0)
     assert data.class_names == ("-1", "9.5", "10")
 
 
@@ -81,11 +83,8 @@ def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
         ("a,y\n1,0\n2,1\n3,-Inf\n", ":4", "column `y` is `-Inf`, an infinite label"),
         ("a,y\n1,0\n2,1\n3,1e999\n", ":4", "column `y` is `1e999`, an infinite label"),
         ("a,y,split\n1,0,test\n1,1,val\n", ":2", "column `split` never is `train`"),
-        (
-            "a,b,y\n1,2,0.25\n2,2,1.5\n3,2,7\n",
-            "",
-            "holds 3 different numbers in 3 rows, from 0.25 to 7: this is reg",
-        ),
+        ("a,y\n1,0.5\n2,1e39\n3,2\n", ":3", "column `y` is `1e39`"),
+        ("a,y\n1,0.5\n", "", "there are not the 2 samples that training and test data need"),
     ],
 )
 def test_errors_name_line_and_column(
@@ -107,20 +106,43 @@ def labelled(path: Path, labels: Sequence[object], column: str = "y") -> str:
     return write(path, f"x,{column}\n{rows}")
 
 
-def test_numbers_to_be_predicted_are_told_from_classes(tmp_path: Path) -> None:
+def test_numbers_that_are_not_all_whole_are_predicted(tmp_path: Path) -> None:
+    """Of 20 rows a fifth is for testing; of the other 16 a tenth, 2, for validation."""
+    name = labelled(tmp_path / "t.csv", [number / 2 for number in range(20)])
+    data = load_dataset(name, None, seed=0)
+    assert (data.task.kind, data.task.num_outputs, data.class_names) == ("regress", 1, ())
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [14, 2, 4]
+    for split in (data.train, data.validation, data.test):
+        assert split.labels.dtype == torch.float32
+        assert split.labels.equal(split.images[:, 0] / 2)
+    again, other = (load_dataset(name, None, seed=seed) for seed in (0, 1))
+    assert data.validation.labels.equal(again.validation.labels)
+    assert not data.validation.labels.equal(other.validation.labels)
+    assert data.test.labels.equal(other.test.labels)
+
+
+def test_the_caller_says_what_whole_numbers_and_fractions_are(tmp_path: Path) -> None:
     """20 different fractions may be classes, 21 are none; whole numbers may be more."""
     path = tmp_path / "t.csv"
     halves = [number / 2 for number in range(20)] * 3
-    assert load_dataset(labelled(path, halves), None, seed=0).num_classes == 20
-    with pytest.raises(
-        DataError, match=r"`y` holds 21 .* from 0 to 10: this is regression"
-    ) as caught:
-        load_dataset(labelled(path, [*halves, 10, 10, 10]), None, seed=0)
-    assert "`low` and `high`" in caught.value.hint and "the last one is taken" in caught.value.hint
-    with pytest.raises(DataError, match=r"`label` holds 4 .* this is regression") as caught:
-        load_dataset(labelled(path, [0.1, 0.2, 0.3, 0.4, 0.4], "label"), None, seed=0)
+    classes = load_dataset(labelled(path, halves), None, kind="classify", seed=0)
+    assert classes.num_classes == 20
+    with pytest.raises(DataError, match=r"`y` holds 21 .* from 0 to 10: no classes") as caught:
+        load_dataset(labelled(path, [*halves, 10, 10, 10]), None, kind="classify", seed=0)
+    assert "--task classify" in caught.value.hint and "the last one is taken" in caught.value.hint
+    with pytest.raises(DataError, match=r"`label` holds 4 .* no classes") as caught:
+        labels = [0.1, 0.2, 0.3, 0.4, 0.4]
+        load_dataset(labelled(path, labels, "label"), None, kind="classify", seed=0)
     assert "the last one" not in caught.value.hint
-    assert load_dataset(labelled(path, [*range(50)] * 3), None, seed=0).num_classes == 50
+    name = labelled(path, [*range(50)] * 3)
+    assert load_dataset(name, None, seed=0).num_classes == 50
+    data = load_dataset(name, None, kind="regress", seed=0)
+    assert (data.task.kind, data.train.labels.dtype) == ("regress", torch.float32)
+    assert data.train.labels.equal(data.train.images[:, 0] % 50)
+    with pytest.raises(DataError, match=r"task\.kind is `rank`, and the data is for `classify`"):
+        load_dataset(name, None, kind="rank", seed=0)
+    with pytest.raises(DataError, match=r":3: column `y` is `a`, no number"):
+        load_dataset(labelled(path, [1, "a", 2, 3]), None, kind="regress", seed=0)
 
 
 def test_labels_of_single_rows_are_no_classes(tmp_path: Path) -> None:
@@ -157,7 +179,7 @@ def test_among_words_there_may_be_classes_called_na_or_inf(tmp_path: Path) -> No
     [
         (["a", "b"], "a class needs a row to learn from and one for testing"),
         (["a", "a"], "there must be two or more to learn"),
-        ([0.5, 1.5, 2.5], "(or words, if each is a class)"),
+        ([0.5, 1.5, 2.5], "write words instead, if each is a class"),
         ([f"id{number}" for number in range(21)], "a class is a label that many rows share"),
         ([number for number in range(1001) for _ in range(2)], "join classes"),
     ],
@@ -167,7 +189,8 @@ def test_hints_know_whether_the_column_is_called_label(
 ) -> None:
     for column in ("label", "y"):
         with pytest.raises(DataError) as caught:
-            load_dataset(labelled(tmp_path / "t.csv", labels, column), None, seed=0)
+            name = labelled(tmp_path / "t.csv", labels, column)
+            load_dataset(name, None, kind="classify", seed=0)
         hint = caught.value.hint
         assert ("call the column that holds classes `label`" in hint) == (column == "y")
         assert remedy in hint or column == "y"

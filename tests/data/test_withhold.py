@@ -58,6 +58,14 @@ def test_impossible_classes(classes: tuple[int, ...], message: str) -> None:
         withhold(DIGITS, PARTS, tuple(classes))
 
 
+def test_without_classes_none_can_be_withheld() -> None:
+    data = load_dataset("diabetes", None, seed=0)
+    parts = (torch.arange(len(data.train)),)
+    assert withhold(data, parts, ()).dataset is data
+    with pytest.raises(RecipeError, match="no class can be withheld: data `diabetes`"):
+        withhold(data, parts, (1,))
+
+
 def test_the_server_has_no_withheld_samples_either() -> None:
     labels = DIGITS.train.labels
     server = torch.cat([(labels == label).nonzero().flatten()[:3] for label in (1, 2)])
