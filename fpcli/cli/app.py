@@ -121,7 +121,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _format_warning(message: object, *_: object) -> str:
+def _format_warning(message: object, *_place: object, **_line: object) -> str:
     return f"warning: {message}\n"
 
 

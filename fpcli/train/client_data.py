@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from fpcli.data.datasets import Dataset, load_dataset
 from fpcli.data.partition import partition
 from fpcli.data.set_aside import set_aside
+from fpcli.errors import RecipeError
 from fpcli.settings.recipes import AnyRecipe, Recipe
+from fpcli.tasks.regress import Regress
 
 
 def load_data(recipe: AnyRecipe) -> Dataset:
@@ -20,7 +23,7 @@ def load_data(recipe: AnyRecipe) -> Dataset:
         FpError: it is missing, corrupt or unsuitable.
     """
     task = recipe.task
-    return load_dataset(
+    dataset = load_dataset(
         task.data,
         Path(task.data_dir) if task.data_dir else None,
         kind=task.kind,
@@ -30,6 +33,15 @@ def load_data(recipe: AnyRecipe) -> Dataset:
         seed=recipe.seed,
         allow_code=True,
     )
+    if task.loss == "auto":
+        return dataset
+    if not isinstance(dataset.task, Regress):
+        raise RecipeError(
+            f"`task.loss` is `{task.loss}`, and data `{task.data}` has {dataset.task.describe()}",
+            hint="leave it out: it is for data whose task is `regress`",
+            where="task.loss",
+        )
+    return replace(dataset, task=replace(dataset.task, loss_name=task.loss))
 
 
 def choose_server_samples(recipe: Recipe, dataset: Dataset) -> Tensor:
