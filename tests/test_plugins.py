@@ -149,6 +149,7 @@ OTHER_QUESTIONS = {
     ("cli/words.py", "split_overrides"): "`--set KEY:VALUE`, to hint at the equals sign",
     ("cli/sensitivity_command.py", "parse_ratios"): "a grid of ratios, FIRST:LAST:STEP",
     ("cli/show.py", "line"): "a line for the screen that begins with `warning:`",
+    ("methods/__init__.py", ""): "the line of a class",
     ("engine/balance.py", "quantile"): "an anchor, quantile:Q",
     ("report/markup.py", ""): "where a path may begin in a text",
     ("recipe/header.py", ""): "a line of a recipe's header, `# paper: ...`",

@@ -92,8 +92,8 @@ class Rank(LearningTask):
 
         Source: FMLP-Rec's official code.
         """
-        x, target = batch
-        scores = model(x)
+        x, columns = batch
+        target, scores = columns.view(len(x), -1)[:, 0], model(x)
         drawn = draw_negatives(x, target, self.num_outputs)
         right, wrong = scores.gather(1, torch.stack([target, drawn], 1)).unbind(1)
         return -(F.logsigmoid(right) + F.logsigmoid(-wrong)).mean()

@@ -25,6 +25,9 @@ INDEX = "#index"
 ROWS = "#rows"
 MASK_PARTS = (BITMAP, INDEX)
 """Ends of the parts of which one must be there where a mask travels."""
+PART_BYTES = 96
+"""About what a part takes in a message beside its content: name, type and place."""
+
 FLOAT32 = Floats()
 
 
@@ -164,7 +167,7 @@ class Sparse:
         if 32 * alive.numel() < flat.size:
             index = np.flatnonzero(flat).astype(np.int32)
             forms.append({name + INDEX: torch.from_numpy(index)})
-        return parts | min(forms, key=lambda form: sum(part.nbytes for part in form.values()))
+        return parts | min(forms, key=_measure_form)
 
     def decode(
         self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
@@ -202,6 +205,10 @@ qsgd2, qsgd3, qsgd4, qsgd5, qsgd6, qsgd7, qsgd8 = (
     for bits in range(2, 9)
 )
 """2^bits - 1 levels up to the norm of the tensor (QSGD)."""
+
+
+def _measure_form(form: Mapping[str, Tensor]) -> int:
+    return sum(part.nbytes + PART_BYTES for part in form.values())
 
 
 def _to_bitmap(mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fpcli import plugins
 from fpcli.errors import WireError
 from fpcli.wire import CODECS
-from fpcli.wire.codecs import FLOAT32, Codec, Dense, Sparse
+from fpcli.wire.codecs import FLOAT32, PART_BYTES, Codec, Dense, Sparse
 
 SHAPES = st.lists(st.integers(0, 9), max_size=4).map(tuple)
 
@@ -51,7 +51,9 @@ def test_round_trip(
     sizes = [4 * alive, math.ceil(mask.numel() / 8)]  # indices, a bitmap, or rows with their own
     if len(shape) > 1:
         rows = mask[mask.flatten(1).any(1)]
-        sizes.append(4 * len(rows) + (0 if rows.all() else math.ceil(rows.numel() / 8)))
+        in_rows = 4 * len(rows) + (0 if rows.all() else math.ceil(rows.numel() / 8))
+        is_worth_it = in_rows + PART_BYTES < min(sizes)  # a part more in the message
+        sizes = [in_rows] if is_worth_it else sizes
     assert num_bytes(parts) == numbers.num_bytes(alive) + (0 if is_told else min(sizes))
 
 
@@ -194,3 +196,31 @@ def test_any_parts_decode_or_are_refused(
     assert values.shape == shape
     assert values.dtype == torch.float32
     assert found is None or (found.shape == shape and not bool(values[~found].any()))
+
+
+def test_a_mask_of_few_rows_travels_as_their_numbers() -> None:
+    """Of 1,000 rows 20 are left, half of them alive: 80 bytes of numbers, and 20 x 64 bits."""
+    mask = torch.zeros(1000, 64, dtype=torch.bool)
+    mask[::50, ::2] = True
+    values = torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))
+    codec = Sparse()
+    parts = codec.encode("w", values, mask, False)
+    assert {name: part.nbytes for name, part in parts.items()} == {
+        "w": 4 * 640, "w#rows": 80, "w#bitmap": 160,
+    }  # fmt: skip
+    decoded, received = codec.decode("w", parts, (1000, 64), None)
+    assert received is not None
+    assert torch.equal(received, mask)
+    assert torch.equal(decoded, torch.where(mask, values, 0.0))
+
+
+@pytest.mark.parametrize("rows", [[0, 1000], [1, 1], [2, 1], [-1, 0]])
+def test_rows_that_are_none_are_refused(rows: list[int]) -> None:
+    parts = {
+        "w": torch.ones(2), "w#rows": torch.tensor(rows, dtype=torch.int32),
+        "w#bitmap": torch.empty(0, dtype=torch.uint8),
+    }  # fmt: skip
+    with pytest.raises(WireError):
+        Sparse().decode("w", parts, (1000, 1), None)
+    with pytest.raises(WireError, match="single one"):
+        Sparse().decode("w", parts, (1000,), None)
