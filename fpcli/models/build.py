@@ -61,7 +61,7 @@ def build(
         LayoutError: see :func:`structure.plain.check_plain` and ``require_scores``.
     """
     make = find_factory(name, allow_code=allow_code)
-    purpose = f"{format_input(input_shape)} and {task.describe()}"
+    purpose = f"{format_input(input_shape, task.kind)} and {task.describe()}"
     model: nn.Module | None = None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
@@ -118,6 +118,8 @@ def _unfit_hint(name: str, input_shape: InputShape, task: LearningTask, *, is_ma
         )
     if len(input_shape) > 1:
         return "channels and image size must suit the network; choose another model"
+    if task.kind == "rank":
+        return "choose a network for sequences, such as `fmlp`"
     return "choose a network for tables, such as `tabular-mlp`"
 
 

@@ -86,8 +86,13 @@ def _model(setup: Setup) -> nn.Module:
 
 
 def _example(setup: Setup, batch_size: int) -> torch.Tensor:
-    fed = setup.fed
-    return draw_example(fed.dataset.input_shape, batch_size, channels_last=fed.is_channels_last)
+    fed, task = setup.fed, setup.fed.dataset.task
+    return draw_example(
+        fed.dataset.input_shape,
+        batch_size,
+        channels_last=fed.is_channels_last,
+        num_ids=task.num_outputs if task.kind == "rank" else 0,
+    )
 
 
 def _always(setup: Setup) -> Limits:

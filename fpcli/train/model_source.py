@@ -20,6 +20,7 @@ from fpcli.store.run_folder import RunFolder
 from fpcli.store.weights import read_weights
 from fpcli.tasks import TASKS
 from fpcli.tasks.learning_task import LearningTask
+from fpcli.tasks.rank import Rank
 from fpcli.train.client_data import load_data
 from fpcli.units import format_input
 
@@ -130,16 +131,19 @@ def load_data_of(
             where="--data",
         )
     key = data_key or DataKey(name, 0.1, 0)
+    learned = trained.task
     dataset = load_dataset(
         name,
         data_dir,
+        kind=learned.kind,
+        sampled_negatives=learned.num_sampled if isinstance(learned, Rank) else 0,
         validation_fraction=key.validation_fraction,
         normalise=normalise or (trained.inputs.normalised_by if trained.inputs else "auto"),
         seed=key.seed,
         allow_code=True,
     )
     have, want = (
-        f"{format_input(tuple(item.input_shape))} and {item.task.describe()}"
+        f"{format_input(tuple(item.input_shape), item.task.kind)} and {item.task.describe()}"
         for item in (dataset, trained)
     )
     if have != want:
@@ -148,7 +152,8 @@ def load_data_of(
             hint="give the data that the model is for with --data",
             where="--data",
         )
-    return dataset
+    # Its outputs are in the units of its own training targets, whatever those of this data.
+    return replace(dataset, task=learned)
 
 
 def build_named(
