@@ -10,7 +10,10 @@ from fpcli.engine.trained import DataKey
 from fpcli.errors import DataError, UsageError
 from fpcli.settings.recipes import PruneRecipe
 from fpcli.settings.tasks import FitTask
+from fpcli.store.model_folder import build_untrained
 from fpcli.tasks.classify import Classify
+from fpcli.tasks.rank import Rank
+from fpcli.tasks.regress import Regress
 from fpcli.train.model_source import build_named, find_folder, load_data_of, read_training_rate
 
 
@@ -63,3 +66,16 @@ def test_only_a_plan_does_without_data() -> None:
         build_named(recipe, None)
     with pytest.raises(DataError, match="nowhere"):
         build_named(PruneRecipe(task=FitTask("npz:nowhere.npz", "lenet5")), None, is_planned=True)
+
+
+def test_a_model_is_judged_as_it_was_trained() -> None:
+    """In the units of its own targets, and among as many sampled items."""
+    numbers = Regress(mean=100.0, std=5.0, loss_name="l1")
+    net = build_untrained("mlp-reg", (10,), numbers, data=DataKey("diabetes", 0.1, 0))
+    assert load_data_of(net, None, None).task == numbers
+    items = Rank(100, num_sampled=7)
+    net = build_untrained("fmlp@0.125", (50,), items, data=DataKey("markov", 0.1, 0))
+    dataset = load_data_of(net, None, None)
+    assert dataset.task == items
+    assert dataset.validation.negatives is not None
+    assert dataset.validation.negatives.shape == (300, 7)

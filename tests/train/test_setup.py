@@ -8,7 +8,8 @@ from conftest import toy_recipe
 from driver import begin, digits_file
 
 from fpcli import plugins
-from fpcli.errors import LayoutError, RecipeError
+from fpcli.errors import FpError, LayoutError, RecipeError
+from fpcli.tasks.regress import Regress
 from fpcli.train.setup import prepare_run
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -69,3 +70,40 @@ def test_unlearn_needs_convolutions(tmp_path: Path) -> None:
             tmp_path, "run", "unlearn", task__data="breast-cancer", task__model="tabular-mlp",
             rounds=1,
         )  # fmt: skip
+
+
+REGRESSION: dict[str, object] = {
+    "task__data": "diabetes", "task__model": "mlp-reg", "local__batch_size": 16,
+    "task__partition__kind": "iid",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        ({"target": "acc=0.9"}, "`accuracy` is no metric of data `diabetes`", "mae, r2"),
+        ({"method__name": "subfedavg"}, "`subfedavg`.* learns classes only", "another method"),
+        ({"task__partition__kind": "dirichlet"}, "task.partition.kind is `dirichlet`", "quantity"),
+        ({"task__withhold": (1,)}, "withhold", ""),
+        ({"task__kind": "classify"}, "task.kind is `classify`", "leave task.kind"),
+        ({"task__sampled_negatives": 9}, "task.sampled_negatives is 9", "`rank`"),
+        ({"task__data": "digits", "task__model": "lenet5", "task__loss": "l1"}, "task.loss", ""),
+    ],
+)  # fmt: skip
+def test_what_the_data_does_not_learn_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str, hint: str
+) -> None:
+    recipe = toy_recipe("fedavg", **REGRESSION | changes)
+    with pytest.raises(FpError, match=message) as caught:
+        prepare_run(recipe, tmp_path)
+    assert hint in caught.value.hint
+
+
+def test_a_run_learns_what_its_data_says_by_the_loss_of_its_recipe(tmp_path: Path) -> None:
+    setup = prepare_run(toy_recipe("fedavg", **REGRESSION, task__loss="l1"), tmp_path)
+    task = setup.fed.dataset.task
+    assert isinstance(task, Regress)
+    assert (task.loss_name, task.num_outputs) == ("l1", 1)
+    labels = torch.cat([setup.fed.dataset.train.labels, setup.fed.dataset.validation.labels])
+    assert task.mean == pytest.approx(float(labels.mean()), rel=1e-6)
+    assert setup.trained(setup.values, setup.support).task == task
