@@ -86,7 +86,7 @@ def show_data(
     json: o.JsonOutput = False,
     debug: o.Debug = False,
 ) -> None:
-    """Show what a data set holds: samples per class or what is predicted, shape, constants."""
+    """Show what a data set holds: samples, shape, constants."""
     from fpcli.cli.show import align, prose
 
     if output is not None:

@@ -83,7 +83,7 @@ def _train(cx: ClientContext) -> tuple[Work, int]:
     if traits.trains_sparse:
         model = use_sparse(model, cx.mask, list_within(cx.mask, cx.site.sparse.train))
     work = require_kind(method.train(cx, model), Work, "train")
-    own_masks = work.mask or {} if traits.masks_by == "client" else {}
+    own_masks = work.mask or {} if traits.uploads != "entries" else {}
     if traits.remembers_masks and (own_masks or not cx.job.is_mask_known):
         mask = {**cx.mask, **own_masks}
         memory.remember(cx.site.home, cx.client, _MASK, cx.round, mask)

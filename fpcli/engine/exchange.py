@@ -256,7 +256,7 @@ def note_masks(
     held = {c: digest for c, digest in state.masks_held.items() if c not in asked}
     for answer in answers:
         masks = answer.ask.support.block_mask(fed.travels)
-        if fed.traits.masks_by == "client":
+        if fed.traits.uploads != "entries":  # which says of a change what it leaves out
             masks |= answer.work.mask or {}
         held[answer.ask.client] = digest_masks(masks)
     return replace(state, masks_held=held)

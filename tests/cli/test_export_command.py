@@ -157,11 +157,12 @@ def test_eight_bits_are_judged_on_the_test_data(fp: Callable, run: Path, tmp_pat
 
 @pytest.mark.parametrize(("after", "num_lines"), [(0.895, 0), (0.88, 1), (0.95, 0)])
 def test_more_than_a_point_lost_to_eight_bits_is_warned_of(after: float, num_lines: int) -> None:
-    file = Written("onnx", Path("a.onnx"), 1, "", "", "", 0.1, 32, accuracy=(0.9, after))
-    plain = Written("onnx", Path("b.onnx"), 1, "", "", "", 0.0, 32)
+    judged = {"metric": "accuracy", "judged": (0.9, after)}
+    file = Written("onnx", Path("a.onnx"), 1, "", "", "", 0.1, 32, "classes", **judged)
+    plain = Written("onnx", Path("b.onnx"), 1, "", "", "", 0.0, 32, "classes")
     lines = warn_of_int8([file, plain])
     assert len(lines) == num_lines
-    assert not lines or "a.onnx: 8 bits cost 2.0 points" in lines[0]
+    assert not lines or "a.onnx: 8 bits change test accuracy by -2.00 points" in lines[0]
 
 
 def test_the_reader_is_shown_as_it_is(fp: Callable) -> None:

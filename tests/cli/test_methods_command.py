@@ -80,6 +80,7 @@ def test_traits_in_words(fp: Callable) -> None:
         "masks travel": "only to clients that may not have them yet",
         "batch norm statistics": "stay with the clients",
         "channel indices": "travel along, so that clients remember by channel",
+        "learns": "classes only",
     }
     assert facts(fp("methods", "imt").out)["cuts"] == "weights"
 

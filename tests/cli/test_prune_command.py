@@ -338,7 +338,9 @@ def test_data_of_another_shape_is_refused(fp: Callable, runs: Path) -> None:
              test_labels=labels)  # fmt: skip
     done = fp("prune", "base", "--runs", runs, "--ratio", "0.5", "--data", "npz:odd.npz")
     assert done.status == 3
-    assert "has 1x9x9 images of 2 classes; the model takes 1x8x8 images of 10" in done.err
+    assert (
+        "has 1x9x9 images and 2 classes; the model is for 1x8x8 images and 10 classes" in done.err
+    )
 
 
 def test_rates_come_from_a_sensitivity_result(

@@ -11,7 +11,7 @@ def test_epochs_before_and_after_a_cut(capsys: pytest.CaptureFixture[str]) -> No
     watch = PruneWatch(Session("prune"), 1, is_quiet=False, is_moving=False)
     score = {"accuracy": 0.9}
     epoch = {"step": 1, "loss": 0.25, "lr": 0.1, "validation": score, "real_s": 2.0}
-    watch.log(event="before", num_steps=1, validation=score)
+    watch.log(event="before", metric="accuracy", num_steps=1, validation=score)
     watch.log(event="sparse", epoch=3, **epoch)
     watch.log(event="cut", step=1, params=1200, validation=score)
     watch.log(event="epoch", epoch=1, **epoch)

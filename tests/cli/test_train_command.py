@@ -97,18 +97,17 @@ def test_the_contract_of_json(fp: Callable) -> None:
 def test_accuracies_of_the_clients(fp: Callable, tmp_path: Path) -> None:
     words = (*TINY, "--partition", "shards", "--lr", "0.05", "--set", "eval_clients=true")
     envelope = json.loads(fp("train", *words, "--json", "--name", "a").out)
-    assert list(envelope["data"]) == [*DATA_FIELDS, *OF_CLIENTS]
+    assert list(envelope["data"]) == [*DATA_FIELDS[:-1], *OF_CLIENTS, DATA_FIELDS[-1]]
     told, local = (envelope["data"][name] for name in OF_CLIENTS)
     event = json.loads((tmp_path / "runs/a/events.jsonl").read_text().splitlines()[-1])
-    assert (event["clients_accuracy"], event["local_accuracy"]) == (told, local)
-    first, second = event["local"].values()
+    first, second = event["personal"]["local_accuracy"].values()
     assert local == {
         "mean": pytest.approx((first + second) / 2),
         "std": pytest.approx(abs(first - second) / 2),
         "min": min(first, second),
     }
     log = (tmp_path / "runs/a/log.txt").read_text("utf-8")
-    for name, of in (("accuracy per client", told), ("local accuracy", local)):
+    for name, of in (("accuracy per client", told), ("local_accuracy per client", local)):
         row = next(line for line in log.splitlines() if line.startswith(name))
         assert row.removeprefix(name).strip() == (
             f"{of['mean']:.2%} mean, {of['std']:.2%} deviation, {of['min']:.2%} lowest"
@@ -183,7 +182,7 @@ def test_a_target(fp: Callable) -> None:
         (["--set", "task.server_share=0.1x"], 2, "got 0.1x", "write `0.1` or `10%`"),
         (["--deadline", "5 parsec"], 2, "--deadline: ", "--deadline 60s"),
         (["--client-timeout", "-3s"], 2, "--client-timeout: ", "--client-timeout 60s"),
-        (["--target", "loss=1"], 2, "unknown measure `loss`", "--target acc=0.98"),
+        (["--target", "loss=1"], 2, "unknown metric `loss`", "known: accuracy, mae"),
         (["--target", "98"], 2, "--target: ", ""),
         (["-c", "fedmp.yml"], 2, "no recipe `fedmp.yml`", ""),
         (["--resume", "runs/none"], 6, "runs/none does not exist", ""),

@@ -431,7 +431,8 @@ def test_times_by_hand(tmp_path: Path) -> None:
     """The largest client makes one epoch in batches of 64; comm counts once per round."""
     changes = {"method__c": 2.0, "method__comp": [0.1, 0.2, 0.3, 0.4], "method__comm": 0.5}
     setup = prepare_run(toy_recipe("prunefl", **changes), tmp_path)
-    time = round_time(setup.fed.context(1, "round", lambda *a, **k: None))
+    ctx = setup.fed.context(1, "round", lambda *a, **k: None)
+    time = round_time(ctx, list_masked_weights(setup.fed.layout))
     steps = -(-max(setup.fed.num_examples) // 64)
     assert time.constant_s == 2.0 * steps
     assert list(time.weight_s.values()) == pytest.approx(

@@ -25,6 +25,7 @@ from fpcli.pruning.sweep import BASELINE, SweepConfig, choose_images, judge_cuts
 from fpcli.report.prune_plots import draw_pruning
 from fpcli.report.sensitivity_plots import draw_sensitivity
 from fpcli.settings.metrics import find_metric
+from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.tasks.regress import Regress
 
 METRICS = {"regress": "mae", "rank": "ndcg@10"}
@@ -116,6 +117,7 @@ def test_masks_settle_once_the_loss_falls_where_there_are_no_classes() -> None:
             task.loss,
             lr=lr,
             task=task,
+            layout=Layout({"weight": TensorSpec((1, 2), True, 1.0)}, {}),
             passes=3,
             interval=1,
             weight_s={"weight": 1.0},

@@ -176,7 +176,7 @@ def test_lists_on_the_command_line() -> None:
         (
             "target: {acc: 98}",
             "r.yaml:1: `target` must be a metric and a number",
-            "shares are above 0",
+            "write `0.98` or `98%`",
         ),
         ("executor: {kind: pol}", "one of auto, inline, pool, got pol", "did you mean `pool`?"),
         ("local: {batchsize: 3}", "unknown key `local.batchsize`", "`local.batch_size`?"),

@@ -12,6 +12,7 @@ def result(scores: list[str], *, has_retrained: bool) -> dict[str, Any]:
     return {
         "model": "vgg16",
         "images": 2000,
+        "metric": "accuracy",
         "baseline_accuracy": 0.9,
         "ratios": [0.5, 0.9],
         "groups": [group | {"name": name} for name in ("conv1", "conv2")],
