@@ -53,6 +53,8 @@ def seed_torch(
     import torch
 
     device = torch.device(device)
+    # On a CPU no other device is seeded: torch would note for each from where it was asked to.
+    seeded = torch.default_generator if device.type == "cpu" else torch
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, purpose, round, client))
+        seeded.manual_seed(derive(seed, purpose, round, client))
         yield

@@ -54,7 +54,8 @@ def perform(data: bytes, site: Site) -> bytes:
         reply = Reply(header.envelope, site.up_codec, work, num_examples, real_s, error)
         return pack_reply(reply, known=job.mask, rng=cx.rng(UPLOAD))
 
-    with seed_torch(site.seed, f"client/torch/{header.op}", header.round, header.client):
+    purpose = f"client/torch/{header.op}"
+    with seed_torch(site.seed, purpose, header.round, header.client, device=site.device):
         try:
             with explain_lone_sample(header.local.batch_size, cx.num_examples, "local.batch_size"):
                 return pack(*_OPS.get(header.op, _answer)(cx))
