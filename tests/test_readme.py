@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from typer.main import get_command
 
-from fpcli.cli.app import cli_app, run_line
+from fpcli.cli.app import build_parser, run_line
 from fpcli.cli.build_command import read_options
 from fpcli.cli.words import split_overrides
 from fpcli.recipe.load import find_recipe, load_recipe
@@ -75,7 +74,7 @@ def test_the_two_commands_are_there_and_ci_runs_the_second() -> None:
 
 def parse(words: Sequence[str]) -> Any:
     """Return the context of a command line that is read and not run."""
-    command, words = get_command(cli_app), list(words)
+    command, words = build_parser(), list(words)
     if words[0] == "resume":
         words[0] = "train"
         words.insert(1, "--resume")
@@ -107,7 +106,7 @@ def test_a_command_in_prose_is_one_of_ours(text: str) -> None:
     """Words in capitals stand for others, with dots for several; a command may be named alone."""
     words = shlex.split(text)[1:]
     if words[0].startswith("-"):  # of `fp` itself
-        assert words[0] in [name for option in get_command(cli_app).params for name in option.opts]
+        assert words[0] in [name for option in build_parser().params for name in option.opts]
         return
     try:
         context = parse([word for word in words if not word.endswith("...")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import os
@@ -104,6 +105,12 @@ def _fp(
     """Prune networks, train them federated. Start: `fp train --method fedmp`."""
 
 
+@functools.cache
+def build_parser() -> Any:
+    """Return the group of all commands; built once, as it takes longer than to parse a line."""
+    return typer.main.get_command(cli_app)
+
+
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     prepare_libraries()
@@ -170,7 +177,7 @@ def run_line(arguments: Sequence[str]) -> int:
 
 
 def _call(arguments: Sequence[str], session: Session) -> int:
-    command = typer.main.get_command(cli_app)
+    command = build_parser()
     words = _with_help(command, arguments, session)
     status = command.main(words, prog_name="fp", standalone_mode=False, obj=session)
     if status == 128 + signal.SIGINT:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import fpcli
-from fpcli.cli.app import cli_app
+from fpcli.cli.app import build_parser
 from fpcli.settings.flags import describe_default
 from fpcli.settings.keys import collect_flags, list_leaves
 from fpcli.settings.recipes import RECIPE_KINDS
@@ -21,7 +20,7 @@ SOURCES = sorted(Path(fpcli.__file__).parent.rglob("*.py"))
 def commands(group: Any = None) -> dict[str, Any]:
     """Return the commands of `fp` and of its groups, by all their words."""
     found = {}
-    for name, command in (group or get_command(cli_app)).commands.items():
+    for name, command in (group or build_parser()).commands.items():
         if hasattr(command, "commands"):
             found |= {f"{name} {word}": inner for word, inner in commands(command).items()}
         else:
