@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from fpcli.cli.app import main
 
 CODE = """
 import numpy as np
@@ -216,10 +218,23 @@ def test_workers_show_the_line_too(fp: Callable) -> None:
     check(fp(*words), *METHODS["BugOfLoss"])
 
 
-def test_debug_shows_it_all(spawn: Callable[..., subprocess.Popen[str]], fp: Callable) -> None:
+def test_debug_shows_it_all(
+    fp: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = fp("train", "--method", "owncode:BugOfPlan", *QUICK, "--debug")
     assert "Traceback" in done.err and "in plan_round" in done.err
-    process = spawn("train", "--method", "owncode:BugOfLoss", *QUICK, "--debug")
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (4, "")
+    # Clients, in whatever process, learn it from the environment, which the console script sets.
+    monkeypatch.setenv("FP_DEBUG", "")
+    words = ["train", "--method", "owncode:BugOfLoss", *QUICK, "--debug"]
+    monkeypatch.setattr(sys, "argv", ["fp", *words])
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (4, "")
     assert "Traceback" in err and "in perform" in err and "return torch.nothing(1)" in err
+    monkeypatch.setenv("FP_DEBUG", "")
+    assert "in perform" not in fp(*words[:-1]).err
