@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import itertools
 import json
 import runpy
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -30,6 +29,7 @@ from fpcli.engine.planning import choose_cohort, foresee
 from fpcli.engine.types import ServerState, Support, Work
 from fpcli.errors import DataError, RecipeError
 from fpcli.recipe.load import load_recipe
+from fpcli.settings.recipes import Recipe
 from fpcli.store import events
 from fpcli.store.checkpoint import dump_state, load_state
 from fpcli.store.run_folder import RunFolder
@@ -37,7 +37,7 @@ from fpcli.structure.cost import count_cost
 from fpcli.train import federated_run, setup
 from fpcli.train.setup import Setup, prepare_run
 from fpcli.wire import CODECS
-from fpcli.wire.message import unpack_job
+from fpcli.wire.message import MaskError, unpack_job
 
 ROOT = Path(__file__).parents[2]
 TOYS = {"masked": "toys:Masked", "personal": "toys:Personal", "asking": "toys:Asking"}
@@ -60,6 +60,11 @@ def look_up(name: str, what: str) -> Mapping[str, object] | None:
     """
     path = Path(__file__).parent / f"test_{name.replace('-', '_')}.py"
     return runpy.run_path(str(path)).get(what) if path.exists() else None
+
+
+def eager_recipe(name: str, **changes: Any) -> Recipe:
+    """Return the toy recipe with which a method does what it is for."""
+    return toy_recipe(name, **(dict(look_up(name, "AT_ONCE") or {}) | changes))
 
 
 # What golden traces promise on every processor. Their network has no kink and few weights, so no
@@ -99,7 +104,7 @@ class Quiet:
 
 
 def train(tmp_path: Path, run: str, method: str, **changes: Any) -> federated_run.Summary:
-    recipe = toy_recipe(method, **changes)
+    recipe = eager_recipe(method, **changes)
     return federated_run.play_federated(recipe, RunFolder.create(tmp_path, run, recipe), Quiet())
 
 
@@ -120,11 +125,24 @@ def without_seconds(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_inline_and_pool_give_the_same_bits(name: str, tmp_path: Path) -> None:
-    inline = train(tmp_path, "inline", name)
+def test_pooled_and_resumed_runs_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    """As a run that is whole and inline."""
+    whole = train(tmp_path, "whole", name)
     pool = train(tmp_path, "pool", name, executor__kind="pool", executor__workers=2)
-    assert inline.state_sha256 == pool.state_sha256
-    assert without_seconds(tmp_path / "inline") == without_seconds(tmp_path / "pool")
+    train(tmp_path, "parts", name, rounds=1)
+    recipe = eager_recipe(name)
+    folder = RunFolder.open(tmp_path / "parts")
+    stored = load_recipe(
+        folder.recipe, flags={"task.model": recipe.task.model}
+    )  # code is named anew
+    resumed = federated_run.play_federated(recipe, folder, Quiet(), stored=stored)
+    assert whole.state_sha256 == pool.state_sha256 == resumed.state_sha256
+    state_type = plugins.lookup("methods", name).State
+    state = plain(newest_state(tmp_path / "whole", state_type, recipe))
+    for run in ("pool", "parts"):
+        # The shorter run evaluated its last round; all evaluate every round, so all events agree.
+        assert without_seconds(tmp_path / run) == without_seconds(tmp_path / "whole")
+    assert plain(newest_state(tmp_path / "parts", state_type, recipe)) == state
 
 
 def test_rounding_at_random_gives_the_same_bits_everywhere(tmp_path: Path) -> None:
@@ -140,24 +158,6 @@ def test_rounding_at_random_gives_the_same_bits_everywhere(tmp_path: Path) -> No
     )
     assert 1 / 4 < ours["down_bytes"] / whole["down_bytes"] < 1 / 3
     assert 1.6 / 32 < ours["up_bytes"] / whole["up_bytes"] < 1 / 8
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_a_resumed_run_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
-    whole = train(tmp_path, "whole", name)
-    train(tmp_path, "parts", name, rounds=1)
-    recipe = toy_recipe(name)
-    folder = RunFolder.open(tmp_path / "parts")
-    stored = load_recipe(
-        folder.recipe, flags={"task.model": recipe.task.model}
-    )  # code is named anew
-    resumed = federated_run.play_federated(recipe, folder, Quiet(), stored=stored)
-    assert resumed.state_sha256 == whole.state_sha256
-    # The shorter run evaluated its last round; both evaluate every round, so all events agree.
-    assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")
-    state_type = plugins.lookup("methods", name).State
-    states = [newest_state(tmp_path / run, state_type, recipe) for run in ("whole", "parts")]
-    assert plain(states[0]) == plain(states[1])
 
 
 def newest_state(run: Path, state_type: type | None, recipe: Any) -> ServerState:
@@ -182,7 +182,7 @@ class Watched:
             return attribute
 
         def call(ctx: Any, *arguments: Any) -> Any:
-            before = copy.deepcopy([plain(argument) for argument in arguments])
+            before = [plain(argument) for argument in arguments]
             out = attribute(ctx, *arguments)
             if name == "plan":
                 assert plain(attribute(ctx, *arguments)) == plain(out), "plan is not pure"
@@ -195,7 +195,7 @@ class Watched:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_hooks_are_pure_and_uploads_stay_within_plans(name: str, tmp_path: Path) -> None:
-    setup = prepare_run(toy_recipe(name), tmp_path / "memory")
+    setup = prepare_run(eager_recipe(name), tmp_path / "memory")
     watched = Watched(setup.fed.method)
     fed = dataclasses.replace(setup.fed, method=watched)  # type: ignore[arg-type]
     executor = Inline(setup.site)
@@ -236,7 +236,7 @@ class Telling:
     [*((name, "qsgd4") for name in EVERY), *(("masked", codec) for codec in CODECS)],
 )
 def test_a_client_knows_what_the_server_will_read(name: str, codec: str, tmp_path: Path) -> None:
-    setup = prepare_run(toy_recipe(name, wire__up=codec), tmp_path / "memory")
+    setup = prepare_run(eager_recipe(name, wire__up=codec), tmp_path / "memory")
     fed, executor = setup.fed, Inline(setup.site)
     state, _ = server.begin_training(fed, setup.values, executor)
     setup.site.__dict__["hooks"] = Telling(setup.site.hooks)
@@ -248,32 +248,69 @@ def test_a_client_knows_what_the_server_will_read(name: str, codec: str, tmp_pat
             assert torch.equal(answer.work.stats[f"told/{tensor}"], value)
 
 
+class Counting(Inline):
+    """Keeps the lengths of all jobs and replies."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup.site)
+        self.sizes: dict[str, list[int]] = {"down": [], "up": []}
+        self._run, self._limit = setup.fed.run, setup.site.limit_bytes
+
+    def run(self, jobs: Any) -> Any:
+        for outcome in super().run(self._counted(jobs)):
+            self.sizes["up"].append(len(outcome.reply))
+            yield outcome
+
+    def _counted(self, jobs: Any) -> Any:
+        for job in jobs:
+            self.sizes["down"].append(len(job))
+            try:
+                header = unpack_job(job, limit_bytes=self._limit).header
+            except MaskError as error:  # its masks are those that the client remembers
+                header = error.header
+            assert header.run == self._run
+            yield job
+
+
+class Played(NamedTuple):
+    """Three rounds: what they began with, and ended with; lengths of messages after each."""
+
+    setup: Setup
+    start: ServerState
+    end: ServerState
+    records: list[RoundRecord]
+    sizes: list[dict[str, list[int]]]
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Played]:
+    """Return a function of a method's name that gives its rounds, which are played once."""
+
+    @functools.cache
+    def get(name: str) -> Played:
+        home = tmp_path_factory.mktemp("memory")
+        setup = prepare_run(eager_recipe(name, wire__codec="sparse"), home)
+        executor = Counting(setup)
+        state, totals = server.begin_training(setup.fed, setup.values, executor)
+        start, records, sizes = state, [], []
+        for after, record in server.play(setup.fed, state, executor, totals):
+            state = after
+            records.append(record)
+            sizes.append({way: [*lengths] for way, lengths in executor.sizes.items()})
+        return Played(setup, start, state, records, sizes)
+
+    return get
+
+
 @pytest.mark.parametrize("name", EVERY)
-def test_recorded_bytes_are_payload_lengths(name: str, tmp_path: Path) -> None:
-    setup = prepare_run(toy_recipe(name, rounds=1), tmp_path / "memory")
-    sizes: dict[str, list[int]] = {"down": [], "up": []}
-
-    class Counting(Inline):
-        def run(self, jobs: Any) -> Any:
-            for outcome in super().run(self._counted(jobs)):
-                sizes["up"].append(len(outcome.reply))
-                yield outcome
-
-        def _counted(self, jobs: Any) -> Any:
-            for job in jobs:
-                sizes["down"].append(len(job))
-                assert (
-                    unpack_job(job, limit_bytes=setup.site.limit_bytes).header.run == setup.fed.run
-                )
-                yield job
-
-    executor = Counting(setup.site)
-    state, totals = server.begin_training(setup.fed, setup.values, executor)
-    _, record = next(server.play(setup.fed, state, executor, totals))
+def test_recorded_bytes_are_payload_lengths(name: str, play: Callable[[str], Played]) -> None:
+    setup, _, _, records, sizes = play(name)
     if setup.fed.traits.models == "personal":  # judging personal models is not traffic
-        sizes = {way: lengths[: len(record.cohort)] for way, lengths in sizes.items()}
-    assert record.totals.down_bytes == sum(sizes["down"])
-    assert record.totals.up_bytes == sum(sizes["up"])
+        records, num = records[:1], len(records[0].cohort)
+        sizes = [{way: lengths[:num] for way, lengths in sizes[0].items()}]
+    for record, lengths in zip(records, sizes, strict=True):
+        assert record.totals.down_bytes == sum(lengths["down"])
+        assert record.totals.up_bytes == sum(lengths["up"])
 
 
 def without(setup: Setup, clients: Collection[int], how: str) -> Setup:
@@ -372,14 +409,24 @@ EMPTY = {
 }
 
 
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Setup]:
+    """Return a function of a method's name that gives a federation of seven clients."""
+
+    @functools.cache
+    def get(name: str) -> Setup:
+        changes = {"task__clients": 7, "clients_per_round": 2, "rounds": 2, "eval_every": 2}
+        return prepare_run(eager_recipe(name, **changes), tmp_path_factory.mktemp("memory"))
+
+    return get
+
+
 @pytest.mark.parametrize("case", EMPTY)
 @pytest.mark.parametrize("name", EVERY)
 def test_clients_without_samples_are_as_if_they_were_not_there(
-    name: str, case: str, tmp_path: Path
+    name: str, case: str, seven: Callable[[str], Setup], tmp_path: Path
 ) -> None:
-    changes = {"task__clients": 7, "clients_per_round": 2, "rounds": 2, "eval_every": 2}
-    changes |= look_up(name, "AT_ONCE") or {}
-    full = prepare_run(toy_recipe(name, **changes), tmp_path / "memory")
+    full = seven(name)
     how, clients = EMPTY[case]
     if not clients:
         ctx = full.fed.context(1, "round", lambda *_, **__: None)
@@ -412,11 +459,9 @@ def test_nobody_with_samples_is_one_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_size_work_and_bytes_fall_together(name: str, tmp_path: Path) -> None:
-    setup = prepare_run(toy_recipe(name, wire__codec="sparse"), tmp_path / "memory")
-    state, totals = server.begin_training(setup.fed, setup.values, Inline(setup.site))
-    full = count_cost(setup.fed.layout, state.support)
-    records = [r for _, r in server.play(setup.fed, state, Inline(setup.site), totals)]
+def test_size_work_and_bytes_fall_together(name: str, play: Callable[[str], Played]) -> None:
+    setup, start, _, records, _ = play(name)
+    full = count_cost(setup.fed.layout, start.support)
     clients = sorted((c for r in records for c in r.clients), key=lambda client: client.params)
     assert len(clients) == 12
     for small, large in itertools.pairwise(clients):
@@ -450,11 +495,8 @@ def test_what_is_masked_is_not_sent_by_default(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_state_survives_saving(name: str, tmp_path: Path) -> None:
-    setup = prepare_run(toy_recipe(name, rounds=2), tmp_path / "memory")
-    executor = Inline(setup.site)
-    state, totals = server.begin_training(setup.fed, setup.values, executor)
-    *_, (state, _) = server.play(setup.fed, state, executor, totals)
+def test_state_survives_saving(name: str, play: Callable[[str], Played]) -> None:
+    setup, _, state, _, _ = play(name)
     data, tensors = dump_state(state.method)
     again = load_state(setup.fed.method.State, json.loads(json.dumps(data)), tensors)
     assert plain(again) == plain(state.method)
@@ -493,7 +535,7 @@ def test_the_files_are_the_methods() -> None:
 
 def trace(tmp_path: Path, run: str, name: str, model: str = "nets:smooth") -> list[dict[str, Any]]:
     """Return what a golden trace keeps of every round of a short run."""
-    train(tmp_path, run, name, task__model=model, **(look_up(name, "AT_ONCE") or {}))
+    train(tmp_path, run, name, task__model=model)
     return [
         {
             "cohort": event["cohort"],
