@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(monkeypatch: pytest.MonkeyPatch, no_figures: pytest.MonkeyPatch) -> Iterator[None]:
     """Draw nothing, and leave torch's threads as they were."""
     monkeypatch.setattr(prune_folder, "draw_pruning", lambda *arguments: [])
     yield

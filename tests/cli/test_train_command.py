@@ -11,6 +11,8 @@ from unittest.mock import Mock
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TINY = ("--clients", "2", "--executor", "inline", "--rounds", "2")
 DATA_FIELDS = [
     "run", "method", "rounds", "clients", "seed", "accuracy", "best_accuracy", "loss",
@@ -47,7 +49,8 @@ def test_a_first_answer_that_comes_too_late(fp: Callable) -> None:
     assert hint == "hint: raise fleet.deadline_s"
 
 
-def test_a_short_run(fp: Callable, tmp_path: Path) -> None:
+def test_a_short_run(fp: Callable, tmp_path: Path, no_figures: pytest.MonkeyPatch) -> None:
+    no_figures.undo()
     done = fp("train", "--method", "fedmp", *TINY, "--checkpoint-every", "1")
     folder = tmp_path / "runs" / "fedmp-digits-digits-cnn-7a7906-s0"
     assert done.status == 0
@@ -267,10 +270,7 @@ def test_code_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
     assert json.loads(done.out)["data"]["rounds"] == 3
 
 
-def test_a_score_of_the_current_folder(
-    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fpcli.train.federated_run.draw_run", lambda history, folder: [])
+def test_a_score_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
     (tmp_path / "own_scores.py").write_text("from fpcli.scores.magnitude import l1")
     score = ("--set", "method.score=own_scores:l1")
     done = fp("train", *TINY, "--method", "uniform", *score, "--name", "scored", "-q")

@@ -176,10 +176,7 @@ def test_a_diverged_run_keeps_its_last_sound_checkpoint(tmp_path: Path) -> None:
     assert newest(tmp_path, "run")
 
 
-def test_the_final_model_is_the_state_s_block(
-    tmp_path: Path, no_figures: pytest.MonkeyPatch
-) -> None:
-    no_figures.undo()
+def test_the_final_model_is_the_state_s_block(tmp_path: Path) -> None:
     summary = begin(tmp_path, "run", "fedmp", rounds=1)
     run = tmp_path / "run"
     model = load_file(run / "final" / "model.safetensors")
