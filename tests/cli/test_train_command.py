@@ -281,10 +281,10 @@ def test_a_score_of_the_current_folder(fp: Callable, tmp_path: Path) -> None:
 
 
 def test_an_unexpected_error_keeps_its_traceback_in_the_run(
-    fp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fp: Callable, tmp_path: Path, no_figures: pytest.MonkeyPatch
 ) -> None:
     fail = Mock(side_effect=ZeroDivisionError("by zero"))
-    monkeypatch.setattr("fpcli.train.federated_run.draw_run", fail)
+    no_figures.setattr("fpcli.train.federated_run.draw_run", fail)
     done = fp("train", *TINY, "--name", "odd", "-q")
     assert (done.status, done.out) == (1, "")
     assert "runs/odd/log.txt" in done.err
