@@ -25,6 +25,7 @@ from fpcli.methods.prunefl import Options as PruneFLOptions
 from fpcli.methods.prunefl import PruneFL, find_loss
 from fpcli.methods.prunefl import State as PruneFLState
 from fpcli.structure.budget import keep_largest
+from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.pairs import mask_entries, measure_entries
 
 
@@ -90,6 +91,21 @@ def find_embeddings(template: nn.Module) -> list[str]:
     """Return the names of a network's embedding tables."""
     tables = (name for name, part in template.named_modules() if isinstance(part, nn.Embedding))
     return [f"{name}.weight" for name in tables]
+
+
+def measure_spectra(layout: Layout, values: Tensors, support: Support) -> dict[str, list[float]]:
+    """Return the mean modulus of every frequency over all channels, of each complex filter; what is
+    dead counts as 0.
+
+    Args:
+        values: dense.
+    """
+    filters = {name: values[name] for name, spec in layout.tensors.items() if spec.is_complex}
+    alive = {name: x * support.mask.get(name, torch.ones(())) for name, x in filters.items()}
+    sizes = measure_entries(layout, alive)
+    return {
+        name: [float(f"{x:.4g}") for x in size.mean(1).tolist()] for name, size in sizes.items()
+    }
 
 
 class FMLP(PruneFL):
@@ -188,7 +204,19 @@ class FMLP(PruneFL):
     def aggregate(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
     ) -> ServerState:
-        """Average, and choose what is alive; with `loss-quantile`, who keeps how much."""
+        """Average, and choose what is alive; with `loss-quantile`, who keeps how much. Filters are
+        logged as spectra."""
+        new = self._combine(ctx, state, answers)
+        if spectra := measure_spectra(ctx.layout, new.values, new.support):
+            if not state.round:
+                before = measure_spectra(ctx.layout, state.values, state.support)
+                ctx.log(None, spectra_before=before)
+            ctx.log(None, spectra=spectra)
+        return new
+
+    def _combine(
+        self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
+    ) -> ServerState:
         method_state = state.method or State()
         if ctx.options.adapt == "prunefl":
             new = super().aggregate(ctx, state, answers)

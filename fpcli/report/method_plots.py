@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, count_axis, make_figure
 from fpcli.report.client_plots import draw_clients
+from fpcli.report.filter_plot import draw_filters
 from fpcli.report.forgetting_plots import make_forgetting_figure
 from fpcli.store.events import Events
 
@@ -20,7 +21,7 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
 
     ``density`` if rounds note the density per layer, ``coverage`` if some client held less than
     the whole model, ``clients`` if clients' own models were judged, ``forgetting`` if classes were
-    withheld.
+    withheld, ``filters`` if rounds note spectra of filters.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense:
@@ -32,6 +33,8 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
         yield "clients", draw_clients(rounds, personal, title)
     if any(event.get("withheld") for event in rounds):
         yield "forgetting", make_forgetting_figure({title: rounds}, title)
+    if rounds and "spectra_before" in rounds[0].get("notes", {}):
+        yield "filters", draw_filters(rounds, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:

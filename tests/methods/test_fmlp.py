@@ -12,9 +12,10 @@ import torch
 from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord
-from fpcli.engine.types import ServerState
-from fpcli.methods.fmlp import adapt_ratios, find_embeddings
+from fpcli.engine.types import ServerState, Support
+from fpcli.methods.fmlp import adapt_ratios, find_embeddings, measure_spectra
 from fpcli.recipe.load import load_recipe
+from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.train.setup import Setup, prepare_run
 
 AT_ONCE = {"method__ip_passes": 3, "method__ip_interval": 1, "method__interval": 1}
@@ -150,3 +151,21 @@ def test_a_run_goes_on_in_the_same_bits(tmp_path: Path) -> None:
     ((last, _),) = server.play(fed, state, executor, record.totals)
     for name, value in whole[-1][0].values.items():
         assert torch.equal(last.values[name], value)
+
+
+def test_spectra_are_means_over_channels_of_what_is_alive_and_has_an_effect() -> None:
+    """|3 + 4i| and |6 + 8i| have the mean 7.5; of frequency 0 only real parts count."""
+    layout = Layout({"w": TensorSpec((2, 2, 2), True, 2.0, real_rows=(0,))}, {})
+    values = {"w": torch.tensor([[[3.0, 4.0], [6.0, 8.0]], [[3.0, 4.0], [6.0, 8.0]]])}
+    assert measure_spectra(layout, values, Support()) == {"w": [4.5, 7.5]}
+    alive = torch.ones(2, 2, 2, dtype=torch.bool)
+    alive[1, 0] = False
+    assert measure_spectra(layout, values, Support(mask={"w": alive})) == {"w": [4.5, 5.0]}
+
+
+def test_rounds_note_the_spectra_of_both_filters(tmp_path: Path) -> None:
+    _, _, played = play(tmp_path)
+    first, last = (record.notes for _, record in played)
+    assert first["spectra_before"].keys() == last["spectra"].keys()
+    assert [len(means) for means in last["spectra"].values()] == [26, 26]
+    assert "spectra_before" not in last

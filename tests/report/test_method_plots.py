@@ -84,3 +84,13 @@ def test_accuracy_on_withheld_classes(tmp_path: Path) -> None:
     assert names(paths)[2:] == ["forgetting.png", "forgetting.svg"]
     for text in ("withheld classes", "other classes"):
         assert text in texts(tmp_path / "forgetting.svg")
+
+
+def test_filters_before_and_after(tmp_path: Path) -> None:
+    events = history()
+    for one in events:
+        one["notes"] = {"spectra": {"blocks.0.filter.weight": [0.5 / one["round"], 0.1, 0.0]}}
+    events[0]["notes"]["spectra_before"] = {"blocks.0.filter.weight": [0.2, 0.2, 0.2]}
+    assert "filters.png" in names(draw_run(events, tmp_path))
+    for word in ("blocks.0.filter.weight", "before round 1", "after round 4", "mean |W|"):
+        assert word in texts(tmp_path / "filters.svg")
