@@ -15,9 +15,9 @@ SCORES: Mapping[str, str] = {
     "activation-var-l2": "fpcli.scores.activation:var_l2",
     "taylor": "fpcli.scores.taylor:taylor",
     "feature-rank": "fpcli.scores.feature_rank:feature_rank",
-    "nisp": "fpcli.scores.nisp:ones_out",
-    "nisp-ones": "fpcli.scores.nisp:ones",
-    "nisp-inffs": "fpcli.scores.nisp:inf_fs",
+    "nisp": "fpcli.scores.response_propagation:ones_out",
+    "nisp-ones": "fpcli.scores.response_propagation:ones",
+    "nisp-inffs": "fpcli.scores.response_propagation:inf_fs",
     "largest": "fpcli.scores.controls:largest",
     "random": "fpcli.scores.controls:random",
 }

@@ -1,4 +1,4 @@
-"""Importance propagation: the specification's worked numbers, and what must hold of any network."""
+"""Importance propagation: numbers worked out by hand, and what must hold of any network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.errors import RecipeError
-from fpcli.scores import nisp
-from fpcli.scores.nisp import score_maps
+from fpcli.scores.response_propagation import _Absolute, inf_fs, ones, ones_out, score_maps
 
 W1 = [[1.0, -2.0, 0.0], [0.5, 0.5, -1.0], [0.0, 1.0, 1.0]]
 W2 = [[2.0, -1.0, 0.0], [0.0, 1.0, -3.0]]
@@ -115,7 +114,7 @@ def test_score_times_response_is_the_same_at_every_cut() -> None:
         net[int(name)].register_forward_hook(
             lambda module, inputs, y, name=name: responses.update({name: y})
         )
-    with nisp._Absolute():
+    with _Absolute():
         total = net(x).sum().item()
     for name, score in scores.items():
         assert (score * responses[name]).sum().item() == pytest.approx(total, rel=1e-10), name
@@ -144,7 +143,7 @@ def test_a_neuron_that_nobody_reads_has_no_score(task: Callable) -> None:
     net = fully_connected()
     with torch.no_grad():
         net[2].weight[:, 1] = 0
-    found = nisp.ones_out(*task(net, torch.zeros(1, 3)))
+    found = ones_out(*task(net, torch.zeros(1, 3)))
     assert found["0"].tolist()[1] == 0
     assert found["0"].argmin() == 1
 
@@ -152,7 +151,7 @@ def test_a_neuron_that_nobody_reads_has_no_score(task: Callable) -> None:
 def test_scores_of_a_group_sum_to_one_and_starts_differ(task: Callable) -> None:
     net = fully_connected()
     args = task(net, torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 2.0], [5.0, 1.0, 0.0]]))
-    out, one, chosen = nisp.ones_out(*args), nisp.ones(*args), nisp.inf_fs(*args)
+    out, one, chosen = ones_out(*args), ones(*args), inf_fs(*args)
     assert out["0"].tolist() == pytest.approx([6 / 15, 4.5 / 15, 4.5 / 15])
     assert out["2"].tolist() == pytest.approx([3 / 4.5, 1.5 / 4.5])
     # From ones at the classifier's input: |W2|^T (1, 1) = (2, 2, 3).
@@ -173,4 +172,4 @@ class Gated(nn.Module):
 
 def test_a_gated_network_is_refused(task: Callable) -> None:
     with pytest.raises(RecipeError, match="cannot follow Gated"):
-        nisp.ones_out(*task(Gated(), torch.zeros(1, 3)))
+        ones_out(*task(Gated(), torch.zeros(1, 3)))
