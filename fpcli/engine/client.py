@@ -7,20 +7,18 @@ import time
 import traceback
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fpcli.engine import memory
 from fpcli.engine.client_context import EVALUATE, UPLOAD, ClientContext
 from fpcli.engine.evaluate import evaluate
 from fpcli.engine.fit import explain_lone_sample
 from fpcli.engine.method import Method
-from fpcli.engine.placement import move_to
 from fpcli.engine.site import Site
-from fpcli.engine.types import TRAIN, Tensors, Work, require_kind
+from fpcli.engine.types import TRAIN, Work, require_kind
 from fpcli.errors import DivergedError, FpError, WireError
 from fpcli.rng import seed_torch
 from fpcli.structure.choice import list_within
-from fpcli.structure.shrink import fill_buffers, shrink
 from fpcli.structure.sparse_kernels import use_sparse
 from fpcli.user_code import describe_failure
 from fpcli.wire.message import MaskError, Reply, pack_reply, unpack_job
@@ -71,16 +69,9 @@ def perform(data: bytes, site: Site) -> bytes:
     return pack(error=problem)
 
 
-def _model(cx: ClientContext, values: Tensors) -> nn.Module:
-    # The received tensors stay as they came, because the delta is taken against them.
-    block = {name: value.clone() for name, value in values.items()}
-    small = shrink(cx.site.template, fill_buffers(cx.site.template, block))
-    return move_to(small, cx.site.device, cx.site.is_channels_last)
-
-
 def _train(cx: ClientContext) -> tuple[Work, int]:
     method: Method = cx.site.hooks
-    traits, model = method.traits_of(cx.options), _model(cx, cx.received)
+    traits, model = method.traits_of(cx.options), cx.module(cx.received)
     if traits.trains_sparse:
         model = use_sparse(model, cx.mask, list_within(cx.mask, cx.site.sparse.train))
     work = require_kind(method.train(cx, model), Work, "train")
@@ -92,13 +83,13 @@ def _train(cx: ClientContext) -> tuple[Work, int]:
 
 
 def _answer(cx: ClientContext) -> tuple[Work, int]:
-    work = cx.site.hooks.answer(cx, _model(cx, cx.received), cx.task.op)
+    work = cx.site.hooks.answer(cx, cx.module(cx.received), cx.task.op)
     return require_kind(work, Work, "answer"), cx.num_examples
 
 
 def _evaluate(cx: ClientContext) -> tuple[Work, int]:
     site = cx.site
-    model = _model(cx, site.hooks.view(cx, cx.received))
+    model = cx.module(site.hooks.view(cx, cx.received))
     test = site.dataset.test.take(site.test_parts[cx.client])
     score = evaluate(
         model, test, site.dataset, own_classes=cx.own_classes, channels_last=site.is_channels_last

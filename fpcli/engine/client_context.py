@@ -14,6 +14,7 @@ from fpcli.data.augment import make_augmenter
 from fpcli.data.batches import batches
 from fpcli.data.split import Split
 from fpcli.engine import memory
+from fpcli.engine.placement import move_to
 from fpcli.engine.site import Site
 from fpcli.engine.types import Fitted, Json, LocalConfig, Support, Task, Tensors, Work, is_finite
 from fpcli.errors import DivergedError, NeedError
@@ -21,6 +22,7 @@ from fpcli.fleet.clock import train_seconds
 from fpcli.fleet.devices import Device
 from fpcli.rng import stream
 from fpcli.structure.cost import count_cost
+from fpcli.structure.shrink import fill_buffers, shrink
 from fpcli.tasks.learning_task import Batch
 from fpcli.wire.blocks import decode_blocks, encode_blocks, is_exact
 from fpcli.wire.message import Job
@@ -126,6 +128,17 @@ class ClientContext:
                 hint="set coordinates=True in the method's traits",
             )
         return Support()
+
+    def module(self, values: Tensors) -> nn.Module:
+        """Return the network with block values, fresh statistics of batch norm where these bring
+        none, where this process computes.
+
+        Its tensors are copies, so that it can be trained.
+        """
+        template = self.site.template
+        block = {name: value.clone() for name, value in values.items()}
+        small = shrink(template, fill_buffers(template, block))
+        return move_to(small, self.site.device, self.site.is_channels_last)
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return the stream of one purpose for this client in this round."""

@@ -32,7 +32,9 @@ def work_seconds(
     device = fed.fleet.at(round, ask.client)
     if ask.link is not None:
         device = ask.link.on(device)
-    macs, samples = count_cost(fed.layout, ask.support).macs, fed.num_seen(ask)
+    macs, samples = ask.macs, fed.num_seen(ask)
+    if macs is None:
+        macs = count_cost(fed.layout, ask.support).macs
     if ask.op == TRAIN:
         local = ask.local or fed.local
         samples = num_processed(samples, local.batch_size, local.epochs, ask.max_steps)

@@ -85,6 +85,8 @@ class Ask(Task):
         record: what the server keeps in mind about it and logs.
         sees_withheld: to answer, the client looks at its samples of withheld classes too.
         link: what the server gives it of a shared channel; None leaves it its own link.
+        macs: multiply-adds of a forward pass, per sample that it trains on, where its training
+            computes with something else than the sub-model that it gets; None counts that.
         time: the simulated seconds, where the method has measured ones; None leaves them to the
             clock, which counts multiply-adds on the device and bytes over its link.
     """
@@ -94,6 +96,7 @@ class Ask(Task):
     record: Mapping[str, Json] = field(default_factory=dict)
     sees_withheld: bool = False
     link: Link | None = None
+    macs: float | None = None
     time: Timing | None = None
 
 

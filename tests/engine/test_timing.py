@@ -17,8 +17,9 @@ from fpcli.engine.method import Method
 from fpcli.engine.planning import foresee
 from fpcli.engine.round_context import RoundContext
 from fpcli.engine.timing import work_seconds
-from fpcli.engine.types import TRAIN, Ask, Link, ServerState, Timing
+from fpcli.engine.types import TRAIN, Ask, Link, ServerState, Support, Timing
 from fpcli.errors import ClientError
+from fpcli.structure.cost import count_cost
 from fpcli.train.setup import Setup, prepare_run
 
 
@@ -54,6 +55,9 @@ def test_a_plan_without_seconds_leaves_them_to_the_clock(tmp_path: Path) -> None
     device = fed.fleet.at(1, 0)
     assert (down_s, up_s) == (8000 / device.down_bps, 16000 / device.up_bps)
     assert compute_s > 0
+    doubled = dataclasses.replace(plan, macs=2 * count_cost(fed.layout, Support()).macs)
+    found = work_seconds(fed, doubled, 1, 1000, 2000)
+    assert found == (pytest.approx(2 * compute_s), down_s, up_s)
     timed = dataclasses.replace(plan, time=Timing(1.0, 2.0, 3.0))
     assert work_seconds(fed, timed, 1, 1000, 2000) == (1.0, 2.0, 3.0)
 
