@@ -11,7 +11,7 @@ Scores grow with fan-out, so only those within one group can be compared; here t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ from fpcli.scores.producers import (
 )
 from fpcli.scores.sample import Sample
 from fpcli.structure.layout import Layout, Tensors
+from fpcli.structure.patterns import keep_ranked
+from fpcli.structure.support import Support
+from fpcli.tasks.learning_task import Batch
 
 _IDENTITIES = frozenset(
     {
@@ -42,11 +45,60 @@ _IDENTITIES = frozenset(
 )  # fmt: skip
 
 
+Start = Callable[[str, Tensors], Tensor]
+"""Takes the classifier's name and, from the twin, its input under that name and the network's
+output under ``""``; returns their sum, weighted by the starting scores."""
+
+
+def start_at_output(name: str, twin: Tensors) -> Tensor:
+    """Start with 1 at every output."""
+    return twin[""].sum()
+
+
+def start_at_classifier(name: str, twin: Tensors) -> Tensor:
+    """Start with 1 at every input of the classifier, whose weights do not count."""
+    return twin[name].sum()
+
+
+def start_from(scores: Tensor) -> Start:
+    """Start with scores at the inputs of the classifier, ``[inputs]``."""
+    return lambda name, twin: (twin[name].flatten(1) * scores.to(twin[name])).sum()
+
+
 def ones_out(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
     """Score by importance that starts as 1 at every output; no data are looked at.
 
     Only the shape of the sample's images counts. This is the start for a server without data
-    (Kumar and Toshniwal, CIKM 2022, as we read it).
+    (Kumar and Toshniwal, CIKM 2022, as we read it); result and errors as of
+    :func:`score_by_propagation`.
+    """
+    return score_by_propagation(layout, values, sample, start_at_output)
+
+
+def ones(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
+    """Score by importance that starts as 1 at every input of the classifier, whose weights do not
+    count; result and errors as of :func:`score_by_propagation`.
+    """
+    return score_by_propagation(layout, values, sample, start_at_classifier)
+
+
+def inf_fs(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
+    """Score by importance that starts as infinite feature selection at the classifier's input.
+
+    The sample's responses there are what it selects from; result and errors as of
+    :func:`score_by_propagation`.
+
+    Source: NISP's start (CVPR 2018); see ``scores.inf_fs``.
+    """
+    responses = watch_responses(sample.module(values), sample.batches)
+    start = start_from(select_infinite_features(responses))
+    return score_by_propagation(layout, values, sample, start)
+
+
+def score_by_propagation(
+    layout: Layout, values: Tensors, sample: Sample, start: Start
+) -> dict[str, Tensor]:
+    """Score the channels of all groups by importance that flows back from a start.
 
     Returns:
         Prunable group -> ``[width]``, larger = keep, float64; each group sums to 1.
@@ -54,38 +106,68 @@ def ones_out(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tenso
     Raises:
         RecipeError: the network is more than layers, activations, pooling and sums.
     """
-    return _score(layout, values, sample, lambda name, twin: twin[""].sum())
+    model = sample.module(values)
+    layers = dict(model.named_modules())
+    maps = score_maps(model, sample.batches[0][0][:1], list_producers(layout), start)
+    per_layer = {
+        name: reshape_to_maps(layers[name], score)[0].sum(1) for name, score in maps.items() if name
+    }
+    groups = sum_scores(layout, per_layer)
+    return {name: score / score.sum().clamp(min=1e-300) for name, score in groups.items()}
 
 
-def ones(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
-    """Score by importance that starts as 1 at every input of the classifier, whose weights do not
-    count; result and errors as of :func:`ones_out`.
+def score_kept_only(
+    layout: Layout, values: Tensors, sample: Sample, start: Start, ratio: float
+) -> dict[str, Tensor]:
+    """Score the channels as :func:`score_by_propagation` does, but let no importance through those
+    that leave: from the last group to the first, the lowest ``ratio`` of each are taken out before
+    the groups below are scored.
     """
-    return _score(layout, values, sample, lambda name, twin: twin[name].sum())
+    scores: dict[str, Tensor] = {}
+    keep: dict[str, Tensor] = {}
+    for name in reversed(_order_groups(layout, sample.module(values), sample.batches[0][0][:1])):
+        support = Support(keep)
+        left, _ = support.scatter(layout, support.gather(layout, values))
+        found = score_by_propagation(layout, left, sample, start)
+        scores[name] = found[name]
+        keep |= {n: kept for n, kept in keep_ranked(layout, found, ratio).items() if n == name}
+    return {name: scores[name] for name in layout.prunable}
 
 
-def inf_fs(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]:
-    """Score by importance that starts as infinite feature selection at the classifier's input.
+@torch.no_grad()
+def _order_groups(layout: Layout, model: nn.Module, x: Tensor) -> list[str]:
+    """Return the prunable groups, ordered by when the last of the layers runs that make each."""
+    runs: list[str] = []
+    with watch_outputs(model, list_producers(layout), lambda name, output: runs.append(name)):
+        model(x)
+    last = {
+        name: max(runs.index(m.tensor.rpartition(".")[0]) for m in group.members if m.produces)
+        for name, group in layout.prunable.items()
+    }
+    return sorted(last, key=last.__getitem__)
 
-    The sample's responses there are what it selects from; result and errors as of
-    :func:`ones_out`.
 
-    Source: NISP's start (CVPR 2018); see ``scores.inf_fs``.
+@torch.no_grad()
+def watch_responses(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """Return what the classifier reads of every sample of some batches, ``[samples, inputs]``.
+
+    Args:
+        model: in evaluation mode.
     """
-
-    def start(name: str, twin: Tensors) -> Tensor:
-        responses = _responses(sample.module(values), name, sample)
-        weights = select_infinite_features(responses.flatten(1))
-        return (twin[name].flatten(1) * weights.to(twin[name])).sum()
-
-    return _score(layout, values, sample, start)
+    seen: list[Tensor] = []
+    name = ""
+    for x, _ in batches:
+        name = name or find_classifier(model, x)
+        with watch_input(model, name, seen.append):
+            model(x)
+    return torch.cat(seen).flatten(1)
 
 
 def score_maps(
     model: nn.Module,
     x: Tensor,
     layers: Sequence[str],
-    start: Callable[[str, Tensors], Tensor] = lambda name, twin: twin[""].sum(),
+    start: Start = start_at_output,
 ) -> dict[str, Tensor]:
     """Propagate importance back through a network.
 
@@ -93,8 +175,7 @@ def score_maps(
         model: in evaluation mode; it is turned into its twin and is of no further use.
         x: ``[1, ...]``; only its shape counts.
         layers: whose outputs are scored.
-        start: takes the classifier's name and, from the twin, its input under that name and the
-            network's output under ``""``; returns their sum, weighted by the starting scores.
+        start: where the importance comes from.
 
     Returns:
         Layer -> score of each element of its output, ``[1, ...]``, and ``""`` -> of the input;
@@ -141,19 +222,6 @@ def score_maps(
     return scores
 
 
-def _score(
-    layout: Layout, values: Tensors, sample: Sample, start: Callable[[str, Tensors], Tensor]
-) -> dict[str, Tensor]:
-    model = sample.module(values)
-    layers = dict(model.named_modules())
-    maps = score_maps(model, sample.batches[0][0][:1], list_producers(layout), start)
-    per_layer = {
-        name: reshape_to_maps(layers[name], score)[0].sum(1) for name, score in maps.items() if name
-    }
-    groups = sum_scores(layout, per_layer)
-    return {name: score / score.sum().clamp(min=1e-300) for name, score in groups.items()}
-
-
 def _make_absolute(model: nn.Module) -> None:
     model.double()
     with torch.no_grad():
@@ -162,16 +230,6 @@ def _make_absolute(model: nn.Module) -> None:
                 layer.weight.abs_()
                 if layer.bias is not None:
                     layer.bias.zero_()
-
-
-@torch.no_grad()
-def _responses(model: nn.Module, last: str, sample: Sample) -> Tensor:
-    """Return what the classifier reads of every image of a sample, ``[images, ...]``."""
-    seen: list[Tensor] = []
-    with watch_input(model, last, seen.append):
-        for x, _ in sample.batches:
-            model(x)
-    return torch.cat(seen)
 
 
 class _Absolute(TorchFunctionMode):
