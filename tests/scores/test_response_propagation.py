@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from fpcli.errors import RecipeError
-from fpcli.scores.response_propagation import _Absolute, inf_fs, ones, ones_out, score_maps
+from fpcli.scores.response_propagation import (
+    _Absolute,
+    inf_fs,
+    ones,
+    ones_out,
+    score_by_propagation,
+    score_kept_only,
+    score_maps,
+    start_at_output,
+    start_from,
+)
 
 W1 = [[1.0, -2.0, 0.0], [0.5, 0.5, -1.0], [0.0, 1.0, 1.0]]
 W2 = [[2.0, -1.0, 0.0], [0.0, 1.0, -3.0]]
@@ -159,6 +169,25 @@ def test_scores_of_a_group_sum_to_one_and_starts_differ(task: Callable) -> None:
     assert one["0"].tolist() == pytest.approx([2 / 7, 2 / 7, 3 / 7])
     assert chosen["2"].sum().item() == pytest.approx(1)
     assert set(chosen) == {"0", "2"}
+
+
+def test_no_importance_flows_through_what_leaves(task: Callable) -> None:
+    """Of layer 2, which scores 3 and 1.5, the second neuron leaves: below is 3 * |W2|'s row 1."""
+    args = task(fully_connected(), torch.zeros(1, 3))
+    found = score_kept_only(*args, start_at_output, 0.5)
+    assert list(found) == ["0", "2"]
+    assert found["2"].tolist() == pytest.approx([3 / 4.5, 1.5 / 4.5])
+    assert found["0"].tolist() == pytest.approx([6 / 9, 3 / 9, 0])
+    whole = score_kept_only(*args, start_at_output, 0.0)
+    assert whole["0"].tolist() == ones_out(*args)["0"].tolist()
+
+
+def test_importance_starts_from_scores_that_are_given(task: Callable) -> None:
+    """From (1, 3) at the classifier's input: |W2|^T (1, 3) = (2, 4, 9)."""
+    args = task(fully_connected(), torch.zeros(1, 3))
+    found = score_by_propagation(*args, start_from(torch.tensor([1.0, 3.0])))
+    assert found["2"].tolist() == [0.25, 0.75]
+    assert found["0"].tolist() == pytest.approx([2 / 15, 4 / 15, 9 / 15])
 
 
 class Gated(nn.Module):
