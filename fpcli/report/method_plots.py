@@ -21,7 +21,8 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
 
     ``density`` if rounds note the density per layer, ``coverage`` if some client held less than
     the whole model, ``clients`` if clients' own models were judged, ``forgetting`` if classes were
-    withheld, ``filters`` if rounds note spectra of filters.
+    withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the scores
+    of neurons that are kept and removed.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense:
@@ -35,6 +36,9 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
         yield "forgetting", make_forgetting_figure({title: rounds}, title)
     if rounds and "spectra_before" in rounds[0].get("notes", {}):
         yield "filters", draw_filters(rounds, title)
+    scored = [event for event in rounds if "importance" in event.get("notes", {})]
+    if scored:
+        yield "importance", _importance(scored, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:
@@ -96,4 +100,43 @@ def _coverage(rounds: Events, title: str) -> Figure:
     for axes in (left, right):
         count_axis(axes)
     picture.suptitle(f"{title}: who holds what", x=0.01, ha="left", fontweight="bold")
+    return picture
+
+
+def _importance(scored: Events, title: str) -> Figure:
+    """Draw the scores of every layer's neurons, sorted, as the last mask had them, and a line for
+    the first mask where there were several."""
+    layers = scored[-1]["notes"]["importance"]
+    columns = min(len(layers), 3)
+    rows = -(-len(layers) // columns)
+    picture = make_figure(1.5 + 3.4 * columns, 1.2 + 2.3 * rows)
+    panels = picture.subplots(rows, columns, squeeze=False)
+    colours = {"kept": BLUE, "removed": ORANGE}
+    for axes, (name, parts) in zip(panels.flat, layers.items(), strict=False):
+        marked = [(score, part) for part in colours for score in parts[part]]
+        marked.sort(key=lambda pair: -pair[0])
+        for part, colour in colours.items():
+            ranks = [rank for rank, (_, other) in enumerate(marked, 1) if other == part]
+            heights = [score for score, other in marked if other == part]
+            axes.bar(ranks, heights, width=1.0, color=colour, label=part)
+        if len(scored) > 1:
+            before = scored[0]["notes"]["importance"][name]
+            ys = sorted([*before["kept"], *before["removed"]], reverse=True)
+            label = f"first mask, round {scored[0]['round']}"
+            axes.plot(range(1, len(ys) + 1), ys, color=INK, linewidth=1.2, label=label)
+        axes.set_ylim(bottom=0)
+        axes.set_title(
+            f"{name} ({len(parts['kept'])} of {len(marked)} kept)", loc="left", fontsize=9
+        )
+        count_axis(axes)
+    for axes in panels.flat[len(layers) :]:
+        axes.remove()
+    for axes in panels[-1]:
+        axes.set_xlabel("neuron, by rank")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("score (layer = 1)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    picture.legend(handles, labels, loc="outside right upper", fontsize=8)
+    text = f"{title}: importance of neurons after round {scored[-1]['round']}"
+    picture.suptitle(text, x=0.01, ha="left", fontweight="bold")
     return picture

@@ -94,3 +94,12 @@ def test_filters_before_and_after(tmp_path: Path) -> None:
     assert "filters.png" in names(draw_run(events, tmp_path))
     for word in ("blocks.0.filter.weight", "before round 1", "after round 4", "mean |W|"):
         assert word in texts(tmp_path / "filters.svg")
+
+
+def test_importance_of_the_last_mask_with_a_line_for_the_first(tmp_path: Path) -> None:
+    events = history()
+    for one, kept in zip(events[1:3], (0.75, 0.625), strict=True):
+        one["notes"] = {"importance": {"fc1": {"kept": [kept], "removed": [1 - kept, 0.0]}}}
+    assert "importance.png" in names(draw_run(events, tmp_path))
+    for word in ("fc1 (1 of 3 kept)", "kept", "removed", "first mask, round 2", "after round 3"):
+        assert word in texts(tmp_path / "importance.svg")
