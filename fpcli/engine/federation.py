@@ -147,6 +147,7 @@ class Federation(Common):
             fleet=self.fleet,
             num_examples=self.num_examples,
             share_labels=self.share_labels,
+            rounds=self.rules.rounds,
             clients_per_round=self.rules.clients_per_round,
             seed=self.seed,
             log=log,

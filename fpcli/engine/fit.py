@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -117,6 +117,7 @@ def fit(
     loss: Callable[[ClientContext, nn.Module, Batch], Tensor],
     *,
     samples: Tensor | None = None,
+    epochs: Sequence[int] | None = None,
     mask: Mapping[str, Tensor] | None = None,
     after_backward: Callable[[nn.Module], None] | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
@@ -126,6 +127,7 @@ def fit(
 
     Args:
         samples: train on these of the client's samples only.
+        epochs: only these of the ``cx.local.epochs``, counted from 0; they say which batches come.
         mask: see :func:`fit_epoch`; by default ``cx.mask``.
         after_backward: see :func:`fit_epoch`.
         after_epoch: is called with the number of each epoch, counted from 1, when it ends.
@@ -137,7 +139,7 @@ def fit(
     optimizer = make_optimizer(model, local)
     model.train()
     total, steps, processed = 0.0, 0, 0
-    for epoch in range(local.epochs):
+    for epoch in range(local.epochs) if epochs is None else epochs:
         left = max_steps - steps if max_steps else None
         passed = fit_epoch(
             model,

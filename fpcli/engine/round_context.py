@@ -38,6 +38,7 @@ class RoundContext:
         num_examples: training samples of every registered client.
         share_labels: tells whether two clients have a class in common; for measures only, since a
             server that needs to know must ask.
+        rounds: of the whole run.
         clients_per_round: size of a cohort, of those who have training samples.
         withheld: classes that no client trains on.
         is_upload_exact: changes arrive as clients sent them.
@@ -58,6 +59,7 @@ class RoundContext:
     fleet: Fleet
     num_examples: Sequence[int]
     share_labels: Callable[[int, int], bool]
+    rounds: int
     clients_per_round: int
     seed: int
     log: Callable[..., None]

@@ -66,6 +66,7 @@ def context(options: Options, layout: Layout = FOUR, num: int = 4, **changes: An
         fleet=None,  # type: ignore[arg-type]
         num_examples=[10] * num,
         share_labels=lambda one, other: False,
+        rounds=1,
         clients_per_round=num,
         seed=0,
         log=lambda *_, **__: None,
