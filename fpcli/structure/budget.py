@@ -51,20 +51,25 @@ def keep_largest(scores: Tensors, density: float) -> dict[str, Tensor]:
     return _parts(chosen, scores)
 
 
-def drop_smallest(scores: Tensors, rate: float) -> dict[str, Tensor]:
+def drop_smallest(scores: Tensors, rate: float, *, splits_ties: bool = True) -> dict[str, Tensor]:
     """Return masks without the weights of the lowest scores, ranked over all tensors together.
 
     Args:
         scores: any shapes; of equal scores the earlier tensor and the smaller flat index leave.
-        rate: share of all weights that leaves, rounded down to whole weights.
+        rate: share of all weights that leaves, in [0, 1), rounded down to whole weights.
+        splits_ties: False lets all stay that are equal to the lowest score that stays, so that
+            fewer may leave.
 
     >>> drop_smallest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 2.0]])}, 0.5)
     {'a': tensor([ True, False]), 'b': tensor([[False,  True]])}
     """
     flat = torch.cat([score.flatten() for score in scores.values()])
-    order = flat.sort(stable=True).indices
+    ranked, order = flat.sort(stable=True)
+    num_leaving = math.floor(rate * len(flat) + 1e-9)
+    if not splits_ties:
+        return _parts(flat >= ranked[num_leaving], scores)
     stays = torch.ones_like(flat, dtype=torch.bool)
-    stays[order[: math.floor(rate * len(flat) + 1e-9)]] = False
+    stays[order[:num_leaving]] = False
     return _parts(stays, scores)
 
 

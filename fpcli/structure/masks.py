@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 
@@ -35,6 +35,25 @@ def drop_percentile(values: Tensor, mask: Tensor, percent: float) -> Tensor:
     if not len(alive):
         return mask
     return mask & (size >= float(np.percentile(alive.numpy(), percent)))
+
+
+def count_votes(supports: Sequence[Support], dense: Tensors) -> dict[str, Tensor]:
+    """Return by how many supports every entry of some tensors is held, int64.
+
+    Args:
+        supports: one or more, without removed channels.
+        dense: gives names and shapes.
+
+    >>> one, other = Support(mask={"a": torch.tensor([True, False])}), Support()
+    >>> count_votes([one, other], {"a": torch.zeros(2)})
+    {'a': tensor([2, 1])}
+    """
+    votes = {}
+    for name, like in dense.items():
+        whole = torch.ones_like(like, dtype=torch.bool)
+        held = [support.mask.get(name, whole) for support in supports]
+        votes[name] = torch.stack(held).sum(0)
+    return votes
 
 
 def measure_distance(first: Tensors, other: Tensors) -> float:
