@@ -37,6 +37,8 @@ MODELS: Mapping[str, str] = {
     "subfedavg-cifar-bn": "fpcli.models.subfedavg_nets:subfedavg_cifar_bn",
     "subfedavg-mnist": "fpcli.models.subfedavg_nets:subfedavg_mnist",
     "subfedavg-mnist-bn": "fpcli.models.subfedavg_nets:subfedavg_mnist_bn",
+    "fedsparsify-mlp": "fpcli.models.fedsparsify_nets:fedsparsify_mlp",
+    "fedsparsify-cnn": "fpcli.models.fedsparsify_nets:fedsparsify_cnn",
     "fmlp": "fpcli.models.fmlp_nets:fmlp",
     "fmlp-parity": "fpcli.models.fmlp_nets:fmlp_parity",
     "sasrec": "fpcli.models.sasrec:sasrec",

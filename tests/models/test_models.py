@@ -30,6 +30,8 @@ SEQUENCE = (50,)
         ("subfedavg-cifar-bn", CIFAR, 62_050),
         ("subfedavg-mnist", MNIST, 21_840),
         ("subfedavg-mnist-bn", MNIST, 21_900),
+        ("fedsparsify-mlp", MNIST, 118_282),
+        ("fedsparsify-cnn", CIFAR, 1_609_930),
         ("alexnet", CIFAR, 23_272_266),
         ("resnet20", CIFAR, 272_474),
         ("resnet32", CIFAR, 466_906),
