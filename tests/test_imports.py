@@ -61,6 +61,7 @@ ONLY_IN = {
         "report/method_plots.py",
         "report/prune_plots.py",
         "report/sensitivity_plots.py",
+        "report/sparsity_plot.py",
         "report/split_plot.py",
     },
 }

@@ -54,7 +54,7 @@ def test_a_recipe_loads_and_has_a_header(path: Path) -> None:
         )
 
 
-DRAWN = ("fedmp", "prunefl", "subfedavg", "unlearn")
+DRAWN = ("fedmp", "fedsparsify", "prunefl", "subfedavg", "unlearn")
 """Methods whose runs together have every picture that there is."""
 
 

@@ -27,7 +27,7 @@ from fpcli.structure.layout import Layout
 from fpcli.structure.masks import count_votes
 from fpcli.structure.pairs import mask_entries, measure_entries
 
-Share = Annotated[float, Ge(0), Lt(1)]
+Sparsity = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Options:
 
     variant: Literal["global", "local"] = "global"
     """Who purges: the server the merged model, or every client its own before it sends it."""
-    final_sparsity: Share = 0.9
+    final_sparsity: Sparsity = 0.9
     """Share of the ranked scalars that is dead at the end of the run (s_f)."""
-    initial_sparsity: Share = 0.0
+    initial_sparsity: Sparsity = 0.0
     """Where the schedule begins (s_i); that of `final_sparsity` prunes once, after
     `prune_start`."""
     prune_start: Annotated[int, Ge(0)] = 1
@@ -105,7 +105,7 @@ def list_ranked(layout: Layout, options: Options) -> list[str]:
     return list(layout.parameters.tensors)
 
 
-def purge(
+def purge_weights(
     layout: Layout, values: Tensors, options: Options, sparsity: float, seed: int = 0
 ) -> dict[str, Tensor]:
     """Return masks without the smallest weights.
@@ -131,7 +131,7 @@ def purge(
     return mask_entries(layout, kept)
 
 
-def share_of_votes(votes: Tensors, before: Tensors, num_clients: int) -> list[float]:
+def measure_votes(votes: Tensors, before: Tensors, num_clients: int) -> list[float]:
     """Return the share of weights that 0, 1, ... of the clients kept, of those they received."""
     held = torch.cat([votes[name][before[name]] for name in votes])
     counts = torch.bincount(held, minlength=num_clients + 1)
@@ -185,7 +185,7 @@ class FedSparsify(Method):
         fitted = fit(model, cx, self.loss, epochs=range(num_before))
         weights = dict(model.named_parameters())
         values = {name: weight.detach().cpu() for name, weight in weights.items()}
-        chosen = purge(cx.site.layout, values, cx.options, cx.note["sparsity"])
+        chosen = purge_weights(cx.site.layout, values, cx.options, cx.note["sparsity"])
         masks = {name: mask & cx.mask[name].cpu() if name in cx.mask else mask
                  for name, mask in chosen.items()}  # fmt: skip
         held = {name: mask.to(cx.torch_device) for name, mask in masks.items()}
@@ -212,13 +212,13 @@ class FedSparsify(Method):
         }
         masks = before
         if target and options.variant == "global":
-            chosen = purge(ctx.layout, new.values, options, target, ctx.seed)
+            chosen = purge_weights(ctx.layout, new.values, options, target, ctx.seed)
             masks = {name: before[name] & mask for name, mask in chosen.items()}
         elif target:
             votes = count_votes([answer.support for answer in answers], ranked)
             least = options.least_votes(len(answers))
             masks = {name: vote >= least for name, vote in votes.items()}
-            ctx.log(None, votes=share_of_votes(votes, before, len(answers)))
+            ctx.log(None, votes=measure_votes(votes, before, len(answers)))
         if options.mask_from_zeros and ctx.round >= options.prune_start:
             masks = {name: mask & new.values[name].ne(0) for name, mask in masks.items()}
         self._report(ctx, target, before, masks)

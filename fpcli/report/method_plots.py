@@ -10,6 +10,7 @@ from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, count_axis, make_figure
 from fpcli.report.client_plots import draw_clients
 from fpcli.report.filter_plot import draw_filters
 from fpcli.report.forgetting_plots import make_forgetting_figure
+from fpcli.report.sparsity_plot import draw_sparsity
 from fpcli.store.events import Events
 
 if TYPE_CHECKING:
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
 def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure of every picture that the events have material for.
 
-    ``density`` if rounds note the density per layer, ``coverage`` if some client held less than
+    ``density`` if rounds note the density per layer, or ``sparsity`` in its place if they note a
+    target too, ``coverage`` if some client held less than
     the whole model, ``clients`` if clients' own models were judged, ``forgetting`` if classes were
     withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the scores
     of neurons that are kept and removed.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
-    if dense:
+    if dense and "target_sparsity" in dense[0]["notes"]:
+        yield "sparsity", draw_sparsity(dense, title)
+    elif dense:
         yield "density", _density(dense, title)
     if any(client["pruning_error"] > 0 for event in rounds for client in event["clients"]):
         yield "coverage", _coverage(rounds, title)

@@ -19,7 +19,7 @@ from fpcli.engine.federation import RoundRecord
 from fpcli.engine.method import RoundContext
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import Answer, Ask, LocalConfig, ServerState, Support, Timing, Traffic, Work
-from fpcli.methods.fedsparsify import FedSparsify, Options, purge
+from fpcli.methods.fedsparsify import FedSparsify, Options, purge_weights
 from fpcli.pruning.polynomial import find_sparsity
 from fpcli.recipe.idle import find_idle
 from fpcli.structure.layout import Layout, TensorSpec
@@ -93,37 +93,39 @@ def test_controls_of_the_schedule() -> None:
 
 def test_one_ranking_of_all_tensors() -> None:
     """int(0.497119 * 9) = 4 leave, so that the threshold is 0.25; the buffer is not asked."""
-    masks = purge(LAYOUT, VALUES, Options(), 0.497119)
+    masks = purge_weights(LAYOUT, VALUES, Options(), 0.497119)
     assert masks.keys() == {"a", "b"}
     assert masks["a"].tolist() == [[True, False, True], [False, True, False]]
     assert masks["b"].tolist() == [False, True, True]
 
 
 def test_a_ranking_of_each_tensor() -> None:
-    masks = purge(LAYOUT, VALUES, Options(ranking="layer"), 0.6)
+    masks = purge_weights(LAYOUT, VALUES, Options(ranking="layer"), 0.6)
     assert masks["a"].tolist() == [[True, False, True], [False, True, False]]
     assert masks["b"].tolist() == [False, True, True]
 
 
 def test_weights_alone_are_ranked() -> None:
-    masks = purge(LAYOUT, VALUES, Options(prune_scope="weights"), 0.5)
+    masks = purge_weights(LAYOUT, VALUES, Options(prune_scope="weights"), 0.5)
     assert masks.keys() == {"a"}
     assert masks["a"].tolist() == [[True, False, True], [False, True, False]]
 
 
 def test_ties_at_the_threshold_stay() -> None:
     layout = Layout({"w": TensorSpec((5,), True)}, {})
-    masks = purge(layout, {"w": torch.tensor([0.1, 0.1, 0.1, 0.2, 0.3])}, Options(), 0.4)
+    masks = purge_weights(layout, {"w": torch.tensor([0.1, 0.1, 0.1, 0.2, 0.3])}, Options(), 0.4)
     assert masks["w"].all()
 
 
 def test_chance_leaves_whatever_the_values_and_more_of_the_same() -> None:
     options = Options(ranking="random")
-    few, many = (purge(LAYOUT, VALUES, options, share, seed=3) for share in (0.4, 0.8))
+    few, many = (purge_weights(LAYOUT, VALUES, options, share, seed=3) for share in (0.4, 0.8))
     assert sum(int((~mask).sum()) for mask in few.values()) == 3
     assert sum(int((~mask).sum()) for mask in many.values()) == 7
     assert all(bool((few[name] | ~many[name]).all()) for name in many)
-    other = purge(LAYOUT, {name: -2 * x for name, x in VALUES.items()}, options, 0.4, seed=3)
+    other = purge_weights(
+        LAYOUT, {name: -2 * x for name, x in VALUES.items()}, options, 0.4, seed=3
+    )
     assert all(torch.equal(few[name], other[name]) for name in few)
 
 
@@ -135,7 +137,7 @@ def test_sizes_at_95_percent(size: int, left: int, value_bytes: int, bitmap_byte
     """Of the MLP and of the network for brain ages; masks travel in their smallest form."""
     layout = Layout({"w": TensorSpec((size,), True)}, {})
     values = torch.randperm(size, generator=torch.Generator().manual_seed(0)).float() + 1
-    (mask,) = purge(layout, {"w": values}, Options(), 0.95).values()
+    (mask,) = purge_weights(layout, {"w": values}, Options(), 0.95).values()
     assert int(mask.sum()) == left
     parts = Sparse().encode("w", values, mask, known=False)
     assert (parts["w"].nbytes, parts["w#bitmap"].nbytes) == (value_bytes, bitmap_bytes)

@@ -23,6 +23,24 @@ def test_densities_of_layers(tmp_path: Path) -> None:
         assert word in texts(tmp_path / "density.svg")
 
 
+def test_sparsity_in_the_place_of_densities(tmp_path: Path) -> None:
+    events = history()
+    for one in events:
+        sparsity = 1 - 1 / one["round"]
+        one["notes"] = {"target_sparsity": sparsity, "sparsity": sparsity, "density": {"fc": 0.5}}
+    paths = draw_run(events, tmp_path)
+    assert names(paths)[2:] == ["sparsity.png", "sparsity.svg"]
+    text = texts(tmp_path / "sparsity.svg")
+    for word in ("fc", "target", "all, 0.75 at last"):
+        assert word in text
+    assert "kept a weight" not in text
+    for one in events[1:]:
+        one["notes"]["votes"] = [0.5, 0.25, 0.25]
+    draw_run(events, tmp_path)
+    text = texts(tmp_path / "sparsity.svg")
+    assert "share of the round's clients that kept a weight" in text
+
+
 def test_coverage_where_clients_hold_less_than_the_model(tmp_path: Path) -> None:
     events = history()
     events[1]["clients"][0] |= {"pruning_error": 0.1, "params": 400}
