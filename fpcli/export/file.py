@@ -184,7 +184,8 @@ def _digest(tensors: Tensors, about: Mapping[str, Any]) -> str:
     metadata = [about["shapes"], about["card"]]
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
-        x = tensors[name].contiguous()
+        # A copy, since an index of nothing may have a stride of 0, which has no view as bytes.
+        x = tensors[name].clone(memory_format=torch.contiguous_format)
         digest.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
         digest.update(x.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -81,6 +81,16 @@ def test_the_smaller_of_bitmap_index_and_dense_is_taken() -> None:
     assert stored.weight_bytes == 400
 
 
+def test_a_tensor_without_a_weight_is_stored_and_read(tmp_path: Path) -> None:
+    """By an index of nothing."""
+    trained = small({"b": torch.ones(40)}, {"b": torch.zeros(40, dtype=torch.bool)})
+    path = write(tmp_path / "a.safetensors", trained)
+    values, masks, _ = decode_model(path)
+    assert values["b"].tolist() == [0.0] * 40
+    assert not masks["b"].any()
+    assert load_tensors(path.read_bytes())["b#index"].shape == (0,)
+
+
 def test_int8_has_a_scale_per_row(tmp_path: Path) -> None:
     """Rows (127, -63.4) and (0, 2): scales 1 and 2/127, so -63.4 becomes -63 and the rest stays."""
     weight = torch.tensor([[127.0, -63.4], [0.0, 2.0]])
