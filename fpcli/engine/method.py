@@ -39,9 +39,13 @@ class NoMethodOptions:
     """Options of a method that has none."""
 
 
-def sample_cohort(ctx: RoundContext) -> list[int]:
-    """Draw ``clients_per_round`` available clients uniformly without replacement, sorted by id."""
-    available = ctx.available
+def sample_cohort(ctx: RoundContext, among: Sequence[int] | None = None) -> list[int]:
+    """Draw ``clients_per_round`` clients uniformly without replacement, sorted by id.
+
+    Args:
+        among: draw from these of the available clients only.
+    """
+    available = ctx.available if among is None else among
     if ctx.clients_per_round >= len(available):
         return list(available)
     order = torch.randperm(len(available), generator=ctx.rng(f"cohort/{ctx.attempt}"))

@@ -47,10 +47,8 @@ class Ranking:
     def __init__(self, layout: Layout, scores: Mapping[str, Tensor]) -> None:
         self._groups = layout.prunable
         self._kept: dict[tuple[str, int], Tensor] = {}
-        per_block = {n: scores[n].reshape(-1, g.block).sum(1) for n, g in self._groups.items()}
         self._order = {
-            name: torch.sort(score, descending=True, stable=True).indices
-            for name, score in per_block.items()
+            name: _sort_blocks(scores[name], group.block) for name, group in self._groups.items()
         }
 
     def keep(self, ratio: float) -> dict[str, Tensor]:
@@ -167,6 +165,74 @@ def keep_scattered(
         if kept < group.width // group.block:
             keep[name] = _channels(torch.randperm(total, generator=rng)[:kept], group.block)
     return keep
+
+
+def sort_leading(
+    layout: Layout, order: Mapping[str, Tensor], scores: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Sort the leading channels of an order by their scores, and leave the others where they are.
+
+    However many of the leading ones are kept then, they lie within what was leading before. So
+    sub-models that are cut one after the other lie in one another, each time from fewer channels.
+
+    Args:
+        layout: the groups.
+        order: group name -> its blocks, first kept first; an absent group has them by index.
+        scores: group name -> ``[width]``, larger = keep; a block scores the sum of its channels. Of
+            equal scores the lower index comes first.
+        share: of each group's channels that is leading, rounded up.
+
+    Returns:
+        Prunable group -> int64 ``[width / block]``.
+
+    Raises:
+        RecipeError: the share is outside [0, 1].
+
+    >>> from fpcli.structure.layout import Group
+    >>> layout = Layout({}, {"conv": Group("conv", 4, ())})
+    >>> first = sort_leading(layout, {}, {"conv": torch.tensor([0.9, 0.2, 0.5, 0.7])}, 1.0)
+    >>> sort_leading(layout, first, {"conv": torch.tensor([0.4, 5.0, 0.6, 0.3])}, 0.75)
+    {'conv': tensor([2, 0, 3, 1])}
+    """
+    new: dict[str, Tensor] = {}
+    for name, group in layout.prunable.items():
+        blocks = _order_of(group, order)
+        num = count_held(group.width, share, group.block) // group.block
+        leading = _sort_blocks(scores[name], group.block)
+        new[name] = torch.cat([leading[torch.isin(leading, blocks[:num])], blocks[num:]])
+    return new
+
+
+def keep_leading(layout: Layout, order: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Keep the first channels of an order, the same share in every prunable group.
+
+    Args:
+        layout: the groups.
+        order: as for :func:`sort_leading`.
+        share: fraction to keep, rounded up.
+
+    Returns:
+        As :func:`keep_window`; smaller shares lie within larger ones.
+
+    Raises:
+        RecipeError: the share is outside [0, 1].
+    """
+    keep: dict[str, Tensor] = {}
+    for name, group in layout.prunable.items():
+        kept = count_held(group.width, share, group.block)
+        if kept < group.width:
+            keep[name] = _channels(_order_of(group, order)[: kept // group.block], group.block)
+    return keep
+
+
+def _order_of(group: Group, order: Mapping[str, Tensor]) -> Tensor:
+    return order.get(group.name, torch.arange(group.width // group.block))
+
+
+def _sort_blocks(score: Tensor, block: int) -> Tensor:
+    """Return the blocks, highest score first; of equal scores the lower index comes first."""
+    per_block = score.reshape(-1, block).sum(1)
+    return torch.sort(per_block, descending=True, stable=True).indices
 
 
 def _part(group: Group, share: float, within: float) -> tuple[int, int]:
