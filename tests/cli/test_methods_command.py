@@ -44,7 +44,7 @@ def columns(line: str) -> list[str]:
         ("dense", "fedavg fedprox flexcom"),
         ("structured", "fedmp heterofl known-speeds pace random-mask uniform"),
         ("masks", "coverage prunefl"),
-        ("personalised", "local-only subfedavg"),
+        ("personalised", "local-only nestfl subfedavg"),
         ("unlearning", "unlearn"),
         ("pruning", "fedprune-ica3pp filters gdp imt"),
     ],
@@ -53,7 +53,7 @@ def test_one_kind(fp: Callable, kind: str, members: str) -> None:
     items = json.loads(fp("methods", "--kind", kind, "--json").out)["data"]["items"]
     assert {item["kind"] for item in items} == {kind}
     assert {item["name"] for item in items} >= set(members.split())
-    differing = {"coverage", "fedmp", "heterofl", "known-speeds", "pace", "subfedavg"}
+    differing = {"coverage", "fedmp", "heterofl", "known-speeds", "nestfl", "pace", "subfedavg"}
     assert all(item["clients_differ"] == (item["name"] in differing) for item in items)
 
 
