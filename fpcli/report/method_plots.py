@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fpcli.report.canvas import BLUE, GREY, INK, ORANGE, count_axis, make_figure
+from fpcli.report.canvas import BLUE, GREY, INK, MARKERS, ORANGE, SERIES, count_axis, make_figure
 from fpcli.report.client_plots import draw_clients
 from fpcli.report.filter_plot import draw_filters
 from fpcli.report.forgetting_plots import make_forgetting_figure
@@ -21,10 +21,10 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure of every picture that the events have material for.
 
     ``density`` if rounds note the density per layer, or ``sparsity`` in its place if they note a
-    target too, ``coverage`` if some client held less than
-    the whole model, ``clients`` if clients' own models were judged, ``forgetting`` if classes were
-    withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the scores
-    of neurons that are kept and removed.
+    target too, ``coverage`` if some client held less than the whole model, ``levels`` if clients
+    have a level each, ``clients`` if clients' own models were judged, ``forgetting`` if classes
+    were withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the
+    scores of neurons that are kept and removed.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense and "target_sparsity" in dense[0]["notes"]:
@@ -33,6 +33,8 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
         yield "density", _density(dense, title)
     if any(client["pruning_error"] > 0 for event in rounds for client in event["clients"]):
         yield "coverage", _coverage(rounds, title)
+    if any("level" in client["notes"] for event in rounds for client in event["clients"]):
+        yield "levels", _levels(rounds, title)
     personal = [event for event in rounds if event.get("personal")]
     if personal:
         yield "clients", draw_clients(rounds, personal, title)
@@ -143,4 +145,45 @@ def _importance(scored: Events, title: str) -> Figure:
     picture.legend(handles, labels, loc="outside right upper", fontsize=8)
     text = f"{title}: importance of neurons after round {scored[-1]['round']}"
     picture.suptitle(text, x=0.01, ha="left", fontweight="bold")
+    return picture
+
+
+def _levels(rounds: Events, title: str) -> Figure:
+    """Draw how many clients of a round have each level, and by level the seconds that they took,
+    beside the deadline that the levels are meant for, if rounds note one."""
+    deadlines = [
+        (event["round"], event["notes"]["level_deadline_s"])
+        for event in rounds
+        if "level_deadline_s" in event["notes"]
+    ]
+    picture = make_figure(10, 3.8)
+    left, right = picture.subplots(1, 2)
+    pairs = [
+        (event["round"], client)
+        for event in rounds
+        for client in event["clients"]
+        if "level" in client["notes"]
+    ]
+    xs, below = [event["round"] for event in rounds], [0] * len(rounds)
+    for number, level in enumerate(sorted({client["notes"]["level"] for _, client in pairs})):
+        members = [(at, client) for at, client in pairs if client["notes"]["level"] == level]
+        counts = [sum(at == x for at, _ in members) for x in xs]
+        colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+        left.bar(xs, counts, bottom=below, width=0.9, color=colour, label=f"level {level}")
+        below = [a + b for a, b in zip(below, counts, strict=True)]
+        took = [(at, c["compute_s"] + c["down_s"] + c["up_s"]) for at, c in members]
+        right.plot(*zip(*took, strict=True), marker, color=colour, markersize=4, alpha=0.6)
+    if deadlines:
+        right.plot(*zip(*deadlines, strict=True), color=INK, linestyle="--", label="deadline")
+        right.legend(loc="best")
+    left.set_ylabel("clients")
+    left.set_title("clients at each level", loc="left", fontsize=9.5)
+    right.set_yscale("log")
+    right.set_ylabel("simulated seconds")
+    right.set_title("seconds of each client's round", loc="left", fontsize=9.5)
+    for axes in (left, right):
+        axes.set_xlabel("round")
+        count_axis(axes)
+    picture.legend(*left.get_legend_handles_labels(), loc="outside right upper")
+    picture.suptitle(f"{title}: levels", x=0.01, ha="left", fontweight="bold")
     return picture

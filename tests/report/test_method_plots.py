@@ -49,6 +49,23 @@ def test_coverage_where_clients_hold_less_than_the_model(tmp_path: Path) -> None
     assert "holders of the least covered parameter" in texts(tmp_path / "coverage.svg")
 
 
+@pytest.mark.parametrize("deadline", [{}, {"level_deadline_s": 2.0}])
+def test_levels_of_clients(deadline: dict[str, float], tmp_path: Path) -> None:
+    """A level that appears late; the deadline is drawn where rounds note one."""
+    events = history()
+    for one in events:
+        for place, client in enumerate(one["clients"]):
+            client["notes"]["level"] = 1 if one["round"] < 3 else 1 + place % 2
+            client |= {"compute_s": 1.0 + place, "down_s": 0.5, "up_s": 0.5}
+        one["notes"] = deadline
+    draw_run(events, tmp_path)
+    text = texts(tmp_path / "levels.svg")
+    for word in ("clients at each level", "level 1", "level 2", "simulated seconds"):
+        assert word in text
+    assert "level 3" not in text
+    assert ("deadline" in text) == bool(deadline)
+
+
 @pytest.mark.parametrize("clients", [3, 200])
 def test_accuracies_of_clients_and_overlap(tmp_path: Path, clients: int) -> None:
     events = history()
