@@ -55,6 +55,7 @@ ONLY_IN = {
         "report/canvas.py",
         "report/charts.py",
         "report/client_plots.py",
+        "report/filter_plot.py",
         "report/forgetting_plots.py",
         "report/paper_plot.py",
         "report/plots.py",

@@ -26,7 +26,7 @@ from fpcli.errors import RecipeError
 from fpcli.scores.inf_fs import select_infinite_features
 from fpcli.scores.producers import find_classifier
 from fpcli.scores.response_propagation import (
-    Start,
+    StartingScores,
     score_by_propagation,
     score_kept_only,
     start_at_classifier,
@@ -116,7 +116,7 @@ def make_sample(ctx: RoundContext) -> Sample:
 
 def find_start(
     ctx: RoundContext, sample: Sample, values: Tensors, answers: Sequence[Answer]
-) -> Start:
+) -> StartingScores:
     """Return where importance starts, and charge the server for what it has to look at."""
     if ctx.options.frl == "ones-out":
         return start_at_output

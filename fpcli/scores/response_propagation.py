@@ -45,7 +45,7 @@ _IDENTITIES = frozenset(
 )  # fmt: skip
 
 
-Start = Callable[[str, Tensors], Tensor]
+StartingScores = Callable[[str, Tensors], Tensor]
 """Takes the classifier's name and, from the twin, its input under that name and the network's
 output under ``""``; returns their sum, weighted by the starting scores."""
 
@@ -60,7 +60,7 @@ def start_at_classifier(name: str, twin: Tensors) -> Tensor:
     return twin[name].sum()
 
 
-def start_from(scores: Tensor) -> Start:
+def start_from(scores: Tensor) -> StartingScores:
     """Start with scores at the inputs of the classifier, ``[inputs]``."""
     return lambda name, twin: (twin[name].flatten(1) * scores.to(twin[name])).sum()
 
@@ -96,7 +96,7 @@ def inf_fs(layout: Layout, values: Tensors, sample: Sample) -> dict[str, Tensor]
 
 
 def score_by_propagation(
-    layout: Layout, values: Tensors, sample: Sample, start: Start
+    layout: Layout, values: Tensors, sample: Sample, start: StartingScores
 ) -> dict[str, Tensor]:
     """Score the channels of all groups by importance that flows back from a start.
 
@@ -117,7 +117,7 @@ def score_by_propagation(
 
 
 def score_kept_only(
-    layout: Layout, values: Tensors, sample: Sample, start: Start, ratio: float
+    layout: Layout, values: Tensors, sample: Sample, start: StartingScores, ratio: float
 ) -> dict[str, Tensor]:
     """Score the channels as :func:`score_by_propagation` does, but let no importance through those
     that leave: from the last group to the first, the lowest ``ratio`` of each are taken out before
@@ -167,7 +167,7 @@ def score_maps(
     model: nn.Module,
     x: Tensor,
     layers: Sequence[str],
-    start: Start = start_at_output,
+    start: StartingScores = start_at_output,
 ) -> dict[str, Tensor]:
     """Propagate importance back through a network.
 
