@@ -16,7 +16,7 @@ Lipschitz estimators are ours. What is ours is an option; `recipes/imt/README.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -31,7 +31,7 @@ from fpcli.engine.fit import explain_lone_sample, fit_epoch
 from fpcli.engine.trained import Trained
 from fpcli.errors import CheckError
 from fpcli.pruning.pruner import PruneContext, Pruner, PruneTarget
-from fpcli.scores.curvature import Spectrum, make_loss, make_products, run_lanczos, solve_exactly
+from fpcli.scores.curvature import find_spectrum, make_loss, make_products
 from fpcli.scores.rates import (
     bound_along_segment,
     bound_nearby,
@@ -42,9 +42,6 @@ from fpcli.scores.rates import (
 from fpcli.structure.budget import drop_smallest
 from fpcli.structure.support import Support, scatter
 from fpcli.tasks.learning_task import Batch
-
-MAX_EXACT = 3000
-"""Parameters up to which all eigenvalues are computed."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,13 @@ def look(px: PruneContext, before: nn.Module, after: nn.Module, target: PruneTar
     loss, at = make_loss(after, batch, px.dataset.task)
     _, start = make_loss(before, batch, px.dataset.task)
     product = make_products(loss, at)
-    spectrum = _spectrum(px, product, len(at))
+    spectrum = find_spectrum(
+        product,
+        len(at),
+        px.rng("imt/lanczos"),
+        steps=options.lanczos_steps,
+        probes=options.probes,
+    )
     if options.lipschitz == "segment":
         lipschitz = bound_along_segment(loss, at, product, start - at)
     else:
@@ -216,19 +219,6 @@ def _choose_rate(target: PruneTarget, options: Options) -> float:
     if target.measure != "ratio" or not target.removed:
         raise CheckError("a fixed rate needs to be said", hint="add `--ratio R`")
     return min(target.removed, options.max_rate)
-
-
-def _spectrum(px: PruneContext, product: Callable[[Tensor], Tensor], size: int) -> Spectrum:
-    if size <= MAX_EXACT:
-        return solve_exactly(product, size)
-    options: Options = px.options
-    return run_lanczos(
-        product,
-        size,
-        px.rng("imt/lanczos"),
-        steps=options.lanczos_steps,
-        probes=options.probes,
-    )
 
 
 def _eligible(model: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,9 @@ from fpcli.tasks.learning_task import Batch, LearningTask
 Loss = Callable[[Tensor], Tensor]
 """A twice differentiable function of a float64 vector ``[d]``."""
 
+MAX_EXACT = 3000
+"""Parameters up to which all eigenvalues are computed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -109,6 +112,16 @@ def make_products(loss: Loss, at: Tensor) -> Callable[[Tensor], Tensor]:
         return product_
 
     return product
+
+
+def find_spectrum(
+    product: Callable[[Tensor], Tensor], size: int, rng: torch.Generator, *, steps: int, probes: int
+) -> Spectrum:
+    """Return all eigenvalues of a matrix of up to 3,000 rows, and Ritz values of a larger one;
+    arguments and errors as in :func:`run_lanczos`."""
+    if size <= MAX_EXACT:
+        return solve_exactly(product, size)
+    return run_lanczos(product, size, rng, steps=steps, probes=probes)
 
 
 def solve_exactly(product: Callable[[Tensor], Tensor], size: int) -> Spectrum:

@@ -1,14 +1,16 @@
-"""How much to prune, read from the curvature of the loss."""
+"""How much to prune, read from the curvature of the loss, and how much of it in each layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fpcli.scores.curvature import Loss, Spectrum, compute_gradient
+from fpcli.structure.layout import Tensors
 
 Pick = Literal["first", "last", "largest"]
 
@@ -121,13 +123,44 @@ def _rest(loss: Loss, at: Tensor, product: Callable[[Tensor], Tensor], x: Tensor
     return product(x) - compute_gradient(loss, at + x)
 
 
+def spread_rate(
+    values: Tensors, kernels: Mapping[str, Sequence[str]], rate: float
+) -> dict[str, float]:
+    """Return a rate for each layer: the share of its weights that a rate of all would take.
+
+    The smallest weights of all tensors together, ``floor(rate n)`` of them, end at a size; what is
+    strictly smaller leaves.
+
+    Args:
+        values: all tensors that the rate is about, biases among them.
+        kernels: layer -> the tensors of ``values`` that are its weights.
+        rate: share of all weights, in [0, 1].
+
+    Source: FedAP (Zhang et al., IJCAI 2022).
+
+    >>> values = {"a": torch.tensor([0.1, 0.2, 0.9, 0.8]), "b": torch.tensor([0.3, -0.4])}
+    >>> spread_rate(values, {"a": ["a"], "b": ["b"]}, 0.67)
+    {'a': 0.5, 'b': 0.5}
+    """
+    flat = torch.cat([x.abs().flatten() for x in values.values()])
+    place = math.floor(rate * len(flat) + 1e-9)
+    if not place:
+        return dict.fromkeys(kernels, 0.0)
+    limit = flat.kthvalue(place).values
+    rates = {}
+    for layer, names in kernels.items():
+        weights = torch.cat([values[name].abs().flatten() for name in names])
+        rates[layer] = int((weights < limit).sum()) / len(weights)
+    return rates
+
+
 def measure_mass_above(spectrum: Spectrum) -> float:
     """Return the share of the spectrum above the point at which it stops to fall.
 
     Source: FedDUAP's official code: the spectrum is smoothed by Gaussians of variance
-    ``1e-5 max(1, range)`` on 10,000 points; the share above x is read at x = 0, step, 2 step, ...
-    until three differences in a row are below 0.005; a share below half of the first one halves
-    the step (0.1 at first) and starts again.
+    ``1e-5 max(1, range)`` on 10,000 points; the share from the last point up to x on is read at
+    x = 0, step, 2 step, ... until three differences in a row are below 0.005; a share below half
+    of the first one halves the step (0.1 at first) and starts again.
 
     >>> values = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     >>> spectrum = Spectrum(values, torch.full((5,), 0.2, dtype=torch.float64), True)
@@ -145,7 +178,7 @@ def measure_mass_above(spectrum: Spectrum) -> float:
 
     def above(x: float) -> float:
         number = int(torch.searchsorted(grid, torch.tensor(x, dtype=torch.float64), right=True))
-        return 1.0 - float(below[number - 1]) if number else 1.0
+        return 1.0 - float(below[number - 2]) if number > 1 else 1.0
 
     step = 0.1
     while step > (high - low) * 1e-6:
