@@ -18,7 +18,6 @@ Source: the audit follows arXiv 2506.20893; the choice of distances and their me
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 
@@ -29,30 +28,10 @@ from torch import Tensor
 
 from fpcli.audit.logistic import fit_logistic, split_folds
 from fpcli.audit.stage import Audit, AuditData, AuditStage, Figures
+from fpcli.data.distances import jensen_shannon, total_variation
 from fpcli.errors import DivergedError
 
 _PARTS = ("forget_train", "forget_test")
-
-
-def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """Return the distance of distributions along the last axis, in [0, 1].
-
-    >>> float(total_variation(torch.tensor([0.75, 0.25]), torch.tensor([0.25, 0.75])))
-    0.5
-    """
-    return (p - q).abs().sum(-1) / 2
-
-
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Return the distance, the root of the divergence to base 2, of distributions along the last
-    axis, in [0, 1].
-
-    >>> float(jensen_shannon(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])))
-    1.0
-    """
-    entropies = [torch.special.entr(x).sum(-1) for x in ((p + q) / 2, p, q)]
-    divergence = entropies[0] - (entropies[1] + entropies[2]) / 2
-    return (divergence.clamp(min=0) / math.log(2)).sqrt()
 
 
 def compare_models(p: Tensor, q: Tensor) -> dict[str, float]:

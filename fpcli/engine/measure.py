@@ -52,3 +52,12 @@ def compute_one_hot_loss(model: nn.Module, batch: Batch) -> Tensor:
     outputs = model(batch[0])
     targets = F.one_hot(batch[1], outputs.shape[1]).to(outputs.dtype)
     return F.binary_cross_entropy_with_logits(outputs, targets)
+
+
+def can_be_counts(counts: Tensor, most: int) -> bool:
+    """Tell whether these can be a client's samples by class, or whether it has some."""
+    if counts.dtype not in (torch.int32, torch.int64, torch.bool) or not counts.numel():
+        return False
+    # Each by itself first, since a sum of huge ones may come out small.
+    whole = counts.long()
+    return bool(((whole >= 0) & (whole <= most)).all()) and int(whole.sum()) <= most

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fpcli.engine.measure import count_right
+from fpcli.engine.measure import can_be_counts, count_right
 from fpcli.engine.method import ClientContext, Method, RoundContext, Traits
 from fpcli.engine.types import Answer, Ask, ServerState, Work, is_finite
 from fpcli.errors import ClientError, DataError, LayoutError, RecipeError
@@ -122,7 +122,7 @@ def read_answers(layout: Layout, answers: Sequence[Answer]) -> tuple[list[Means]
 
 def _fits(layout: Layout, answer: Answer, keys: Sequence[str]) -> bool:
     shapes, counts = answer.ask.support.block_shapes(layout), answer.work.values.get(COUNTS)
-    if counts is None or counts.dim() != 1 or not _can_be(counts, answer.num_examples):
+    if counts is None or counts.dim() != 1 or not can_be_counts(counts, answer.num_examples):
         return False
     for key in keys:
         layer, _, norm = key.partition(">")
@@ -134,15 +134,6 @@ def _fits(layout: Layout, answer: Answer, keys: Sequence[str]) -> bool:
     return True
 
 
-def _can_be(counts: Tensor, most: int) -> bool:
-    """Tell whether these can be a client's samples by class, or whether it has some."""
-    if counts.dtype not in (torch.int32, torch.int64, torch.bool) or not counts.numel():
-        return False
-    # Each by itself first, since a sum of huge ones may come out small.
-    whole = counts.long()
-    return bool(((whole >= 0) & (whole <= most)).all()) and int(whole.sum()) <= most
-
-
 def sum_counts(answers: Sequence[Answer]) -> Tensor:
     """Return what clients say of their samples together, int64 ``[2, classes]``: predicted right,
     and all; what cannot be does not count.
@@ -152,7 +143,7 @@ def sum_counts(answers: Sequence[Answer]) -> Tensor:
     """
     counts = [(a.work.values[RIGHT], a.num_examples) for a in answers if RIGHT in a.work.values]
     counts = [(x, most) for x, most in counts if x.dtype != torch.bool and x.dim() == 2]
-    good = [x.long() for x, most in counts if len(x) == 2 and _can_be(x[1], most)]
+    good = [x.long() for x, most in counts if len(x) == 2 and can_be_counts(x[1], most)]
     good = [x for x in good if bool(((x[0] >= 0) & (x[0] <= x[1])).all())]
     good = [x for x in good if x.shape == good[0].shape]
     if not good:

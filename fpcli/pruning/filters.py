@@ -162,7 +162,7 @@ def _candidates(px: PruneContext, trained: Trained) -> dict[str, Group]:
     """Return the groups that may lose channels, with only those filters that are to be scored."""
     candidates = {}
     for name, group in trained.layout.prunable.items():
-        made_by = list_writers(trained, group)
+        made_by = list_writers(trained.template, group)
         if name in px.ignore or (len(made_by) > 1 and px.options.residual == "inner-only"):
             continue
         if len(made_by) > 1 and px.options.residual == "projection":

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from fpcli.engine.trained import Trained
 from fpcli.errors import UsageError, suggest
 from fpcli.structure.budget import list_masked_weights
@@ -31,13 +33,13 @@ def count_weights_and_macs(layout: Layout, support: Support) -> tuple[int, float
     return sum(alive[name] for name in names), macs
 
 
-def list_writers(trained: Trained, group: Group) -> list[str]:
+def list_writers(template: nn.Module, group: Group) -> list[str]:
     """Return the weights whose filters make the channels of a group together.
 
     More than one: their maps are added up, as at the end of residual blocks. Convolutions that
     filter every channel by itself pass channels on and do not count.
     """
-    modules = dict(trained.template.named_modules())
+    modules = dict(template.named_modules())
     made = [member.tensor for member in group.members if member.produces]
     return [x for x in made if getattr(modules.get(x.rpartition(".")[0]), "groups", 1) == 1]
 

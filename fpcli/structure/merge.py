@@ -156,3 +156,9 @@ def _coverage(
             line = torch.zeros(shape[dim]).index_fill_(0, kept, 1.0)
             covered = covered * line.reshape(-1, *[1] * (len(shape) - dim - 1))
     return covered
+
+
+def interpolate(start: Tensors, end: Tensors, share: float) -> dict[str, Tensor]:
+    """Return ``start + share (end - start)``; after plain SGD from start to end this is ``share``
+    times its number of steps with its mean gradient (FedDUAP, equations 2 and 4)."""
+    return {name: x + share * (end[name] - x) for name, x in start.items()}

@@ -51,14 +51,16 @@ def test_unknown_places_are_refused(word: str, message: str, hint: str) -> None:
 def test_the_writers_of_a_sum_are_all_who_add_to_it() -> None:
     net = named("resnet20")
     group = net.layout.groups["conv"]
-    assert list_writers(net, group) == [
+    assert list_writers(net.template, group) == [
         "conv.weight",
         *(f"stage1.{n}.conv2.weight" for n in range(3)),
     ]
     # Stage 2 begins with a projection, which is no numbered layer.
     (second,) = (
-        g for g in net.layout.groups.values() if "stage2.0.conv2.weight" in list_writers(net, g)
+        g
+        for g in net.layout.groups.values()
+        if "stage2.0.conv2.weight" in list_writers(net.template, g)
     )
-    assert set(list_writers(net, second)) - set(list_numbered(net.layout)) == {
+    assert set(list_writers(net.template, second)) - set(list_numbered(net.layout)) == {
         "stage2.0.shortcut.0.weight"
     }
