@@ -55,6 +55,18 @@ def tiny(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     return Tiny(input_shape[0], num_classes)
 
 
+def pocket(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return a network of 181 parameters for digits, small enough for all its eigenvalues."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(input_shape[0], 3, 4, stride=4),
+            tanh=nn.Tanh(),
+            flat=nn.Flatten(),
+            out=nn.Linear(12, num_classes),
+        )
+    )
+
+
 def averaging(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Return the toy network, whose batch norm weights all batches alike and so counts them."""
     model = Tiny(input_shape[0], num_classes)

@@ -463,7 +463,7 @@ def test_size_work_and_bytes_fall_together(name: str, play: Callable[[str], Play
     setup, start, _, records, _ = play(name)
     full = count_cost(setup.fed.layout, start.support)
     clients = sorted((c for r in records for c in r.clients), key=lambda client: client.params)
-    assert len(clients) == 12
+    assert len(clients) == sum(len(record.cohort) for record in records) >= 6
     for small, large in itertools.pairwise(clients):
         if small.params < large.params:
             if name != "masked":  # whose random masks may lie in layers of other sizes
