@@ -69,14 +69,12 @@ def _draw_rates(axes: Axes, cut: Mapping[str, Any]) -> None:
     for y, layer in zip(ys, layers.values(), strict=True):
         axes.text(layer["rate"], y, f" {layer['kept']} of {layer['width']} stay", va="center",
                   fontsize=8)  # fmt: skip
-    axes.axvline(note["rate"], color=ORANGE, label=f"rate of all weights (p*): {note['rate']:.2f}")
+    axes.axvline(note["rate"], color=ORANGE)
     told = list(note.get("clients", {}).values())
-    if told:
-        axes.plot(told, [len(layers) - 0.35] * len(told), "|", color=INK, markersize=9,
-                  label="rates of clients (p_k)")  # fmt: skip
-    axes.set_yticks(ys, list(layers), fontsize=8 if len(layers) < 16 else 6)
-    axes.set_ylim(len(layers) - 0.1, -0.6)
+    names = [*layers, *(["clients (p_k)"] if told else [])]
+    axes.plot(told, [len(layers)] * len(told), "|", color=INK, markersize=14)
+    axes.set_yticks(range(len(names)), names, fontsize=8 if len(names) < 16 else 6)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max(1.0, 1.3 * max(layer["rate"] for layer in layers.values())))
-    axes.set_xlabel("share pruned")
-    axes.set_title(f"rates of the layers, round {cut['round']}", loc="left", fontsize=9.5)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.set_xlabel(f"share pruned (orange line: of all weights, {note['rate']:.2f})")
+    axes.set_title(f"rates of the layers, pruned in round {cut['round']}", loc="left", fontsize=9.5)
