@@ -60,6 +60,7 @@ ONLY_IN = {
         "report/paper_plot.py",
         "report/plots.py",
         "report/method_plots.py",
+        "report/server_plots.py",
         "report/prune_plots.py",
         "report/sensitivity_plots.py",
         "report/sparsity_plot.py",
