@@ -177,7 +177,9 @@ def tell_scores(scores: Tensor, kept: Tensor | None) -> dict[str, list[float]]:
     }
 
 
-def prune(ctx: RoundContext, state: ServerState, answers: Sequence[Answer] = ()) -> ServerState:
+def prune_neurons(
+    ctx: RoundContext, state: ServerState, answers: Sequence[Answer] = ()
+) -> ServerState:
     """Return the state with a new mask, by the importance of its neurons, which is logged."""
     importance = measure_importance(ctx, state.values, answers)
     support = Support(keep_ranked(ctx.layout, importance, ctx.options.ratio))
@@ -223,7 +225,7 @@ class NISP(Method):
     def begin(self, ctx: RoundContext, state: ServerState) -> ServerState:
         """Refuse a network that importance cannot flow through, and prune now if that is asked."""
         if ctx.options.is_due(0):
-            return prune(ctx, state)
+            return prune_neurons(ctx, state)
         if ctx.options.score == "nisp":
             score_by_propagation(ctx.layout, state.values, make_sample(ctx), start_at_output)
         return state
@@ -261,4 +263,4 @@ class NISP(Method):
     ) -> ServerState:
         """Average what is kept, and make a mask when it is time."""
         new = merge_answers(ctx, state, answers)
-        return prune(ctx, new, answers) if ctx.options.is_due(ctx.round) else new
+        return prune_neurons(ctx, new, answers) if ctx.options.is_due(ctx.round) else new

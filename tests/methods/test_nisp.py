@@ -21,7 +21,13 @@ from fpcli.engine.server import begin_training
 from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Traffic, Work
 from fpcli.errors import NeedError, RecipeError
 from fpcli.fleet.clock import forward_seconds, train_seconds
-from fpcli.methods.nisp import RESPONSES, Options, average_responses, measure_importance, prune
+from fpcli.methods.nisp import (
+    RESPONSES,
+    Options,
+    average_responses,
+    measure_importance,
+    prune_neurons,
+)
 from fpcli.recipe.idle import find_idle
 from fpcli.scores.magnitude import l1
 from fpcli.scores.response_propagation import score_by_propagation, start_at_output
@@ -103,17 +109,17 @@ def test_zeros_at_the_server_keep_the_mask_and_retained_values_may_return(tmp_pa
     setup, _ = play(tmp_path, rounds=1)
     values = {name: x.clone() for name, x in setup.values.items()}
     start = ServerState(1, values, Support())
-    zero = prune(context(setup), start)
+    zero = prune_neurons(context(setup), start)
     gone = [i for i in range(12) if i not in zero.support.keep["hidden"].tolist()]
     assert zero.values["hidden.weight"][gone].abs().sum() == 0
     assert zero.values["hidden.bias"][gone].abs().sum() == 0
     assert zero.values["out.weight"][:, gone].abs().sum() == 0
-    assert plain(prune(context(setup), zero).support) == plain(zero.support)
-    kept = prune(context(setup, server="retain"), start)
+    assert plain(prune_neurons(context(setup), zero).support) == plain(zero.support)
+    kept = prune_neurons(context(setup, server="retain"), start)
     assert plain(kept.support) == plain(zero.support) and plain(kept.values) == plain(values)
     stronger = dict(values)
     stronger["out.weight"] = values["out.weight"].index_fill(1, torch.tensor(gone), 9.0)
-    again = prune(context(setup, server="retain"), replace(kept, values=stronger))
+    again = prune_neurons(context(setup, server="retain"), replace(kept, values=stronger))
     assert again.support.keep["hidden"].tolist() == gone
 
 
