@@ -5,6 +5,8 @@ Parts of tensor ``w``: ``w`` holds the values, as ``wire.numbers`` writes them, 
 8 j + i in row-major order; empty where every coordinate is alive) or ``w#index`` (int32,
 ascending flat coordinates) holds the mask where the receiver does not know it. With ``w#rows``
 (int32, ascending numbers of rows) the bitmap is that of these rows alone, and all else is dead.
+With ``w#grid`` (uint8, one bit for each row and then for each column of ``[rows, columns]``: where
+it differs from the one before it) the bitmap has a single bit for each cell of equal coordinates.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from fpcli.wire.numbers import Floats, Levels, NumberForm, explain_wrong
 BITMAP = "#bitmap"
 INDEX = "#index"
 ROWS = "#rows"
+GRID = "#grid"
 MASK_PARTS = (BITMAP, INDEX)
 """Ends of the parts of which one must be there where a mask travels."""
 PART_BYTES = 96
@@ -115,13 +118,13 @@ class Dense:
 
 
 class Sparse:
-    """Send the alive values in row-major order, and the mask in the smallest of three forms.
+    """Send the alive values in row-major order, and the mask in the smallest of four forms.
 
     Source: PruneFL (Jiang et al., TNNLS 2023), whose library stores a weight by indices below
     density 1/32. Differs: one flat int32 index per value instead of row and column, no padding of
-    rows, a form for masks that leave whole rows out, and the form follows from the mask, never from
-    values that happen to be 0. A mask that is nearly full still travels as a bitmap, because dense
-    values alone would lose it.
+    rows, forms for masks that leave out whole rows, columns or blocks, and the form follows from
+    the mask, never from values that happen to be 0. A mask that is nearly full still travels as a
+    bitmap, because dense values alone would lose it.
 
     Args:
         numbers: form of the values. Those of tensors with fewer than two dimensions always travel
@@ -164,6 +167,7 @@ class Sparse:
         if mask.dim() > 1:
             rows = mask.flatten(1).any(1).nonzero().flatten().int()
             forms.append({name + ROWS: rows, name + BITMAP: _to_bitmap(mask[rows])})
+            forms += ({name + GRID: grid, name + BITMAP: cells} for grid, cells in _to_grid(mask))
         if 32 * alive.numel() < flat.size:
             index = np.flatnonzero(flat).astype(np.int32)
             forms.append({name + INDEX: torch.from_numpy(index)})
@@ -173,7 +177,7 @@ class Sparse:
         self, name: str, parts: Mapping[str, Tensor], shape: tuple[int, ...], mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return values scattered into zeros, and the mask."""
-        packed, bitmap, index, rows = _split(name, parts, (BITMAP, INDEX, ROWS))
+        packed, bitmap, index, rows, grid = _split(name, parts, (BITMAP, INDEX, ROWS, GRID))
         size, numbers = math.prod(shape), self.numbers(shape)
         if mask is not None and (bitmap is not None or index is not None):
             raise explain_wrong(name, "brings a mask that was not asked for")
@@ -181,6 +185,8 @@ class Sparse:
             flat = mask.reshape(-1)
         elif bitmap is not None and rows is not None:
             flat = _from_rows(name, rows, bitmap, shape)
+        elif bitmap is not None and grid is not None:
+            flat = _from_grid(name, grid, bitmap, shape)
         elif bitmap is not None:
             flat = _from_bitmap(name, bitmap, size)
         elif index is not None:
@@ -243,6 +249,34 @@ def _from_rows(name: str, rows: Tensor, bitmap: Tensor, shape: tuple[int, ...]) 
     return mask.flatten()
 
 
+def _to_grid(mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return where rows and columns differ from the one before, and the bitmap of the cells;
+    nothing where the cells are nearly as many as the coordinates."""
+    flat = mask.cpu().flatten(1)
+    starts = []
+    for lines in (flat, flat.t()):
+        changes = torch.ones(len(lines), dtype=torch.bool)
+        changes[1:] = (lines[1:] != lines[:-1]).any(1)
+        starts.append(changes)
+    rows, columns = starts
+    if 2 * int(rows.sum()) * int(columns.sum()) > flat.numel():
+        return []
+    return [(_to_bitmap(torch.cat(starts)), _to_bitmap(flat[rows][:, columns]))]
+
+
+def _from_grid(name: str, grid: Tensor, bitmap: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the flat mask."""
+    if len(shape) < 2:
+        raise explain_wrong(name, "has a grid, and is a single row")
+    lengths = [shape[0], math.prod(shape[1:])]
+    rows, columns = _from_bitmap(name, grid, sum(lengths)).split(lengths)
+    if not (bool(rows[:1].all()) and bool(columns[:1].all())):
+        raise explain_wrong(name, "has a grid that does not begin with its first row and column")
+    num_cells = [int(rows.sum()), int(columns.sum())]
+    cells = _from_bitmap(name, bitmap, math.prod(num_cells)).view(num_cells)
+    return cells[rows.cumsum(0) - 1][:, columns.cumsum(0) - 1].flatten()
+
+
 def _from_index(name: str, index: Tensor, size: int) -> Tensor:
     """Return the flat mask."""
     if index.dtype != torch.int32 or index.ndim != 1:
@@ -261,16 +295,14 @@ def _name(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name + end: part for end, part in parts.items()}
 
 
-def _split(
-    name: str, parts: Mapping[str, Tensor], companions: tuple[str, ...]
-) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None, Tensor | None]:
-    """Return the parts of the numbers, bitmap, index and rows; of these there may be a bitmap,
-    alone or with rows, or an index."""
+def _split(name: str, parts: Mapping[str, Tensor], companions: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the parts of the numbers, and each of ``companions`` or None; of these there may be a
+    bitmap, alone or with rows or a grid, or an index."""
     bare = {part.removeprefix(name): tensor for part, tensor in parts.items()}
     masks = {end: bare.pop(end) for end in companions if end in bare}
-    if masks and masks.keys() not in ({BITMAP}, {INDEX}, {BITMAP, ROWS}):
+    if masks and masks.keys() not in ({BITMAP}, {INDEX}, {BITMAP, ROWS}, {BITMAP, GRID}):
         raise explain_wrong(name, f"has the parts {sorted(parts)}")
-    return bare, masks.get(BITMAP), masks.get(INDEX), masks.get(ROWS)
+    return bare, *map(masks.get, companions)
 
 
 def _check_sendable(name: str, values: Tensor, mask: Tensor | None) -> None:

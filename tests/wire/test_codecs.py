@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -54,6 +55,9 @@ def test_round_trip(
         in_rows = 4 * len(rows) + (0 if rows.all() else math.ceil(rows.numel() / 8))
         is_worth_it = in_rows + PART_BYTES < min(sizes)  # a part more in the message
         sizes = [in_rows] if is_worth_it else sizes
+    if "w#grid" in parts:
+        assert num_bytes(parts) + PART_BYTES < numbers.num_bytes(alive) + min(sizes)
+        return
     assert num_bytes(parts) == numbers.num_bytes(alive) + (0 if is_told else min(sizes))
 
 
@@ -180,7 +184,9 @@ TENSORS = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from(["w", "w#bitmap", "w#index", "v"]), TENSORS),
+    st.dictionaries(
+        st.sampled_from(["w", "w#bitmap", "w#index", "w#rows", "w#grid", "v"]), TENSORS
+    ),
     SHAPES,
     st.sampled_from([Dense(), Sparse()]),
     st.booleans(),
@@ -224,3 +230,59 @@ def test_rows_that_are_none_are_refused(rows: list[int]) -> None:
         Sparse().decode("w", parts, (1000, 1), None)
     with pytest.raises(WireError, match="single one"):
         Sparse().decode("w", parts, (1000,), None)
+
+
+def halves() -> Tensor:
+    """Of 64 outputs the upper half is left with every other of 100 inputs, the lower with the rest
+    of them but two."""
+    mask = torch.zeros(64, 100, dtype=torch.bool)
+    mask[:32, ::2] = mask[32:, 5::2] = True
+    return mask
+
+
+def test_a_mask_of_halves_of_columns_travels_as_a_grid() -> None:
+    """164 bits say that 2 rows and all 100 columns differ from the one before: 2 x 100 cells."""
+    mask, codec = halves(), Sparse()
+    values = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+    parts = codec.encode("w", values, mask, False)
+    sizes = {name: part.nbytes for name, part in parts.items()}
+    assert sizes == {"w": 4 * int(mask.sum()), "w#grid": 21, "w#bitmap": 25}
+    decoded, received = codec.decode("w", parts, (64, 100), None)
+    assert received is not None
+    assert torch.equal(received, mask)
+    assert torch.equal(decoded, torch.where(mask, values, 0.0))
+
+
+def test_grids_of_kernels_and_of_blocks_come_back() -> None:
+    """A convolution is rows of channels times kernel; blocks change in both directions."""
+    mask = torch.ones(64, 6, 5, 5, dtype=torch.bool)
+    mask[:, 2] = mask[:32, 4, 1] = False
+    blocks = (torch.arange(16)[:, None] + torch.arange(20)) % 3 == 0
+    blocks = blocks.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    for one in (mask, blocks):
+        parts = Sparse().encode("w", torch.ones(one.shape), one, False)
+        assert "w#grid" in parts
+        _, received = Sparse().decode("w", parts, tuple(one.shape), None)
+        assert received is not None
+        assert torch.equal(received, one)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("w#grid", lambda x: x & 0b11111110, "first row"),
+        ("w#grid", lambda x: x[:-1], "20 bytes for 164"),
+        ("w#bitmap", lambda x: x[:-1], "24 bytes for 200"),
+        ("w#grid", lambda x: x.int(), "wrong type"),
+    ],
+)
+def test_grids_that_are_none_are_refused(
+    part: str, change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    parts = Sparse().encode("w", torch.ones(64, 100), halves(), False)
+    with pytest.raises(WireError, match=message):
+        Sparse().decode("w", {**parts, part: change(parts[part])}, (64, 100), None)
+    with pytest.raises(WireError, match="single row"):
+        Sparse().decode("w", parts, (6400,), None)
+    with pytest.raises(WireError, match="not asked"):
+        Sparse().decode("w", parts, (64, 100), halves())
