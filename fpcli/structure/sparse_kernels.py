@@ -3,7 +3,7 @@
 Source: PruneFL (Jiang et al., TNNLS 2023), official code: a convolution is im2col and a product
 with a sparse matrix, and the gradient of the weights stays dense, because it also says what dead
 weights would be worth. On most shapes of small networks dense kernels are faster all the same:
-``structure.choice`` measures.
+``structure.choice`` measures. Masks of columns, or of halves of them, have ``packed_kernel``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpcli.structure.layout import Tensors
+from fpcli.structure.packed_kernel import PackedLinear, find_bands
 
 
 @functools.cache
@@ -185,7 +186,9 @@ def _is_usual(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.device.type in ("cpu", "meta")
 
 
-def make_sparse(layer: nn.Linear | nn.Conv2d, mask: Tensor) -> SparseLinear | SparseConv2d:
+def make_sparse(
+    layer: nn.Linear | nn.Conv2d, mask: Tensor
+) -> SparseLinear | SparseConv2d | PackedLinear:
     """Return the sparse counterpart of a layer; both share their parameters.
 
     Args:
@@ -194,6 +197,10 @@ def make_sparse(layer: nn.Linear | nn.Conv2d, mask: Tensor) -> SparseLinear | Sp
     """
     new: SparseLinear | SparseConv2d
     if isinstance(layer, nn.Linear):
+        if bands := find_bands(mask):
+            packed = PackedLinear(layer.in_features, layer.out_features, device="meta")
+            packed.take(layer, bands)
+            return packed
         new = SparseLinear(layer.in_features, layer.out_features, device="meta")
     else:
         new = SparseConv2d(

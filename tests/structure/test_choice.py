@@ -18,7 +18,7 @@ from fpcli.structure.choice import (
     list_within,
     sparsify,
 )
-from fpcli.structure.sparse_kernels import SparseLinear
+from fpcli.structure.packed_kernel import PackedLinear
 from fpcli.structure.stopwatch import TimedRun, Times
 
 
@@ -57,7 +57,7 @@ def test_every_layer_is_decided_by_its_own_measurement() -> None:
         ("0.weight", 0.5, 0.5, True), ("2.weight", 0.5, 2.0, False),
     ]  # fmt: skip
     assert timer.asked == 2, "a whole layer is not asked"
-    assert [isinstance(layer, SparseLinear) for layer in found] == [True, False, False, False]
+    assert [isinstance(layer, PackedLinear) for layer in found] == [True, False, False, False]
     torch.testing.assert_close(found(X), want, rtol=1e-5, atol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_always_measures_nothing() -> None:
     found, choices = sparsify(net(), None, X, "always", timer=timer)
     assert timer.asked == 0
     assert all(choice.is_sparse for choice in choices)
-    assert isinstance(found[2], SparseLinear)
+    assert isinstance(found[2], PackedLinear)
 
 
 def test_masks_say_more_than_zeros() -> None:

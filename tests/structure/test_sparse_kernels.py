@@ -169,5 +169,5 @@ def test_layers_are_exchanged_in_place_and_tensors_keep_their_names() -> None:
 
 
 def test_a_model_that_is_one_layer() -> None:
-    layer, mask = masked(nn.Linear(3, 2))
+    layer, mask = masked(nn.Linear(3, 5))
     assert isinstance(use_sparse(layer, {"weight": mask}, {"weight"}), SparseLinear)
