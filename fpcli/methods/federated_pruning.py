@@ -24,9 +24,8 @@ from torch import Tensor
 from fpcli.engine.method import Method, RoundContext, Traits, merge_answers
 from fpcli.engine.types import Answer, Ask, ServerState, Support
 from fpcli.errors import RecipeError
-from fpcli.methods.fmlp import find_embeddings
 from fpcli.rng import stream
-from fpcli.structure.budget import list_masked_weights
+from fpcli.structure.budget import find_embeddings, list_masked_weights
 from fpcli.structure.units import (
     average_units,
     drop_by_layer,

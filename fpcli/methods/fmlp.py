@@ -24,7 +24,7 @@ from fpcli.engine.types import Answer, Ask, ServerState, Support, Work
 from fpcli.methods.prunefl import Options as PruneFLOptions
 from fpcli.methods.prunefl import PruneFL, find_loss
 from fpcli.methods.prunefl import State as PruneFLState
-from fpcli.structure.budget import keep_largest
+from fpcli.structure.budget import find_embeddings, keep_largest
 from fpcli.structure.layout import Layout, Tensors
 from fpcli.structure.pairs import mask_entries, measure_entries
 
@@ -85,12 +85,6 @@ def adapt_ratios(
         goal = 1.0 if loss > limit else 0.0
         new[client] = ratios[client] + (goal - ratios[client]) / (elapsed + 2)
     return new
-
-
-def find_embeddings(template: nn.Module) -> list[str]:
-    """Return the names of a network's embedding tables."""
-    tables = (name for name, part in template.named_modules() if isinstance(part, nn.Embedding))
-    return [f"{name}.weight" for name in tables]
 
 
 def measure_spectra(layout: Layout, values: Tensors, support: Support) -> dict[str, list[float]]:

@@ -10,6 +10,7 @@ from fpcli.report.canvas import BLUE, GREY, INK, MARKERS, ORANGE, SERIES, count_
 from fpcli.report.client_plots import draw_clients
 from fpcli.report.filter_plot import draw_filters
 from fpcli.report.forgetting_plots import make_forgetting_figure
+from fpcli.report.mask_plot import draw_masks
 from fpcli.report.server_plots import draw_steps, has_steps
 from fpcli.report.sparsity_plot import draw_sparsity
 from fpcli.store.events import Events
@@ -26,7 +27,7 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     have a level each, ``clients`` if clients' own models were judged, ``forgetting`` if classes
     were withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the
     scores of neurons that are kept and removed, ``steps`` if rounds note what the server trained or
-    pruned by layers.
+    pruned by layers, ``masks`` if rounds note which units of layers stay.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense and "target_sparsity" in dense[0]["notes"]:
@@ -49,6 +50,11 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
         yield "importance", _importance(scored, title)
     if has_steps(rounds):
         yield "steps", draw_steps(rounds, title)
+    ranked = [
+        event for event in rounds if event.get("notes", {}).get("kept_units", {}).get("layers")
+    ]
+    if ranked:
+        yield "masks", draw_masks(ranked, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:

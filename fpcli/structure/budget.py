@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpcli.structure.layout import Layout, Tensors
 
@@ -32,6 +32,12 @@ def list_masked_weights(layout: Layout) -> list[str]:
         if spec.is_parameter and spec.uses > 0 and len(spec.shape) > 1
         if spec.shape[2:] != (1, 1) or not ("shortcut" in name or "downsample" in name)
     ]
+
+
+def find_embeddings(template: nn.Module) -> list[str]:
+    """Return the names of a network's embedding tables."""
+    tables = (name for name, part in template.named_modules() if isinstance(part, nn.Embedding))
+    return [f"{name}.weight" for name in tables]
 
 
 def keep_largest(scores: Tensors, density: float) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from fpcli.engine import server
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord
 from fpcli.engine.types import ServerState, Support
-from fpcli.methods.fmlp import adapt_ratios, find_embeddings, measure_spectra
+from fpcli.methods.fmlp import adapt_ratios, measure_spectra
 from fpcli.recipe.load import load_recipe
+from fpcli.structure.budget import find_embeddings
 from fpcli.structure.layout import Layout, TensorSpec
 from fpcli.train.setup import Setup, prepare_run
 

@@ -138,3 +138,16 @@ def test_importance_of_the_last_mask_with_a_line_for_the_first(tmp_path: Path) -
     assert "importance.png" in names(draw_run(events, tmp_path))
     for word in ("fc1 (1 of 3 kept)", "kept", "removed", "first mask, round 2", "after round 3"):
         assert word in texts(tmp_path / "importance.svg")
+
+
+def test_masks_of_the_last_ranking(tmp_path: Path) -> None:
+    """Of the 6 half-columns of a two are left, and all 4 of b; what an earlier round kept is gone."""
+    events = history()
+    for number, bits in ((0, "fc"), (2, "90")):
+        layers = {"a": {"shape": [4, 3], "kept": bits}, "b": {"shape": [2, 2], "kept": "f0"}}
+        events[number]["notes"] = {"kept_units": {"pattern": "half-column", "layers": layers}}
+    assert "masks.png" in names(draw_run(events, tmp_path))
+    words = texts(tmp_path / "masks.svg")
+    for word in ("a: 33% kept (dark)", "b: 100% kept (dark)", "output", "input (of 3)"):
+        assert word in words
+    assert "half-column units after round 3" in words
