@@ -102,7 +102,7 @@ def encode_model(trained: Trained, card: Card, *, is_dense: bool = False) -> Sto
         error = max(error, difference)
         mask = masks.get(name)
         if mask is not None and _is_smaller(mask, stored.element_size()):
-            tensors |= Sparse().encode(name, values, mask, known=False)
+            tensors |= Sparse(has_lines=False).encode(name, values, mask, known=False)
             stored = stored[mask]
             num_sparse += 1
         tensors[name] = stored.contiguous()

@@ -26,7 +26,7 @@ from fpcli.engine.types import Answer, Ask, ServerState, Support
 from fpcli.errors import RecipeError
 from fpcli.rng import stream
 from fpcli.structure.budget import find_embeddings, list_masked_weights
-from fpcli.structure.units import (
+from fpcli.structure.mask_units import (
     average_units,
     drop_by_layer,
     drop_over_layers,
@@ -158,7 +158,7 @@ def score_entries(score: str, value: Tensor, momentum: Tensor) -> Tensor:
     return momentum if score == "momentum" else (value * momentum).abs()
 
 
-def choose_masks(
+def choose_unit_masks(
     ctx: RoundContext, state: ServerState, momentum: Mapping[str, Tensor], number: int
 ) -> dict[str, Tensor]:
     """Return the masks of a round: bool, dense shapes; a layer that loses nothing has none."""
@@ -271,7 +271,7 @@ class FederatedPruning(Method):
         """Return the state ahead of a round, with its masks, and log what stays."""
         options: Options = ctx.options
         if options.sparsity and options.is_due(number):
-            masks = choose_masks(ctx, state, state.method.momentum, number)
+            masks = choose_unit_masks(ctx, state, state.method.momentum, number)
             new = replace(state, support=Support(mask=masks))
         else:
             new = state

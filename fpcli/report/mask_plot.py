@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from fpcli.report.canvas import make_figure
 from fpcli.store.events import Events
-from fpcli.structure.units import number_units, read_bits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +19,9 @@ def draw_masks(rounds: Events, title: str) -> Figure:
         rounds: the last one notes ``kept_units``: the pattern, and of each layer its ``shape`` and
             its units in hexadecimal.
     """
+    # It needs torch, which other pages do without.
+    from fpcli.structure.mask_units import number_units, read_bits
+
     kept = rounds[-1]["notes"]["kept_units"]
     layers = kept["layers"]
     picture = make_figure(9, 1 + 2.3 * len(layers))

@@ -130,10 +130,11 @@ class Sparse:
         numbers: form of the values. Those of tensors with fewer than two dimensions always travel
             whole: biases and the statistics of norms are few, and a variance that is rounded can
             end below 0.
+        has_lines: masks may take the forms of rows and grids, which exported files do not have.
     """
 
-    def __init__(self, numbers: NumberForm = FLOAT32) -> None:
-        self._numbers = numbers
+    def __init__(self, numbers: NumberForm = FLOAT32, *, has_lines: bool = True) -> None:
+        self._numbers, self._has_lines = numbers, has_lines
 
     @property
     def is_exact(self) -> bool:
@@ -164,7 +165,7 @@ class Sparse:
         if known:
             return parts
         forms = [{name + BITMAP: _to_bitmap(mask)}]
-        if mask.dim() > 1:
+        if mask.dim() > 1 and self._has_lines:
             rows = mask.flatten(1).any(1).nonzero().flatten().int()
             forms.append({name + ROWS: rows, name + BITMAP: _to_bitmap(mask[rows])})
             forms += ({name + GRID: grid, name + BITMAP: cells} for grid, cells in _to_grid(mask))

@@ -16,9 +16,9 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.planning import foresee
 from fpcli.engine.types import ServerState, Support
 from fpcli.errors import RecipeError
-from fpcli.methods.federated_pruning import Options, choose_masks, list_prunable
+from fpcli.methods.federated_pruning import Options, choose_unit_masks, list_prunable
 from fpcli.recipe.idle import find_idle
-from fpcli.structure.units import list_kept_units, number_units, read_bits
+from fpcli.structure.mask_units import list_kept_units, number_units, read_bits
 from fpcli.train.setup import Setup, prepare_run
 
 AT_ONCE = {
@@ -157,7 +157,7 @@ def test_dropped_columns_return_when_live_ones_have_shrunk(
     def choose(*sizes: float, support: Support) -> Support:
         columns = torch.cat([torch.tensor(sizes), tail]).expand(12, 32)
         state = ServerState(0, {**setup.values, "hidden.weight": columns}, support)
-        return Support(mask=choose_masks(ctx, state, {}, 1))
+        return Support(mask=choose_unit_masks(ctx, state, {}, 1))
 
     def list_first(support: Support) -> list[int]:
         bits = support.mask["hidden.weight"]

@@ -141,7 +141,7 @@ def test_importance_of_the_last_mask_with_a_line_for_the_first(tmp_path: Path) -
 
 
 def test_masks_of_the_last_ranking(tmp_path: Path) -> None:
-    """Of the 6 half-columns of a two are left, and all 4 of b; what an earlier round kept is gone."""
+    """Of the 6 half-columns of a two are left, and all 4 of b."""
     events = history()
     for number, bits in ((0, "fc"), (2, "90")):
         layers = {"a": {"shape": [4, 3], "kept": bits}, "b": {"shape": [2, 2], "kept": "f0"}}

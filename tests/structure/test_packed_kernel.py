@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fpcli.structure.mask_units import number_units
 from fpcli.structure.packed_kernel import PackedLinear, find_bands, multiply_bands
 from fpcli.structure.sparse_kernels import SparseLinear, make_sparse
-from fpcli.structure.units import number_units
 
 W = torch.tensor(
     [

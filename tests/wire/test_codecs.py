@@ -286,3 +286,9 @@ def test_grids_that_are_none_are_refused(
         Sparse().decode("w", parts, (6400,), None)
     with pytest.raises(WireError, match="not asked"):
         Sparse().decode("w", parts, (64, 100), halves())
+
+
+def test_exported_files_have_bitmaps_alone() -> None:
+    parts = Sparse(has_lines=False).encode("w", torch.ones(64, 100), halves(), False)
+    assert parts.keys() == {"w", "w#bitmap"}
+    assert parts["w#bitmap"].nbytes == 800

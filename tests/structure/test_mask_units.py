@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpcli.structure.units import (
+from fpcli.structure.mask_units import (
     average_units,
     drop_by_layer,
     drop_over_layers,
