@@ -150,11 +150,14 @@ OTHER_QUESTIONS = {
     ("cli/sensitivity_command.py", "parse_ratios"): "a grid of ratios, FIRST:LAST:STEP",
     ("cli/show.py", "line"): "a line for the screen that begins with `warning:`",
     ("methods/__init__.py", ""): "the line of a class",
+    ("methods/federated_pruning.py", ""): "a share, random:F",
+    ("methods/federated_pruning.py", "choose_unit_masks"): "a share, random:F",
     ("engine/balance.py", "quantile"): "an anchor, quantile:Q",
     ("report/markup.py", ""): "where a path may begin in a text",
     ("recipe/header.py", ""): "a line of a recipe's header, `# paper: ...`",
     ("recipe/header.py", "_add"): "a place, FILE:LINE",
     ("recipe/yaml_file.py", "is_null"): "a tag of YAML's",
+    ("structure/mask_units.py", ""): "a shape, block:ROWSxCOLUMNS",
     ("settings/declared.py", "_take_apart"): "takes apart what stands in a table",
 }
 """Where else a colon is looked for: file and function -> what is asked there."""

@@ -133,8 +133,8 @@ def list_kernels(
     if not kernels:
         raise LayoutError(
             "no convolution of the network may lose filters",
-            hint="shortcuts add up what they make (`--set method.residual=group-sum` opens them), "
-            "or there is none",
+            hint="`--set method.prune_round=0` trains without pruning; where shortcuts add up what "
+            "all of them make, `--set method.residual=group-sum` opens them",
         )
     return kernels
 

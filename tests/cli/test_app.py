@@ -219,4 +219,6 @@ def test_completion_knows_the_names(spawn: Callable) -> None:
     }
     process = spawn(env=os.environ | request)
     out, _ = process.communicate(timeout=60)
-    assert out.split() == ["fedavg", "fedmp", "fedprox"]
+    assert out.split() == [
+        "fedavg", "fedduap", "federated-pruning", "fedmp", "fedprox", "fedsparsify",
+    ]  # fmt: skip

@@ -91,7 +91,8 @@ OFFERED = {
     "fp export fe": ["fedmp-one"],
     "fp bench ru": ["runs/fedmp-one", "runs/fit-two"],
     "fp unlearn --retrained fe": ["fedmp-one"],
-    "fp prune fe": ["fedmp-one", "fedavg-cnn"],
+    "fp prune fedm": ["fedmp-one"],
+    "fp prune feda": ["fedavg-cnn"],
     "fp explain F13": ["F130"],
 }  # fmt: skip
 """Line up to the cursor -> words that Tab offers."""

@@ -7,7 +7,7 @@ from typing import Any
 from fpcli.report.canvas import draw_in_style
 from fpcli.report.method_plots import draw_methods
 
-CLIENT = {"pruning_error": 0.0}
+CLIENT = {"pruning_error": 0.0, "notes": {}}
 PRUNED = {
     "rate": 0.5, "clients": {"0": 0.4, "3": 0.6},
     "layers": {"conv1": {"rate": 0.25, "kept": 6, "width": 8}},
