@@ -150,7 +150,7 @@ def _importance(scored: Events, title: str) -> Figure:
     for axes in panels[-1]:
         axes.set_xlabel("neuron, by rank")
     for axes in panels[:, 0]:
-        axes.set_ylabel("score (layer = 1)")
+        axes.set_ylabel("score")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside right upper", fontsize=8)
     text = f"{title}: importance of neurons after round {scored[-1]['round']}"
