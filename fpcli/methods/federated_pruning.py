@@ -278,10 +278,10 @@ class FederatedPruning(Method):
         names = list_prunable(ctx)
         if not options.sparsity or not names:
             return new
-        whole = {name: torch.ones_like(state.values[name], dtype=torch.bool) for name in names}
-        kept = {name: new.support.mask.get(name, whole[name]) for name in names}
-        old = {name: state.support.mask.get(name, whole[name]) for name in names}
-        num_kept, size = (sum(int(m.sum()) for m in masks.values()) for masks in (kept, whole))
+        weights = {name: state.values[name] for name in names}
+        kept, old = new.support.masks_of(weights), state.support.masks_of(weights)
+        num_kept = sum(int(mask.sum()) for mask in kept.values())
+        size = sum(mask.numel() for mask in kept.values())
         ctx.log(None, sparsity=1 - num_kept / size, units=DROPS.get(options.units, options.units))
         ctx.log(None, density={name: float(mask.float().mean()) for name, mask in kept.items()})
         if new is not state:

@@ -206,10 +206,7 @@ class FedSparsify(Method):
         is_of_holders = options.merge.startswith("nnz")
         new = merge_answers(ctx, state, answers, absent="skip" if is_of_holders else "zero")
         ranked = {name: new.values[name] for name in list_ranked(ctx.layout, options)}
-        before = {
-            name: state.support.mask.get(name, torch.ones_like(x, dtype=torch.bool))
-            for name, x in ranked.items()
-        }
+        before = state.support.masks_of(ranked)
         masks = before
         if target and options.variant == "global":
             chosen = purge_weights(ctx.layout, new.values, options, target, ctx.seed)

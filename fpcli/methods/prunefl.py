@@ -294,10 +294,8 @@ class PruneFL(Method):
         """Average the alive weights; when it is time, choose which ones are alive."""
         options, method_state, elapsed = ctx.options, state.method or State(), state.round
         new, importance = self.merge(ctx, state, answers), method_state.importance
-        old = {
-            name: state.support.mask.get(name, torch.ones_like(state.values[name]).bool())
-            for name in self.list_masked(ctx)
-        }
+        weights = {name: state.values[name] for name in self.list_masked(ctx)}
+        old = state.support.masks_of(weights)
         if any(assign_duties(ctx, elapsed)):
             importance = collect(ctx, options.importance, importance, answers)
         masks = choose_masks(ctx, elapsed, new.values, old, importance)

@@ -48,12 +48,8 @@ def count_votes(supports: Sequence[Support], dense: Tensors) -> dict[str, Tensor
     >>> count_votes([one, other], {"a": torch.zeros(2)})
     {'a': tensor([2, 1])}
     """
-    votes = {}
-    for name, like in dense.items():
-        whole = torch.ones_like(like, dtype=torch.bool)
-        held = [support.mask.get(name, whole) for support in supports]
-        votes[name] = torch.stack(held).sum(0)
-    return votes
+    held = [support.masks_of(dense) for support in supports]
+    return {name: torch.stack([masks[name] for masks in held]).sum(0) for name in dense}
 
 
 def measure_distance(first: Tensors, other: Tensors) -> float:

@@ -110,6 +110,13 @@ class Support:
             coverage[name] = scatter(alive, axes[name], spec.shape)
         return values, coverage
 
+    def masks_of(self, dense: Tensors) -> dict[str, Tensor]:
+        """Return the mask of each of some dense tensors, true throughout where it has none."""
+        return {
+            name: self.mask.get(name, torch.ones_like(x, dtype=torch.bool))
+            for name, x in dense.items()
+        }
+
     def block_mask(self, layout: Layout) -> dict[str, Tensor]:
         """Return the masks in block coordinates (masked tensors only)."""
         axes = self.axes(layout)
