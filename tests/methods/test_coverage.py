@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import toy_recipe
+from contexts import round_context
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from fpcli.engine.executors.inline import Inline
 from fpcli.engine.method import merge_answers
 from fpcli.engine.planning import foresee
 from fpcli.engine.round_context import RoundContext
-from fpcli.engine.types import Answer, Ask, LocalConfig, ServerState, Timing, Traffic, Work
+from fpcli.engine.types import Answer, Ask, ServerState, Timing, Traffic, Work
 from fpcli.errors import LayoutError, RecipeError, UsageError
 from fpcli.methods.coverage import (
     TYPES,
@@ -56,24 +57,7 @@ HAS_WIDE_MASKS = True
 
 
 def context(options: Options, layout: Layout = FOUR, num: int = 4, **changes: Any) -> RoundContext:
-    made = RoundContext(
-        round=1,
-        phase="round",
-        options=options,
-        layout=layout,
-        travels=layout,
-        local=LocalConfig(),
-        fleet=None,  # type: ignore[arg-type]
-        num_examples=[10] * num,
-        share_labels=lambda one, other: False,
-        rounds=1,
-        clients_per_round=num,
-        seed=0,
-        log=lambda *_, **__: None,
-        server=None,  # type: ignore[arg-type]
-        cohort=tuple(range(num)),
-    )
-    return replace(made, **changes)
+    return round_context(options, layout, num, **changes)
 
 
 def answer(client: int, support: Support, change: Tensor, num_examples: int = 1) -> Answer:

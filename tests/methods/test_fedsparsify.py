@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import toy_recipe
+from contexts import round_context
 
 from fpcli.engine import server
 from fpcli.engine.exchange import exchange
 from fpcli.engine.executors.inline import Inline
 from fpcli.engine.federation import RoundRecord
-from fpcli.engine.method import RoundContext
 from fpcli.engine.planning import foresee
-from fpcli.engine.types import Answer, Ask, LocalConfig, ServerState, Support, Timing, Traffic, Work
+from fpcli.engine.types import Answer, Ask, ServerState, Support, Timing, Traffic, Work
 from fpcli.methods.fedsparsify import FedSparsify, Options, purge_weights
 from fpcli.pruning.polynomial import find_sparsity
 from fpcli.recipe.idle import find_idle
@@ -158,24 +158,11 @@ def merge_models(options: Options, models: Sequence[Any] = MODELS, **changes: An
         times = Timing(0.0, 0.0, 0.0)
         num = 10 * (client + 1)
         answers.append(Answer(Ask(client), work, support, num, Traffic(0, 0), times, 0.0))
-    ctx = RoundContext(
-        round=2,
-        phase="round",
-        options=options,
-        layout=layout,
-        travels=layout,
-        local=LocalConfig(),
-        fleet=None,  # type: ignore[arg-type]
-        num_examples=[10 * (client + 1) for client in range(len(models))],
-        share_labels=lambda one, other: False,
-        rounds=2,
-        clients_per_round=len(models),
-        seed=0,
-        log=lambda *_, **__: None,
-        server=None,  # type: ignore[arg-type]
-    )
+    counts = [answer.num_examples for answer in answers]
+    more = {"round": 2, "rounds": 2, "num_examples": counts, **changes}
+    ctx = round_context(options, layout, len(models), **more)
     state = ServerState(1, {"w": old}, Support())
-    return FedSparsify().aggregate(replace(ctx, **changes), state, answers)
+    return FedSparsify().aggregate(ctx, state, answers)
 
 
 @pytest.mark.parametrize(
