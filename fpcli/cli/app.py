@@ -19,7 +19,7 @@ import typer
 
 from fpcli.cli import data_command, recipe_command
 from fpcli.cli.bench_command import run_bench
-from fpcli.cli.build_command import build_command
+from fpcli.cli.build_command import build_command, restore_help
 from fpcli.cli.compare_command import run_compare
 from fpcli.cli.completion import install_script, prepare_completion, show_script
 from fpcli.cli.data_split_command import SPLIT_FLAGS, split_data
@@ -108,7 +108,9 @@ def _fp(
 @functools.cache
 def build_parser() -> Any:
     """Return the group of all commands; built once, as it takes longer than to parse a line."""
-    return typer.main.get_command(cli_app)
+    group: Any = typer.main.get_command(cli_app)
+    restore_help(group)
+    return group
 
 
 def main() -> None:

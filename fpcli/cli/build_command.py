@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import partial, wraps
+from functools import partial, update_wrapper, wraps
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -76,7 +77,9 @@ def build_command(
 
 
 def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:
-    reader = partial(_read_share, hint, flag) if is_share(hint) else None
+    # Older parsers ask a reader for its name.
+    read_share = update_wrapper(partial(_read_share, hint, flag), _read_share)
+    reader = read_share if is_share(hint) else None
     hint, bounds = _without_bounds(hint)
     make: Any = typer.Option if flag.names else typer.Argument
     info = make(
@@ -89,9 +92,22 @@ def _parameter(name: str, hint: Any, default: Any, flag: Flag) -> Parameter:
         show_envvar=False,
         envvar=flag.envvar,
         autocompletion=find_completer(flag),
+        path_type=Path,  # older versions leave words in `ctx.params`
         **({"parser": reader} if reader else bounds),
     )
     return Parameter(name, Parameter.KEYWORD_ONLY, default=info, annotation=hint)
+
+
+def restore_help(command: Any) -> None:
+    """Give the arguments of a command, and of those in it, the texts that they were made with.
+
+    Between them, versions of typer and click that fit by their numbers (0.20 and 8.5) lose those.
+    """
+    for inner in getattr(command, "commands", {}).values():
+        restore_help(inner)
+    for item in command.params:
+        if item.param_type_name == "argument" and not item.help:
+            item.help = signature(command.callback).parameters[item.name].default.help
 
 
 def _read_share(hint: Any, flag: Flag, text: str) -> Any:

@@ -9,7 +9,7 @@ import typer
 from annotated_types import Ge
 from typer.main import get_command
 
-from fpcli.cli.build_command import build_command, read_options
+from fpcli.cli.build_command import build_command, read_options, restore_help
 from fpcli.errors import UsageError
 from fpcli.settings.flags import Flag
 from fpcli.settings.keys import collect_flags
@@ -39,7 +39,9 @@ class Typed:
 def command(function: Callable[..., None], **more: Any) -> Any:
     app = typer.Typer(add_completion=False)
     app.command()(build_command(function, **more))
-    return get_command(app)
+    made: Any = get_command(app)
+    restore_help(made)
+    return made
 
 
 def test_fields_become_options_in_their_order_and_with_their_defaults() -> None:
@@ -50,7 +52,10 @@ def test_fields_become_options_in_their_order_and_with_their_defaults() -> None:
         force: Annotated[bool, Flag("--force", "Replace it")] = False,
     ) -> None:
         """Do it."""
-        seen.append((name, set_, force, read_options(ctx.params, collect_flags(Made))))
+        given = read_options(ctx.params, collect_flags(Made))
+        if "many" in given:  # a tuple, with older parsers
+            given["many"] = list(given["many"])
+        seen.append((name, set_, force, given))
 
     seen: list[Any] = []
     made = command(run, flags=collect_flags(Made))
@@ -82,7 +87,7 @@ def test_a_section_comes_as_a_whole_with_its_bounds() -> None:
     made.main([], standalone_mode=False)
     made.main(["-n", "7"], standalone_mode=False)
     assert seen == [Typed(3), Typed(7)]
-    with pytest.raises(Exception, match="greater than or equal to 1"):
+    with pytest.raises(Exception, match="greater than or equal to 1|x>=1"):
         made.main(["--count", "0"], standalone_mode=False)
 
 
