@@ -87,7 +87,7 @@ def test_a_section_comes_as_a_whole_with_its_bounds() -> None:
     made.main([], standalone_mode=False)
     made.main(["-n", "7"], standalone_mode=False)
     assert seen == [Typed(3), Typed(7)]
-    with pytest.raises(Exception, match="greater than or equal to 1|x>=1"):
+    with pytest.raises(Exception, match=r"greater than or equal to 1|x>=1"):
         made.main(["--count", "0"], standalone_mode=False)
 
 
