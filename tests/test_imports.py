@@ -58,6 +58,7 @@ ONLY_IN = {
         "report/filter_plot.py",
         "report/forgetting_plots.py",
         "report/mask_plot.py",
+        "report/pace_plot.py",
         "report/paper_plot.py",
         "report/plots.py",
         "report/method_plots.py",

@@ -28,6 +28,7 @@ from torch import nn
 
 from fpcli.data.batches import find_batch_ends
 from fpcli.engine.method import ClientContext, Method, RoundContext, fit
+from fpcli.engine.proximal import make_pull
 from fpcli.engine.types import Ask, ServerState, Work
 from fpcli.errors import RecipeError
 
@@ -114,12 +115,5 @@ class FedProx(Method):
 
     def train(self, cx: ClientContext, model: nn.Module) -> Work:
         """Add mu (w - w^t), the gradient of the proximal term, to every gradient."""
-        mu = cx.options.mu
-        anchor = {name: value.to(cx.torch_device) for name, value in cx.received.items()}
-
-        def pull(model: nn.Module) -> None:
-            for name, weight in model.named_parameters():
-                if weight.grad is not None:
-                    weight.grad.add_(weight.detach() - anchor[name], alpha=mu)
-
-        return cx.result(model, fit(model, cx, self.loss, after_backward=pull if mu else None))
+        pull = make_pull(cx, cx.options.mu)
+        return cx.result(model, fit(model, cx, self.loss, after_backward=pull))

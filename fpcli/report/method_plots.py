@@ -11,6 +11,7 @@ from fpcli.report.client_plots import draw_clients
 from fpcli.report.filter_plot import draw_filters
 from fpcli.report.forgetting_plots import make_forgetting_figure
 from fpcli.report.mask_plot import draw_masks
+from fpcli.report.pace_plot import draw_pace
 from fpcli.report.server_plots import draw_steps, has_steps
 from fpcli.report.sparsity_plot import draw_sparsity
 from fpcli.store.events import Events
@@ -27,7 +28,8 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     have a level each, ``clients`` if clients' own models were judged, ``forgetting`` if classes
     were withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the
     scores of neurons that are kept and removed, ``steps`` if rounds note what the server trained or
-    pruned by layers, ``masks`` if rounds note which units of layers stay.
+    pruned by layers, ``masks`` if rounds note which units of layers stay, ``pace`` if some note
+    clients that were left out for being slow.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense and "target_sparsity" in dense[0]["notes"]:
@@ -55,6 +57,9 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     ]
     if ranked:
         yield "masks", draw_masks(ranked, title)
+    paced = [event for event in rounds if "left_out" in event.get("notes", {})]
+    if any(event["notes"]["left_out"] for event in paced):
+        yield "pace", draw_pace(paced, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:
