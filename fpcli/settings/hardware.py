@@ -92,9 +92,10 @@ class WireChoice:
 
     codec: Annotated[str, Flag("--codec NAME", known="codecs")] = "dense"
     """How tensors are sent, both ways, such as sparse or int8. `dense` sends every value of a
-    sub-model, `sparse` leaves out masked ones where it pays; `float16`, `int8` and
-    `int8-stochastic` shorten the rest too. `qsgd2` to `qsgd8` and `ternary` are for changes, hence
-    for `up`: few networks survive weights that are rounded so coarsely."""
+    sub-model, `sparse` leaves out masked ones where it pays; `float16`, `int2` to `int16` and
+    `int2-stochastic` to `int16-stochastic` shorten the rest too. `qsgd2` to `qsgd8`, `ternary` and
+    the shortest integers are for changes, hence for `up`: few networks survive weights that are
+    rounded so coarsely."""
     down: str | None = None
     """Codec of what the server sends; null means `codec`."""
     up: str | None = None

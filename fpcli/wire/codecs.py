@@ -201,10 +201,22 @@ class Sparse:
 
 float16 = partial(Sparse, Floats(torch.float16))
 """Values rounded to 2 bytes."""
-int8 = partial(Sparse, Levels(127, "max", is_stochastic=False, bits=8))
-"""255 levels up to the largest value, to the nearest."""
-int8_stochastic = partial(Sparse, Levels(127, "max", is_stochastic=True, bits=8))
-"""255 levels up to the largest value, without bias."""
+(
+    int2, int3, int4, int5, int6, int7, int8, int9, int10, int11, int12, int13, int14, int15, int16,
+) = (
+    partial(Sparse, Levels(2 ** (bits - 1) - 1, "max", is_stochastic=False, bits=bits))
+    for bits in range(2, 17)
+)  # fmt: skip
+"""2^bits - 1 levels up to the largest value, to the nearest."""
+(
+    int2_stochastic, int3_stochastic, int4_stochastic, int5_stochastic, int6_stochastic,
+    int7_stochastic, int8_stochastic, int9_stochastic, int10_stochastic, int11_stochastic,
+    int12_stochastic, int13_stochastic, int14_stochastic, int15_stochastic, int16_stochastic,
+) = (
+    partial(Sparse, Levels(2 ** (bits - 1) - 1, "max", is_stochastic=True, bits=bits))
+    for bits in range(2, 17)
+)  # fmt: skip
+"""2^bits - 1 levels up to the largest value, without bias."""
 ternary = partial(Sparse, Levels(1, "max", is_stochastic=True, bits=0))
 """Minus, zero or plus the largest value (TernGrad)."""
 qsgd2, qsgd3, qsgd4, qsgd5, qsgd6, qsgd7, qsgd8 = (

@@ -95,7 +95,7 @@ class Levels:
         top: highest level.
         scale: the largest magnitude (``max``) or the Euclidean norm (``norm``) of the tensor.
         is_stochastic: round at random, without bias.
-        bits: per value; 0 writes five values in base 3 per byte (``top`` is 1 then).
+        bits: per value, at most 16; 0 writes five values in base 3 per byte (``top`` is 1 then).
     """
 
     top: int
@@ -124,7 +124,7 @@ class Levels:
             level = np.floor(share + 0.5)
         # The norm as float32 may be a little less than the one large value it consists of.
         level = np.minimum(level, self.top) * np.sign(flat)
-        codes = (level + self.top).astype(np.uint8)
+        codes = (level + self.top).astype(np.uint16)
         return {"": _to_bytes(codes, self.bits), SCALE: torch.tensor([scale])}
 
     def unpack(self, name: str, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
@@ -149,9 +149,10 @@ class Levels:
 def _to_bytes(codes: np.ndarray, bits: int) -> Tensor:
     """Return codes one after another, the lowest bit or digit first."""
     if bits == 0:
-        digits = np.pad(codes, (0, -len(codes) % TRITS)).reshape(-1, TRITS)
+        digits = np.pad(codes.astype(np.uint8), (0, -len(codes) % TRITS)).reshape(-1, TRITS)
         return torch.from_numpy(digits @ (3 ** np.arange(TRITS)).astype(np.uint8))
-    spread = np.unpackbits(codes[:, None], axis=1, count=bits, bitorder="little")
+    pairs = codes.astype("<u2")[:, None].view(np.uint8)
+    spread = np.unpackbits(pairs, axis=1, count=bits, bitorder="little")
     return torch.from_numpy(np.packbits(spread, bitorder="little"))
 
 
@@ -162,8 +163,10 @@ def _from_bytes(packed: Tensor, bits: int, count: int) -> tuple[np.ndarray, bool
         codes = digits[:, :TRITS].reshape(-1).astype(np.uint8)
         return codes[:count], bool(codes[count:].any() or digits[:, TRITS].any())
     spread = np.unpackbits(packed.numpy(), bitorder="little")
-    codes = np.packbits(spread[: count * bits].reshape(-1, bits), axis=1, bitorder="little")
-    return codes.reshape(-1), bool(spread[count * bits :].any())
+    packed_codes = np.packbits(spread[: count * bits].reshape(-1, bits), axis=1, bitorder="little")
+    pairs = np.zeros((count, 2), dtype=np.uint8)
+    pairs[:, : packed_codes.shape[1]] = packed_codes
+    return pairs.view("<u2").reshape(-1), bool(spread[count * bits :].any())
 
 
 def _check_names(name: str, parts: Mapping[str, Tensor], expected: set[str]) -> None:

@@ -15,15 +15,21 @@ from fpcli.wire.numbers import Floats, Levels, NumberForm
 
 NEAREST = {"float16": Floats(torch.float16)} | {
     f"nearest{bits}": Levels(2 ** (bits - 1) - 1, "max", is_stochastic=False, bits=bits)
-    for bits in range(2, 9)
+    for bits in range(2, 17)
 }
-STOCHASTIC = {
-    "int8": Levels(127, "max", is_stochastic=True, bits=8),
-    "ternary": Levels(1, "max", is_stochastic=True, bits=0),
-} | {
-    f"qsgd{bits}": Levels(2 ** (bits - 1) - 1, "norm", is_stochastic=True, bits=bits)
-    for bits in range(2, 9)
-}
+STOCHASTIC = (
+    {
+        f"int{bits}": Levels(2 ** (bits - 1) - 1, "max", is_stochastic=True, bits=bits)
+        for bits in range(2, 17)
+    }
+    | {
+        "ternary": Levels(1, "max", is_stochastic=True, bits=0),
+    }
+    | {
+        f"qsgd{bits}": Levels(2 ** (bits - 1) - 1, "norm", is_stochastic=True, bits=bits)
+        for bits in range(2, 9)
+    }
+)
 FORMS = NEAREST | STOCHASTIC
 
 
@@ -60,6 +66,9 @@ def test_codes_lie_one_after_another() -> None:
     parts = NEAREST["nearest3"].pack("w", values, None)
     assert parts[""].tolist() == [0b11010101, 0b01000000]
     assert parts["#scale"].tolist() == [1.0]
+    # In twelve bits 4094 and 2048, that is 0xffe and 0x800: a code may begin within a byte.
+    parts = NEAREST["nearest12"].pack("w", torch.tensor([1.0, 1 / 2047]), None)
+    assert parts[""].tolist() == [0xFE, 0x0F, 0x80]
     # Digits 2 0 1 2 1 of base 3: 2 + 0 + 9 + 54 + 81; then 0 and padding.
     parts = STOCHASTIC["ternary"].pack("w", torch.tensor([4.0, -4, 0, 4, 0, -4]), stream())
     assert parts[""].tolist() == [146, 0]
@@ -204,4 +213,4 @@ def test_any_bytes_are_read_or_refused(form: str, data: bytes, scale: float, cou
 
 def test_every_form_is_a_codec() -> None:
     forms = {plugins.lookup("codecs", name)().numbers((2, 2)) for name in CODECS if name != "dense"}
-    assert set(STOCHASTIC.values()) | {Floats(), NEAREST["float16"], NEAREST["nearest8"]} == forms
+    assert {*STOCHASTIC.values(), *NEAREST.values(), Floats()} == forms
