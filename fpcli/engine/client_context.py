@@ -24,7 +24,7 @@ from fpcli.rng import stream
 from fpcli.structure.cost import count_cost
 from fpcli.structure.shrink import fill_buffers, shrink
 from fpcli.tasks.learning_task import Batch
-from fpcli.wire.blocks import decode_blocks, encode_blocks, is_exact
+from fpcli.wire.blocks import carry_blocks, is_exact
 from fpcli.wire.message import Job
 
 EVALUATE = "evaluate"
@@ -233,12 +233,8 @@ class ClientContext:
             delta: all tensors of the upload, in its order, block coordinates.
             mask: the client's own masks, where the upload brings some beside those it received.
         """
-        codec, own_masks = self.site.up_codec, mask or {}
-        masks = {name: bits.cpu() for name, bits in {**self.mask, **own_masks}.items()}
-        known = {name: bits for name, bits in masks.items() if name not in own_masks}
-        parts = encode_blocks(codec, delta, masks, known, self.rng(UPLOAD))
-        shapes = {name: tuple(value.shape) for name, value in delta.items()}
-        return decode_blocks(codec, parts, shapes, known)[0]
+        own = {name: bits.cpu() for name, bits in (mask or {}).items()}
+        return carry_blocks(self.site.up_codec, delta, self.job.mask, own, self.rng(UPLOAD))
 
     def train_seconds(self, num_samples: int, support: Support) -> float:
         """Return the simulated seconds of training steps on so many samples, counted again in every

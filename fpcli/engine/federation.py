@@ -14,15 +14,16 @@ from fpcli.engine.method import Method, Traits
 from fpcli.engine.round_context import Phase, RoundContext
 from fpcli.engine.server_side import ServerSide
 from fpcli.engine.site import Common
-from fpcli.engine.types import TRAIN, Ask, Json, LocalConfig
+from fpcli.engine.types import TRAIN, Ask, Json, LocalConfig, ServerState, Tensors
 from fpcli.errors import DataError
+from fpcli.rng import stream
 from fpcli.settings.learning import ServerConfig
 from fpcli.settings.metrics import find_metric
 from fpcli.structure.cost import Cost, count_cost
 from fpcli.structure.layout import Layout
 from fpcli.structure.support import Support
 from fpcli.tasks.learning_task import LearningTask, Score
-from fpcli.wire.blocks import is_exact
+from fpcli.wire.blocks import carry_blocks, is_exact
 
 _SLACK_BYTES = 1 << 20
 
@@ -155,7 +156,17 @@ class Federation(Common):
             attempt=attempt,
             withheld=self.withheld,
             is_upload_exact=is_exact(self.up_codec),
+            down_codec=self.down_codec,
         )
+
+    def read_judged(self, state: ServerState) -> Tensors:
+        """Return the dense values that are judged and written out (trait ``judges``)."""
+        if self.traits.judges == "held" or is_exact(self.down_codec):
+            return state.values
+        layout, support = self.layout, state.support
+        rng = stream(self.seed, "wire/down/judged", state.round)
+        block, masks = support.gather(layout, state.values), support.block_mask(layout)
+        return support.scatter(layout, carry_blocks(self.down_codec, block, masks, rng=rng))[0]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from fpcli.engine.server_side import ServerSide
-from fpcli.engine.types import LocalConfig, Support, Timing
+from fpcli.engine.types import LocalConfig, Support, Tensors, Timing
 from fpcli.fleet.clock import stamp, train_seconds
 from fpcli.fleet.devices import Device, Fleet
 from fpcli.rng import stream
 from fpcli.structure.cost import count_cost
 from fpcli.structure.layout import Layout
+from fpcli.structure.support import EMPTY
+from fpcli.wire.blocks import carry_blocks
 
 Phase = Literal["start", "round", "eval"]
 
@@ -42,6 +45,7 @@ class RoundContext:
         clients_per_round: size of a cohort, of those who have training samples.
         withheld: classes that no client trains on.
         is_upload_exact: changes arrive as clients sent them.
+        down_codec: how jobs travel.
         attempt: 0, or how often this round was started again for want of replies.
         seed: seed of the run.
         server: samples of the server's own, the model there, and its hardware, whose work the
@@ -68,6 +72,16 @@ class RoundContext:
     attempt: int = 0
     withheld: tuple[int, ...] = ()
     is_upload_exact: bool = True
+    down_codec: str = "dense"
+
+    def send(self, values: Tensors, mask: Tensors = EMPTY) -> dict[str, Tensor]:
+        """Return what a client reads of dense tensors; of a codec that rounds at random a draw,
+        which is no client's own.
+
+        Args:
+            mask: of what is alive; the rest arrives as 0, and no scale is taken from it.
+        """
+        return carry_blocks(self.down_codec, values, mask, rng=self.rng("down"))
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return the stream of one purpose in this round."""

@@ -209,7 +209,7 @@ def judge_models(fed: Federation, state: ServerState, executor: Executor) -> Eva
     Raises:
         DivergedError: the validation loss is not finite.
     """
-    model = fed.server_side.module(state.values, state.support)
+    model = fed.server_side.module(fed.read_judged(state), state.support)
     if fed.sparse.evaluate:
         masks = state.support.block_mask(fed.layout)
         model = use_sparse(model, masks, list_within(masks, fed.sparse.evaluate))

@@ -39,6 +39,9 @@ class Traits:
     skip them (``executor.sparse``)."""
     starts_pruned: bool = False
     """Goes on from a pruned model of ``task.start`` as it is, as methods do that cut nothing."""
+    judges: Literal["held", "sent"] = "held"
+    """Which common model is judged and written out: as the server holds it, or as it is sent, with
+    the rounding of ``wire.down``."""
     needs_server_data: bool = False
     """The server needs samples of its own (``task.server_share``)."""
     needs_classes: bool = False
@@ -69,6 +72,7 @@ _IN_WORDS: Mapping[tuple[str, str | bool], tuple[str, str]] = {
     ("coordinates", True): ("channel indices", "travel along, so that clients remember by channel"),
     ("trains_sparse", True): ("training", "layers may skip masked weights (executor.sparse)"),
     ("starts_pruned", True): ("start", "goes on from a pruned model (task.start) as it is"),
+    ("judges", "sent"): ("judged", "what is sent of the model, rounded by wire.down"),
     ("needs_server_data", True): ("server data", "needed (task.server_share)"),
     ("needs_classes", True): ("learns", "classes only"),
 }

@@ -118,9 +118,10 @@ def read_round_models(
         folder, method_state=setup.fed.method.State, digest=digest_recipe(recipe), round=round
     )
     about = {**_about(folder), "round": state.round}
-    whole = setup.trained(state.values, Support())
     if clients == ():
-        return [ExportSource(f"round{state.round:05d}", whole.cut(state.support), about)], []
+        judged = setup.trained(setup.fed.read_judged(state), Support()).cut(state.support)
+        return [ExportSource(f"round{state.round:05d}", judged, about)], []
+    whole = setup.trained(state.values, Support())
     chosen, absent = _holders(setup, state, clients)
     return [_of_client(setup, state, c, whole, about) for c in chosen], absent
 

@@ -118,7 +118,7 @@ def _finish(setup: Setup, folder: RunFolder, state: ServerState, totals: Totals)
     fed = setup.fed
     history = events.read_events(folder.events)
     folder.final.mkdir(exist_ok=True)
-    write_trained(folder.final, setup.trained(state.values, state.support))
+    write_trained(folder.final, setup.trained(fed.read_judged(state), state.support))
     draw_run(history, folder.path)
     folder.write_checksums()
     size = count_cost(fed.layout, state.support)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -89,6 +90,29 @@ def decode_blocks(
         if mask is not None:
             masks[name] = mask
     return values, masks
+
+
+def carry_blocks(
+    codec: str,
+    tensors: Mapping[str, Tensor],
+    known: Mapping[str, Tensor],
+    own: Mapping[str, Tensor] = MappingProxyType({}),
+    rng: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Return what a receiver reads of all tensors.
+
+    Args:
+        known: masks that the receiver has, of tensors that have no mask of their own.
+        own: masks that travel along.
+        rng: what stochastic rounding draws from.
+
+    Raises:
+        WireError: as :func:`encode_blocks`.
+    """
+    known = {name: bits for name, bits in known.items() if name not in own}
+    parts = encode_blocks(codec, tensors, {**known, **own}, known, rng)
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    return decode_blocks(codec, parts, shapes, known)[0]
 
 
 def find_masked(parts: Iterable[str]) -> set[str]:
