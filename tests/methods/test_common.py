@@ -489,9 +489,11 @@ def test_what_is_masked_is_not_sent_by_default(name: str, tmp_path: Path) -> Non
             toy_recipe(name, **(look_up(name, "MASKED") or {}), **own), tmp_path / codec
         )
         state, records = played(setup, tmp_path / f"{codec}-memory")
-        totals[codec] = (records[-1].totals.up_bytes, plain(state.values))
+        is_exact = setup.fed.context(1, "round", lambda *_, **__: None).is_upload_exact
+        totals[codec] = (records[-1].totals.up_bytes, plain(state.values), is_exact)
     assert totals["usual"][0] < totals["dense"][0]
-    assert totals["usual"][1] == totals["dense"][1], "what arrives is the same"
+    if totals["usual"][2]:
+        assert totals["usual"][1] == totals["dense"][1], "what arrives is the same"
 
 
 @pytest.mark.parametrize("name", EVERY)
