@@ -21,6 +21,7 @@ e_k         ``cx.recall("residual")``             minus the paper's, as changes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -195,7 +196,8 @@ class Gwep(Method):
             if options.ef_on_pruned == "hold" and name in held and name in cx.job.mask:
                 rest[name] = torch.where(cx.job.mask[name], rest[name], held[name])
         cx.remember("residual", rest)
-        return replace(work, values=sent)
+        residual = compare_norms(rest, {name: work.values[name] for name in total})
+        return replace(work, values=sent, metrics={**work.metrics, "residual": residual})
 
     def aggregate(
         self, ctx: RoundContext, state: ServerState, answers: Sequence[Answer]
@@ -203,19 +205,36 @@ class Gwep(Method):
         """Average what arrived; dead weights keep their values, and the mask is the round's."""
         masks = answers[0].ask.support.mask
         new = merge_answers(ctx, state, answers)
-        values = {**new.values, **self._settle(ctx, new.values)}
+        values = new.values
+        if ctx.options.master == "quantised":
+            values = {**values, **ctx.send({name: values[name] for name in ctx.layout.tensors})}
+        self._report(ctx, values, masks, answers)
+        return replace(new, values=values, support=Support(mask=masks))
+
+    def _report(
+        self, ctx: RoundContext, values: Tensors, masks: Tensors, answers: Sequence[Answer]
+    ) -> None:
+        """Log how sparse the model is, and what rounding takes from it and leaves with clients."""
         alive = {name: int(mask.sum()) for name, mask in masks.items()}
-        sizes = {name: state.values[name].numel() for name in list_masked_weights(ctx.layout)}
+        sizes = {name: values[name].numel() for name in list_masked_weights(ctx.layout)}
+        block = Support(mask=masks).gather(ctx.layout.parameters, values)
+        sent = ctx.send(block, masks)
         ctx.log(
             None,
+            rounding=compare_norms({name: sent[name] - x for name, x in block.items()}, block),
             target_sparsity=ctx.options.find_target(ctx.round - 1, ctx.rounds),
             sparsity=1 - sum(alive.get(n, x) for n, x in sizes.items()) / sum(sizes.values()),
             density={name: alive.get(name, x) / x for name, x in sizes.items()},
         )
-        return replace(new, values=values, support=Support(mask=masks))
+        for answer in answers:
+            if "residual" in answer.work.metrics:
+                ctx.log(answer.ask.client, residual=answer.work.metrics["residual"])
 
-    def _settle(self, ctx: RoundContext, values: Tensors) -> Tensors:
-        """Return what the server goes on with in the place of its sums."""
-        if ctx.options.master == "float32":
-            return {}
-        return ctx.send({name: values[name] for name in ctx.layout.tensors})
+
+def compare_norms(part: Tensors, whole: Tensors) -> float:
+    """Return the Euclidean norm of all tensors of one as a share of another's; 0 of nothing."""
+    one, other = (
+        math.sqrt(math.fsum(float(x.double().square().sum()) for x in tensors.values()))
+        for tensors in (part, whole)
+    )
+    return one / other if other else 0.0

@@ -33,7 +33,7 @@ from fpcli.engine.types import (
     Traffic,
     Work,
 )
-from fpcli.methods.gwep import Gwep, Options, choose_alive
+from fpcli.methods.gwep import Gwep, Options, choose_alive, compare_norms
 from fpcli.plugins import lookup
 from fpcli.recipe.idle import find_idle
 from fpcli.rng import stream
@@ -192,6 +192,13 @@ def test_error_feedback_by_hand() -> None:
     for update, (sent, memory) in zip(UPDATES, wanted, strict=True):
         assert client.send({"w": torch.tensor([update])}, {})["w"].tolist() == [sent]
         assert client.memory["w"].tolist() == [memory]
+
+
+def test_norms_are_compared() -> None:
+    """5 to 10 over all tensors; and nothing to nothing."""
+    part = {"a": torch.tensor([3.0]), "b": torch.tensor([[4.0, 0.0]])}
+    assert compare_norms(part, {"a": torch.tensor([6.0, 8.0])}) == pytest.approx(0.5)
+    assert compare_norms(part, {"a": torch.zeros(2)}) == 0.0
 
 
 def test_without_error_feedback_nothing_is_remembered() -> None:
@@ -438,6 +445,21 @@ def test_what_is_judged_is_what_clients_read(what: str, tmp_path: Path) -> None:
         assert not judged[name][~mask].any()
         half = state.values[name][mask].abs().max() / 6
         assert (judged[name] - state.values[name])[mask].abs().max() <= half * (1 + 1e-6)
+
+
+def test_what_rounding_takes_is_logged(tmp_path: Path) -> None:
+    """Of the model for every round, and of the changes for every client that remembers it."""
+    for codec, is_rounded in (("int4", True), ("sparse", False)):
+        setup, states, records = play(tmp_path / codec, **SHARP, wire__codec=codec)
+        support, layout = states[-1].support, setup.fed.layout.parameters
+        block = support.gather(layout, states[-1].values)
+        read = support.gather(layout, setup.fed.read_judged(states[-1]))
+        wanted = compare_norms({name: read[name] - x for name, x in block.items()}, block)
+        assert records[-1].notes["rounding"] == pytest.approx(wanted)
+        assert (wanted > 0) == is_rounded
+        for client in records[-1].clients:
+            assert ("residual" in client.notes) == is_rounded
+            assert not is_rounded or 0 < client.notes["residual"] < 1
 
 
 def test_bits_are_those_of_the_wire(tmp_path: Path) -> None:
