@@ -62,6 +62,7 @@ ONLY_IN = {
         "report/paper_plot.py",
         "report/plots.py",
         "report/method_plots.py",
+        "report/rounding_plot.py",
         "report/server_plots.py",
         "report/prune_plots.py",
         "report/sensitivity_plots.py",

@@ -37,16 +37,16 @@ from fpcli.structure.budget import drop_smallest, list_masked_weights
 from fpcli.structure.layout import Layout
 from fpcli.structure.pairs import mask_entries, measure_entries
 
-Share = Annotated[float, Ge(0), Lt(1)]
+DeadShare = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `gwep`; the paper's values are not known."""
 
-    final_sparsity: Share = 0.5
+    final_sparsity: DeadShare = 0.5
     """Share of the weights that is dead when the schedule ends (s_f); 0 prunes nothing."""
-    initial_sparsity: Share = 0.0
+    initial_sparsity: DeadShare = 0.0
     """Share with which the schedule begins (s_i)."""
     prune_start: Annotated[int, Ge(0)] | None = None
     """Rounds ahead of the schedule (t_0); null is a tenth of the run, rounded up."""

@@ -12,6 +12,7 @@ from fpcli.report.filter_plot import draw_filters
 from fpcli.report.forgetting_plots import make_forgetting_figure
 from fpcli.report.mask_plot import draw_masks
 from fpcli.report.pace_plot import draw_pace
+from fpcli.report.rounding_plot import draw_rounding
 from fpcli.report.server_plots import draw_steps, has_steps
 from fpcli.report.sparsity_plot import draw_sparsity
 from fpcli.store.events import Events
@@ -29,7 +30,8 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     were withheld, ``filters`` if rounds note spectra of filters, ``importance`` if some note the
     scores of neurons that are kept and removed, ``steps`` if rounds note what the server trained or
     pruned by layers, ``masks`` if rounds note which units of layers stay, ``pace`` if some note
-    clients that were left out for being slow.
+    clients that were left out for being slow, ``rounding`` if they note what rounding takes from
+    the model.
     """
     dense = [event for event in rounds if "density" in event.get("notes", {})]
     if dense and "target_sparsity" in dense[0]["notes"]:
@@ -60,6 +62,9 @@ def draw_methods(rounds: Events, title: str) -> Iterator[tuple[str, Figure]]:
     paced = [event for event in rounds if "left_out" in event.get("notes", {})]
     if any(event["notes"]["left_out"] for event in paced):
         yield "pace", draw_pace(paced, title)
+    rounded = [event for event in rounds if event.get("notes", {}).get("rounding")]
+    if rounded:
+        yield "rounding", draw_rounding(rounded, title)
 
 
 def _density(rounds: Events, title: str) -> Figure:

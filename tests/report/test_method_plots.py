@@ -41,6 +41,23 @@ def test_sparsity_in_the_place_of_densities(tmp_path: Path) -> None:
     assert "share of the round's clients that kept a weight" in text
 
 
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_rounding_takes(remembers: bool, tmp_path: Path) -> None:
+    """Only where something is rounded; clients are drawn where they remember."""
+    events = history()
+    for one in events:
+        one["notes"] = {"rounding": 0.02 / one["round"]}
+        for client in one["clients"] if remembers else ():
+            client["notes"]["residual"] = 0.25
+    assert names(draw_run(events, tmp_path))[2:] == ["rounding.png", "rounding.svg"]
+    text = texts(tmp_path / "rounding.svg")
+    assert "model sent, 0.50% at last" in text
+    assert ("clients' memory, 25.00% at last" in text) == remembers
+    for one in events:
+        one["notes"]["rounding"] = 0.0
+    assert len(draw_run(events, tmp_path)) == 2
+
+
 def test_coverage_where_clients_hold_less_than_the_model(tmp_path: Path) -> None:
     events = history()
     events[1]["clients"][0] |= {"pruning_error": 0.1, "params": 400}
