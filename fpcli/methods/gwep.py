@@ -131,7 +131,7 @@ def choose_alive(
 class Gwep(Method):
     """Gradual magnitude pruning, rounded messages both ways, and error feedback."""
 
-    source: ClassVar[str] = "Prakash et al., IEEE IoT Journal 2022 (reconstruction)"
+    source: ClassVar[str] = "Prakash et al., IEEE IoT J. 2022 (reconstruction)"
     traits: ClassVar[Traits] = Traits(
         cuts="weights", remembers_masks=True, trains_sparse=True, judges="sent"
     )

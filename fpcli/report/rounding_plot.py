@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 def draw_rounding(rounds: Events, title: str) -> Figure:
     """Draw the error of the model that is sent, and what each client remembers of its change.
 
-    A memory that ends ever higher says that changes have too few bits; one that jumps and falls
-    again, that a step of pruning or a small change was in between.
+    A memory above 1 is that of more than one round: changes have few bits, and arrive late.
 
     Args:
         rounds: those that note ``rounding``, and of clients ``residual`` where these remember.
@@ -25,7 +24,7 @@ def draw_rounding(rounds: Events, title: str) -> Figure:
     axes = picture.subplots()
     xs = [event["round"] for event in rounds]
     ys = [event["notes"]["rounding"] for event in rounds]
-    axes.plot(xs, ys, color=BLUE, label=f"model sent, {ys[-1]:.2%} at last")
+    axes.plot(xs, ys, color=BLUE, label=f"model sent, {ys[-1]:.3g} at last")
     owed = {
         event["round"]: shares
         for event in rounds
@@ -37,7 +36,7 @@ def draw_rounding(rounds: Events, title: str) -> Figure:
         points = [(at, share) for at, shares in owed.items() for share in shares]
         axes.plot(*zip(*points, strict=True), ".", color=ORANGE, markersize=4, alpha=0.4)
         means = [statistics.fmean(shares) for shares in owed.values()]
-        label = f"clients' memory, {means[-1]:.2%} at last"
+        label = f"clients' memory, {means[-1]:.3g} at last"
         axes.plot([*owed], means, color=ORANGE, label=label)
     axes.set_yscale("log")
     axes.set_xlabel("round")

@@ -51,8 +51,8 @@ def test_what_rounding_takes(remembers: bool, tmp_path: Path) -> None:
             client["notes"]["residual"] = 0.25
     assert names(draw_run(events, tmp_path))[2:] == ["rounding.png", "rounding.svg"]
     text = texts(tmp_path / "rounding.svg")
-    assert "model sent, 0.50% at last" in text
-    assert ("clients' memory, 25.00% at last" in text) == remembers
+    assert "model sent, 0.005 at last" in text
+    assert ("clients' memory, 0.25 at last" in text) == remembers
     for one in events:
         one["notes"]["rounding"] = 0.0
     assert len(draw_run(events, tmp_path)) == 2
